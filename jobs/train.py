@@ -1,0 +1,89 @@
+"""Train from the cached reference with Ray Train workers: python -m jobs.train --config FILE [section.key=value ...]"""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+from jobs.stage import Outcome, Progress, Work, main
+
+
+def run(work: Work) -> Outcome:
+    """The trained model under model/, and what happened as steps.parquet and trained_pairs.parquet."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from actors.cluster import claim, connected, threads
+    from actors.worker import WorkerSpec, train
+    from jobs.prepare import base_model
+
+    config, resources = work.config, work.config.resources
+    inputs = {role: str(work.input(role).path) for role in ("pairs", "reference", "schedule")}
+    with connected():
+        asked = claim("resources.train_workers", resources.train_workers, resources.gpus_per_actor)
+        spec = WorkerSpec(
+            config=config,
+            model=str(base_model(work.plan)),
+            folder=str(work.folder),
+            threads=threads(resources.train_workers),
+            **inputs,
+        )
+        trainer = TorchTrainer(
+            train,
+            train_loop_config={"work": spec},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=resources.train_workers,
+                use_gpu=resources.gpus_per_actor > 0,
+                resources_per_worker={"CPU": asked["num_cpus"], **({"GPU": asked["num_gpus"]} if asked["num_gpus"] else {})},
+            ),
+            run_config=ray.train.RunConfig(
+                name="ray",
+                storage_path=str(work.folder.resolve()),
+                failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            ),
+        )
+        with watched(work.folder / "progress.json", resources.log_seconds):
+            trainer.fit()
+    shutil.rmtree(work.folder / "ray", ignore_errors=True)  # Ray Train's own checkpoints, of no use once the model is there
+    (work.folder / "progress.json").unlink(missing_ok=True)
+    names = ("steps.parquet", "trained_pairs.parquet")
+    rows = {name: pq.read_metadata(work.folder / name).num_rows for name in names}
+    steps = pq.read_table(work.folder / "steps.parquet")
+    metrics = {
+        "steps": steps.num_rows,
+        "loop_seconds": pc.sum(steps["seconds"]).as_py(),
+        "held_out": json.loads((work.folder / "held_out.json").read_text(encoding="utf-8")),
+    }
+    return Outcome(rows, tokens=pc.sum(steps["tokens"]).as_py(), metrics=metrics)
+
+
+class watched:
+    """While Ray Train runs, says what the first worker last wrote of its steps."""
+
+    def __init__(self, file: Path, every: float):
+        self.file, self.every, self.stop = file, every, threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self.file.unlink(missing_ok=True)
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        progress: Progress | None = None
+        while not self.stop.wait(1.0):
+            if self.file.exists():
+                record = json.loads(self.file.read_text(encoding="utf-8"))
+                progress = progress or Progress("train", record["steps"], "steps", self.every, done=record["step"])
+                if record["step"] + 1 > progress.done:
+                    progress.add(record["step"] + 1 - progress.done, f", loss {record['loss']:.4f}")
+
+
+if __name__ == "__main__":
+    main("train")

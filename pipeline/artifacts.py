@@ -1,0 +1,206 @@
+"""Where results live: ROOT/<stage>/<label>-<fp12>/, written aside, committed by its manifest, found again by fingerprint.
+
+A fingerprint is the SHA-256 of what a result depends on: stage, stage version, the settings that change it, and the
+fingerprints of its inputs. How many workers made it is not part of that. A folder with a manifest.json is complete; work
+in progress lives in a folder beside it whose name ends in `.partial`, and keeps its finished shards when it is killed.
+"""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+MANIFEST = "manifest.json"
+_BLOCK = 1 << 20
+
+
+def canonical(value: Any) -> str:
+    """JSON with one spelling a value. Raises TypeError for anything that has no such spelling, instead of guessing."""
+
+    def check(item: Any) -> Any:
+        if item is None or isinstance(item, str | bool | int):
+            return item
+        if isinstance(item, float):
+            if not math.isfinite(item):
+                raise TypeError(f"{item} has no canonical form")
+            return int(item) if item.is_integer() and abs(item) < 2**53 else item  # 1 and 1.0 are one value
+        if isinstance(item, list | tuple):
+            return [check(inner) for inner in item]
+        if isinstance(item, Mapping) and all(isinstance(key, str) for key in item):
+            return {key: check(inner) for key, inner in item.items()}
+        raise TypeError(f"{item!r} ({type(item).__name__}) has no canonical form")
+
+    return json.dumps(check(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def fingerprint(stage: str, version: int, identity: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """SHA-256 (hex) of what a result depends on. `inputs` maps the role of an input to its fingerprint."""
+    content = {"stage": stage, "version": version, "identity": identity, "inputs": inputs}
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A committed result."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    def verify(self) -> "Artifact":
+        """Check every file against the manifest's digests. Raises UserError that names the file and how to rebuild it."""
+        for name, entry in self.manifest["outputs"].items():
+            file = self.path / name
+            fault = (
+                "is missing"
+                if not file.is_file()
+                else f"has {file.stat().st_size} bytes, not {entry['bytes']}"
+                if file.stat().st_size != entry["bytes"]
+                else "has other bytes than were committed"
+                if file_digest(file) != entry["sha256"]
+                else None
+            )
+            if fault:
+                stage = self.manifest["stage"]
+                raise UserError(f"{file} {fault}", f"rebuild it: python -m jobs.run --config FILE --force {stage} --until {stage}")
+        return self
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where one result of one stage is, or will be."""
+
+    root: Path
+    stage: str
+    label: str
+    fingerprint: str
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.stage / f"{self.label}-{self.fingerprint[:12]}"
+
+    @property
+    def partial(self) -> Path:
+        return self.path.with_name(self.path.name + ".partial")
+
+    def find(self) -> Artifact | None:
+        """The committed result, or None. A label is for reading only: the same fingerprint under another label is found too."""
+        folder = self.path.parent
+        for path in sorted(folder.glob(f"*-{self.fingerprint[:12]}")) if folder.is_dir() else []:
+            if (path / MANIFEST).is_file():
+                try:
+                    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+                except (json.JSONDecodeError, UnicodeDecodeError):
+                    raise UserError(f"{path / MANIFEST} is not readable JSON", f"remove {path}, then run {self.stage} again") from None
+                if manifest.get("fingerprint") == self.fingerprint:
+                    return Artifact(path, manifest)
+        return None
+
+    def status(self) -> str:
+        """committed | partial | stale | missing. Stale: only results with other settings or inputs are there."""
+        if self.find():
+            return "committed"
+        if self.partial.is_dir():
+            return "partial"
+        folder = self.path.parent
+        others = folder.is_dir() and any((path / MANIFEST).is_file() for path in folder.glob(f"{self.label}-*"))
+        return "stale" if others else "missing"
+
+    @contextmanager
+    def writing(self) -> Iterator[Path]:
+        """The `.partial` folder, held by this process alone; what an earlier, killed run finished is still in it."""
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            lock = open(self.partial / ".lock", "w")
+        except OSError as error:
+            remedy = "set resources.root to a folder with room that you may write"
+            raise UserError(f"cannot write {self.partial} ({error.strerror})", remedy) from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another process is making {self.path.name} of stage {self.stage}", "wait for it, then run this command again"
+                ) from None
+            yield self.partial
+
+    def commit(self, manifest: Mapping[str, Any], row_counts: Mapping[str, int]) -> Artifact:
+        """Digest what is in the partial folder, write the manifest last, rename: from here on it is found."""
+        (self.partial / ".lock").unlink(missing_ok=True)
+        outputs = {
+            str(file.relative_to(self.partial)): {
+                "rows": row_counts.get(str(file.relative_to(self.partial))),
+                "bytes": file.stat().st_size,
+                "sha256": file_digest(file),
+            }
+            for file in sorted(self.partial.rglob("*"))
+            if file.is_file()
+        }
+        full = {"stage": self.stage, "fingerprint": self.fingerprint, **manifest, "outputs": outputs}
+        write_aside(self.partial / MANIFEST, json.dumps(full, indent=2, ensure_ascii=False) + "\n")
+        if self.path.exists():  # --force, or the remains of a folder that lost its manifest
+            shutil.rmtree(self.path)
+        self.partial.rename(self.path)
+        return Artifact(self.path, full)
+
+    def discard(self) -> None:
+        """Remove the committed result and any partial one (--force)."""
+        if artifact := self.find():
+            shutil.rmtree(artifact.path)
+        if self.partial.exists():
+            with self.writing():
+                shutil.rmtree(self.partial)
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    aside = path.with_name(path.name + ".tmp")
+    with open(aside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+class DigestMemory:
+    """SHA-256 of files, remembered by path, size, mtime and inode, so that a plan need not read a model again.
+
+    A stage that is about to use the bytes passes verify=True and reads them in full.
+    """
+
+    def __init__(self, root: Path):
+        self._file = root / ".digests.json"
+        try:
+            self._known: dict[str, list[Any]] = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            self._known = {}
+
+    def digest(self, path: Path, verify: bool = False) -> str:
+        key, facts = str(path.resolve()), path.stat()
+        stamp = [facts.st_size, facts.st_mtime_ns, facts.st_ino]
+        known = self._known.get(key)
+        if known and known[:3] == stamp and not verify:
+            return str(known[3])
+        value = file_digest(path)
+        if known != [*stamp, value]:
+            self._known[key] = [*stamp, value]
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_aside(self._file, json.dumps(self._known))
+        return value

@@ -1,0 +1,93 @@
+"""How pairs are laid out for one forward: [prompt | chosen | rejected] one after another, no padding, no repeated prompt.
+
+Shapes: T packed tokens, N scored positions (completion tokens), P pairs, S sides.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from pipeline.errors import UserError
+
+
+class Tokens(NamedTuple):
+    """The token ids of a pair. An absent side (a pair routed to SFT has no rejected one) is an empty list."""
+
+    prompt: Sequence[int]
+    chosen: Sequence[int]
+    rejected: Sequence[int]
+
+    @property
+    def packed(self) -> int:
+        return len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+
+class Segment(NamedTuple):
+    """Where a pair lies in the pack: its first position and the lengths of its three parts."""
+
+    start: int
+    prompt: int
+    chosen: int
+    rejected: int
+
+
+@dataclass(frozen=True)
+class Pack:
+    ids_T: torch.Tensor  # int64
+    positions_T: torch.Tensor  # int64; the rejected side restarts after the prompt
+    segments: tuple[Segment, ...]
+    source_N: torch.Tensor  # int64: the position whose hidden state predicts each completion token
+    target_N: torch.Tensor  # int64: that token
+    side_N: torch.Tensor  # int64: 2 * pair for chosen, 2 * pair + 1 for rejected
+
+    @property
+    def pairs(self) -> int:
+        return len(self.segments)
+
+
+def lay_out(pairs: Sequence[Tokens], device: torch.device | str = "cpu") -> Pack:
+    """Lay pairs out one after another. Every prompt must have a token: it predicts the first token of both completions."""
+    ids: list[int] = []
+    positions: list[int] = []
+    source: list[int] = []
+    target: list[int] = []
+    side: list[int] = []
+    segments: list[Segment] = []
+    for index, pair in enumerate(pairs):
+        start, prompt = len(ids), len(pair.prompt)
+        segments.append(Segment(start, prompt, len(pair.chosen), len(pair.rejected)))
+        ids += pair.prompt
+        positions += range(prompt)
+        for which, completion in enumerate((pair.chosen, pair.rejected)):
+            if completion:
+                source += [start + prompt - 1, *range(len(ids), len(ids) + len(completion) - 1)]
+                target += completion
+                side += [2 * index + which] * len(completion)
+                positions += range(prompt, prompt + len(completion))
+                ids += completion
+
+    def long(values: list[int]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=device)
+
+    return Pack(long(ids), long(positions), tuple(segments), long(source), long(target), long(side))
+
+
+def micro_batches(sizes: Sequence[int], budget: int, setting: str) -> Iterator[list[int]]:
+    """Cut pairs, by index and in order, into packs of at most `budget` tokens.
+
+    Raises UserError where one pair alone exceeds the budget; `setting` is the name of the budget in the configuration.
+    """
+    batch: list[int] = []
+    total = 0
+    for index, size in enumerate(sizes):
+        if size > budget:
+            raise UserError(f"{setting}={budget} is less than one pair of {size} tokens", f"set {setting}={size} or more")
+        if total + size > budget:
+            yield batch
+            batch, total = [], 0
+        batch.append(index)
+        total += size
+    if batch:
+        yield batch

@@ -1,0 +1,84 @@
+"""The training set as the schedule orders it: pairs, reference log-probs and routes joined by pair id, flips applied."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import tables
+from pipeline.compute.layout import Tokens
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Example:
+    """One scheduled pair as it is trained: after a flip, `chosen` is what the noisy label says."""
+
+    position: int
+    pair_id: str
+    route: str
+    flipped: bool
+    tokens: Tokens  # without a rejected side where routed to SFT
+    reference: tuple[float, float]  # cached log-prob sums, chosen and rejected
+    counts: tuple[int, int]  # completion tokens, chosen and rejected
+
+
+class Epoch:
+    """Every optimiser step's examples. Step k holds positions k * batch_size to (k + 1) * batch_size - 1, whoever trains them."""
+
+    def __init__(self, pairs: Path, reference: Path, schedule: Path, batch_size: int):
+        self.schedule = tables.read(schedule, tables.SCHEDULE)
+        self.batch_size = batch_size
+        ids = ["prompt_ids", "chosen_ids", "rejected_ids"]
+        pair_table = tables.read(pairs, tables.PAIRS, ["pair_id", "split", *ids])
+        self._dev = pair_table.filter(pc.equal(pair_table["split"], "dev"))["pair_id"].to_pylist()
+        self._pairs = pair_table.select(ids)
+        self._row = {pair_id: row for row, pair_id in enumerate(pair_table["pair_id"].to_pylist())}
+        self._reference = tables.read(reference, tables.REFERENCE)
+        self._reference_row = {pair_id: row for row, pair_id in enumerate(self._reference["pair_id"].to_pylist())}
+
+    @property
+    def steps(self) -> int:
+        return -(-self.schedule.num_rows // self.batch_size)
+
+    def step(self, k: int) -> list[Example]:
+        """The examples of optimiser step k, in schedule order."""
+        return [self._example(row) for row in self.schedule.slice(k * self.batch_size, self.batch_size).to_pylist()]
+
+    def preference_examples(self, count: int) -> list[Example]:
+        """`count` examples routed to preference, spread evenly over the schedule, in its order."""
+        rows = pc.indices_nonzero(pc.equal(self.schedule["route"], "preference")).to_pylist()
+        spread = [rows[i * len(rows) // count] for i in range(min(count, len(rows)))]
+        return [self._example(row) for row in self.schedule.take(pa.array(spread, pa.int64())).to_pylist()]
+
+    def dev(self) -> list[Example]:
+        """The held-out pairs, in the order of their ids; never flipped, never routed."""
+        return [
+            self._example({"position": i, "pair_id": pair_id, "route": "preference", "flipped": False})
+            for i, pair_id in enumerate(sorted(self._dev))
+        ]
+
+    def _example(self, scheduled: dict[str, Any]) -> Example:
+        pair_id = scheduled["pair_id"]
+        if pair_id not in self._row or pair_id not in self._reference_row:
+            missing = "pairs" if pair_id not in self._row else "reference"
+            raise UserError(f"pair {pair_id} is scheduled but is not in the {missing} table", "run the line again: python -m jobs.run")
+        prompt, chosen, rejected = self._pairs.slice(self._row[pair_id], 1).to_pylist()[0].values()
+        cached = self._reference.slice(self._reference_row[pair_id], 1).to_pylist()[0]
+        reference = (cached["chosen_logps"], cached["rejected_logps"])
+        if scheduled["flipped"]:
+            chosen, rejected, reference = rejected, chosen, reference[::-1]
+        counts = (len(chosen), len(rejected))
+        if scheduled["route"] == "sft":
+            rejected = []
+        return Example(
+            scheduled["position"], pair_id, scheduled["route"], scheduled["flipped"], Tokens(prompt, chosen, rejected), reference, counts
+        )
+
+
+def sizes(examples: Sequence[Example]) -> list[int]:
+    """Packed tokens of each example."""
+    return [example.tokens.packed for example in examples]

@@ -1,0 +1,94 @@
+"""The table of objectives: a method is a row. Imports no torch, so that a configuration is checked at once.
+
+A row names one function of each kind, and the parameters a user may set with their defaults. The functions live in
+rewards.py, margins.py and links.py, under the names used here; pipeline/objectives/objective.py composes them into
+
+    loss = link(beta * H - margin)  on pairs routed to preference,    sft_weight * NLL(chosen)  on pairs routed to SFT
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import UserError
+
+Parameters = Mapping[str, float | str]
+
+
+@dataclass(frozen=True)
+class Preset:
+    paper: str
+    reward: str = "log-ratio"  # rewards.py
+    margin: str = "none"  # margins.py
+    link: str = "logistic"  # links.py
+    parameters: Parameters = field(default_factory=dict)
+    order: str = "shuffle"  # what the schedule does unless told otherwise
+    routes: bool = False  # whether pairs routed to SFT are taken
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.reward == "log-ratio"
+
+
+PRESETS: dict[str, Preset] = {
+    # Rafailov et al. 2023, arXiv 2305.18290, eq. 7. beta multiplies the summed log-ratio.
+    "dpo": Preset("arXiv 2305.18290", parameters={"beta": 0.1, "label_smoothing": 0.0}),
+    # Meng et al. 2024, arXiv 2405.14734, eq. 6. beta multiplies the mean log-prob; gamma0 is the paper's gamma.
+    "simpo": Preset("arXiv 2405.14734", reward="mean", margin="constant", parameters={"beta": 2.0, "gamma0": 1.0}),
+    # Sun et al. 2025, arXiv 2506.03690 with DPO: the margin is centred, gamma_i - gamma0, so it averages to zero.
+    # The authors publish no settings for it; these give margins between about -0.3 and +0.5 once gaps have spread.
+    "gamma-dpo": Preset(
+        "arXiv 2506.03690",
+        margin="gamma-centred",
+        parameters={"beta": 0.1, "gamma0": 1.0, "tau": 1.0, "label_smoothing": 0.0},
+    ),
+    # The same with SimPO; defaults are the authors' for Llama-3-8B-Instruct.
+    "gamma-simpo": Preset(
+        "arXiv 2506.03690", reward="mean", margin="gamma", parameters={"beta": 10.0, "gamma0": 4.0, "tau": 10.0}
+    ),
+    # arXiv 2602.00954: easy to hard, the hardest pairs to SFT on the chosen side with weight 1. `preference` is any row above,
+    # whose parameters may be set beside it.
+    "mixdpo": Preset(
+        "arXiv 2602.00954", parameters={"preference": "dpo", "sft_weight": 1.0}, order="easy-to-hard", routes=True
+    ),
+}
+
+
+def resolve(name: str, given: Parameters) -> tuple[Preset, dict[str, float | str]]:
+    """The preset whose functions are used, and every parameter's value. Raises UserError; see check_parameters."""
+    preset = _row(name, "objective.name")
+    values = dict(preset.parameters)
+    if preset.routes:
+        inner = str(given.get("preference", values["preference"]))
+        side = _row(inner, "objective.preference")
+        if side.routes:
+            raise UserError(f"objective.preference={inner} itself routes pairs", "choose a preset such as dpo or gamma-dpo")
+        preset, values = side, dict(side.parameters) | values
+    for key, value in given.items():
+        if key not in values:
+            near = difflib.get_close_matches(key, values, n=1)
+            hint = f"did you mean objective.{near[0]}?" if near else f"{name} takes {', '.join(sorted(values))}"
+            raise UserError(f"objective.{key} is not a parameter of {name}", hint)
+        if isinstance(values[key], str) != isinstance(value, str) or isinstance(value, bool):
+            raise UserError(f"objective.{key}={value!r} is a {type(value).__name__}", f"give a value like {values[key]!r}")
+        values[key] = value
+    return preset, values
+
+
+def check_parameters(name: str, given: Mapping[str, Any]) -> None:
+    """Raise UserError where the name is unknown (the table is listed), a parameter is unknown, or a value is out of range."""
+    _, values = resolve(name, given)
+    ranges = {"beta": (0, None), "gamma0": (0, None), "tau": (0, None), "label_smoothing": (0, 0.5), "sft_weight": (0, None)}
+    for key, value in values.items():
+        low, high = ranges.get(key, (None, None))
+        if (low is not None and float(value) < low) or (high is not None and float(value) >= high):
+            raise UserError(f"objective.{key}={value} is out of range", f"give {low} or more" + (f", below {high}" if high else ""))
+
+
+def _row(name: str, key: str) -> Preset:
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"{key}={name!r} is not an objective", f"{hint}choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]

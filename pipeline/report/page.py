@@ -1,0 +1,179 @@
+"""The report: one self-contained HTML page, which needs no network and depends on nothing but its data.
+
+    html = render(ReportData(title="quickstart", ...))
+
+All text goes through jinja2's autoescape and all figure data through its JSON filter, so that what a model wrote is
+never markup. A content security policy allows the two scripts of the page by their digests and nothing else.
+"""
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+
+from pipeline.report import figures, training_figures
+from pipeline.report.data import MODELS, HeldOut, ReportData, StageRun
+
+_HERE = Path(__file__).parent
+_NONE = "\N{EN DASH}"
+_SECTIONS = {
+    "result": "Result",
+    "kinds": "Kinds of constraint",
+    "held-out": "Held-out pairs",
+    "training": "Training",
+    "margins": "Target margins",
+    "data": "Data",
+    "samples": "Sample answers",
+    "stages": "Stages",
+    "configuration": "Configuration",
+}
+
+
+def render(data: ReportData) -> str:
+    """The whole page as HTML; the same data gives the same text. What the data lacks is left out and named."""
+    drawn = _figures(data)
+    present = {
+        "result": data.benchmark is not None,
+        "kinds": "kinds" in drawn,
+        "held-out": data.held_out is not None,
+        "training": bool(drawn["training"]),
+        "margins": bool(drawn["pairs"]),
+        "data": data.ledger is not None or bool(data.scheduled),
+        "samples": bool(data.samples),
+        "stages": bool(data.stages),
+        "configuration": True,
+    }
+    scripts = [get_plotlyjs(), (_HERE / "page.js").read_text("utf-8")]
+    html = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            data=data,
+            models=MODELS,
+            figures=drawn,
+            sections={name: title for name, title in _SECTIONS.items() if present[name]},
+            absent=[title.lower() for name, title in _SECTIONS.items() if not present[name]],
+            verdict=_verdict(data),
+            sft_start=training_figures.sft_start(data.steps),
+            held_out=_held_out_rows(data.held_out) if data.held_out else [],
+            stages=_stage_rows(data.stages),
+            total_seconds=math.fsum(stage.seconds for stage in data.stages),
+            ran_seconds=math.fsum(stage.seconds for stage in data.stages if stage.status == "ran"),
+            config=yaml.safe_dump(_plain(data.config), sort_keys=False, allow_unicode=True),
+            css=Markup((_HERE / "page.css").read_text("utf-8")),
+            scripts=[Markup(script) for script in scripts],
+            script_digests=[_digest(script) for script in scripts],
+        )
+    )
+    return html.encode("utf-8", "replace").decode(
+        "utf-8"
+    )  # a lone surrogate in an answer could not be written to a file
+
+
+def _figures(data: ReportData) -> dict[str, Any]:
+    drawn: dict[str, Any] = {
+        "training": training_figures.training_curves(data.steps),
+        "pairs": training_figures.trained_pairs(data.trained_pairs),
+    }
+    if data.benchmark and data.benchmark.comparison:
+        drawn["win_rate"] = figures.win_rate(data.benchmark.comparison)
+    if data.benchmark and data.benchmark.kinds:
+        drawn["kinds"] = figures.kinds(data.benchmark.kinds)
+    histogram = figures.score_margins(data.scheduled)
+    return drawn if histogram is None else {**drawn, "score_margins": histogram}
+
+
+def _verdict(data: ReportData) -> str:
+    """What the interval of the win rate says about 50%, in words."""
+    if data.benchmark is None or data.benchmark.comparison is None:
+        return ""
+    rate = data.benchmark.comparison.rate
+    if rate.low > 0.5:
+        return "The whole interval lies above 50%: the trained model is the better one on these questions."
+    if rate.high < 0.5:
+        return "The whole interval lies below 50%: the trained model is the worse one on these questions."
+    return "The interval holds 50%: these questions do not tell the two models apart."
+
+
+def _held_out_rows(held_out: HeldOut) -> list[tuple[str, str, str, str]]:
+    before, after = held_out.before, held_out.after
+
+    def change(was: float, now: float) -> str:
+        return ("+" if now > was else "") + number(now - was)
+
+    points = f"{change(100 * before.accuracy, 100 * after.accuracy)} points"
+    rows = [("accuracy (gap above 0)", percent(before.accuracy), percent(after.accuracy), points)]
+    for name, was, now in (
+        ("mean reward gap", before.gap, after.gap),
+        ("mean log-prob of chosen", before.chosen_logps, after.chosen_logps),
+        ("mean log-prob of rejected", before.rejected_logps, after.rejected_logps),
+    ):
+        rows.append((name, number(was), number(now), change(was, now)))
+    return rows
+
+
+def _stage_rows(stages: Sequence[StageRun]) -> list[dict[str, Any]]:
+    total = math.fsum(stage.seconds for stage in stages)
+
+    def row(stage: StageRun) -> dict[str, Any]:
+        speed = stage.tokens / stage.seconds if stage.tokens and stage.seconds > 0 else None
+        return {"run": stage, "share": stage.seconds / total if total > 0 else 0.0, "speed": speed}
+
+    return [row(stage) for stage in stages]
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, thousands separated; whole numbers whole; a dash for what is missing or not finite."""
+    if value is None or not math.isfinite(value):
+        return _NONE
+    text = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}") if "e" not in text else text
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage with one decimal."""
+    if share is None or not math.isfinite(share):
+        return _NONE
+    return f"{100 * share:.1f}%".replace("-", "\N{MINUS SIGN}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds below a minute, else minutes and seconds, else hours and minutes."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, percent=percent, duration=duration)
+    # Python's NaN is no JSON: better an error here than a page whose script stops.
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment
+
+
+def _digest(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences as dict and list, all else that YAML does not know as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

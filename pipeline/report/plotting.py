@@ -1,0 +1,67 @@
+"""What every figure of the report shares: its record, its frame, and how numbers get into it.
+
+Figures are plotly specifications, plain dicts that plotly.js draws in the page. Colours are written as CSS variables of
+page.css, `var(--trained)`, which page.js resolves when it draws: one palette for text and figures, light, dark and
+print. A model keeps its colour in every figure.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Spec = dict[str, Any]
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: `name` is its element's id, `caption` one line on how to read it, `spec` plotly's data and layout."""
+
+    name: str
+    title: str
+    caption: str
+    spec: Spec
+
+
+def number(value: float | None) -> float | None:
+    """Five significant digits; what is not finite becomes a gap, so that a run that diverged still has a report."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
+
+
+def numbers(rows: Iterable[Row], column: str) -> list[float | None]:
+    """One column of a table, missing values as None."""
+    return [number(row.get(column)) for row in rows]
+
+
+def axis(title: str = "", **settings: Any) -> Spec:
+    """An axis that keeps to its range."""
+    # fixedrange: a finger that scrolls the page must not zoom a figure.
+    lines = {"gridcolor": "var(--rule)", "zerolinecolor": "var(--rule)"}
+    ticks = {"exponentformat": "none", "separatethousands": True}
+    return {
+        "automargin": True,
+        "fixedrange": True,
+        **lines,
+        **ticks,
+        "title": {"text": title, "standoff": 8},
+        **settings,
+    }
+
+
+def spec(data: list[Spec], height: int, x: Spec, y: Spec, **settings: Any) -> Spec:
+    """A figure of `height` pixels on a transparent ground; `settings` go over the common layout."""
+    layout = {
+        "height": height,
+        "margin": {"l": 4, "r": 12, "t": 28 if settings.get("showlegend") else 8, "b": 4},
+        "showlegend": False,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, sans-serif", "size": 12, "color": "var(--ink)"},
+        "hoverlabel": {"bgcolor": "var(--panel)", "bordercolor": "var(--rule)", "font": {"color": "var(--ink)"}},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
+        "dragmode": False,
+        "xaxis": x,
+        "yaxis": y,
+    }
+    return {"data": data, "layout": {**layout, **settings}}

@@ -1,0 +1,143 @@
+"""The schema of every table that crosses a stage: one source of truth, enforced when a part is written."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_ids = pa.list_(pa.int32())
+
+
+def _schema(*columns: tuple[str, pa.DataType], optional: Sequence[str] = ()) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=name in optional) for name, kind in columns])
+
+
+# Made by prepare; read by reference, schedule, train and report. A completion ends with EOS.
+# Messages and texts are kept for reading; what is computed on are the token ids.
+PAIRS = _schema(
+    ("pair_id", pa.string()),  # digest of the normalised pair's content
+    ("prompt", pa.string()),  # chat messages, as JSON
+    ("chosen", pa.string()),
+    ("rejected", pa.string()),
+    ("prompt_ids", _ids),
+    ("chosen_ids", _ids),
+    ("rejected_ids", _ids),
+    ("chosen_score", pa.float64()),
+    ("rejected_score", pa.float64()),
+    ("label_confidence", pa.float64()),  # P(chosen is preferred), null if unknown
+    ("source", pa.string()),
+    ("split", pa.string()),  # train | dev | test
+    optional=("chosen_score", "rejected_score", "label_confidence"),
+)
+
+# Made by prepare: every row that was read and is not in PAIRS, with the reason and the row itself.
+DROPPED = _schema(("row", pa.int64()), ("reason", pa.string()), ("detail", pa.string()), ("content", pa.string()))
+
+# Made by reference; read by schedule and train. Log-probs are sums in nats over the completion's tokens (EOS counted).
+REFERENCE = _schema(
+    ("pair_id", pa.string()),
+    ("tokens_digest", pa.string()),  # of the three id lists that were scored
+    ("chosen_logps", pa.float64()),
+    ("rejected_logps", pa.float64()),
+    ("chosen_tokens", pa.int32()),
+    ("rejected_tokens", pa.int32()),
+)
+
+# Made by schedule; read by train and report. It is the epoch: row `position` is trained at step position // batch_size.
+SCHEDULE = _schema(
+    ("position", pa.int64()),
+    ("pair_id", pa.string()),
+    ("difficulty", pa.float64()),  # larger is harder; null where the order needs none
+    ("route", pa.string()),  # preference | sft | drop
+    ("flipped", pa.bool_()),  # train exchanges the two completions and their cached log-probs
+    optional=("difficulty",),
+)
+
+# Made by train; read by report. One row a trained pair, as it was at its step, before the update.
+TRAINED_PAIRS = _schema(
+    ("step", pa.int64()),
+    ("position", pa.int64()),
+    ("pair_id", pa.string()),
+    ("route", pa.string()),
+    ("flipped", pa.bool_()),
+    ("loss", pa.float64()),
+    ("gap", pa.float64()),  # scaled reward gap beta * H; null on sft pairs, like the next two
+    ("margin", pa.float64()),  # target margin subtracted from the gap
+    ("weight", pa.float64()),  # -d loss / d gap: how hard the pair pulls
+    optional=("gap", "margin", "weight"),
+)
+
+# Made by train; read by report. One row an optimiser step; means over the step's pairs, all workers.
+STEPS = _schema(
+    ("step", pa.int64()),
+    ("loss", pa.float64()),
+    ("learning_rate", pa.float64()),
+    ("grad_norm", pa.float64()),
+    ("preference_pairs", pa.int64()),
+    ("sft_pairs", pa.int64()),
+    ("accuracy", pa.float64()),  # share of preference pairs with gap > 0; null on a step without any, like gap and margin
+    ("gap", pa.float64()),
+    ("margin", pa.float64()),
+    ("nll", pa.float64()),  # mean NLL per token of the chosen side, over sft pairs; null without any
+    ("tokens", pa.int64()),
+    ("seconds", pa.float64()),
+    optional=("accuracy", "gap", "margin", "nll"),
+)
+
+# Made by generate, one artifact a model; read by judge and report.
+RESPONSES = _schema(
+    ("question_id", pa.string()),
+    ("benchmark", pa.string()),
+    ("prompt", pa.string()),  # chat messages, as JSON
+    ("meta", pa.string()),  # what the judge needs of the question, as JSON
+    ("response", pa.string()),
+    ("tokens", pa.int32()),
+    ("finish_reason", pa.string()),  # stop | length
+    ("seed", pa.int64()),
+)
+
+# Made by judge; read by report. One row a question and a model.
+VERDICTS = _schema(
+    ("question_id", pa.string()),
+    ("model", pa.string()),  # base | trained
+    ("score", pa.float64()),  # share of constraints met
+    ("detail", pa.string()),  # per constraint: kind, wording, met; as JSON
+)
+
+
+def write(rows: Iterable[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
+    """Write one Parquet part; a row that does not fit the schema is an error that names the column. Returns the row count."""
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    for field in schema:
+        if not field.nullable and table[field.name].null_count:
+            raise ValueError(f"{path.name}: column {field.name} has {table[field.name].null_count} nulls, and must have none")
+    pq.write_table(table, path, compression="zstd")
+    return table.num_rows
+
+
+def read(folder: Path, schema: pa.Schema, columns: Sequence[str] | None = None, pattern: str = "part-*.parquet") -> pa.Table:
+    """All parts of a table, in the order of their names."""
+    names = list(columns) if columns else schema.names
+    wanted = pa.schema([schema.field(name) for name in names])
+    tables = [pq.read_table(part, columns=names).cast(wanted) for part in sorted(folder.glob(pattern))]
+    return pa.concat_tables(tables) if tables else wanted.empty_table()
+
+
+def parts(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Cut `rows` into lists of `size`, the last one shorter."""
+    part: list[Any] = []
+    for row in rows:
+        part.append(row)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def messages_json(messages: list[dict[str, str]]) -> str:
+    """Chat messages as the JSON text the tables keep."""
+    return json.dumps(messages, ensure_ascii=False, sort_keys=True)

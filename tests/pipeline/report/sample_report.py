@@ -1,0 +1,140 @@
+"""A report of plausible size and shape, with hostile text planted where a model or a user could put it."""
+
+import math
+import random
+from typing import Any
+
+from pipeline.report.data import (
+    Answer,
+    Baseline,
+    Benchmark,
+    HeldOut,
+    HeldOutState,
+    KindScore,
+    Ledger,
+    ModelScore,
+    Objective,
+    ReportData,
+    Route,
+    Rule,
+    Sample,
+    ScheduledPair,
+    StageRun,
+)
+from pipeline.statistics import Interval, WinRate
+
+# Each would set window.pwned, or load something, if any door took it for markup.
+HOSTILE = (
+    "<script>window.pwned = 1</script>",
+    '<img src="x" onerror="window.pwned = 2">',
+    "</textarea></pre></style></script><script>window.pwned = 3</script>",
+    '<a href="javascript:window.pwned=4">x</a> <iframe src="data:text/html,<script>parent.pwned=5</script>"></iframe>',
+    "\" onmouseover='window.pwned = 6' {{ 7 * 7 }} <!-- <script>",
+)
+_KINDS = (
+    "number of words", "lower case", "bullet list", "contains word", "avoids word", "ends with", "one word",
+    "JSON keys", "starts with", "number of sentences", "no comma", "upper case", "repeats question",
+)  # fmt: skip
+_STAGES = (
+    ("prepare", 2.1, 448, None), ("reference", 58.4, 256, 17034), ("schedule", 0.8, 256, None),
+    ("train", 181.2, 256, 17034), ("generate", 96.5, 160, 4804), ("generate", 99.0, 160, 4410),
+    ("judge", 0.9, 320, None),
+)  # fmt: skip
+
+
+def sample_report() -> ReportData:
+    """The quickstart as it might turn out: MixDPO, 256 pairs in 32 steps, 160 questions."""
+    draw = random.Random("report")
+    scheduled = [_scheduled(draw, position) for position in range(256)]
+    trained = [_trained(draw, position, pair) for position, pair in enumerate(scheduled)]
+    return ReportData(
+        title="quickstart: MixDPO on verifiable tasks",
+        config_name="configs/quickstart.yaml",
+        config={"data": {"source": "verifiable", "limit": 256}, "objective": {"preset": "mixdpo"}, "seed": 0},
+        provenance={"git commit": "3f1c2d9a", "torch": "2.13.0", "host": "2 CPU cores", "note": HOSTILE[1]},
+        objective=Objective("mixdpo", {"beta": 0.1, "gamma0": 0.4, "tau": 2.0, "sft share": 1 / 3}),
+        stages=[
+            StageRun(
+                stage, "quickstart", f"{index:02d}9c51d07ab3e4f2", f"artifacts/{stage}/quickstart-{index:02d}9c51d0",
+                "kept" if index < 2 else "ran", seconds, rows, tokens,
+            )
+            for index, (stage, seconds, rows, tokens) in enumerate(_STAGES)
+        ],
+        ledger=Ledger(read=460, kept=448, dropped={"prompt too long": 9, "chosen equals rejected": 3}),
+        scheduled=scheduled,
+        steps=[_step(trained[8 * step : 8 * step + 8], step) for step in range(32)],
+        trained_pairs=trained,
+        held_out=HeldOut(96, HeldOutState(0.51, 0.0, -41.2, -43.9), HeldOutState(0.885, 2.31, -28.7, -54.5)),
+        benchmark=Benchmark(
+            name="verifiable",
+            questions=160,
+            models={
+                "base": ModelScore(Interval(0.131, 0.098, 0.166), Interval(0.056, 0.025, 0.094), 0.994, 27.56, 71),
+                "trained": ModelScore(Interval(0.683, 0.631, 0.735), Interval(0.431, 0.356, 0.506), 0.871, 12.4, 4),
+            },
+            comparison=WinRate(wins=124, ties=28, losses=8, rate=Interval(0.8625, 0.819, 0.903)),
+            baselines=[Baseline("empty answer", "", 0.083, 0.0), Baseline("best constant answer", "yes", 0.214, 0.031)],
+            kinds=[
+                KindScore(kind, draw.randint(14, 34), 0.3 * draw.random(), min(1.0, 0.15 + 0.85 * draw.random()))
+                for kind in (*_KINDS, "<b>bold</b>")
+            ],
+        ),
+        samples=[_sample(draw, index) for index in range(24)],
+        notes=["trained: 4 of 160 answers were cut at the token limit", HOSTILE[0]],
+    )  # fmt: skip
+
+
+def _scheduled(draw: random.Random, position: int) -> ScheduledPair:
+    margin = round(draw.betavariate(1.6, 2.2), 2)
+    route: Route = "drop" if margin < 0.03 else "sft" if margin < 0.25 and position >= 64 else "preference"
+    return ScheduledPair(margin, route, flipped=draw.random() < 0.05)
+
+
+def _trained(draw: random.Random, position: int, pair: ScheduledPair) -> dict[str, Any]:
+    gap = draw.gauss(0.09 * (position // 8), 0.6)
+    margin = 0.4 + 0.9 / (1 + math.exp(2 - 2 * gap))
+    weight = 1 / (1 + math.exp(gap - margin))
+    row = {"step": position // 8, "position": position, "pair_id": f"{position:032x}", "route": pair.route}
+    kept = (
+        {"gap": gap, "margin": margin, "weight": weight}
+        if pair.route == "preference"
+        else dict.fromkeys(("gap", "margin", "weight"))
+    )
+    return {**row, "flipped": pair.flipped, "loss": -math.log(1 - weight + 1e-9), **kept}
+
+
+def _step(rows: list[dict[str, Any]], step: int) -> dict[str, Any]:
+    gaps = [row["gap"] for row in rows if row["gap"] is not None]
+    sft = sum(row["route"] == "sft" for row in rows)
+
+    def mean(column: str) -> float | None:
+        return sum(row[column] for row in rows if row[column] is not None) / len(gaps) if gaps else None
+
+    return {
+        "step": step,
+        "loss": sum(row["loss"] for row in rows) / len(rows),
+        "learning_rate": 3e-5 * min((step + 1) / 4, (32 - step) / 28),
+        "grad_norm": 4.0 / (1 + 0.1 * step) + 0.3 * math.sin(step),
+        "preference_pairs": len(gaps),
+        "sft_pairs": sft,
+        "accuracy": sum(gap > 0 for gap in gaps) / len(gaps) if gaps else None,
+        "gap": mean("gap"),
+        "margin": mean("margin"),
+        "nll": 2.9 * math.exp(-0.05 * step) if sft else None,
+        "tokens": 520,
+        "seconds": 5.6,
+    }
+
+
+def _sample(draw: random.Random, index: int) -> Sample:
+    topic = ("rivers", "chess", "bread", "the moon", "bicycles", "tea")[index % 6]
+    wordings = ("Write only in lower case.", f'Use the word "{topic}".', "Give a bullet list of exactly 2 items.")
+
+    def answer(chance: float, text: str, finish_reason: str) -> Answer:
+        return Answer(text, finish_reason, [Rule(wording, draw.random() < chance) for wording in wordings])
+
+    long = f"{topic.capitalize()} are among the most fascinating things there are, and I would be happy to tell you"
+    base = answer(0.35, HOSTILE[index] if index < len(HOSTILE) else long, "length")
+    trained = answer(0.65, "" if index == 6 else f"- {topic} are old\n- {topic} are loved", "stop")
+    question = f"Tell me about {topic}.\nWrite only in lower case. Use the word. " + ("W" * 300 if index == 7 else "")
+    return Sample(question, {"base": base, "trained": trained})

@@ -1,0 +1,273 @@
+"""The page: what a model wrote stays text, what is missing is left out, figures hold the numbers they were given."""
+
+import dataclasses
+import json
+import math
+import random
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.report.data import (
+    Answer,
+    KindScore,
+    Objective,
+    ReportData,
+    Rule,
+    Sample,
+    ScheduledPair,
+)
+from pipeline.report.figures import kinds, score_margins, win_rate
+from pipeline.report.page import duration, number, percent, render
+from pipeline.report.training_figures import sampled, trained_pairs, training_curves
+from pipeline.statistics import Interval, WinRate
+from tests.pipeline.report.sample_report import HOSTILE, sample_report
+
+EMPTY = ReportData("t", "c", {}, {}, Objective("dpo", {}))
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would make of the page: elements with attributes, text, and scripts."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.scripts: list[tuple[str | None, str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        tag, attrs = self.elements[-1] if self.elements else ("", {})
+        if tag == "script" and data.strip():
+            self.scripts.append((attrs.get("type"), data))
+        else:
+            self.text.append(data)
+
+    def sections(self) -> list[str]:
+        return [attrs["id"] or "" for tag, attrs in self.elements if tag == "section"]
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render(sample_report())
+
+
+@pytest.fixture(scope="module")
+def reader(page: str) -> Reader:
+    return Reader(page)
+
+
+def test_model_output_is_never_markup(reader: Reader) -> None:
+    text = "".join(reader.text)
+    for hostile in HOSTILE:
+        assert hostile in text
+    tags = {tag for tag, _ in reader.elements}
+    assert not tags & {"img", "iframe", "textarea", "object", "embed"}
+    assert not any(name.startswith("on") for _, attrs in reader.elements for name in attrs)
+    assert {attrs["href"] for tag, attrs in reader.elements if tag == "a"} == {f"#{name}" for name in reader.sections()}
+
+
+def test_only_the_two_scripts_of_the_page_can_run(reader: Reader) -> None:
+    assert len([script for kind, script in reader.scripts if kind is None]) == 2
+    policy = next(attrs["content"] for tag, attrs in reader.elements if tag == "meta" and "http-equiv" in attrs)
+    assert policy and policy.startswith("default-src 'none'")
+    directive = re.search(r"script-src ([^;]*)", policy)
+    assert directive and len(re.findall(r"'sha256-[\w+/=]{44}'", directive[1])) == 2 and "unsafe" not in directive[1]
+
+
+def test_a_kind_that_closes_the_script_element_stays_inside_its_figure() -> None:
+    name = "</script><script>window.pwned = 1</script>"
+    benchmark = dataclasses.replace(sample_report().benchmark, kinds=[KindScore(name, 1, 0.0, 1.0)])  # type: ignore[type-var]
+    reader = Reader(render(dataclasses.replace(EMPTY, benchmark=benchmark)))
+    specs = [json.loads(script) for kind, script in reader.scripts if kind == "application/json"]
+    assert len([script for kind, script in reader.scripts if kind is None]) == 2
+    # Escaped once more inside the figure, since plotly reads labels as its own small markup.
+    assert any("&lt;/script&gt;" in label for spec in specs for trace in spec["data"] for label in trace["y"])
+
+
+def test_every_figure_is_valid_plotly_and_has_its_own_id(reader: Reader) -> None:
+    specs = [json.loads(script) for kind, script in reader.scripts if kind == "application/json"]
+    assert len(specs) == 11
+    for spec in specs:
+        go.Figure(spec)  # raises on a property plotly does not know
+    ids = [attrs["id"] for _, attrs in reader.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+
+
+def test_page_is_small_and_the_same_every_time(page: str) -> None:
+    assert len(page.encode()) < 6_000_000
+    assert render(sample_report()) == page
+
+
+def test_missing_parts_are_left_out_and_named() -> None:
+    reader = Reader(render(EMPTY))
+    assert reader.sections() == ["configuration"]
+    absent = next(text for text in reader.text if "Not in this run" in text)
+    assert "result" in absent and "training" in absent and "configuration" not in absent
+
+
+@pytest.mark.parametrize(
+    "field", [f.name for f in dataclasses.fields(ReportData) if f.default is not dataclasses.MISSING]
+)
+def test_any_one_part_may_be_missing(field: str) -> None:
+    full = sample_report()
+    without = dataclasses.replace(full, **{field: getattr(EMPTY, field)})
+    gone = set(Reader(render(full)).sections()) - set(Reader(render(without)).sections())
+    only = {"stages": {"stages"}, "steps": {"training"}, "trained_pairs": {"margins"}, "held_out": {"held-out"}}
+    assert gone == only.get(field, {"benchmark": {"result", "kinds"}, "samples": {"samples"}}.get(field, set()))
+
+
+def test_one_model_alone_is_shown_without_a_comparison() -> None:
+    full = sample_report()
+    assert full.benchmark is not None
+    alone = dataclasses.replace(
+        full.benchmark, models={"base": full.benchmark.models["base"]}, comparison=None, kinds=()
+    )
+    samples = [Sample(sample.question, {"base": sample.answers["base"]}) for sample in full.samples]
+    reader = Reader(render(dataclasses.replace(full, benchmark=alone, samples=samples)))
+    text = "".join(reader.text)
+    assert "No comparison" in text and "base model" in text and "trained model" not in text
+    assert {attrs["data-outcome"] for tag, attrs in reader.elements if tag == "article"} == {"same"}
+
+
+def test_data_turns_into_json() -> None:
+    assert json.loads(json.dumps(dataclasses.asdict(sample_report())))["benchmark"]["comparison"]["wins"] == 124
+
+
+def test_a_diverged_run_still_has_a_report() -> None:
+    steps = [
+        {"step": 0, "loss": 1.0, "gap": 0.5, "margin": 0.2},
+        {"step": 1, "loss": math.nan, "gap": math.inf, "margin": 0.2},
+    ]
+    pairs = [
+        {"step": step, "position": step, "pair_id": "p", "flipped": False, "gap": gap, "margin": 0.1, "weight": 0.5}
+        for step, gap in enumerate((0.3, math.nan))
+    ]
+    loss = training_curves(steps)[0]
+    assert loss.spec["data"][0]["y"] == [1.0, None]
+    assert trained_pairs(pairs)[0].spec["data"][0]["x"] == [0.3]
+    assert "NaN" not in "".join(
+        script
+        for kind, script in Reader(render(dataclasses.replace(EMPTY, steps=steps, trained_pairs=pairs))).scripts
+        if kind
+    )
+
+
+def test_answers_that_utf8_cannot_hold_do_not_break_the_page() -> None:
+    render(dataclasses.replace(EMPTY, notes=["half a pair: \ud83d"])).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("base", "trained", "outcome"),
+    [([True, False], [True, True], "better"), ([True, False], [False, True], "same"), ([True], [False], "worse")],
+)
+def test_outcome_compares_the_shares_of_rules_met(base: list[bool], trained: list[bool], outcome: str) -> None:
+    answers = {
+        model: Answer("", "stop", [Rule("w", met) for met in rules])
+        for model, rules in (("base", base), ("trained", trained))
+    }
+    assert Sample("q", answers).outcome == outcome  # type: ignore[arg-type]
+
+
+def test_sft_begins_where_the_first_sft_pair_is() -> None:
+    steps = [{"step": step, "loss": 1.0, "sft_pairs": int(step in (7, 9))} for step in range(12)]
+    assert {shape["x0"] for figure in training_curves(steps) for shape in figure.spec["layout"]["shapes"]} == {7}
+    assert all(not figure.spec["layout"]["shapes"] for figure in training_curves(steps[:7]))
+
+
+def test_win_rate_bar_and_whiskers() -> None:
+    *bars, dot = win_rate(WinRate(wins=5, ties=2, losses=3, rate=Interval(0.6, 0.5, 0.75))).spec["data"]
+    assert [(bar["x"], bar["text"]) for bar in bars] == [
+        ([0.5], ["5 wins"]),
+        ([0.2], ["2 ties"]),
+        ([0.3], ["3 losses"]),
+    ]
+    assert (dot["x"], dot["error_x"]["array"], dot["error_x"]["arrayminus"]) == ([0.6], [0.15], [0.1])
+
+
+def test_kinds_are_ordered_by_gain() -> None:
+    _, base, trained = kinds(
+        [KindScore("a", 3, 0.1, 0.9), KindScore("b", 4, 0.5, 0.4), KindScore("c", 5, 0.2, 0.3)]
+    ).spec["data"]
+    assert base["y"] == ["b (4)", "c (5)", "a (3)"]
+    assert (base["x"], trained["x"]) == ([0.5, 0.2, 0.1], [0.4, 0.3, 0.9])
+
+
+def test_histogram_by_hand() -> None:
+    pairs = [ScheduledPair(margin, "preference") for margin in (0.0, 0.1, 0.3, 1.0)]
+    figure = score_margins([*pairs, ScheduledPair(0.3, "sft"), ScheduledPair(None, "drop")])
+    assert figure is not None
+    preference, sft = figure.spec["data"]
+    # 30 bins at most over [0, 1]: the width is 0.05, and 0.3 lies in [0.3, 0.35) although 0.3 / 0.05 rounds below 6
+    assert preference["width"] == 0.05
+    assert preference["x"] == [0.025, 0.125, 0.325, 1.025] and preference["y"] == [1, 1, 1, 1]
+    assert (sft["x"], sft["y"]) == ([0.325], [1])
+    assert score_margins([ScheduledPair(None, "drop")]) is None
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
+def test_histogram_counts_every_pair_once(margins: list[float]) -> None:
+    figure = score_margins([ScheduledPair(margin, "preference") for margin in margins])
+    assert figure is not None
+    (bars,) = figure.spec["data"]
+    assert sum(bars["y"]) == len(margins)
+    assert len(bars["x"]) <= 32
+
+
+def test_downsampling_keeps_the_same_rows_in_order_and_says_so() -> None:
+    draw = random.Random(0)
+    rows = [
+        {
+            "step": index // 8,
+            "position": index,
+            "pair_id": f"p{index}",
+            "flipped": False,
+            "gap": draw.gauss(0, 1),
+            "margin": 0.5,
+        }
+        for index in range(6000)
+    ]
+    kept = sampled(rows, 100)
+    assert [row["position"] for row in kept] == sorted(row["position"] for row in kept) and len(kept) == 100
+    assert {row["position"] for row in kept} == {row["position"] for row in sampled(rows[::-1], 100)}
+    (figure,) = trained_pairs(rows)
+    assert len(figure.spec["data"][0]["x"]) == 5000 and "5,000 of 6,000" in figure.caption
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.123456, "0.123"),
+        (-2.5, "\N{MINUS SIGN}2.5"),
+        (1234.6, "1,235"),
+        (17034, "17,034"),
+        (3e-5, "3e-05"),
+        (0, "0"),
+        (None, "\N{EN DASH}"),
+        (math.nan, "\N{EN DASH}"),
+    ],
+)
+def test_number(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+def test_percent_and_duration() -> None:
+    assert percent(0.8634) == "86.3%"
+    times = [0.04, 59.94, 59.96, 192, 3599.6, 3840]
+    assert [duration(t) for t in times] == ["0.0 s", "59.9 s", "1 min 00 s", "3 min 12 s", "1 h 00 min", "1 h 04 min"]
+
+
+def test_importing_the_report_loads_no_torch() -> None:
+    code = (
+        "import sys, pipeline.report.page; sys.exit(bool({'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,45 @@
+import math
+
+import pytest
+
+from pipeline.statistics import bootstrap_mean, win_rate
+
+
+def test_values_that_are_alike_have_an_interval_without_width():
+    interval = bootstrap_mean([0.25] * 7)
+    assert (interval.value, interval.low, interval.high) == (0.25, 0.25, 0.25)
+
+
+def test_the_interval_has_the_width_that_normal_theory_gives():
+    values = [0.0, 1.0] * 200  # standard error of the mean: 0.5 / sqrt(400) = 0.025
+    interval = bootstrap_mean(values, resamples=4000)
+    assert interval.value == 0.5
+    assert math.isclose(interval.low, 0.5 - 1.96 * 0.025, abs_tol=0.004)
+    assert math.isclose(interval.high, 0.5 + 1.96 * 0.025, abs_tol=0.004)
+    narrower = bootstrap_mean(values, resamples=4000, level=0.5)
+    assert math.isclose(narrower.high, 0.5 + 0.674 * 0.025, abs_tol=0.004)
+
+
+def test_the_seed_decides_the_resamples():
+    values = [0.1, 0.4, 0.5, 0.9, 1.0]
+    assert bootstrap_mean(values, 200, seed=1) == bootstrap_mean(values, 200, seed=1)
+    assert bootstrap_mean(values, 200, seed=1) != bootstrap_mean(values, 200, seed=2)
+
+
+def test_win_rate_by_hand():
+    result = win_rate([1.0, 0.5, 0.5, 0.0], [0.0, 0.5, 0.25, 1.0])
+    assert (result.wins, result.ties, result.losses) == (2, 1, 1)
+    assert result.rate.value == 2.5 / 4
+    assert 0 <= result.rate.low <= result.rate.value <= result.rate.high <= 1
+
+
+def test_the_two_sides_of_a_win_rate_add_up_to_one():
+    a, b = [0.2, 0.9, 0.9, 0.4, 0.1], [0.3, 0.3, 0.9, 0.2, 0.0]
+    assert win_rate(a, b).rate.value + win_rate(b, a).rate.value == pytest.approx(1)
+
+
+def test_nothing_to_average_is_an_error():
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap_mean([])
+    with pytest.raises(ValueError):
+        win_rate([1.0], [1.0, 0.0])
