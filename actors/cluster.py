@@ -44,7 +44,8 @@ def claim(setting: str, actors: int, gpus: float) -> dict[str, float]:
     cpus = have.get("CPU", 0.0)
     if actors > cpus:
         raise UserError(
-            f"{setting}={actors} actors, but the cluster has {cpus:g} CPUs", f"set {setting}={max(1, int(cpus))} or less, or add nodes"
+            f"{setting}={actors} actors, but the cluster has {cpus:g} CPUs",
+            f"set {setting}={max(1, int(cpus))} or less, or add nodes",
         )
     if gpus * actors > have.get("GPU", 0.0):
         raise UserError(

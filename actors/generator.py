@@ -50,7 +50,9 @@ class Generator:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Answer the shards in columns `part` and `questions`; each is one engine call, whatever the number of actors."""
-        done = [self._shard(str(name), list(rows)) for name, rows in zip(batch["part"], batch["questions"], strict=True)]
+        done = [
+            self._shard(str(name), list(rows)) for name, rows in zip(batch["part"], batch["questions"], strict=True)
+        ]
         return {key: [row[key] for row in done] for key in ("part", "rows", "tokens", "seconds")}
 
     def _shard(self, name: str, questions: list[dict[str, Any]]) -> dict[str, Any]:

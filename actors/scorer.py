@@ -63,7 +63,8 @@ class Scorer:
     def _row(self, row: dict[str, Any], pair: Tokens, sums: tuple[float, float]) -> dict[str, Any]:
         if not np.isfinite(sums).all():
             raise UserError(
-                f"pair {row['pair_id']}: the reference log-probs are {sums}", "the model gives no finite numbers: try model.dtype=float32"
+                f"pair {row['pair_id']}: the reference log-probs are {sums}",
+                "the model gives no finite numbers: try model.dtype=float32",
             )
         return {
             "pair_id": row["pair_id"],

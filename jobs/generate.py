@@ -62,7 +62,9 @@ def ask(work: Work, tokeniser: Any) -> list[dict[str, Any]]:
     for question in questions(settings.split, settings.prompts):
         ids = tokeniser.prompt(question.messages)
         if isinstance(ids, Dropped):
-            raise UserError(f"question {question.question_id}: {ids.reason} ({ids.detail})", "use another chat template")
+            raise UserError(
+                f"question {question.question_id}: {ids.reason} ({ids.detail})", "use another chat template"
+            )
         rows.append(
             {
                 "question_id": question.question_id,

@@ -41,7 +41,11 @@ def run(work: Work) -> Outcome:
     refuse_losses(data, ledger, work.folder / "dropped.parquet")
     if dropped:
         say(f"prepare: {dropped} of {kept + dropped} rows dropped: {reasons}")
-    return Outcome(counts, metrics={"loader": loader, "shapes": sorted(reader.shapes), "splits": dict(reader.splits)}, ledger=ledger)
+    return Outcome(
+        counts,
+        metrics={"loader": loader, "shapes": sorted(reader.shapes), "splits": dict(reader.splits)},
+        ledger=ledger,
+    )
 
 
 def open_rows(data: Data) -> tuple[Iterable[tuple[int, Any]], str]:
@@ -106,7 +110,9 @@ class Reader:
 
     def _drop(self, number: int, why: Any, row: Any) -> None:
         content = ascii(getattr(row, "detail", row))[:4000]  # of any type, and perhaps of text that cannot be encoded
-        self.dropped.append({"row": number, "reason": why.reason, "detail": ascii(why.detail)[1:-1], "content": content})
+        self.dropped.append(
+            {"row": number, "reason": why.reason, "detail": ascii(why.detail)[1:-1], "content": content}
+        )
 
 
 def limited(pairs: list[Row], limit: int) -> list[Row]:

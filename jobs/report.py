@@ -51,7 +51,13 @@ def stage_run(work: Work, role: str) -> data.StageRun:
     artifact, step = work.input(role), work.step.inputs[role]
     made = artifact.manifest
     return StageRun(
-        step.name, step.address.label, step.address.fingerprint, str(artifact.path), made["seconds"], made["rows"], made["tokens"]
+        step.name,
+        step.address.label,
+        step.address.fingerprint,
+        str(artifact.path),
+        made["seconds"],
+        made["rows"],
+        made["tokens"],
     )
 
 
@@ -65,9 +71,12 @@ def scheduled(work: Work) -> list[data.ScheduledPair]:
     from pipeline import tables
     from pipeline.report.data import ScheduledPair
 
-    pairs = tables.read(work.input("prepare").path, tables.PAIRS, ["pair_id", "chosen_score", "rejected_score"]).to_pylist()
+    pairs = tables.read(
+        work.input("prepare").path, tables.PAIRS, ["pair_id", "chosen_score", "rejected_score"]
+    ).to_pylist()
     margins = {
-        row["pair_id"]: None if row["chosen_score"] is None else row["chosen_score"] - row["rejected_score"] for row in pairs
+        row["pair_id"]: None if row["chosen_score"] is None else row["chosen_score"] - row["rejected_score"]
+        for row in pairs
     }
     rows = tables.read(work.input("schedule").path, tables.SCHEDULE, ["pair_id", "route", "flipped"]).to_pylist()
     return [ScheduledPair(margins[row["pair_id"]], row["route"], row["flipped"]) for row in rows]
@@ -91,7 +100,11 @@ def benchmark(work: Work) -> data.Benchmark:
     def model_score(model: str) -> data.ModelScore:
         one = figures[model]
         return data.ModelScore(
-            Interval(**one["share_met"]), Interval(**one["wholly_met"]), one["distinct_answers"], one["tokens"], one["truncated"]
+            Interval(**one["share_met"]),
+            Interval(**one["wholly_met"]),
+            one["distinct_answers"],
+            one["tokens"],
+            one["truncated"],
         )
 
     compared, counts = figures["comparison"], kind_counts(work)
@@ -101,7 +114,9 @@ def benchmark(work: Work) -> data.Benchmark:
         questions=figures["base"]["prompts"],
         models={model: model_score(model) for model in MODELS},
         comparison=WinRate(**{**compared, "rate": Interval(**compared["rate"])}),
-        baselines=[data.Baseline(name, one["text"], one["share_met"], one["wholly_met"]) for name, one in constant.items()],
+        baselines=[
+            data.Baseline(name, one["text"], one["share_met"], one["wholly_met"]) for name, one in constant.items()
+        ],
         kinds=[
             data.KindScore(kind, counts[kind], figures["base"]["kinds"][kind], figures["trained"]["kinds"][kind])
             for kind in sorted(counts)
@@ -129,7 +144,8 @@ def samples(work: Work) -> list[data.Sample]:
 
     verdicts = tables.read(work.input("judge").path, tables.VERDICTS).to_pylist()
     rules = {
-        (row["model"], row["question_id"]): [Rule(rule["wording"], rule["met"]) for rule in json.loads(row["detail"])] for row in verdicts
+        (row["model"], row["question_id"]): [Rule(rule["wording"], rule["met"]) for rule in json.loads(row["detail"])]
+        for row in verdicts
     }
     answers: dict[str, dict[str, Answer]] = {}
     questions: dict[str, str] = {}
@@ -153,7 +169,9 @@ def notes(work: Work) -> list[str]:
         if one["share_met"]["value"] <= figures["constant"]["share_met"]:
             found.append(f"The {model} model meets no more constraints than one constant answer does.")
         if one["truncated"] > 0.25 * one["prompts"]:
-            found.append(f"{one['truncated']} of the {model} model's {one['prompts']} answers were cut off at the token limit.")
+            found.append(
+                f"{one['truncated']} of the {model} model's {one['prompts']} answers were cut off at the token limit."
+            )
     if work.config.schedule.flip_fraction:
         found.append(f"{work.config.schedule.flip_fraction:.0%} of the training labels were flipped on purpose.")
     return found

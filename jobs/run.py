@@ -13,9 +13,13 @@ ON_RAY = ("reference", "train", "generate")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = door("python -m jobs.run", "Make every result of the line that is not committed yet.")
-    parser.add_argument("--from", dest="first", choices=STAGES, default=STAGES[0], help="begin here; what is before must be there")
+    parser.add_argument(
+        "--from", dest="first", choices=STAGES, default=STAGES[0], help="begin here; what is before must be there"
+    )
     parser.add_argument("--until", dest="last", choices=STAGES, default=STAGES[-1], help="end after this stage")
-    parser.add_argument("--force", choices=STAGES, action="append", default=[], help="make this stage again (may be repeated)")
+    parser.add_argument(
+        "--force", choices=STAGES, action="append", default=[], help="make this stage again (may be repeated)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be made, and make nothing")
     options = parser.parse_args(arguments)
     if STAGES.index(options.first) > STAGES.index(options.last):
@@ -33,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         walk(plan, steps, pending, options.force)
         if wanted[-1] == "report":
             say(f"report: {shown(plan.steps['report'].address.path / 'report.html')}")
-        say(f"{plan.config.name}: {len(pending)} results made, {len(steps) - len(pending)} kept, {time.perf_counter() - started:.1f} s")
+        say(
+            f"{plan.config.name}: {len(pending)} results made, {len(steps) - len(pending)} kept, {time.perf_counter() - started:.1f} s"
+        )
 
 
 def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequence[str]) -> None:

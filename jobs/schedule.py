@@ -17,12 +17,16 @@ def run(work: Work) -> Outcome:
         raise UserError("no pair is in split train", "give rows of split train, or rows without a split")
     if "reference" in work.step.inputs:
         columns = ["pair_id", "chosen_logps", "rejected_logps", "chosen_tokens", "rejected_tokens"]
-        train = train.join(tables.read(work.input("reference").path, tables.REFERENCE, columns), "pair_id", join_type="left outer")
+        train = train.join(
+            tables.read(work.input("reference").path, tables.REFERENCE, columns), "pair_id", join_type="left outer"
+        )
     settings = work.config.schedule
     rows = make_schedule([Candidate(**row) for row in train.to_pylist()], settings)
     tables.write(rows, tables.SCHEDULE, work.folder / "part-00000.parquet")
     counts = {route: sum(row["route"] == route for row in rows) for route in ("preference", "sft", "drop")}
-    return Outcome({"part-00000.parquet": len(rows)}, metrics={**counts, "flipped": sum(row["flipped"] for row in rows)})
+    return Outcome(
+        {"part-00000.parquet": len(rows)}, metrics={**counts, "flipped": sum(row["flipped"] for row in rows)}
+    )
 
 
 if __name__ == "__main__":

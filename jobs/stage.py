@@ -64,7 +64,9 @@ def door(command: str, description: str) -> argparse.ArgumentParser:
     """The arguments all doors take."""
     parser = argparse.ArgumentParser(prog=command, description=description)
     parser.add_argument("--config", required=True, metavar="FILE", help="a YAML file, such as configs/quickstart.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="change single settings, checked like the file")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="change single settings, checked like the file"
+    )
     return parser
 
 

@@ -8,14 +8,18 @@ from pipeline.plan import make_plan
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = door("python -m jobs.status", "Say of every result whether it is committed, partial, stale or missing.").parse_args(arguments)
+    options = door(
+        "python -m jobs.status", "Say of every result whether it is committed, partial, stale or missing."
+    ).parse_args(arguments)
     with reported():
         plan = make_plan(load(options.config, options.overrides))
         print(f"{'result':17s} {'status':10s} {'rows':>9s} {'seconds':>9s}  address")
         for step in plan.steps.values():
             artifact = step.address.find()
             path = artifact.path if artifact else step.address.path
-            rows, seconds = (f"{artifact.manifest['rows']:,}", f"{artifact.manifest['seconds']:.1f}") if artifact else ("-", "-")
+            rows, seconds = (
+                (f"{artifact.manifest['rows']:,}", f"{artifact.manifest['seconds']:.1f}") if artifact else ("-", "-")
+            )
             print(f"{step.name:17s} {step.address.status():10s} {rows:>9s} {seconds:>9s}  {shown(path)}")
 
 

@@ -36,7 +36,10 @@ def run(work: Work) -> Outcome:
             scaling_config=ray.train.ScalingConfig(
                 num_workers=resources.train_workers,
                 use_gpu=resources.gpus_per_actor > 0,
-                resources_per_worker={"CPU": asked["num_cpus"], **({"GPU": asked["num_gpus"]} if asked["num_gpus"] else {})},
+                resources_per_worker={
+                    "CPU": asked["num_cpus"],
+                    **({"GPU": asked["num_gpus"]} if asked["num_gpus"] else {}),
+                },
             ),
             run_config=ray.train.RunConfig(
                 name="ray",
@@ -47,7 +50,9 @@ def run(work: Work) -> Outcome:
         )
         with watched(work.folder / "progress.json", resources.log_seconds):
             trainer.fit()
-    shutil.rmtree(work.folder / "ray", ignore_errors=True)  # Ray Train's own checkpoints, of no use once the model is there
+    shutil.rmtree(
+        work.folder / "ray", ignore_errors=True
+    )  # Ray Train's own checkpoints, of no use once the model is there
     (work.folder / "progress.json").unlink(missing_ok=True)
     names = ("steps.parquet", "trained_pairs.parquet")
     rows = {name: pq.read_metadata(work.folder / name).num_rows for name in names}

@@ -79,7 +79,9 @@ class Artifact:
             )
             if fault:
                 stage = self.manifest["stage"]
-                raise UserError(f"{file} {fault}", f"rebuild it: python -m jobs.run --config FILE --force {stage} --until {stage}")
+                raise UserError(
+                    f"{file} {fault}", f"rebuild it: python -m jobs.run --config FILE --force {stage} --until {stage}"
+                )
         return self
 
 
@@ -108,7 +110,9 @@ class Address:
                 try:
                     manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
                 except (json.JSONDecodeError, UnicodeDecodeError):
-                    raise UserError(f"{path / MANIFEST} is not readable JSON", f"remove {path}, then run {self.stage} again") from None
+                    raise UserError(
+                        f"{path / MANIFEST} is not readable JSON", f"remove {path}, then run {self.stage} again"
+                    ) from None
                 if manifest.get("fingerprint") == self.fingerprint:
                     return Artifact(path, manifest)
         return None
@@ -137,7 +141,8 @@ class Address:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(
-                    f"another process is making {self.path.name} of stage {self.stage}", "wait for it, then run this command again"
+                    f"another process is making {self.path.name} of stage {self.stage}",
+                    "wait for it, then run this command again",
                 ) from None
             yield self.partial
 

@@ -20,7 +20,9 @@ class Section(BaseModel):
 
 
 class Model(Section):
-    source: str  # a directory, a .gguf file, package://module/file.gguf (a file inside an installed package), or a hub name
+    source: (
+        str  # a directory, a .gguf file, package://module/file.gguf (a file inside an installed package), or a hub name
+    )
     revision: str | None = None  # of a hub name: branch, tag or commit
     dtype: Literal["float32", "bfloat16"] = "float32"
     chat_template: str | None = None  # a Jinja file, where the tokenizer has no template or the wrong one
@@ -39,14 +41,17 @@ class Data(Section):
     max_prompt_tokens: int = Field(512, ge=1)
     max_completion_tokens: int = Field(512, ge=1)
     max_dropped: float = Field(0.05, ge=0, le=1)  # share of rows that may be dropped before prepare fails
-    shard_pairs: int = Field(512, ge=1)  # pairs a Parquet part; the unit of work, and of re-work, of the reference stage
-
+    shard_pairs: int = Field(
+        512, ge=1
+    )  # pairs a Parquet part; the unit of work, and of re-work, of the reference stage
 
 
 class Schedule(Section):
     order: Literal["shuffle", "easy-to-hard", "hard-to-easy"] | None = None  # null: as the objective asks
     difficulty: Literal["score-margin", "reference-gap", "reference-gap-per-token"] = "score-margin"
-    sft_percentile: float | None = Field(None, ge=0, le=100)  # the hardest so many percent go to SFT; mixdpo only, 10 there
+    sft_percentile: float | None = Field(
+        None, ge=0, le=100
+    )  # the hardest so many percent go to SFT; mixdpo only, 10 there
     sft_below: float | None = None  # or: pairs of a margin below this go to SFT, as in the paper
     flip_fraction: float = Field(0.0, ge=0, le=1)  # label noise: this share of pairs is trained the wrong way round
     epochs: int = Field(1, ge=1)
@@ -83,7 +88,9 @@ class Generate(Section):
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int = 0
-    shard_prompts: int = Field(40, ge=1)  # prompts an engine call; fixed here so that answers do not depend on the workers
+    shard_prompts: int = Field(
+        40, ge=1
+    )  # prompts an engine call; fixed here so that answers do not depend on the workers
 
 
 class Judge(Section):
@@ -169,14 +176,23 @@ def load(path: str, overrides: list[str] = ()) -> RunConfig:
     file = Path(path)
     if not file.is_file():
         near = difflib.get_close_matches(file.name, [p.name for p in file.parent.glob("*.y*ml")], n=1)
-        hint = f"did you mean {file.parent / near[0]}?" if near else "give the path of a YAML file, such as configs/quickstart.yaml"
+        hint = (
+            f"did you mean {file.parent / near[0]}?"
+            if near
+            else "give the path of a YAML file, such as configs/quickstart.yaml"
+        )
         raise UserError(f"--config {path}: there is no such file", hint)
     try:
         raw = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"--config {path}: is not YAML ({' '.join(str(error).split())})", "mend the file at that place") from None
+        raise UserError(
+            f"--config {path}: is not YAML ({' '.join(str(error).split())})", "mend the file at that place"
+        ) from None
     if not isinstance(raw, dict):
-        raise UserError(f"--config {path}: holds a {type(raw).__name__}, not sections", "write sections such as `model:` and `data:`")
+        raise UserError(
+            f"--config {path}: holds a {type(raw).__name__}, not sections",
+            "write sections such as `model:` and `data:`",
+        )
     for override in overrides:
         _override(raw, override)
     try:
@@ -201,7 +217,9 @@ def _override(raw: dict[str, Any], override: str) -> None:
         if inner is None:
             inner = raw[section] = {}
         if not isinstance(inner, dict):
-            raise UserError(f"argument {override!r}: {section} is not a section", "see the sections in configs/quickstart.yaml")
+            raise UserError(
+                f"argument {override!r}: {section} is not a section", "see the sections in configs/quickstart.yaml"
+            )
         raw = inner
     raw[leaf] = value
 
@@ -222,7 +240,11 @@ def _explain(error: ValidationError) -> UserError:
     if fault["type"] == "extra_forbidden":
         known = _keys_beside(fault["loc"])
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {'.'.join([*map(str, fault['loc'][:-1]), near[0]])}?" if near else f"known keys: {', '.join(known)}"
+        hint = (
+            f"did you mean {'.'.join([*map(str, fault['loc'][:-1]), near[0]])}?"
+            if near
+            else f"known keys: {', '.join(known)}"
+        )
         return UserError(f"{where} is not a key of the configuration{tail}", hint)
     if fault["type"] == "missing":
         return UserError(f"{where} is missing{tail}", f"set it in the file, or give {where}=VALUE")

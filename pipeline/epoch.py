@@ -65,7 +65,10 @@ class Epoch:
         pair_id = scheduled["pair_id"]
         if pair_id not in self._row or pair_id not in self._reference_row:
             missing = "pairs" if pair_id not in self._row else "reference"
-            raise UserError(f"pair {pair_id} is scheduled but is not in the {missing} table", "run the line again: python -m jobs.run")
+            raise UserError(
+                f"pair {pair_id} is scheduled but is not in the {missing} table",
+                "run the line again: python -m jobs.run",
+            )
         prompt, chosen, rejected = self._pairs.slice(self._row[pair_id], 1).to_pylist()[0].values()
         cached = self._reference.slice(self._reference_row[pair_id], 1).to_pylist()[0]
         reference = (cached["chosen_logps"], cached["rejected_logps"])
@@ -75,7 +78,13 @@ class Epoch:
         if scheduled["route"] == "sft":
             rejected = []
         return Example(
-            scheduled["position"], pair_id, scheduled["route"], scheduled["flipped"], Tokens(prompt, chosen, rejected), reference, counts
+            scheduled["position"],
+            pair_id,
+            scheduled["route"],
+            scheduled["flipped"],
+            Tokens(prompt, chosen, rejected),
+            reference,
+            counts,
         )
 
 

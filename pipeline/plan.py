@@ -75,14 +75,19 @@ def make_plan(config: RunConfig) -> Plan:
     """Everything a configuration will make. Raises UserError where the model or the data cannot be found."""
     root = Path(config.resources.root).absolute()  # workers run elsewhere
     if "://" in config.resources.root:
-        raise UserError(f"resources.root={config.resources.root} is a URL", "give a local or shared folder; object stores come later")
+        raise UserError(
+            f"resources.root={config.resources.root} is a URL",
+            "give a local or shared folder; object stores come later",
+        )
     model = locate(config.model, DigestMemory(root))
     steps: dict[str, Step] = {}
 
     def add(name: str, label: str, identity: Mapping[str, Any], **inputs: str) -> None:
         stage = name.partition(":")[0]
         needed = {role: steps[other] for role, other in inputs.items()}
-        digest = fingerprint(stage, VERSIONS[stage], identity, {role: step.address.fingerprint for role, step in needed.items()})
+        digest = fingerprint(
+            stage, VERSIONS[stage], identity, {role: step.address.fingerprint for role, step in needed.items()}
+        )
         steps[name] = Step(name, Address(root, stage, label, digest), identity, needed)
 
     def section(name: str) -> dict[str, Any]:
@@ -96,7 +101,13 @@ def make_plan(config: RunConfig) -> Plan:
 
     add("prepare", Path(config.data.source).stem, {"data": _data_identity(config), "tokenizer": model.digest})
     add("reference", model.label, weights, pairs="prepare")
-    add("schedule", config.schedule.order or "", section("schedule"), pairs="prepare", **({"reference": "reference"} if compared else {}))
+    add(
+        "schedule",
+        config.schedule.order or "",
+        section("schedule"),
+        pairs="prepare",
+        **({"reference": "reference"} if compared else {}),
+    )
     train = {"objective": trained, "train": section("train"), **weights}
     add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule")
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
@@ -111,7 +122,10 @@ def _data_identity(config: RunConfig) -> dict[str, Any]:
     """What the pairs depend on: for a file its content, for a hub data set its commit, for the embedded tasks their version."""
     data = config.data.model_dump(mode="json", exclude={"source", "max_dropped"})
     if config.data.source == "verifiable":
-        return {"content": {"verifiable": VERIFIABLE_VERSION}, **{key: data[key] for key in data if key != "dev_fraction"}}
+        return {
+            "content": {"verifiable": VERIFIABLE_VERSION},
+            **{key: data[key] for key in data if key != "dev_fraction"},
+        }
     made_here = ("pairs", "dev_pairs", "seed")
     source = open_source(
         config.data.source, split=config.data.split, subset=config.data.subset, revision=config.data.revision

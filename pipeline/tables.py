@@ -78,7 +78,10 @@ STEPS = _schema(
     ("grad_norm", pa.float64()),
     ("preference_pairs", pa.int64()),
     ("sft_pairs", pa.int64()),
-    ("accuracy", pa.float64()),  # share of preference pairs with gap > 0; null on a step without any, like gap and margin
+    (
+        "accuracy",
+        pa.float64(),
+    ),  # share of preference pairs with gap > 0; null on a step without any, like gap and margin
     ("gap", pa.float64()),
     ("margin", pa.float64()),
     ("nll", pa.float64()),  # mean NLL per token of the chosen side, over sft pairs; null without any
@@ -113,12 +116,16 @@ def write(rows: Iterable[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
     table = pa.Table.from_pylist(list(rows), schema=schema)
     for field in schema:
         if not field.nullable and table[field.name].null_count:
-            raise ValueError(f"{path.name}: column {field.name} has {table[field.name].null_count} nulls, and must have none")
+            raise ValueError(
+                f"{path.name}: column {field.name} has {table[field.name].null_count} nulls, and must have none"
+            )
     pq.write_table(table, path, compression="zstd")
     return table.num_rows
 
 
-def read(folder: Path, schema: pa.Schema, columns: Sequence[str] | None = None, pattern: str = "part-*.parquet") -> pa.Table:
+def read(
+    folder: Path, schema: pa.Schema, columns: Sequence[str] | None = None, pattern: str = "part-*.parquet"
+) -> pa.Table:
     """All parts of a table, in the order of their names."""
     names = list(columns) if columns else schema.names
     wanted = pa.schema([schema.field(name) for name in names])

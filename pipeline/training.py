@@ -124,7 +124,9 @@ class Trainer:
         rows: dict[str, list[list[float]]] = {"before": [], "after": []}
         for index in micro_batches(sizes(examples), self.resources.score_tokens, "resources.score_tokens"):
             after = self._batch([examples[i] for i in index])
-            cached = {f"policy_{side}_logps": getattr(after, f"reference_{side}_logps") for side in ("chosen", "rejected")}
+            cached = {
+                f"policy_{side}_logps": getattr(after, f"reference_{side}_logps") for side in ("chosen", "rejected")
+            }
             for moment, batch in (("before", replace(after, **cached)), ("after", after)):
                 columns = (self.objective.gaps(batch), batch.policy_chosen_logps, batch.policy_rejected_logps)
                 rows[moment] += torch.stack(columns, dim=1).tolist()
@@ -156,7 +158,9 @@ class Trainer:
                 loss, gap, margin, weight, nll = values
                 scheduled = {name: getattr(example, name) for name in ("position", "pair_id", "route", "flipped")}
                 pulled = {"gap": gap, "margin": margin, "weight": weight} if example.route == "preference" else {}
-                rows.append({**scheduled, "loss": loss, "nll": nll, "gap": None, "margin": None, "weight": None, **pulled})
+                rows.append(
+                    {**scheduled, "loss": loss, "nll": nll, "gap": None, "margin": None, "weight": None, **pulled}
+                )
         return rows
 
     def _batch(self, examples: Sequence[Example]) -> PairBatch:
@@ -233,7 +237,13 @@ class Trainer:
                 dist.all_reduce(parameter.grad)
 
     def _record(
-        self, k: int, rows: list[dict[str, Any]], preferred: list[dict[str, Any]], norm: float, tokens: int, seconds: float
+        self,
+        k: int,
+        rows: list[dict[str, Any]],
+        preferred: list[dict[str, Any]],
+        norm: float,
+        tokens: int,
+        seconds: float,
     ) -> dict[str, Any]:
         def mean(values: list[float]) -> float | None:
             return sum(values) / len(values) if values else None

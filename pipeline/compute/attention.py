@@ -39,7 +39,9 @@ def packed_attention(
     completion's queries against the prompt's and its own keys.
     """
     if softcap is not None:
-        raise UserError("this model caps its attention logits, which packed attention does not do yet", "use another model")
+        raise UserError(
+            "this model caps its attention logits, which packed attention does not do yet", "use another model"
+        )
     grouped = key_BHTD.shape[1] != query_BHTD.shape[1]
     out_BHTD = torch.empty_like(query_BHTD)
     options: dict[str, Any] = {"scale": scaling, "dropout_p": dropout, "enable_gqa": grouped}
@@ -58,7 +60,9 @@ def packed_attention(
                 for tensor in (key_BHTD, value_BHTD)
             )
             mask = _causal(rejected, prompt, sliding_window, k.device)
-            out_BHTD[:, :, second] = F.scaled_dot_product_attention(query_BHTD[:, :, second], k, v, attn_mask=mask, **options)
+            out_BHTD[:, :, second] = F.scaled_dot_product_attention(
+                query_BHTD[:, :, second], k, v, attn_mask=mask, **options
+            )
     return out_BHTD.transpose(1, 2), None
 
 

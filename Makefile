@@ -1,0 +1,50 @@
+# make demo   sets everything up and runs the whole line on the embedded model and data
+# make test   sets everything up and passes every test
+# Both install into .venv, which belongs to this project alone.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+# Installed first and by itself: pip then takes a CPU build where it finds one, and else the CUDA build, which runs on a CPU too.
+TORCH := torch==2.13.0
+
+.PHONY: demo test quick check format browser lock
+
+demo: .venv/ready
+	$(PY) -m jobs.run --config configs/quickstart.yaml
+
+test: check browser
+	$(PY) -m pytest
+
+quick: .venv/ready
+	$(PY) -m pytest -m "not e2e"
+
+check: .venv/ready
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: .venv/ready
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+.venv/ready: requirements/cpu.txt requirements/dev.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH) -c requirements/cpu.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/cpu.txt -r requirements/dev.txt
+	touch .venv/ready
+
+# The report's test drives a real browser: Debian's Chromium is fetched where there is none and we may install it.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+	else echo "no Chromium here: the browser test will be skipped (Debian: apt-get install chromium)"; fi
+
+# The lock files, generated from pyproject.toml.
+COMPILE := .venv/bin/uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --python-platform x86_64-manylinux_2_28
+lock: .venv/ready
+	$(COMPILE) pyproject.toml --extra cpu --extra demo --override requirements/not-locked.txt -o requirements/cpu.txt
+	$(COMPILE) --group dev -c requirements/cpu.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra gpu --extra demo --override requirements/not-locked-gpu.txt -o requirements/gpu.txt
