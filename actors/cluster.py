@@ -2,54 +2,88 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
+import ray.data
 
 from pipeline.errors import UserError
 
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Join the cluster of RAY_ADDRESS (a submitted job has it set), or start one on this machine and stop it afterwards.
+    """Join the cluster of RAY_ADDRESS (a submitted job has it set), or start one here and stop it afterwards.
 
-    Inside an outer `connected()` it does nothing, so that a whole line shares one cluster.
+    Inside an outer `connected()` it does nothing, so that a whole line shares one cluster. What an actor raised comes
+    out as the UserError it was, or with a note that says where Ray's logs are.
     """
     if ray.is_initialized():
         yield
         return
-    for name in ("ray", "ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ side warns of what Ray Data itself does
-    address = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}
-    ray.init(logging_level=logging.ERROR, log_to_driver=False, **address)
-    quiet = ray.data.DataContext.get_current()
-    quiet.enable_progress_bars = False
-    quiet.print_on_execution_start = False
+    logs = _join()
+    try:
+        yield
+    except Exception as error:
+        if found := user_error(error):
+            raise found from None
+        error.add_note(f"Ray's logs are in {logs}")
+        raise
+    finally:
+        ray.shutdown()
+
+
+def _join() -> str:
+    """Join or start, with only our own lines on the terminal. Returns the folder of Ray's logs."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ side complains of what Ray Data itself does
+    address: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}
+    with _hushed():
+        context: Any = ray.init(logging_level=logging.ERROR, log_to_driver=False, **address)
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+    settings = ray.data.DataContext.get_current()
+    settings.enable_progress_bars = False
+    settings.print_on_execution_start = False
+    settings.issue_detectors_config.detectors = []
+    settings.raise_original_map_exception = True  # what it wraps is lost on the way here
+    for handler in logging.getLogger("ray.data").handlers:  # its log file keeps everything
+        if handler.name == "console":
+            handler.setLevel(logging.CRITICAL)
+    return f"{context.address_info['session_dir']}/logs"
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Nothing on standard error: Ray's C++ side announces its log level there before that level holds."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
     try:
         yield
     finally:
-        ray.shutdown()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def claim(setting: str, actors: int, gpus: float) -> dict[str, float]:
     """What each of a pool of actors asks of Ray, so that all can be placed and tasks beside them too.
 
-    A pool that claims every CPU leaves none for Ray Data's own tasks, and the stage would wait for ever without an error:
-    half a CPU, or a tenth of the cluster, stays free. Raises UserError where the cluster is too small.
+    A pool that claims every CPU leaves none for Ray Data's own tasks, and the stage would wait for ever without an
+    error: half a CPU, or a tenth of the cluster, stays free. Raises UserError where the cluster is too small.
     """
-    have = ray.cluster_resources()
-    cpus = have.get("CPU", 0.0)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = sum(node.get("CPU", 0.0) for node in nodes)
     if actors > cpus:
         raise UserError(
             f"{setting}={actors} actors, but the cluster has {cpus:g} CPUs",
             f"set {setting}={max(1, int(cpus))} or less, or add nodes",
         )
-    if gpus * actors > have.get("GPU", 0.0):
+    room = sum(int(node.get("GPU", 0.0) / gpus) for node in nodes) if gpus else actors  # an actor is on one node
+    if actors > room:
         raise UserError(
-            f"{setting}={actors} actors of {gpus:g} GPUs each, but the cluster has {have.get('GPU', 0.0):g} GPUs",
+            f"{setting}={actors} actors of {gpus:g} GPUs each, but the cluster has room for {room}",
             f"lower {setting} or resources.gpus_per_actor",
         )
     free = max(0.5, 0.1 * cpus)

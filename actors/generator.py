@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from pipeline.schedule import uniform
 @dataclass(frozen=True)
 class GeneratorSpec:
     model: str  # a folder in Hugging Face format
-    dtype: str
+    dtype: Literal["float32", "bfloat16"]
     folder: str  # where finished shards go
     settings: Generate
     max_model_len: int
@@ -49,14 +49,14 @@ class Generator:
         )
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Answer the shards in columns `part` and `questions`; each is one engine call, whatever the number of actors."""
+        """Answer the shards in columns `part` and `questions`; one shard is one engine call, whatever the pool."""
         done = [
             self._shard(str(name), list(rows)) for name, rows in zip(batch["part"], batch["questions"], strict=True)
         ]
         return {key: [row[key] for row in done] for key in ("part", "rows", "tokens", "seconds")}
 
     def _shard(self, name: str, questions: list[dict[str, Any]]) -> dict[str, Any]:
-        from vllm import SamplingParams
+        from vllm import SamplingParams, TokensPrompt
 
         started = time.perf_counter()
         settings = self.spec.settings
@@ -69,7 +69,9 @@ class Generator:
             )
             for question in questions
         ]
-        prompts = [{"prompt_token_ids": [int(token) for token in question["prompt_ids"]]} for question in questions]
+        prompts = [
+            TokensPrompt(prompt_token_ids=[int(token) for token in question["prompt_ids"]]) for question in questions
+        ]
         outputs = self.engine.generate(prompts, parameters, use_tqdm=False)
         rows = [
             {

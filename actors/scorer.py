@@ -1,4 +1,4 @@
-"""The reference scorer: an actor of the reference stage's Ray Data pool. Holds the model, scores one part of pairs a call."""
+"""The reference scorer: an actor that holds the base model and scores one part of pairs a call."""
 
 import time
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ from jobs.stage import Outcome, Work, main
 
 
 def run(work: Work) -> Outcome:
-    """One part of answers a shard of questions, by one model: the trained one, or the base where the step has no model input."""
+    """A part of answers for every shard of questions: by the model that is an input, or else by the base model."""
     from actors.cluster import connected, threads
     from actors.generator import Generator, GeneratorSpec, environment
     from jobs.pool import run_parts
@@ -16,13 +16,15 @@ def run(work: Work) -> Outcome:
     from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
 
     resources, settings = work.config.resources, work.config.generate
-    model: Path = work.input("model").path / "model" if "model" in work.step.inputs else base_model(work.plan)
+    model: Path = work.inputs["model"].path / "model" if "model" in work.inputs else base_model(work.plan)
     tokenizer = load_tokenizer(model, work.config.model.chat_template)
     asked = ask(work, Tokeniser(tokenizer, work.config.data.max_prompt_tokens, settings.max_new_tokens))
     shards = [
         {"part": f"part-{number:05d}.parquet", "questions": part}
         for number, part in enumerate(tables.parts(asked, settings.shard_prompts))
     ]
+    longest = max(len(question["prompt_ids"]) for question in asked) + settings.max_new_tokens
+    refuse_beyond(model, longest)
     with connected():
         each = threads(resources.generators)
         spec = GeneratorSpec(
@@ -30,7 +32,7 @@ def run(work: Work) -> Outcome:
             dtype=work.config.model.dtype,
             folder=str(work.folder),
             settings=settings,
-            max_model_len=max(len(question["prompt_ids"]) for question in asked) + settings.max_new_tokens,
+            max_model_len=longest,
             gpu_memory_fraction=resources.gpu_memory_fraction,
         )
         outcome = run_parts(
@@ -75,6 +77,20 @@ def ask(work: Work, tokeniser: Any) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def refuse_beyond(model: Path, positions: int) -> None:
+    """Raise UserError where question and answer together do not fit into the model's context."""
+    import json
+
+    from pipeline.errors import UserError
+
+    has = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    if has and positions > has:
+        raise UserError(
+            f"the longest question and its answer may take {positions} tokens, the model takes {has}",
+            "lower generate.max_new_tokens",
+        )
 
 
 if __name__ == "__main__":

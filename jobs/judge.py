@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.stage import Outcome, Work, main
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from pipeline.evaluation.verifiable import Judged
     from pipeline.preferences.verifiable import Question
 
-MODELS = ("base", "trained")
+Which = Literal["base", "trained"]
+MODELS: tuple[Which, ...] = ("base", "trained")
 
 
 def run(work: Work) -> Outcome:
@@ -25,7 +26,7 @@ def run(work: Work) -> Outcome:
     judged: dict[str, list[Judged]] = {model: [] for model in MODELS}
     asked: dict[str, Question] = {}
     for model in MODELS:
-        for row in tables.read(work.input(model).path, tables.RESPONSES).to_pylist():
+        for row in tables.read(work.inputs[model].path, tables.RESPONSES).to_pylist():
             question = asked[row["question_id"]] = question_of(row)
             verdict = judge(question, row["response"], row["tokens"], row["finish_reason"])
             judged[model].append(verdict)
@@ -38,7 +39,7 @@ def run(work: Work) -> Outcome:
     tables.write(verdicts, tables.VERDICTS, work.folder / "part-00000.parquet")
     answers = {verdict.text for model in MODELS for verdict in judged[model]}
     empty, constant = baselines(list(asked.values()), answers)
-    metrics = {
+    metrics: dict[str, Any] = {
         **{model: asdict(summarise(judged[model], settings.resamples, settings.seed)) for model in MODELS},
         "comparison": asdict(compare(judged["trained"], judged["base"], settings.resamples, settings.seed)),
         "empty": asdict(empty),
@@ -47,7 +48,7 @@ def run(work: Work) -> Outcome:
     return Outcome({"part-00000.parquet": len(verdicts)}, metrics=metrics)
 
 
-def question_of(row: dict[str, Any]) -> "Question":
+def question_of(row: dict[str, Any]) -> Question:
     """The question that a row of tables.RESPONSES answers."""
     from pipeline.preferences.verifiable import Question
 

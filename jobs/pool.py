@@ -1,4 +1,4 @@
-"""Running the pending parts of a stage through a Ray Data pool of actors, each of which writes the parts it finishes."""
+"""Running the pending parts of a stage through a Ray Data pool of actors, which write the parts they finish."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

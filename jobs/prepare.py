@@ -116,7 +116,7 @@ class Reader:
 
 
 def limited(pairs: list[Row], limit: int) -> list[Row]:
-    """`limit` train pairs, those whose ids hash lowest, so that the order of rows does not choose; other splits in proportion."""
+    """`limit` train pairs, those of the lowest ids, whatever the order of rows; other splits in proportion."""
     by_split: dict[str, list[Row]] = {}
     for pair in sorted(pairs, key=lambda pair: pair["pair_id"]):
         by_split.setdefault(pair["split"], []).append(pair)
@@ -145,6 +145,9 @@ def base_model(plan: Plan) -> Path:
         return plan.model.path
     if artifact := plan.converted.find():
         return artifact.verify().path
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     say(f"model: converting {plan.model.path.name}")
     started = time.perf_counter()
     with plan.converted.writing() as folder:

@@ -1,4 +1,4 @@
-"""Score every pair once under the base model, into Parquet: python -m jobs.reference --config FILE [section.key=value ...]"""
+"""Score every pair once under the base model: python -m jobs.reference --config FILE [section.key=value ...]"""
 
 from jobs.stage import Outcome, Work, main
 
@@ -13,7 +13,7 @@ def run(work: Work) -> Outcome:
     from jobs.prepare import base_model
     from pipeline import tables
 
-    pairs, resources = work.input("pairs"), work.config.resources
+    pairs, resources = work.inputs["pairs"], work.config.resources
     parts = sorted(path.name for path in pairs.path.glob("part-*.parquet"))
     with connected():
         spec = ScorerSpec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from jobs.judge import MODELS
+from jobs.judge import MODELS, Which
 from jobs.stage import Outcome, Work, main
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ def run(work: Work) -> Outcome:
     from pipeline.report import data
     from pipeline.report.page import render
 
-    config, train = work.config, work.input("train")
+    config, train = work.config, work.inputs["train"]
     _, parameters = resolve(config.objective.name, config.objective.parameters)
-    ledger = work.input("prepare").manifest["ledger"]
+    ledger = work.inputs["prepare"].manifest["ledger"]
     page = data.ReportData(
         title=config.name,
         config_name=config.name,
@@ -48,7 +48,7 @@ def run(work: Work) -> Outcome:
 def stage_run(work: Work, role: str) -> data.StageRun:
     from pipeline.report.data import StageRun
 
-    artifact, step = work.input(role), work.step.inputs[role]
+    artifact, step = work.inputs[role], work.step.inputs[role]
     made = artifact.manifest
     return StageRun(
         step.name,
@@ -72,13 +72,13 @@ def scheduled(work: Work) -> list[data.ScheduledPair]:
     from pipeline.report.data import ScheduledPair
 
     pairs = tables.read(
-        work.input("prepare").path, tables.PAIRS, ["pair_id", "chosen_score", "rejected_score"]
+        work.inputs["prepare"].path, tables.PAIRS, ["pair_id", "chosen_score", "rejected_score"]
     ).to_pylist()
     margins = {
         row["pair_id"]: None if row["chosen_score"] is None else row["chosen_score"] - row["rejected_score"]
         for row in pairs
     }
-    rows = tables.read(work.input("schedule").path, tables.SCHEDULE, ["pair_id", "route", "flipped"]).to_pylist()
+    rows = tables.read(work.inputs["schedule"].path, tables.SCHEDULE, ["pair_id", "route", "flipped"]).to_pylist()
     return [ScheduledPair(margins[row["pair_id"]], row["route"], row["flipped"]) for row in rows]
 
 
@@ -95,9 +95,9 @@ def benchmark(work: Work) -> data.Benchmark:
     from pipeline.report import data
     from pipeline.statistics import Interval, WinRate
 
-    figures = work.input("judge").manifest["metrics"]
+    figures = work.inputs["judge"].manifest["metrics"]
 
-    def model_score(model: str) -> data.ModelScore:
+    def model_score(model: Which) -> data.ModelScore:
         one = figures[model]
         return data.ModelScore(
             Interval(**one["share_met"]),
@@ -131,10 +131,10 @@ def kind_counts(work: Work) -> dict[str, int]:
     return Counter(constraint["kind"] for row in rows for constraint in json.loads(row["meta"])["constraints"])
 
 
-def responses(work: Work, model: str) -> list[dict[str, Any]]:
+def responses(work: Work, model: Which) -> list[dict[str, Any]]:
     from pipeline import tables
 
-    return tables.read(work.input(f"generate_{model}").path, tables.RESPONSES).to_pylist()
+    return tables.read(work.inputs[f"generate_{model}"].path, tables.RESPONSES).to_pylist()
 
 
 def samples(work: Work) -> list[data.Sample]:
@@ -142,12 +142,12 @@ def samples(work: Work) -> list[data.Sample]:
     from pipeline import tables
     from pipeline.report.data import Answer, Rule, Sample
 
-    verdicts = tables.read(work.input("judge").path, tables.VERDICTS).to_pylist()
+    verdicts = tables.read(work.inputs["judge"].path, tables.VERDICTS).to_pylist()
     rules = {
         (row["model"], row["question_id"]): [Rule(rule["wording"], rule["met"]) for rule in json.loads(row["detail"])]
         for row in verdicts
     }
-    answers: dict[str, dict[str, Answer]] = {}
+    answers: dict[str, dict[Which, Answer]] = {}
     questions: dict[str, str] = {}
     for model in MODELS:
         for row in responses(work, model):
@@ -160,7 +160,7 @@ def samples(work: Work) -> list[data.Sample]:
 
 def notes(work: Work) -> list[str]:
     """What a reader of the figures must know."""
-    figures = work.input("judge").manifest["metrics"]
+    figures = work.inputs["judge"].manifest["metrics"]
     found = []
     for model in MODELS:
         one = figures[model]

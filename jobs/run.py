@@ -1,4 +1,4 @@
-"""Walk the whole line, making what is not there: python -m jobs.run --config FILE [section.key=value ...] [--dry-run]"""
+"""Walk the line and make what is not there: python -m jobs.run --config FILE [section.key=value ...] [--dry-run]"""
 
 import contextlib
 import time
@@ -18,16 +18,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--until", dest="last", choices=STAGES, default=STAGES[-1], help="end after this stage")
     parser.add_argument(
-        "--force", choices=STAGES, action="append", default=[], help="make this stage again (may be repeated)"
+        "--force",
+        choices=STAGES,
+        action="append",
+        default=[],
+        help="make this stage again (may be repeated); later stages, whose identity stays the same, are kept",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be made, and make nothing")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if STAGES.index(options.first) > STAGES.index(options.last):
         parser.error(f"--from {options.first} comes after --until {options.last}")
+    wanted = STAGES[STAGES.index(options.first) : STAGES.index(options.last) + 1]
+    if beyond := sorted(set(options.force) - set(wanted)):
+        parser.error(f"--force {beyond[0]} is not between --from {options.first} and --until {options.last}")
     with reported():
         started = time.perf_counter()
         plan = make_plan(load(options.config, options.overrides))
-        wanted = STAGES[STAGES.index(options.first) : STAGES.index(options.last) + 1]
         steps = [step for stage in wanted for step in plan.of(stage)]
         pending = [step for step in steps if step.stage in options.force or not step.address.find()]
         if options.dry_run:
@@ -37,9 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         walk(plan, steps, pending, options.force)
         if wanted[-1] == "report":
             say(f"report: {shown(plan.steps['report'].address.path / 'report.html')}")
-        say(
-            f"{plan.config.name}: {len(pending)} results made, {len(steps) - len(pending)} kept, {time.perf_counter() - started:.1f} s"
-        )
+        made, seconds = len(pending), time.perf_counter() - started
+        say(f"{plan.config.name}: {made} results made, {len(steps) - made} kept, {seconds:.1f} s")
 
 
 def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequence[str]) -> None:

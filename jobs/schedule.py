@@ -11,14 +11,14 @@ def run(work: Work) -> Outcome:
     from pipeline.errors import UserError
     from pipeline.schedule import Candidate, make_schedule
 
-    pairs = tables.read(work.input("pairs").path, tables.PAIRS, ["pair_id", "chosen_score", "rejected_score", "split"])
+    pairs = tables.read(work.inputs["pairs"].path, tables.PAIRS, ["pair_id", "chosen_score", "rejected_score", "split"])
     train = pairs.filter(pc.equal(pairs["split"], "train")).drop_columns(["split"])
     if not train.num_rows:
         raise UserError("no pair is in split train", "give rows of split train, or rows without a split")
-    if "reference" in work.step.inputs:
+    if "reference" in work.inputs:
         columns = ["pair_id", "chosen_logps", "rejected_logps", "chosen_tokens", "rejected_tokens"]
         train = train.join(
-            tables.read(work.input("reference").path, tables.REFERENCE, columns), "pair_id", join_type="left outer"
+            tables.read(work.inputs["reference"].path, tables.REFERENCE, columns), "pair_id", join_type="left outer"
         )
     settings = work.config.schedule
     rows = make_schedule([Candidate(**row) for row in train.to_pylist()], settings)

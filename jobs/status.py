@@ -10,7 +10,7 @@ from pipeline.plan import make_plan
 def main(arguments: Sequence[str] | None = None) -> None:
     options = door(
         "python -m jobs.status", "Say of every result whether it is committed, partial, stale or missing."
-    ).parse_args(arguments)
+    ).parse_intermixed_args(arguments)
     with reported():
         plan = make_plan(load(options.config, options.overrides))
         print(f"{'result':17s} {'status':10s} {'rows':>9s} {'seconds':>9s}  address")

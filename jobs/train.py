@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.stage import Outcome, Progress, Work, main
@@ -20,7 +23,7 @@ def run(work: Work) -> Outcome:
     from jobs.prepare import base_model
 
     config, resources = work.config, work.config.resources
-    inputs = {role: str(work.input(role).path) for role in ("pairs", "reference", "schedule")}
+    inputs = {role: str(work.inputs[role].path) for role in ("pairs", "reference", "schedule")}
     with connected():
         asked = claim("resources.train_workers", resources.train_workers, resources.gpus_per_actor)
         spec = WorkerSpec(
@@ -48,11 +51,9 @@ def run(work: Work) -> Outcome:
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             ),
         )
-        with watched(work.folder / "progress.json", resources.log_seconds):
+        with watched(work.folder / "progress.json", resources.log_seconds), interruptible():
             trainer.fit()
-    shutil.rmtree(
-        work.folder / "ray", ignore_errors=True
-    )  # Ray Train's own checkpoints, of no use once the model is there
+    shutil.rmtree(work.folder / "ray", ignore_errors=True)  # Ray Train's checkpoints, of no use once the model is there
     (work.folder / "progress.json").unlink(missing_ok=True)
     names = ("steps.parquet", "trained_pairs.parquet")
     rows = {name: pq.read_metadata(work.folder / name).num_rows for name in names}
@@ -63,6 +64,18 @@ def run(work: Work) -> Outcome:
         "held_out": json.loads((work.folder / "held_out.json").read_text(encoding="utf-8")),
     }
     return Outcome(rows, tokens=pc.sum(steps["tokens"]).as_py(), metrics=metrics)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as everywhere else: Ray Train's own handler would end the process with status 0, and stays behind."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 class watched:

@@ -1,10 +1,11 @@
-"""Where results live: ROOT/<stage>/<label>-<fp12>/, written aside, committed by its manifest, found again by fingerprint.
+"""Where results live: ROOT/<stage>/<label>-<fp12>/, written aside, committed by a manifest, found by fingerprint.
 
 A fingerprint is the SHA-256 of what a result depends on: stage, stage version, the settings that change it, and the
-fingerprints of its inputs. How many workers made it is not part of that. A folder with a manifest.json is complete; work
-in progress lives in a folder beside it whose name ends in `.partial`, and keeps its finished shards when it is killed.
+fingerprints of its inputs. How many workers made it is not part of that. A folder with a manifest.json is complete.
+Work in progress lives beside it in a folder whose name ends in `.partial`, and keeps its finished shards when killed.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -12,7 +13,6 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 MANIFEST = "manifest.json"
+_ASIDE = ".tmp"  # ends the name of a file that is being written; one that is found was left by a killed run
 _BLOCK = 1 << 20
 
 
@@ -65,24 +66,22 @@ class Artifact:
     manifest: dict[str, Any]
 
     def verify(self) -> "Artifact":
-        """Check every file against the manifest's digests. Raises UserError that names the file and how to rebuild it."""
+        """Check every file against the manifest's digests; raises UserError that names the first spoilt file."""
         for name, entry in self.manifest["outputs"].items():
-            file = self.path / name
-            fault = (
-                "is missing"
-                if not file.is_file()
-                else f"has {file.stat().st_size} bytes, not {entry['bytes']}"
-                if file.stat().st_size != entry["bytes"]
-                else "has other bytes than were committed"
-                if file_digest(file) != entry["sha256"]
-                else None
-            )
-            if fault:
+            if fault := _fault(self.path / name, entry):
                 stage = self.manifest["stage"]
-                raise UserError(
-                    f"{file} {fault}", f"rebuild it: python -m jobs.run --config FILE --force {stage} --until {stage}"
-                )
+                remedy = f"rebuild it: python -m jobs.run --config FILE --force {stage} --until {stage}"
+                raise UserError(f"{self.path / name} {fault}", remedy)
         return self
+
+
+def _fault(file: Path, entry: Mapping[str, Any]) -> str | None:
+    """What is wrong with a committed file, if anything; its bytes are read only where the cheap checks pass."""
+    if not file.is_file():
+        return "is missing"
+    if file.stat().st_size != entry["bytes"]:
+        return f"has {file.stat().st_size} bytes, not {entry['bytes']}"
+    return None if file_digest(file) == entry["sha256"] else "has other bytes than were committed"
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Address:
         return self.path.with_name(self.path.name + ".partial")
 
     def find(self) -> Artifact | None:
-        """The committed result, or None. A label is for reading only: the same fingerprint under another label is found too."""
+        """The committed result, or None. A label is for reading only: another one finds the same result."""
         folder = self.path.parent
         for path in sorted(folder.glob(f"*-{self.fingerprint[:12]}")) if folder.is_dir() else []:
             if (path / MANIFEST).is_file():
@@ -113,7 +112,7 @@ class Address:
                     raise UserError(
                         f"{path / MANIFEST} is not readable JSON", f"remove {path}, then run {self.stage} again"
                     ) from None
-                if manifest.get("fingerprint") == self.fingerprint:
+                if isinstance(manifest, dict) and manifest.get("fingerprint") == self.fingerprint:
                     return Artifact(path, manifest)
         return None
 
@@ -127,12 +126,17 @@ class Address:
         others = folder.is_dir() and any((path / MANIFEST).is_file() for path in folder.glob(f"{self.label}-*"))
         return "stale" if others else "missing"
 
-    @contextmanager
+    @contextlib.contextmanager
     def writing(self) -> Iterator[Path]:
-        """The `.partial` folder, held by this process alone; what an earlier, killed run finished is still in it."""
+        """The `.partial` folder, held by this process alone; what an earlier, killed run finished is still in it.
+
+        Raises UserError where another process holds it, or nothing can be written there.
+        """
+        # Beside the folder, for the folder is renamed at commit. It stays: to remove a lock file is to race for it.
+        lock_file = self.path.with_name(self.path.name + ".lock")
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
-            lock = open(self.partial / ".lock", "w")
+            lock = open(lock_file, "w")  # noqa: SIM115 - closed by the `with` below
         except OSError as error:
             remedy = "set resources.root to a folder with room that you may write"
             raise UserError(f"cannot write {self.partial} ({error.strerror})", remedy) from None
@@ -140,15 +144,18 @@ class Address:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(
-                    f"another process is making {self.path.name} of stage {self.stage}",
-                    "wait for it, then run this command again",
-                ) from None
+                problem = f"another process is making {self.path.name} of stage {self.stage}"
+                raise UserError(problem, "wait for it, then run this command again") from None
+            self.partial.mkdir(exist_ok=True)  # whoever held the lock a moment ago may have committed it
             yield self.partial
 
     def commit(self, manifest: Mapping[str, Any], row_counts: Mapping[str, int]) -> Artifact:
-        """Digest what is in the partial folder, write the manifest last, rename: from here on it is found."""
-        (self.partial / ".lock").unlink(missing_ok=True)
+        """Digest what is in the partial folder, write the manifest last, rename: from here on it is found.
+
+        `row_counts` are the rows of its Parquet files, by name. Call it inside `writing()`.
+        """
+        for leftover in (self.partial / MANIFEST, *self.partial.rglob(f"*{_ASIDE}")):
+            leftover.unlink(missing_ok=True)  # of a run killed while it wrote
         outputs = {
             str(file.relative_to(self.partial)): {
                 "rows": row_counts.get(str(file.relative_to(self.partial))),
@@ -168,6 +175,7 @@ class Address:
     def discard(self) -> None:
         """Remove the committed result and any partial one (--force)."""
         if artifact := self.find():
+            (artifact.path / MANIFEST).unlink()  # first, so that a half-removed folder is not taken for a result
             shutil.rmtree(artifact.path)
         if self.partial.exists():
             with self.writing():
@@ -175,8 +183,8 @@ class Address:
 
 
 def write_aside(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    aside = path.with_name(path.name + ".tmp")
+    """Write a file so that it is there whole or not at all, also where two processes write it at once."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}{_ASIDE}")
     with open(aside, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -187,17 +195,19 @@ def write_aside(path: Path, text: str) -> None:
 class DigestMemory:
     """SHA-256 of files, remembered by path, size, mtime and inode, so that a plan need not read a model again.
 
-    A stage that is about to use the bytes passes verify=True and reads them in full.
+    A stage that is about to use the bytes passes verify=True, which reads them in full.
     """
 
     def __init__(self, root: Path):
         self._file = root / ".digests.json"
         try:
-            self._known: dict[str, list[Any]] = json.loads(self._file.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            self._known = {}
+            known = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = {}
+        self._known: dict[str, list[Any]] = known if isinstance(known, dict) else {}
 
     def digest(self, path: Path, verify: bool = False) -> str:
+        """SHA-256 (hex) of a file. With `verify`, raises UserError where its bytes are not those last digested."""
         key, facts = str(path.resolve()), path.stat()
         stamp = [facts.st_size, facts.st_mtime_ns, facts.st_ino]
         known = self._known.get(key)
@@ -206,6 +216,12 @@ class DigestMemory:
         value = file_digest(path)
         if known != [*stamp, value]:
             self._known[key] = [*stamp, value]
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_aside(self._file, json.dumps(self._known))
+            with contextlib.suppress(OSError):  # a memory that cannot be kept costs time, not correctness
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                write_aside(self._file, json.dumps(self._known))
+        if verify and known and known[3] != value:
+            raise UserError(
+                f"{path} changed since this run was planned, so its results would stand under a wrong address",
+                "run the same command again: it plans with the new content",
+            )
         return value

@@ -1,4 +1,4 @@
-"""The training set as the schedule orders it: pairs, reference log-probs and routes joined by pair id, flips applied."""
+"""The training set as the schedule orders it: pairs, cached log-probs and routes joined by pair id, flips applied."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,10 @@ class Example:
 
 
 class Epoch:
-    """Every optimiser step's examples. Step k holds positions k * batch_size to (k + 1) * batch_size - 1, whoever trains them."""
+    """Every optimiser step's examples: step k holds positions k * batch_size to (k + 1) * batch_size - 1.
+
+    `pairs`, `reference` and `schedule` are the folders of committed tables.
+    """
 
     def __init__(self, pairs: Path, reference: Path, schedule: Path, batch_size: int):
         self.schedule = tables.read(schedule, tables.SCHEDULE)
@@ -49,9 +52,13 @@ class Epoch:
         return [self._example(row) for row in self.schedule.slice(k * self.batch_size, self.batch_size).to_pylist()]
 
     def preference_examples(self, count: int) -> list[Example]:
-        """`count` examples routed to preference, spread evenly over the schedule, in its order."""
-        rows = pc.indices_nonzero(pc.equal(self.schedule["route"], "preference")).to_pylist()
-        spread = [rows[i * len(rows) // count] for i in range(min(count, len(rows)))]
+        """Up to `count` pairs routed to preference, each once, spread evenly over the schedule, in its order."""
+        first: dict[str, int] = {}
+        for row, (pair_id, route) in enumerate(zip(*self.schedule.select(["pair_id", "route"]), strict=True)):
+            if route.as_py() == "preference":
+                first.setdefault(pair_id.as_py(), row)
+        rows, count = list(first.values()), min(count, len(first))
+        spread = [rows[i * len(rows) // count] for i in range(count)]
         return [self._example(row) for row in self.schedule.take(pa.array(spread, pa.int64())).to_pylist()]
 
     def dev(self) -> list[Example]:
@@ -65,10 +72,8 @@ class Epoch:
         pair_id = scheduled["pair_id"]
         if pair_id not in self._row or pair_id not in self._reference_row:
             missing = "pairs" if pair_id not in self._row else "reference"
-            raise UserError(
-                f"pair {pair_id} is scheduled but is not in the {missing} table",
-                "run the line again: python -m jobs.run",
-            )
+            problem = f"pair {pair_id} is scheduled but is not in the {missing} table"
+            raise UserError(problem, "run the line again: python -m jobs.run")
         prompt, chosen, rejected = self._pairs.slice(self._row[pair_id], 1).to_pylist()[0].values()
         cached = self._reference.slice(self._reference_row[pair_id], 1).to_pylist()[0]
         reference = (cached["chosen_logps"], cached["rejected_logps"])

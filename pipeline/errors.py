@@ -11,5 +11,7 @@ class UserError(Exception):
         super().__init__(f"{problem}\n  remedy: {remedy}")
         self.problem, self.remedy = problem, remedy
 
-    def __reduce__(self):  # Ray carries errors between processes by pickling them
+    def __reduce__(
+        self,
+    ) -> tuple[type["UserError"], tuple[str, str]]:  # Ray carries errors between processes by pickling them
         return UserError, (self.problem, self.remedy)

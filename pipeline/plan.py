@@ -5,14 +5,15 @@
 Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import Address, Artifact, DigestMemory, fingerprint
-from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.compute.models import ModelSource, locate
+from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.objectives.presets import resolve
@@ -45,18 +46,21 @@ class Step:
         if artifact is None:
             raise UserError(
                 f"stage {self.stage} needs the result of stage {step.stage}, which is not at {step.address.path}",
-                f"python -m jobs.{step.stage} with the same --config and overrides, or python -m jobs.run for the whole line",
+                f"python -m jobs.{step.stage} with the same --config and overrides, or python -m jobs.run",
             )
         return artifact.verify()
 
 
 @dataclass(frozen=True)
 class Plan:
+    """A configuration and every result it means."""
+
     config: RunConfig
     model: ModelSource
     steps: Mapping[str, Step]  # in the order of the line
 
     def of(self, stage: str) -> list[Step]:
+        """The steps of a stage, in order."""
         return [step for step in self.steps.values() if step.stage == stage]
 
     @property
@@ -73,12 +77,10 @@ class Plan:
 
 def make_plan(config: RunConfig) -> Plan:
     """Everything a configuration will make. Raises UserError where the model or the data cannot be found."""
-    root = Path(config.resources.root).absolute()  # workers run elsewhere
     if "://" in config.resources.root:
-        raise UserError(
-            f"resources.root={config.resources.root} is a URL",
-            "give a local or shared folder; object stores come later",
-        )
+        problem = f"resources.root={config.resources.root} is a URL"
+        raise UserError(problem, "give a local or shared folder; object stores come later")
+    root = Path(config.resources.root).expanduser().absolute()  # workers run elsewhere
     model = locate(config.model, DigestMemory(root))
     steps: dict[str, Step] = {}
 
@@ -88,7 +90,8 @@ def make_plan(config: RunConfig) -> Plan:
         digest = fingerprint(
             stage, VERSIONS[stage], identity, {role: step.address.fingerprint for role, step in needed.items()}
         )
-        steps[name] = Step(name, Address(root, stage, label, digest), identity, needed)
+        readable = re.sub(r"[^\w.-]+", "-", label).strip("-.") or stage  # a folder's name, whatever the user named
+        steps[name] = Step(name, Address(root, stage, readable, digest), identity, needed)
 
     def section(name: str) -> dict[str, Any]:
         return getattr(config, name).model_dump(mode="json")
@@ -119,7 +122,7 @@ def make_plan(config: RunConfig) -> Plan:
 
 
 def _data_identity(config: RunConfig) -> dict[str, Any]:
-    """What the pairs depend on: for a file its content, for a hub data set its commit, for the embedded tasks their version."""
+    """What the pairs depend on: a file's content, a hub data set's commit, the embedded tasks' version."""
     data = config.data.model_dump(mode="json", exclude={"source", "max_dropped"})
     if config.data.source == "verifiable":
         return {

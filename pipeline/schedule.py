@@ -1,6 +1,6 @@
-"""The epoch as a table: which pair is trained when, on which route, and which labels are flipped. Made once, before training.
+"""The epoch as a table: which pair is trained when, on which route, and which labels are flipped.
 
-Shapes: N train pairs. Everything here is keyed by pair id, so that no order of files or rows changes it.
+Made once, before training. N train pairs; everything is keyed by pair id, so that no order of files or rows changes it.
 """
 
 import hashlib
@@ -27,7 +27,10 @@ class Candidate:
 
 
 def margin(pair: Candidate, by: str) -> float | None:
-    """How clearly chosen beats rejected; None where the pair lacks what is needed. Difficulty is its negative."""
+    """How clearly chosen beats rejected, in units of the score, nats, or nats a token. Difficulty is its negative.
+
+    None where the pair lacks what is needed. `by` is a value of schedule.difficulty.
+    """
     if by == "score-margin":
         if pair.chosen_score is None or pair.rejected_score is None:
             return None
@@ -55,7 +58,7 @@ def make_schedule(pairs: Sequence[Candidate], settings: Schedule) -> list[dict[s
     routes = settings.sft_percentile is not None or settings.sft_below is not None
     if settings.order != "shuffle" or routes:
         for pair_id, value in margins.items():
-            if value is None:
+            if value is None or not math.isfinite(value):
                 raise UserError(
                     f"schedule.difficulty={settings.difficulty}: pair {pair_id} has no such margin",
                     "give rows chosen_score and rejected_score, or set schedule.difficulty=reference-gap-per-token",

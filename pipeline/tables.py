@@ -78,10 +78,7 @@ STEPS = _schema(
     ("grad_norm", pa.float64()),
     ("preference_pairs", pa.int64()),
     ("sft_pairs", pa.int64()),
-    (
-        "accuracy",
-        pa.float64(),
-    ),  # share of preference pairs with gap > 0; null on a step without any, like gap and margin
+    ("accuracy", pa.float64()),  # share of preference pairs with gap > 0; null without any, like gap and margin
     ("gap", pa.float64()),
     ("margin", pa.float64()),
     ("nll", pa.float64()),  # mean NLL per token of the chosen side, over sft pairs; null without any
@@ -112,13 +109,12 @@ VERDICTS = _schema(
 
 
 def write(rows: Iterable[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
-    """Write one Parquet part; a row that does not fit the schema is an error that names the column. Returns the row count."""
+    """Write one Parquet part; returns its row count. Raises ValueError, naming the column, for a null out of place."""
     table = pa.Table.from_pylist(list(rows), schema=schema)
     for field in schema:
         if not field.nullable and table[field.name].null_count:
-            raise ValueError(
-                f"{path.name}: column {field.name} has {table[field.name].null_count} nulls, and must have none"
-            )
+            nulls = table[field.name].null_count
+            raise ValueError(f"{path.name}: column {field.name} has {nulls} nulls, and must have none")
     pq.write_table(table, path, compression="zstd")
     return table.num_rows
 

@@ -5,7 +5,7 @@
         record = trainer.step()
 
 Every sum is divided by a count of the whole step that is known before the backward, so that micro-batches, accumulation
-and the number of workers do not change the answer. Shapes: B pairs of a micro-batch.
+and the number of workers do not change the answer. Shapes: B pairs of a micro-batch; 2 sides, chosen and rejected.
 """
 
 import math
@@ -22,12 +22,9 @@ from pipeline.compute.layout import lay_out, micro_batches
 from pipeline.compute.logprobs import side_sums, token_logps
 from pipeline.config import Resources, Train
 from pipeline.epoch import Epoch, Example, sizes
-from pipeline.errors import UserError
 from pipeline.objectives.batch import PREFERENCE, SFT, PairBatch
 from pipeline.objectives.objective import QUEUE, Objective
-
-# |policy - cached reference| per token that is rounding at step 0, by dtype of the weights.
-PARITY = {torch.float32: 1e-4, torch.bfloat16: 2e-3}
+from pipeline.training_checks import check_finite, check_parity
 
 
 def learning_rate(step: int, steps: int, settings: Train) -> float:
@@ -73,11 +70,11 @@ class Trainer:
         return self.next_step >= self.epoch.steps
 
     def step(self) -> dict[str, Any]:
-        """Train one optimiser step; returns its row of tables.STEPS. Raises UserError where the loss is not finite."""
+        """Train one optimiser step; returns its row of tables.STEPS. Raises UserError; see training_checks.py."""
         started, k = time.perf_counter(), self.next_step
         examples = self.epoch.step(k)
         rows = self._gather(self._accumulate(examples[self.rank :: self.world], len(examples)))
-        self._check(rows)
+        check_finite(rows, k)
         if self.world > 1:
             self._sum_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
@@ -94,7 +91,7 @@ class Trainer:
         return record
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs to go on as if it had not stopped."""
+        """All that a resumed run needs to go on as if it had not stopped; save it before the next step changes it."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -106,6 +103,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.state.load_state_dict(state["objective"])
@@ -114,9 +112,11 @@ class Trainer:
 
     @torch.inference_mode()
     def held_out(self) -> dict[str, Any]:
-        """The dev pairs under the reference (`before`) and the present weights (`after`): accuracy, mean gap, and the mean
-        log-prob sum of each side, whose change is the likelihood displacement. Empty without dev pairs. Leaves the
-        objective's state alone."""
+        """The dev pairs under the reference (`before`) and the present weights (`after`). Empty without dev pairs.
+
+        Accuracy, mean gap, and the mean log-prob sum of each side in nats, whose change is the likelihood displacement.
+        Leaves the objective's state alone.
+        """
         examples = self.epoch.dev()
         if not examples:
             return {}
@@ -143,13 +143,16 @@ class Trainer:
         return figures
 
     def _accumulate(self, mine: Sequence[Example], total: int) -> list[dict[str, Any]]:
-        """Forward and backward over this worker's share of a step; gradients add up to its part of the step's mean loss."""
+        """Forward and backward over this worker's share of a step; returns a row a pair.
+
+        `total` is the pairs of the whole step: gradients add up to this worker's part of the step's mean loss.
+        """
         rows: list[dict[str, Any]] = []
         for index in micro_batches(sizes(mine), self.resources.micro_batch_tokens, "resources.micro_batch_tokens"):
             examples = [mine[i] for i in index]
             batch = self._batch(examples)
             if self.next_step == 0:
-                self._check_parity(batch, examples)
+                check_parity(batch, examples, next(self.model.parameters()).dtype)
             out = self.objective(batch, self.state)
             (out.loss_sum / total).backward()
             nll_B = -batch.policy_chosen_logps.detach() / batch.chosen_tokens
@@ -181,9 +184,10 @@ class Trainer:
         )
 
     def _initial_gaps(self) -> tuple[int, torch.Tensor | None]:
-        """The queue's capacity, and what it starts with: reference-free gaps of the untrained policy, from the cached sums.
+        """The queue's capacity, and what it starts with: gaps of the untrained policy, from the cached sums.
 
-        A gap to the reference is zero for every pair at step 0 and would only teach the queue that: it starts empty.
+        Only of objectives without a reference. A gap to the reference is zero for every pair at step 0 and would only
+        teach the queue that: there it starts empty.
         """
         examples = self.epoch.preference_examples(QUEUE)
         if self.objective.preset.needs_reference or not examples:
@@ -198,28 +202,6 @@ class Trainer:
                 rejected_tokens=counts_B2[:, 1],
             )
         )
-
-    def _check_parity(self, batch: PairBatch, examples: Sequence[Example]) -> None:
-        """Before anything is learnt the policy is the reference: a difference beyond rounding means a wrong cache."""
-        tolerance = PARITY[next(self.model.parameters()).dtype]
-        for side in ("chosen", "rejected"):
-            policy, cached = getattr(batch, f"policy_{side}_logps"), getattr(batch, f"reference_{side}_logps")
-            off_B = ((policy.detach() - cached).abs() / getattr(batch, f"{side}_tokens")).tolist()
-            for example, off in zip(examples, off_B, strict=True):
-                if off > tolerance and (side == "chosen" or example.tokens.rejected):
-                    raise UserError(
-                        f"pair {example.pair_id}: at step 0 the policy's {side} log-prob is {off:.2g} nats a token from the "
-                        f"cached reference; {tolerance:g} would be rounding",
-                        "the reference was made by another model or compute path: python -m jobs.run --force reference",
-                    )
-
-    def _check(self, rows: Sequence[dict[str, Any]]) -> None:
-        bad = [row["pair_id"] for row in rows if not math.isfinite(row["loss"])]
-        if bad:
-            raise UserError(
-                f"step {self.next_step}: the loss of {len(bad)} pairs is not finite ({', '.join(bad[:5])})",
-                "lower train.learning_rate, or look at these pairs",
-            )
 
     def _gather(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """All workers' rows, in schedule order."""

@@ -1,8 +1,8 @@
 """Attention over a pack: a completion sees its prompt and itself; no pair sees another.
 
-Registered in transformers' attention interface, so that any decoder written against it works unpatched. The layout of the
-pack travels through the model's keyword arguments as `segments`. Transformers builds no mask for a name it does not know
-in its mask table, which is what is wanted here: the layout is the mask.
+Registered in transformers' attention interface, so that any decoder written against it works unpatched. The layout of
+the pack travels through the model's keyword arguments as `segments`. Transformers builds no mask for a name it does not
+know in its mask table, which is what is wanted here: the layout is the mask.
 
 Shapes: B = 1, H heads, T packed tokens, D head dimension.
 """
@@ -67,7 +67,7 @@ def packed_attention(
 
 
 def _causal(queries: int, offset: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """[queries, offset + queries] bool: query i stands at offset + i and sees the keys up to it, `window` of them at most."""
+    """[queries, offset + queries] bool: query i stands at offset + i and sees keys up to it, `window` at most."""
     at = torch.arange(offset, offset + queries, device=device)[:, None]
     key = torch.arange(offset + queries, device=device)[None, :]
     mask = key <= at

@@ -1,4 +1,4 @@
-"""How pairs are laid out for one forward: [prompt | chosen | rejected] one after another, no padding, no repeated prompt.
+"""How pairs are laid out for one forward: [prompt | chosen | rejected] one after another, no padding.
 
 Shapes: T packed tokens, N scored positions (completion tokens), P pairs, S sides.
 """
@@ -35,6 +35,8 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Pack:
+    """One forward's worth of pairs, as the decoder and the output head take it."""
+
     ids_T: torch.Tensor  # int64
     positions_T: torch.Tensor  # int64; the rejected side restarts after the prompt
     segments: tuple[Segment, ...]
@@ -48,7 +50,7 @@ class Pack:
 
 
 def lay_out(pairs: Sequence[Tokens], device: torch.device | str = "cpu") -> Pack:
-    """Lay pairs out one after another. Every prompt must have a token: it predicts the first token of both completions."""
+    """Lay pairs out one after another. Raises ValueError for an empty prompt, which could predict no first token."""
     ids: list[int] = []
     positions: list[int] = []
     source: list[int] = []
@@ -57,6 +59,8 @@ def lay_out(pairs: Sequence[Tokens], device: torch.device | str = "cpu") -> Pack
     segments: list[Segment] = []
     for index, pair in enumerate(pairs):
         start, prompt = len(ids), len(pair.prompt)
+        if not prompt:
+            raise ValueError(f"pair {index} of the pack has an empty prompt")
         segments.append(Segment(start, prompt, len(pair.chosen), len(pair.rejected)))
         ids += pair.prompt
         positions += range(prompt)

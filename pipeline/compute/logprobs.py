@@ -15,8 +15,8 @@ from pipeline.compute.layout import Pack
 def token_logps(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
     """log p of every completion token, [N] float32 in nats, differentiable.
 
-    The output head runs on completion positions only, `chunk` of them at a time, and is run again in the backward, so that
-    no [T, V] tensor ever exists and no more than one [chunk, V] is kept.
+    The output head runs on completion positions only, `chunk` of them at a time, and is run again in the backward, so
+    that no [T, V] tensor ever exists and no more than one [chunk, V] is kept.
     """
     decoder = model.get_decoder()
     hidden_TC = decoder(
@@ -44,7 +44,7 @@ def _head_logps(model: PreTrainedModel, hidden_NC: torch.Tensor, target_N: torch
 
 
 def side_sums(logps_N: torch.Tensor, pack: Pack) -> torch.Tensor:
-    """Sums over each side's tokens, [pairs, 2] (chosen, rejected); an absent side is 0. Summed in float64, kept differentiable."""
+    """Sums over each side's tokens, [pairs, 2] (chosen, rejected) float64, differentiable; an absent side is 0."""
     sums = torch.zeros(2 * pack.pairs, dtype=torch.float64, device=logps_N.device)
     return sums.index_add(0, pack.side_N, logps_N.double()).view(pack.pairs, 2)
 

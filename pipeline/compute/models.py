@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts import DigestMemory
 from pipeline.config import Model
@@ -16,13 +16,8 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_WEIGHTS = (
-    ".safetensors",
-    ".json",
-    ".jinja",
-    ".txt",
-    ".model",
-)  # a model directory is these files; pickles are never read
+# A model directory is these files; pickles are never read.
+_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 
 
 @dataclass(frozen=True)
@@ -39,13 +34,12 @@ def locate(model: Model, memory: DigestMemory, verify: bool = False) -> ModelSou
     """Find what `model.source` names and digest it. Raises UserError that says what was looked for."""
     path = _path(model)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and file.name.endswith(_WEIGHTS))
+        files = sorted(file for file in path.iterdir() if file.is_file() and file.name.endswith(_FILES))
         names = [file.name for file in files]
         if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
-            raise UserError(
-                f"model.source={model.source} has no config.json with *.safetensors (found: {', '.join(names[:8]) or 'nothing'})",
-                "give a directory as save_pretrained writes it",
-            )
+            found = ", ".join(names[:8]) or "nothing"
+            problem = f"model.source={model.source} has no config.json with *.safetensors (found: {found})"
+            raise UserError(problem, "give a directory as save_pretrained writes it")
     elif path.suffix == ".gguf":
         files = [path]
     else:
@@ -57,27 +51,30 @@ def locate(model: Model, memory: DigestMemory, verify: bool = False) -> ModelSou
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}\0{memory.digest(file, verify)}\n".encode())
-    return ModelSource(path.stem.lower().replace(".", "-"), path, digest.hexdigest(), path.suffix == ".gguf")
+    label = Path(model.source).name.strip(".~") or path.resolve().name
+    return ModelSource(
+        label.removesuffix(".gguf").lower().replace(".", "-"), path, digest.hexdigest(), path.suffix == ".gguf"
+    )
 
 
 def _path(model: Model) -> Path:
     if model.source.startswith("package://"):
         package, _, name = model.source.removeprefix("package://").partition("/")
-        spec = importlib.util.find_spec(package)
+        try:
+            spec = importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            spec = None
         if spec is None or not spec.submodule_search_locations:
-            raise UserError(
-                f"model.source={model.source}: package {package} is not installed",
-                f"pip install {package.replace('_', '-')}",
-            )
+            problem = f"model.source={model.source}: package {package} is not installed"
+            raise UserError(problem, f"pip install {package.replace('_', '-')}")
         path = Path(next(iter(spec.submodule_search_locations))) / name
     else:
         path = Path(model.source).expanduser()
     if path.exists():
         return path
     if model.source.startswith(("/", ".", "~", "package://")) or model.source.count("/") != 1:
-        raise UserError(
-            f"model.source={model.source}: there is nothing at {path}", "give a directory, a .gguf file or a hub name"
-        )
+        problem = f"model.source={model.source}: there is nothing at {path}"
+        raise UserError(problem, "give a directory, a .gguf file or a hub name such as owner/name")
     return _download(model)
 
 
@@ -85,17 +82,16 @@ def _download(model: Model) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = [f"*{ending}" for ending in _WEIGHTS]
+        patterns = [f"*{ending}" for ending in _FILES]
         return Path(snapshot_download(model.source, revision=model.revision, allow_patterns=patterns))
-    except Exception as error:
-        raise UserError(
-            f"model.source={model.source} is no local path, and the hub did not give it ({type(error).__name__}: {str(error)[:200]})",
-            "check the name, the revision and the network, or give a local directory",
-        ) from None
+    except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        problem = f"model.source={model.source} is no local path, and the hub did not give it ({why})"
+        raise UserError(problem, "check the name, the revision and the network, or give a local directory") from None
 
 
 def convert_gguf(source: ModelSource, folder: Path) -> None:
-    """Write a .gguf model as a Hugging Face directory in float32, with its tokenizer, that transformers and vLLM open."""
+    """Write a .gguf model and its tokenizer as a Hugging Face directory in float32, which vLLM opens too."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -109,13 +105,33 @@ def convert_gguf(source: ModelSource, folder: Path) -> None:
 
 
 def load_model(folder: Path, dtype: str, device: str = "cpu") -> "PreTrainedModel":
-    """A causal language model in eval mode, its attention over packs. Weights are read from safetensors only."""
+    """A causal language model in eval mode, its attention over packs. Weights are read from safetensors only.
+
+    Raises UserError where it cannot be opened, lacks weights, or scores otherwise in a pack than by itself.
+    """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     from pipeline.compute.attention import NAME
+    from pipeline.compute.selfcheck import check_packing
 
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), attn_implementation=NAME, use_safetensors=True, local_files_only=True
-    )
-    return model.to(device).eval()
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            attn_implementation=NAME,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        problem = f"the model in {folder} cannot be opened ({' '.join(str(error).split())[:300]})"
+        raise UserError(problem, "give a causal language model as save_pretrained writes it") from error
+    model, report = loaded
+    if report["missing_keys"]:
+        problem = f"the model in {folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"
+        raise UserError(problem, "its *.safetensors are incomplete: fetch or save the model again")
+    model = model.to(device).eval()
+    check_packing(model)
+    return model

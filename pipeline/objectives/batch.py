@@ -1,6 +1,7 @@
 """What an objective takes and what it gives. Shapes: B pairs."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -24,8 +25,9 @@ class PairBatch:
 
     def select(self, index: torch.Tensor) -> "PairBatch":
         """The pairs at `index`, as a batch of their own."""
-        kept = {f.name: getattr(self, f.name) for f in fields(self)}
-        return PairBatch(**{name: None if value is None else value[index] for name, value in kept.items()})
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        kept: dict[str, Any] = {name: None if value is None else value[index] for name, value in values.items()}
+        return PairBatch(**kept)
 
 
 @dataclass
@@ -36,13 +38,8 @@ class Output:
     gaps_B: torch.Tensor  # beta * H, detached, like the next two
     margins_B: torch.Tensor
     weights_B: torch.Tensor  # -d loss / d gap
-    metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def loss_sum(self) -> torch.Tensor:
-        """The sum over pairs. The caller divides by the pairs of the whole optimiser step, so that no split changes the answer."""
+        """The sum over pairs. The caller divides by the pairs of the whole step: no split changes the answer."""
         return self.losses_B.sum()
-
-    @property
-    def count(self) -> int:
-        return self.losses_B.numel()

@@ -1,4 +1,4 @@
-"""The margin problem of gamma-PO (arXiv 2506.03690), solved exactly, and the state that carries its answer between steps.
+"""The margin problem of gamma-PO (arXiv 2506.03690), solved exactly, and the state that carries its answer on.
 
 For N gaps r_i, base margin g > 0 and strength tau >= 0 the target margins are g * q_i, where q solves
 
@@ -8,7 +8,7 @@ It is strictly convex. At the optimum one scalar c is shared by all pairs: with 
 
     tau x_i + g sigmoid(g e^{x_i} - r_i) = c,      mean(e^{x_i}) = 1,      0 < c < g
 
-so that a margin depends on its own gap and on c alone. Both equations are monotone: two nested scalar roots, no N unknowns.
+so that a margin depends on its own gap and on c alone. Both equations are monotone: two nested scalar roots.
 For tau = 0 the limit is water-filling: margin_i = max(0, r_i + b), and b is the scalar.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-_INNER, _OUTER = 200, 100
+_INNER, _OUTER = 200, 100  # iterations at most; about ten of each are usual
 
 
 def margins_at(gaps_N: torch.Tensor, scalar: float, gamma0: float, tau: float) -> torch.Tensor:
@@ -29,8 +29,10 @@ def margins_at(gaps_N: torch.Tensor, scalar: float, gamma0: float, tau: float) -
 
 
 def solve_scalar(gaps_N: torch.Tensor, gamma0: float, tau: float) -> float:
-    """The scalar at which the margins of these gaps average to gamma0. Raises ValueError for a gap that is not finite."""
+    """The scalar at which the margins of these gaps average to gamma0. Raises ValueError where there is none."""
     r_N = gaps_N.detach().double()
+    if not len(r_N):
+        raise ValueError("no gaps to solve for")
     if not bool(torch.isfinite(r_N).all()):
         raise ValueError(f"gap {int((~torch.isfinite(r_N)).nonzero()[0])} of {len(r_N)} is not finite")
     return _water_level(r_N, gamma0) if tau == 0 else _shared_multiplier(r_N, gamma0, tau)
@@ -39,7 +41,10 @@ def solve_scalar(gaps_N: torch.Tensor, gamma0: float, tau: float) -> float:
 def _log_q(
     r_N: torch.Tensor, c: float, gamma0: float, tau: float, x_N: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x_i(c) and the slope of its equation there: Newton inside a bracket, and bisection where Newton does not halve its step."""
+    """x_i(c), [N], and the slope of its equation there, [N].
+
+    Newton inside a bracket; bisection where Newton leaves it or does not halve its step.
+    """
     low_N = torch.full_like(r_N, (c - gamma0) / tau)
     high_N = torch.full_like(r_N, c / tau)
     x_N = 0.5 * (low_N + high_N) if x_N is None else x_N.clamp((c - gamma0) / tau, c / tau)
@@ -79,17 +84,20 @@ def _shared_multiplier(r_N: torch.Tensor, gamma0: float, tau: float) -> float:
 
 
 def _water_level(r_N: torch.Tensor, gamma0: float) -> float:
-    """b with mean(max(0, r + b)) = gamma0: the largest k gaps are above water, for the largest k that keeps them there."""
-    top_N = r_N.sort(descending=True).values
-    level_N = (gamma0 * len(r_N) - top_N.cumsum(0)) / torch.arange(1, len(r_N) + 1, dtype=r_N.dtype)
-    return float(level_N[int(((top_N + level_N) > 0).nonzero().max())])
+    """b with mean(max(0, r + b)) = gamma0: the k largest gaps are above water, for the largest k that keeps them there.
+
+    Measured from the largest gap, so that large gaps cost no digits in the sums.
+    """
+    below_N = r_N.sort(descending=True).values - r_N.max()
+    level_N = (gamma0 * len(r_N) - below_N.cumsum(0)) / torch.arange(1, len(r_N) + 1, dtype=r_N.dtype)
+    return float(level_N[int((below_N + level_N >= 0).nonzero().max())] - r_N.max())
 
 
 class GammaState:
     """A queue of the latest gaps of all workers, in schedule order, and the scalar solved from it.
 
-    A step takes margins from the scalar of the steps before it and adds its own gaps afterwards, so that a margin does not
-    depend on micro-batches or workers. While the queue is empty every margin is gamma0.
+    A step takes margins from the scalar of the steps before it and adds its own gaps afterwards, so that a margin does
+    not depend on micro-batches or workers. While the queue is empty every margin is gamma0.
     """
 
     def __init__(self, gamma0: float, tau: float, capacity: int, gaps: torch.Tensor | None = None):

@@ -9,7 +9,7 @@ from pipeline.objectives.batch import SFT, Output, PairBatch
 from pipeline.objectives.gamma import GammaState, NoState
 from pipeline.objectives.links import LINKS
 from pipeline.objectives.margins import MARGINS, STATEFUL, State
-from pipeline.objectives.presets import Preset, resolve
+from pipeline.objectives.presets import Preset, check_parameters, resolve
 from pipeline.objectives.rewards import REWARDS
 
 QUEUE = 2048  # gaps remembered, as the authors of gamma-PO have it
@@ -17,11 +17,13 @@ QUEUE = 2048  # gaps remembered, as the authors of gamma-PO have it
 
 @dataclass(frozen=True)
 class Objective:
+    """One row of the table with every parameter's value. Built by `build`; it holds no state and no tensors."""
+
     preset: Preset
     parameters: dict[str, Any]
 
     def __call__(self, batch: PairBatch, state: State) -> Output:
-        """loss_i = link(beta * H_i - margin_i) where routed to preference, sft_weight * NLL per token where routed to SFT."""
+        """loss_i = link(beta * H_i - margin_i) where routed to preference, sft_weight * NLL per token where to SFT."""
         zeros_B = torch.zeros_like(batch.policy_chosen_logps)
         losses_B, gaps_B, margins_B, weights_B = zeros_B, zeros_B + torch.nan, zeros_B + torch.nan, zeros_B + torch.nan
         is_sft_B = torch.zeros_like(zeros_B, dtype=torch.bool) if batch.routes is None else batch.routes == SFT
@@ -45,18 +47,23 @@ class Objective:
         return self.parameters["beta"] * REWARDS[self.preset.reward](batch)
 
     def initial_state(self, capacity: int = QUEUE, gaps: torch.Tensor | None = None) -> State:
-        """`gaps`: the gaps of the untrained policy, where they are known beforehand and not all zero."""
+        """What is remembered between steps: at most `capacity` gaps, where the margin asks for any.
+
+        `gaps`: the gaps of the untrained policy, where they are known beforehand and not all zero.
+        """
         if self.preset.margin not in STATEFUL:
             return NoState()
         return GammaState(self.parameters["gamma0"], self.parameters["tau"], max(1, min(QUEUE, capacity)), gaps)
 
     def _weights(self, z_B: torch.Tensor) -> torch.Tensor:
+        """-d loss / d gap, [B]; also asked for while gradients are off."""
         with torch.enable_grad():
             z_B = z_B.detach().requires_grad_()
             return -torch.autograd.grad(LINKS[self.preset.link](z_B, self.parameters).sum(), z_B)[0]
 
 
 def build(name: str, **parameters: Any) -> Objective:
-    """An objective by its name in the table. Raises UserError for an unknown name or parameter, listing what there is."""
+    """An objective by its name in the table. Raises UserError for an unknown name or parameter, or one out of range."""
+    check_parameters(name, parameters)
     preset, values = resolve(name, parameters)
     return Objective(preset, values)

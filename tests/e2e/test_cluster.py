@@ -1,0 +1,143 @@
+"""On a cluster: a submitted job, a killed driver, Ctrl-C, and what an actor raises."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.e2e.conftest import Head, Line
+from tests.e2e.doors import REPOSITORY, command, door, made, only, refused
+
+pytestmark = pytest.mark.e2e
+
+
+def settings(line: Line, root: Path, *stages: str) -> tuple[str, str]:
+    for stage in stages:
+        shutil.copytree(line.root / stage, root / stage)
+    return line.settings[0], f"resources.root={root}"
+
+
+def parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def start(head: Head, stage: str, *arguments: str) -> "subprocess.Popen[str]":
+    """A door left running, in a process group of its own as a terminal would give it."""
+    return subprocess.Popen(
+        command(stage, *arguments),
+        cwd=REPOSITORY,
+        env=os.environ | head.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def until(condition: Callable[[], object], process: "subprocess.Popen[str]", seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_submitted_job_commits_its_result(line: Line, head: Head, tmp_path: Path) -> None:
+    ray = str(Path(sys.executable).parent / "ray")
+    submit = [ray, "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--", "python"]
+    job = [*submit, *command("reference", *settings(line, tmp_path, "prepare"))[1:]]
+    environment = os.environ | head.token
+    done = subprocess.run(
+        job, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "reference: done in" in done.stdout
+    committed, here = only(tmp_path, "reference"), only(line.root, "reference")
+    assert committed.name == here.name
+    assert [pq.read_table(part) for part in parts(committed)] == [pq.read_table(part) for part in parts(here)]
+
+
+def test_a_killed_stage_keeps_its_finished_parts(line: Line, head: Head, tmp_path: Path) -> None:
+    many = ("data.pairs=320", "data.dev_pairs=0", "data.shard_pairs=2", "resources.log_seconds=1")
+    disturbed = (*settings(line, tmp_path / "disturbed"), *many)
+    made("prepare", *disturbed)
+    total = len(parts(only(tmp_path / "disturbed", "prepare")))
+    shutil.copytree(tmp_path / "disturbed", tmp_path / "calm")
+
+    driver = start(head, "reference", *disturbed)
+    until(lambda: len(list(tmp_path.glob("disturbed/reference/*.partial/part-*.parquet"))) >= 3, driver)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    (partial,) = (tmp_path / "disturbed" / "reference").glob("*.partial")
+    finished = {part.name: part.stat().st_mtime_ns for part in parts(partial)}
+    assert 3 <= len(finished) < total
+
+    said = made("reference", *disturbed, environment=head.environment)
+    kept, of = re.search(r"(\d+) of (\d+) parts are finished already and kept", said).groups()  # type: ignore[union-attr]
+    assert int(of) == total
+    assert int(kept) >= len(finished)  # an actor may have finished one more before it was gone
+    committed = only(tmp_path / "disturbed", "reference")
+    assert {name: (committed / name).stat().st_mtime_ns for name in finished} == finished
+
+    made("reference", *settings(line, tmp_path / "calm"), *many, environment=head.environment)
+    calm = only(tmp_path / "calm", "reference")
+    assert [part.read_bytes() for part in parts(calm)] == [part.read_bytes() for part in parts(committed)]
+
+
+@pytest.mark.parametrize("stage", ["reference", "train"])
+def test_ctrl_c_ends_a_stage_in_one_line(line: Line, head: Head, tmp_path: Path, stage: str) -> None:
+    ready = ["prepare"] if stage == "reference" else ["prepare", "reference", "schedule"]
+    driver = start(head, stage, *settings(line, tmp_path, *ready))
+    until(lambda: list(tmp_path.glob(f"{stage}/*.partial")), driver)
+    time.sleep(6)  # into Ray's part
+    os.killpg(driver.pid, signal.SIGINT)
+    said, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130, said
+    assert said.splitlines()[-1].endswith("the same command goes on from there")
+    assert "Traceback" not in said
+
+
+def test_more_actors_than_the_cluster_places_are_refused(line: Line, head: Head, tmp_path: Path) -> None:
+    told = refused(
+        "reference", *settings(line, tmp_path, "prepare"), "resources.scorers=64", environment=head.environment
+    )
+    assert "resources.scorers=64" in told and "the cluster has 2 CPUs" in told and "resources.scorers=2" in told
+
+
+def test_what_an_actor_refuses_comes_out_as_one_message(line: Line, head: Head, tmp_path: Path) -> None:
+    ready = settings(line, tmp_path, "prepare")
+    told = refused("reference", *ready, "resources.score_tokens=8", environment=head.environment)
+    assert "resources.score_tokens=8" in told
+
+
+def test_what_a_train_worker_refuses_comes_out_as_one_message(line: Line, head: Head, tmp_path: Path) -> None:
+    ready = settings(line, tmp_path, "prepare", "reference", "schedule")
+    few = ("resources.micro_batch_tokens=8", "resources.max_failures=0")
+    assert "resources.micro_batch_tokens=8" in refused("train", *ready, *few, environment=head.environment)
+
+
+def test_an_unexpected_failure_says_what_failed_and_where_to_look(
+    line: Line, head: Head, tmp_path: Path, tiny: Path
+) -> None:
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(tiny, spoilt)
+    weights = (spoilt / "model.safetensors").read_bytes()
+    (spoilt / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    ready = (f"model.source={spoilt}", f"resources.root={tmp_path / 'root'}")
+    made("prepare", *ready)
+    done = door("reference", *ready, environment=head.environment)
+    assert done.returncode == 1
+    first, *rest = done.stderr.splitlines()
+    assert first.startswith("failed unexpectedly; ")
+    assert "reference is not done, its finished parts are kept in" in first
+    logs = re.search(r"Ray's logs are in (\S+?)(;|$)", first)
+    assert logs and Path(logs[1]).is_dir()
+    assert rest[0].startswith("Traceback")

@@ -1,0 +1,154 @@
+"""The whole line through its doors with the tiny model: what it leaves, what it keeps, what it says."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.artifacts import MANIFEST, file_digest
+from tests.e2e.conftest import Head, Line
+from tests.e2e.doors import REPOSITORY, made, only, refused
+
+pytestmark = pytest.mark.e2e
+
+RESULTS = ["prepare", "reference", "schedule", "train", "generate:base", "generate:trained", "judge", "report"]
+
+
+def manifests(root: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Folder and manifest of each result; a configuration of one run has each once."""
+    found = [(path.parent, json.loads(path.read_text())) for path in root.glob(f"*/*/{MANIFEST}")]
+    assert len({manifest["name"] for _, manifest in found}) == len(found)
+    return {manifest["name"]: (folder, manifest) for folder, manifest in found}
+
+
+def stamps(root: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in root.glob("*/*/*") if path.is_file()}
+
+
+def test_every_result_has_a_whole_manifest(line: Line) -> None:
+    found = manifests(line.root)
+    assert sorted(found) == sorted(RESULTS)
+    for name, (folder, manifest) in found.items():
+        assert manifest["stage"] == name.partition(":")[0]
+        assert re.fullmatch(r"[0-9a-f]{64}", manifest["fingerprint"])
+        assert folder.name.endswith(manifest["fingerprint"][:12])
+        assert manifest["resources"]["root"] == str(line.root)
+        assert manifest["provenance"]["argv"][1:3] == ["--config", "configs/smoke.yaml"]
+        assert manifest["seconds"] >= 0
+        for needed in manifest["inputs"].values():
+            assert found[needed["stage"]][1]["fingerprint"] == needed["fingerprint"]
+        on_disk = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} - {MANIFEST}
+        assert on_disk == set(manifest["outputs"])
+        for file, entry in manifest["outputs"].items():
+            assert (entry["bytes"], entry["sha256"]) == ((folder / file).stat().st_size, file_digest(folder / file))
+    assert found["prepare"][1]["ledger"] == {"read": 20, "kept": 20, "dropped": {}, "beyond_limit": 0}
+    assert [found[name][1]["rows"] for name in ("prepare", "reference", "schedule")] == [20, 20, 16]
+    assert found["train"][1]["metrics"]["steps"] == 2
+    assert found["judge"][1]["metrics"]["comparison"]["wins"] >= 0
+    page = (found["report"][0] / "report.html").read_text(encoding="utf-8")
+    assert page.rstrip().endswith("</html>") and "gamma-dpo" in page
+
+
+def test_the_terminal_shows_our_own_lines_only(line: Line) -> None:
+    assert [said for said in line.said.splitlines() if not re.match(r"\[\d\d:\d\d:\d\d\] \S", said)] == []
+    assert "train: 2/2 steps" in line.said
+    assert re.search(r"smoke: 8 results made, 0 kept, [\d.]+ s$", line.said)
+
+
+def test_a_second_run_makes_nothing(line: Line) -> None:
+    before, started = stamps(line.root), time.monotonic()
+    said = made("run", *line.settings)
+    assert time.monotonic() - started < 20
+    assert "smoke: 0 results made, 8 kept" in said
+    assert stamps(line.root) == before
+
+
+def test_dry_run_and_status_agree_with_what_is_there(line: Line) -> None:
+    rows = [row.split() for row in made("run", *line.settings, "--dry-run").splitlines()]
+    assert [row[:2] for row in rows] == [["keep", name] for name in RESULTS]
+    status = [row.split() for row in made("status", *line.settings).splitlines()[1:]]
+    assert [row[:2] for row in status] == [[name, "committed"] for name in RESULTS]
+    assert [row[-1] for row in status] == [row[-1] for row in rows]
+    assert [row[2] for row in status[:3]] == ["20", "20", "16"]
+
+
+def test_another_objective_keeps_what_does_not_depend_on_it(line: Line) -> None:
+    rows = made("run", *line.settings, "objective.beta=0.5", "--dry-run").splitlines()
+    kept = [row.split()[1] for row in rows if row.startswith("keep")]
+    assert kept == ["prepare", "reference", "schedule", "generate:base"]
+
+
+def test_resources_change_no_identity(line: Line) -> None:
+    rows = made("run", *line.settings, "--dry-run", "resources.scorers=2", "resources.score_tokens=512").splitlines()
+    assert {row.split()[0] for row in rows} == {"keep"}
+
+
+def test_status_tells_partial_stale_and_missing_apart(line: Line, tmp_path: Path) -> None:
+    shutil.copytree(line.root / "prepare", tmp_path / "prepare")
+    settings = (line.settings[0], f"resources.root={tmp_path}")
+    reference = only(line.root, "reference").name
+    (tmp_path / "reference" / f"{reference}.partial").mkdir(parents=True)
+    rows = {row.split()[0]: row.split()[1] for row in made("status", *settings).splitlines()[1:]}
+    assert (rows["prepare"], rows["reference"], rows["train"]) == ("committed", "partial", "missing")
+    rows = {row.split()[0]: row.split()[1] for row in made("status", *settings, "data.seed=1").splitlines()[1:]}
+    assert rows["prepare"] == "stale"
+
+
+def test_a_missing_input_names_the_command_that_makes_it(line: Line, tmp_path: Path) -> None:
+    told = refused("schedule", line.settings[0], f"resources.root={tmp_path}")
+    assert "python -m jobs.prepare" in told
+    assert "python -m jobs.prepare" in refused(
+        "run", "--from", "schedule", line.settings[0], f"resources.root={tmp_path}"
+    )
+
+
+def test_until_and_force(line: Line, tmp_path: Path, head: Head) -> None:
+    """--force makes one stage again; what came from it has the same identity and stays."""
+    settings = (line.settings[0], f"resources.root={tmp_path}")
+    for stage in ("prepare", "reference", "schedule"):
+        shutil.copytree(line.root / stage, tmp_path / stage)
+    before = stamps(tmp_path)
+    said = made("run", *settings, "--until", "schedule", "--force", "reference", environment=head.environment)
+    assert "smoke: 1 results made, 2 kept" in said
+    changed = {path for path, stamp in stamps(tmp_path).items() if before[path] != stamp}
+    assert changed and all(Path(path).parts[-3] == "reference" for path in changed)
+    again, first = manifests(tmp_path)["reference"][1], manifests(line.root)["reference"][1]
+    assert again["outputs"] == first["outputs"]
+
+
+@pytest.mark.parametrize("preset", ["dpo", "simpo", "gamma-simpo", "mixdpo"])
+def test_every_preset_trains_from_the_one_reference(line: Line, tmp_path: Path, head: Head, preset: str) -> None:
+    for stage in ("prepare", "reference"):
+        shutil.copytree(line.root / stage, tmp_path / stage)
+    config = tmp_path / "smoke.yaml"
+    text = (REPOSITORY / "configs" / "smoke.yaml").read_text()
+    config.write_text(re.sub(r"objective:\n(  .*\n)+", f"objective:\n  name: {preset}\n", text))
+    settings = (line.settings[0], f"resources.root={tmp_path}")
+    made("schedule", *settings, config=str(config))
+    made("train", *settings, environment=head.environment, config=str(config))
+    folder, manifest = manifests(tmp_path)["train"]
+    assert manifest["identity"]["objective"]["parameters"]
+    assert manifest["metrics"]["steps"] == 2
+    base = file_digest(Path(line.settings[0].partition("=")[2]) / "model.safetensors")
+    assert file_digest(folder / "model" / "model.safetensors") != base
+
+
+@pytest.mark.parametrize("stage", ["prepare", "reference", "train", "generate", "judge", "report", "run", "status"])
+def test_help_and_a_bad_configuration_answer_without_the_heavy_libraries(stage: str) -> None:
+    for arguments in (["--help"], ["--config", "configs/smoke.yaml", "data.pears=3"]):
+        code = f"""if True:
+            import runpy, sys
+            sys.argv = ["jobs.{stage}", *{arguments!r}]
+            try:
+                runpy.run_module("jobs.{stage}", run_name="__main__")
+            except SystemExit as end:
+                print(end.code, sorted({{"torch", "ray", "vllm", "transformers"}} & set(sys.modules)))
+        """
+        done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == ("0 []" if arguments == ["--help"] else "2 []")

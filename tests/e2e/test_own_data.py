@@ -1,0 +1,102 @@
+"""A user's own pairs through the prepare door: the accepted shapes, and the account of what was dropped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.e2e.doors import REPOSITORY, made, only, refused
+
+pytestmark = pytest.mark.e2e
+
+PAIRS = REPOSITORY.parent / "shared" / "data" / "pairs" / "alpaca_margin_pairs.jsonl"
+
+
+def say(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def written(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def prepared(root: Path) -> tuple[Path, dict[str, Any]]:
+    folder = only(root, "prepare")
+    return folder, json.loads((folder / "manifest.json").read_text())
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "strings": {"prompt": "Name a colour.", "chosen": "Red.", "rejected": "Seven."},
+    "messages": {
+        "prompt": [say("user", "Name a colour.")],
+        "chosen": [say("assistant", "Red.")],
+        "rejected": [say("assistant", "Seven.")],
+    },
+    "conversations": {
+        "prompt": "Name a colour.",
+        "chosen": [say("user", "Name a colour."), say("assistant", "Red.")],
+        "rejected": [say("user", "Name a colour."), say("assistant", "Seven.")],
+        "score_chosen": 9.0,
+        "score_rejected": 2.0,
+    },
+}
+
+
+def test_one_pair_in_three_shapes_becomes_the_same_tokens(tiny: Path, tmp_path: Path) -> None:
+    tokens = []
+    for shape, row in SHAPES.items():
+        file = written(tmp_path / f"{shape}.jsonl", [row])
+        root = tmp_path / shape
+        made("prepare", f"model.source={tiny}", f"resources.root={root}", f"data.source={file}")
+        folder, manifest = prepared(root)
+        table = pq.read_table(folder / "part-00000.parquet").to_pylist()
+        assert manifest["ledger"]["kept"] == len(table) == 1
+        tokens.append([table[0][name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")])
+        if "score_chosen" in row:
+            assert (table[0]["chosen_score"], table[0]["rejected_score"]) == (9.0, 2.0)
+    assert tokens[0] == tokens[1] == tokens[2]
+    assert tokens[0][1] != tokens[0][2]
+
+
+def test_dropped_rows_are_counted_and_kept_aside(tiny: Path, tmp_path: Path) -> None:
+    good = [{"prompt": f"Name colour {i}.", "chosen": "Red.", "rejected": "Seven."} for i in range(8)]
+    bad = [{"prompt": "Same.", "chosen": "Yes.", "rejected": "Yes."}, "{not json", good[0]]
+    settings = (f"model.source={tiny}", f"data.source={written(tmp_path / 'pairs.jsonl', good + bad)}")
+    told = refused("prepare", *settings, f"resources.root={tmp_path / 'strict'}")
+    assert "3 of 11 rows" in told and "data.max_dropped" in told
+    made("prepare", *settings, f"resources.root={tmp_path / 'root'}", "data.max_dropped=0.5")
+    folder, manifest = prepared(tmp_path / "root")
+    assert (manifest["ledger"]["read"], manifest["ledger"]["kept"]) == (11, 8)
+    dropped = pq.read_table(folder / "dropped.parquet").to_pylist()
+    assert [row["row"] for row in dropped] == [8, 9, 10]
+    assert sum(manifest["ledger"]["dropped"].values()) == len({row["reason"] for row in dropped}) == 3
+
+
+def test_a_file_of_thousands_is_limited_by_content(tiny: Path, tmp_path: Path) -> None:
+    if not PAIRS.exists():
+        pytest.skip(f"{PAIRS} is not on this machine")
+    settings = (f"model.source={tiny}", f"resources.root={tmp_path}", f"data.source={PAIRS}", "data.limit=64")
+    made("prepare", *settings)
+    folder, manifest = prepared(tmp_path)
+    assert manifest["rows"] >= 64 and manifest["ledger"]["read"] > 3000
+    ids = [row["pair_id"] for row in pq.read_table(folder / "part-00000.parquet", columns=["pair_id"]).to_pylist()]
+    assert len(set(ids)) == 64
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "no rows"),
+        ([{"question": "a", "good": "b", "bad": "c"}], "question"),
+        ([{"prompt": "a", "chosen": "b", "rejected": "b"}], "1 of 1 rows"),
+        ([{"prompt": "word " * 900, "chosen": "b", "rejected": "c"}], "1 of 1 rows"),
+    ],
+    ids=["empty", "unknown-shape", "all-bad", "prompt-too-long"],
+)
+def test_data_that_gives_no_pair_is_refused(tiny: Path, tmp_path: Path, rows: list[Any], said: str) -> None:
+    file = written(tmp_path / "pairs.jsonl", rows)
+    told = refused("prepare", f"model.source={tiny}", f"resources.root={tmp_path / 'root'}", f"data.source={file}")
+    assert said in told

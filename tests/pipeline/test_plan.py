@@ -1,0 +1,130 @@
+"""What a change moves: a result is made again when something it depends on changed, and only then."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import Resources, RunConfig
+from pipeline.errors import UserError
+from pipeline.plan import STAGES, Plan, make_plan
+
+LINE = ["prepare", "reference", "schedule", "train", "generate:base", "generate:trained", "judge", "report"]
+
+
+@pytest.fixture
+def plan(tiny_model: Callable[[str], Path], tmp_path: Path) -> Callable[..., Plan]:
+    """The plan of a small MixDPO run, with some settings of some sections changed."""
+
+    def make(**sections: dict[str, Any]) -> Plan:
+        base: dict[str, dict[str, Any]] = {
+            "model": {"source": str(tiny_model("Llama"))},
+            "data": {},
+            "schedule": {},
+            "objective": {"name": "mixdpo", "preference": "gamma-dpo"},
+            "train": {},
+            "generate": {},
+            "judge": {},
+            "resources": {"root": str(tmp_path / "runs")},
+        }
+        raw = {name: settings | sections.get(name, {}) for name, settings in base.items()}
+        return make_plan(RunConfig.model_validate(raw))
+
+    return make
+
+
+def moved(before: Plan, after: Plan) -> list[str]:
+    return [n for n in LINE if before.steps[n].address.fingerprint != after.steps[n].address.fingerprint]
+
+
+def test_the_line(plan: Callable[..., Plan]) -> None:
+    made = plan()
+    assert list(made.steps) == LINE and [step.stage for step in made.of("generate")] == ["generate", "generate"]
+    assert {step.stage for step in made.steps.values()} == set(STAGES)
+    assert moved(made, plan()) == []
+
+
+def test_resources_move_nothing(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    base = plan()
+    for name, value in Resources().model_dump().items():
+        changed = (
+            value + "-elsewhere" if isinstance(value, str) else value / 2 if name.endswith("fraction") else value + 1
+        )
+        after = plan(resources={name: changed})
+        assert getattr(after.config.resources, name) != getattr(base.config.resources, name)
+        assert moved(base, after) == [], name
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ({"judge": {"resamples": 500}}, "judge"),
+        ({"generate": {"max_new_tokens": 8}}, "generate:base"),
+        ({"train": {"learning_rate": 1e-4}}, "train"),
+        ({"objective": {"tau": 2.0}}, "train"),
+        ({"schedule": {"flip_fraction": 0.2}}, "schedule"),
+        ({"schedule": {"seed": 1}}, "schedule"),
+        ({"data": {"seed": 1}}, "prepare"),
+        ({"data": {"pairs": 8}}, "prepare"),
+    ],
+)
+def test_a_setting_moves_its_stage_and_what_comes_after(
+    plan: Callable[..., Plan], change: dict[str, dict[str, Any]], first: str
+) -> None:
+    expected = LINE[LINE.index(first) :]
+    if first not in ("generate:base", "judge"):
+        expected = [name for name in expected if name != "generate:base"]  # the base model answers once
+    assert moved(plan(), plan(**change)) == expected
+
+
+def test_another_objective_keeps_the_cached_reference(plan: Callable[..., Plan]) -> None:
+    after = moved(plan(), plan(objective={"name": "mixdpo", "preference": "dpo"}))
+    assert after == ["train", "generate:trained", "judge", "report"]
+
+
+def test_what_changes_no_pair_moves_nothing(plan: Callable[..., Plan]) -> None:
+    assert moved(plan(), plan(data={"max_dropped": 0.5})) == []
+
+
+def test_the_dtype_moves_the_reference_and_not_the_pairs(plan: Callable[..., Plan]) -> None:
+    assert set(LINE) - set(moved(plan(), plan(model={"dtype": "bfloat16"}))) == {"prepare", "schedule"}
+
+
+def test_a_model_is_its_content(plan: Callable[..., Plan], tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_model("Llama"), tmp_path / "another-name")
+    there = plan(model={"source": str(copy)})
+    assert moved(plan(), there) == []
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-5}))
+    assert moved(there, plan(model={"source": str(copy)})) == LINE
+
+
+def test_a_data_file_is_its_content(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}) + "\n")
+    before = plan(data={"source": str(file)})
+    renamed = shutil.copy(file, tmp_path / "same pairs.jsonl")
+    assert moved(before, plan(data={"source": str(renamed)})) == []
+    assert moved(before, plan(data={"source": str(file), "pairs": 8})) == []  # of the embedded source only
+    file.write_text(json.dumps({"prompt": "p", "chosen": "a", "rejected": "c"}) + "\n")
+    after = moved(before, plan(data={"source": str(file)}))
+    assert after == [name for name in LINE if name != "generate:base"]
+
+
+def test_a_label_is_a_folder_name(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    config = plan().config.model_copy(update={"name": "../../a b[1]"})
+    path = make_plan(config).steps["report"].address.path
+    assert path.parent == tmp_path / "runs" / "report" and path.name.startswith("a-b-1-")
+
+
+def test_a_missing_input_names_the_command(plan: Callable[..., Plan]) -> None:
+    with pytest.raises(UserError, match=r"train needs the result of stage reference.*\n.*python -m jobs.reference"):
+        plan().steps["train"].input("reference")
+
+
+def test_an_object_store_is_refused(plan: Callable[..., Plan]) -> None:
+    with pytest.raises(UserError, match="is a URL"):
+        plan(resources={"root": "s3://bucket/runs"})
