@@ -71,6 +71,8 @@ class Artifact:
             if fault := _fault(self.path / name, entry):
                 stage = self.manifest["stage"]
                 remedy = f"rebuild it: python -m jobs.run --config FILE --force {stage} --until {stage}"
+                if stage == "model":  # no stage of the line: whoever needs the converted model makes it
+                    remedy = f"remove {self.path}; the next stage that needs it makes it again"
                 raise UserError(f"{self.path / name} {fault}", remedy)
         return self
 
@@ -147,7 +149,11 @@ class Address:
                 problem = f"another process is making {self.path.name} of stage {self.stage}"
                 raise UserError(problem, "wait for it, then run this command again") from None
             self.partial.mkdir(exist_ok=True)  # whoever held the lock a moment ago may have committed it
-            yield self.partial
+            try:
+                yield self.partial
+            finally:
+                if self.partial.is_dir() and not any(self.partial.iterdir()):
+                    self.partial.rmdir()  # nothing was finished: nothing is partial
 
     def commit(self, manifest: Mapping[str, Any], row_counts: Mapping[str, int]) -> Artifact:
         """Digest what is in the partial folder, write the manifest last, rename: from here on it is found.

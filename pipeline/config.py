@@ -110,7 +110,7 @@ class Resources(Section):
     root: str = "runs"
     scorers: int = Field(default=1, ge=1)  # actors of the reference stage
     train_workers: int = Field(default=1, ge=1)
-    generators: int = Field(default=2, ge=1)  # vLLM engines at a time, over both models
+    generators: int = Field(default=1, ge=1)  # vLLM engines at a time
     gpus_per_actor: float = Field(default=0, ge=0)
     micro_batch_tokens: int = Field(default=1024, ge=1)  # packed tokens a forward and backward
     score_tokens: int = Field(default=4096, ge=1)  # packed tokens a forward of the reference stage
@@ -137,7 +137,12 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _settle(cls, raw: Any) -> Any:
-        """Write what the objective asks of the schedule into it: identities hold values, not defaults of defaults."""
+        """Read `objective: NAME` as a section, and write what the objective asks of the schedule into the schedule.
+
+        Identities then hold values, not defaults of defaults.
+        """
+        if isinstance(raw, dict) and isinstance(raw.get("objective"), str):
+            raw = raw | {"objective": {"name": raw["objective"]}}
         objective, schedule = (raw.get(key, {}) if isinstance(raw, dict) else None for key in ("objective", "schedule"))
         if not isinstance(objective, dict) or not isinstance(schedule, dict):
             return raw  # the fields' own checks say what is wrong
@@ -159,7 +164,7 @@ class RunConfig(Section):
         if routed and not PRESETS[self.objective.name].routes:
             raise UserError(
                 f"schedule routes pairs to SFT, which objective.name={self.objective.name} does not take",
-                f"objective.name=mixdpo objective.preference={self.objective.name}, or leave schedule.sft_* out",
+                f"objective.name=mixdpo objective.preference={self.objective.name}, or 'schedule={{}}' for its defaults",
             )
         if self.schedule.sft_percentile is not None and self.schedule.sft_below is not None:
             raise UserError(

@@ -80,7 +80,8 @@ def resolve(name: str, given: Parameters) -> tuple[Preset, dict[str, float | str
     for key, value in given.items():
         if key not in values:
             near = difflib.get_close_matches(key, values, n=1)
-            hint = f"did you mean objective.{near[0]}?" if near else f"{name} takes {', '.join(sorted(values))}"
+            takes = f"{name} takes {', '.join(sorted(values))}; objective={name} alone drops what the file sets"
+            hint = f"did you mean objective.{near[0]}?" if near else takes
             raise UserError(f"objective.{key} is not a parameter of {name}", hint)
         wanted = str if isinstance(values[key], str) else (int, float)
         if not isinstance(value, wanted) or isinstance(value, bool):

@@ -4,6 +4,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -53,3 +56,8 @@ def only(root: Path, stage: str, label: str = "*") -> Path:
     """The folder of the one committed result of a stage."""
     (folder,) = (path.parent for path in (root / stage).glob(f"{label}/manifest.json"))
     return folder
+
+
+def rows(folder: Path, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    """The rows of a result's parts, in the order of the parts."""
+    return pq.read_table(sorted(folder.glob("part-*.parquet")), columns=columns).to_pylist()

@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.conftest import Head
-from tests.e2e.doors import made, only
+from tests.e2e.doors import made, only, rows
 
 pytestmark = pytest.mark.e2e
 
@@ -22,12 +21,12 @@ def test_the_demo_model_goes_through_the_whole_line(head: Head, tmp_path: Path) 
     trained, converted = only(tmp_path, "train"), only(tmp_path, "model")
     held_out = json.loads((trained / "manifest.json").read_text())["metrics"]["held_out"]
     assert held_out["before"] != held_out["after"]
-    scored = pq.read_table(only(tmp_path, "reference"), columns=["chosen_logps", "chosen_tokens"]).to_pylist()
+    scored = rows(only(tmp_path, "reference"), ["chosen_logps", "chosen_tokens"])
     per_token = [row["chosen_logps"] / row["chosen_tokens"] for row in scored]
     assert -6 < sum(per_token) / len(per_token) < -0.5  # a language model's; a random one is at -ln(49152) = -10.8
 
     for label, folder in (("smollm2-*", converted), ("gamma-dpo-*", trained / "model")):
-        for row in pq.read_table(only(tmp_path, "generate", label)).to_pylist():
+        for row in rows(only(tmp_path, "generate", label)):
             assert row["response"] == greedy(folder, json.loads(row["prompt"]), 12)
 
 

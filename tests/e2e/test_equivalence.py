@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.e2e.conftest import Head, Line
-from tests.e2e.doors import made, only
+from tests.e2e.doors import made, only, rows
 
 pytestmark = pytest.mark.e2e
 
@@ -52,8 +52,6 @@ def test_two_generators_answer_as_one(line: Line, head: Head, tmp_path: Path) ->
     shutil.rmtree(tmp_path / "generate" / trained)
     made("generate", *settings, "resources.generators=2", environment=head.environment)
     columns = ["question_id", "response", "tokens", "finish_reason", "seed"]
-    one, two = (
-        pq.read_table(root / "generate" / trained, columns=columns).to_pylist() for root in (line.root, tmp_path)
-    )
+    one, two = (rows(root / "generate" / trained, columns) for root in (line.root, tmp_path))
     assert one == two
     assert len({row["response"] for row in one}) > 1  # a model that always says the same would prove nothing

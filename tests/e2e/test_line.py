@@ -104,7 +104,7 @@ def test_a_missing_input_names_the_command_that_makes_it(line: Line, tmp_path: P
     told = refused("schedule", line.settings[0], f"resources.root={tmp_path}")
     assert "python -m jobs.prepare" in told
     assert "python -m jobs.prepare" in refused(
-        "run", "--from", "schedule", line.settings[0], f"resources.root={tmp_path}"
+        "run", "--from", "schedule", "--until", "schedule", line.settings[0], f"resources.root={tmp_path}"
     )
 
 
@@ -130,8 +130,7 @@ def test_every_preset_trains_from_the_one_reference(line: Line, tmp_path: Path, 
     text = (REPOSITORY / "configs" / "smoke.yaml").read_text()
     config.write_text(re.sub(r"objective:\n(  .*\n)+", f"objective:\n  name: {preset}\n", text))
     settings = (line.settings[0], f"resources.root={tmp_path}")
-    made("schedule", *settings, config=str(config))
-    made("train", *settings, environment=head.environment, config=str(config))
+    made("run", *settings, "--from", "schedule", "--until", "train", environment=head.environment, config=str(config))
     folder, manifest = manifests(tmp_path)["train"]
     assert manifest["identity"]["objective"]["parameters"]
     assert manifest["metrics"]["steps"] == 2
