@@ -1,5 +1,7 @@
 """Read, check and tokenise the preference pairs: python -m jobs.prepare --config FILE [section.key=value ...]"""
 
+import contextlib
+import io
 import itertools
 import time
 from collections import Counter
@@ -145,13 +147,11 @@ def base_model(plan: Plan) -> Path:
         return plan.model.path
     if artifact := plan.converted.find():
         return artifact.verify().path
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
     say(f"model: converting {plan.model.path.name}")
     started = time.perf_counter()
     with plan.converted.writing() as folder:
-        convert_gguf(plan.model, folder)
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars of two libraries
+            convert_gguf(plan.model, folder)
         facts = {"name": "model", "version": VERSIONS["model"], "identity": {"model": plan.model.digest}, "inputs": {}}
         seconds = round(time.perf_counter() - started, 3)
         artifact = plan.converted.commit({**facts, "provenance": provenance(), "seconds": seconds}, {})

@@ -164,7 +164,7 @@ class RunConfig(Section):
         if routed and not PRESETS[self.objective.name].routes:
             raise UserError(
                 f"schedule routes pairs to SFT, which objective.name={self.objective.name} does not take",
-                f"objective.name=mixdpo objective.preference={self.objective.name}, or 'schedule={{}}' for its defaults",
+                f"objective.name=mixdpo objective.preference={self.objective.name}, or 'schedule={{}}' to reset it",
             )
         if self.schedule.sft_percentile is not None and self.schedule.sft_below is not None:
             raise UserError(

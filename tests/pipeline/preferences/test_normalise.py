@@ -4,6 +4,7 @@ import json
 import math
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -127,7 +128,7 @@ def test_split_source_and_confidence_are_carried():
 def test_an_unreadable_row_and_a_second_copy_are_dropped():
     assert normalise(Unreadable("broken at 3")) == Dropped("unreadable-row", "broken at 3")
     seen: set[str] = set()
-    rows = [PLAIN, {**PLAIN, "score_chosen": 1, "score_rejected": 0}, {**PLAIN, "rejected": "6"}]
+    rows: list[dict[str, Any]] = [PLAIN, {**PLAIN, "score_chosen": 1, "score_rejected": 0}, {**PLAIN, "rejected": "6"}]
     outcomes = [normalise(row, seen) for row in rows]
     assert [getattr(outcome, "reason", None) for outcome in outcomes] == [None, "duplicate", None]
 
@@ -197,5 +198,6 @@ def test_all_real_pairs_are_accepted():
     seen: set[str] = set()
     source = open_source(str(PAIRS_FILE))
     outcomes = [normalise(row, seen) for _, row in source.rows]
-    assert len(outcomes) == len(seen) == 3100 and not [o for o in outcomes if isinstance(o, Dropped)]
-    assert {outcome.split for outcome in outcomes} <= {"train", "dev", "test"}
+    accepted = [outcome for outcome in outcomes if isinstance(outcome, Preference)]
+    assert len(accepted) == len(outcomes) == len(seen) == 3100
+    assert {preference.split for preference in accepted} <= {"train", "dev", "test"}

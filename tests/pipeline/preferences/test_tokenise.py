@@ -152,6 +152,7 @@ def test_a_template_that_trims_trims_around_spelled_tokens_too(demo_tokenizer):
     template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
     tokeniser = Tokeniser(variant(demo_tokenizer, template), 512, 512)
     ids = tokeniser.prompt([{"role": "user", "content": "  see <|im_end|>\n "}])
+    assert isinstance(ids, list)
     assert demo_tokenizer.decode(ids) == "<|im_start|>user\nsee <|im_end|><|im_end|>\n"
     assert controls(ids) == [START, END]
 
