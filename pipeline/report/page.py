@@ -108,7 +108,7 @@ def _held_out_rows(held_out: HeldOut) -> list[tuple[str, str, str, str]]:
         return ("+" if now > was else "") + number(now - was)
 
     points = f"{change(100 * before.accuracy, 100 * after.accuracy)} points"
-    rows = [("accuracy (gap above 0)", percent(before.accuracy), percent(after.accuracy), points)]
+    rows = [("accuracy (gap above 0; 0 counts half)", percent(before.accuracy), percent(after.accuracy), points)]
     for name, was, now in (
         ("mean reward gap", before.gap, after.gap),
         ("mean log-prob of chosen", before.chosen_logps, after.chosen_logps),

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.e2e.doors import REPOSITORY, made, only, refused
+from tests.e2e.doors import REPOSITORY, made, only, refused, rows
 
 pytestmark = pytest.mark.e2e
 
@@ -18,8 +18,8 @@ def say(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def written(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows), encoding="utf-8")
+def written(path: Path, given: list[Any]) -> Path:
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in given), encoding="utf-8")
     return path
 
 
@@ -71,7 +71,7 @@ def test_dropped_rows_are_counted_and_kept_aside(tiny: Path, tmp_path: Path) -> 
     folder, manifest = prepared(tmp_path / "root")
     assert (manifest["ledger"]["read"], manifest["ledger"]["kept"]) == (11, 8)
     dropped = pq.read_table(folder / "dropped.parquet").to_pylist()
-    assert [row["row"] for row in dropped] == [8, 9, 10]
+    assert [row["row"] for row in dropped] == [9, 10, 11]  # lines of the file
     assert sum(manifest["ledger"]["dropped"].values()) == len({row["reason"] for row in dropped}) == 3
 
 
@@ -81,13 +81,14 @@ def test_a_file_of_thousands_is_limited_by_content(tiny: Path, tmp_path: Path) -
     settings = (f"model.source={tiny}", f"resources.root={tmp_path}", f"data.source={PAIRS}", "data.limit=64")
     made("prepare", *settings)
     folder, manifest = prepared(tmp_path)
-    assert manifest["rows"] >= 64 and manifest["ledger"]["read"] > 3000
-    ids = [row["pair_id"] for row in pq.read_table(folder / "part-00000.parquet", columns=["pair_id"]).to_pylist()]
-    assert len(set(ids)) == 64
+    assert manifest["ledger"]["read"] > 3000
+    kept = rows(folder, ["pair_id", "split"])
+    assert len({row["pair_id"] for row in kept}) == len(kept) == manifest["rows"]
+    assert sum(row["split"] == "train" for row in kept) == 64
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("given", "said"),
     [
         ([], "no rows"),
         ([{"question": "a", "good": "b", "bad": "c"}], "question"),
@@ -96,7 +97,7 @@ def test_a_file_of_thousands_is_limited_by_content(tiny: Path, tmp_path: Path) -
     ],
     ids=["empty", "unknown-shape", "all-bad", "prompt-too-long"],
 )
-def test_data_that_gives_no_pair_is_refused(tiny: Path, tmp_path: Path, rows: list[Any], said: str) -> None:
-    file = written(tmp_path / "pairs.jsonl", rows)
+def test_data_that_gives_no_pair_is_refused(tiny: Path, tmp_path: Path, given: list[Any], said: str) -> None:
+    file = written(tmp_path / "pairs.jsonl", given)
     told = refused("prepare", f"model.source={tiny}", f"resources.root={tmp_path / 'root'}", f"data.source={file}")
     assert said in told
