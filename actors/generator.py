@@ -83,10 +83,7 @@ class Generator:
             }
             for question, output in zip(questions, outputs, strict=True)
         ]
-        path = Path(self.spec.folder) / name
-        aside = path.with_name(name + ".tmp")
-        tables.write(rows, tables.RESPONSES, aside)
-        aside.replace(path)
+        tables.write(rows, tables.RESPONSES, Path(self.spec.folder) / name)
         tokens = sum(row["tokens"] for row in rows)
         return {"part": name, "rows": len(rows), "tokens": tokens, "seconds": time.perf_counter() - started}
 

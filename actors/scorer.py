@@ -51,12 +51,9 @@ class Scorer:
         for chunk in micro_batches([pairs[i].packed for i in order], self.spec.score_tokens, "resources.score_tokens"):
             index = [order[i] for i in chunk]
             pack = lay_out([pairs[i] for i in index], self.device)
-            sums.update(zip(index, next(score(self.model, [pack], self.spec.logits_chunk)), strict=True))
+            sums.update(zip(index, score(self.model, pack, self.spec.logits_chunk), strict=True))
         scored = [self._row(row, pairs[i], sums[i]) for i, row in enumerate(rows)]
-        path = Path(self.spec.folder) / name
-        aside = path.with_name(name + ".tmp")
-        tables.write(scored, tables.REFERENCE, aside)
-        aside.replace(path)
+        tables.write(scored, tables.REFERENCE, Path(self.spec.folder) / name)
         tokens = sum(pair.packed for pair in pairs)
         return {"part": name, "rows": len(rows), "tokens": tokens, "seconds": time.perf_counter() - started}
 

@@ -109,13 +109,18 @@ VERDICTS = _schema(
 
 
 def write(rows: Iterable[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
-    """Write one Parquet part; returns its row count. Raises ValueError, naming the column, for a null out of place."""
+    """Write one Parquet part, whole or not at all; returns its row count.
+
+    Raises ValueError, naming the column, for a null out of place.
+    """
     table = pa.Table.from_pylist(list(rows), schema=schema)
     for field in schema:
         if not field.nullable and table[field.name].null_count:
             nulls = table[field.name].null_count
             raise ValueError(f"{path.name}: column {field.name} has {nulls} nulls, and must have none")
-    pq.write_table(table, path, compression="zstd")
+    aside = path.with_name(path.name + ".tmp")
+    pq.write_table(table, aside, compression="zstd")
+    aside.replace(path)
     return table.num_rows
 
 

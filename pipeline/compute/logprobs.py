@@ -3,8 +3,6 @@
 Shapes: T packed tokens, N completion tokens, S = 2 * pairs sides, C hidden size, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -50,7 +48,6 @@ def side_sums(logps_N: torch.Tensor, pack: Pack) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def score(model: PreTrainedModel, packs: Sequence[Pack], chunk: int) -> Iterator[list[tuple[float, float]]]:
-    """The reference pass: for every pack, (chosen sum, rejected sum) of every pair in it."""
-    for pack in packs:
-        yield [(chosen, rejected) for chosen, rejected in side_sums(token_logps(model, pack, chunk), pack).tolist()]
+def score(model: PreTrainedModel, pack: Pack, chunk: int) -> list[tuple[float, float]]:
+    """The reference pass: (chosen sum, rejected sum) of every pair of a pack."""
+    return [(chosen, rejected) for chosen, rejected in side_sums(token_logps(model, pack, chunk), pack).tolist()]
