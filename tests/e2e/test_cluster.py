@@ -18,6 +18,9 @@ from tests.e2e.doors import REPOSITORY, command, door, made, only, refused
 
 pytestmark = pytest.mark.e2e
 
+# Many small parts: a reference stage that is still at work when it is interrupted.
+MANY = ("data.pairs=320", "data.dev_pairs=0", "data.shard_pairs=2", "resources.log_seconds=1")
+
 
 def settings(line: Line, root: Path, *stages: str) -> tuple[str, str]:
     for stage in stages:
@@ -42,7 +45,7 @@ def start(head: Head, stage: str, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def until(condition: Callable[[], object], process: "subprocess.Popen[str]", seconds: float = 120) -> None:
+def until(condition: Callable[[], object], process: "subprocess.Popen[str]", seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[0]
@@ -66,8 +69,7 @@ def test_a_submitted_job_commits_its_result(line: Line, head: Head, tmp_path: Pa
 
 
 def test_a_killed_stage_keeps_its_finished_parts(line: Line, head: Head, tmp_path: Path) -> None:
-    many = ("data.pairs=320", "data.dev_pairs=0", "data.shard_pairs=2", "resources.log_seconds=1")
-    disturbed = (*settings(line, tmp_path / "disturbed"), *many)
+    disturbed = (*settings(line, tmp_path / "disturbed"), *MANY)
     made("prepare", *disturbed)
     total = len(parts(only(tmp_path / "disturbed", "prepare")))
     shutil.copytree(tmp_path / "disturbed", tmp_path / "calm")
@@ -87,19 +89,26 @@ def test_a_killed_stage_keeps_its_finished_parts(line: Line, head: Head, tmp_pat
     committed = only(tmp_path / "disturbed", "reference")
     assert {name: (committed / name).stat().st_mtime_ns for name in finished} == finished
 
-    made("reference", *settings(line, tmp_path / "calm"), *many, environment=head.environment)
+    made("reference", *settings(line, tmp_path / "calm"), *MANY, environment=head.environment)
     calm = only(tmp_path / "calm", "reference")
     assert [part.read_bytes() for part in parts(calm)] == [part.read_bytes() for part in parts(committed)]
 
 
 @pytest.mark.parametrize("stage", ["reference", "train"])
 def test_ctrl_c_ends_a_stage_in_one_line(line: Line, head: Head, tmp_path: Path, stage: str) -> None:
-    ready = ["prepare"] if stage == "reference" else ["prepare", "reference", "schedule"]
-    driver = start(head, stage, *settings(line, tmp_path, *ready))
-    until(lambda: list(tmp_path.glob(f"{stage}/*.partial")), driver)
-    time.sleep(6)  # into Ray's part
+    """Interrupted once it is seen at work: a first part written, a first step taken."""
+    if stage == "reference":
+        long = (*settings(line, tmp_path), *MANY)
+        made("prepare", *long)
+        at_work = "reference/*.partial/part-*.parquet"
+    else:
+        long = (*settings(line, tmp_path, "prepare", "reference"), "schedule.epochs=500")
+        made("schedule", *long)
+        at_work = "train/*.partial/progress.json"
+    driver = start(head, stage, *long)
+    until(lambda: list(tmp_path.glob(at_work)), driver)
     os.killpg(driver.pid, signal.SIGINT)
-    said, _ = driver.communicate(timeout=60)
+    said, _ = driver.communicate(timeout=120)
     assert driver.returncode == 130, said
     assert said.splitlines()[-1].endswith("the same command goes on from there")
     assert "Traceback" not in said

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +61,8 @@ def test_the_terminal_shows_our_own_lines_only(line: Line) -> None:
 
 
 def test_a_second_run_makes_nothing(line: Line) -> None:
-    before, started = stamps(line.root), time.monotonic()
+    before = stamps(line.root)
     said = made("run", *line.settings)
-    assert time.monotonic() - started < 20
     assert "smoke: 0 results made, 8 kept" in said
     assert stamps(line.root) == before
 
