@@ -98,7 +98,7 @@ def test_a_killed_stage_keeps_its_finished_parts(line: Line, head: Head, tmp_pat
 def test_ctrl_c_ends_a_stage_in_one_line(line: Line, head: Head, tmp_path: Path, stage: str) -> None:
     """Interrupted once it is seen at work: a first part written, a first step taken."""
     if stage == "reference":
-        long = (*settings(line, tmp_path), *MANY)
+        long: tuple[str, ...] = (*settings(line, tmp_path), *MANY)
         made("prepare", *long)
         at_work = "reference/*.partial/part-*.parquet"
     else:
