@@ -1,6 +1,8 @@
 """Running the pending parts of a stage through a Ray Data pool of actors, which write the parts they finish."""
 
-from collections.abc import Iterable, Sequence
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +45,28 @@ def run_parts(
         data = ray.data.from_items(list(pending), override_num_blocks=len(pending)).map_batches(
             actor, fn_constructor_args=(spec,), batch_size=1, compute=ray.data.ActorPoolStrategy(size=pool), **options
         )
-        for row in data.iter_rows():
+        for row in in_a_thread(data.iter_rows()):
             progress.add(1, f", {row['tokens'] / row['seconds']:,.0f} tokens/s an actor")
     return Outcome(rows=part_rows(folder, [row["part"] for row in work]))
+
+
+def in_a_thread(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same rows, taken by another thread, so that Ctrl-C meets our own wait: inside Ray's calls it can be lost."""
+    taken: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
+
+    def take() -> None:
+        try:
+            for row in rows:
+                taken.put(row)
+            taken.put(None)
+        except BaseException as error:
+            taken.put(error)
+
+    threading.Thread(target=take, daemon=True).start()
+    while (row := taken.get()) is not None:
+        if isinstance(row, BaseException):
+            raise row
+        yield row
 
 
 def part_rows(folder: Path, parts: Iterable[str]) -> dict[str, int]:
