@@ -188,14 +188,20 @@ class Address:
                 shutil.rmtree(self.partial)
 
 
+@contextlib.contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A file to write in place of `path`: `path` is there whole or not at all, also where two write it at once."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}{_ASIDE}")
+    yield beside
+    beside.replace(path)
+
+
 def write_aside(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all, also where two processes write it at once."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}{_ASIDE}")
-    with open(aside, "w", encoding="utf-8") as file:
+    """Write a text file that is there whole or not at all."""
+    with aside(path) as beside, open(beside, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(path)
 
 
 class DigestMemory:

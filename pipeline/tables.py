@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.artifacts import aside
+
 _ids = pa.list_(pa.int32())
 
 
@@ -118,9 +120,8 @@ def write(rows: Iterable[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
         if not field.nullable and table[field.name].null_count:
             nulls = table[field.name].null_count
             raise ValueError(f"{path.name}: column {field.name} has {nulls} nulls, and must have none")
-    aside = path.with_name(path.name + ".tmp")
-    pq.write_table(table, aside, compression="zstd")
-    aside.replace(path)
+    with aside(path) as beside:
+        pq.write_table(table, beside, compression="zstd")
     return table.num_rows
 
 
