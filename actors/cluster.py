@@ -35,6 +35,11 @@ def connected() -> Iterator[None]:
         ray.shutdown()
 
 
+def address() -> str:
+    """Where another process joins the cluster that this one is connected to: a value for RAY_ADDRESS."""
+    return str(ray.get_runtime_context().gcs_address)
+
+
 def _join() -> str:
     """Join or start, with only our own lines on the terminal. Returns the folder of Ray's logs."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ side complains of what Ray Data itself does

@@ -52,10 +52,11 @@ def train(spec: dict[str, Any]) -> None:
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             trainer.load_state_dict(torch.load(Path(folder) / STATE, weights_only=True, map_location=device))
+    known = {"steps": trainer.epoch.steps, "resumed": trainer.next_step}
     while not trainer.done:
         record = trainer.step()
         if rank == 0:
-            write_aside(Path(work.folder) / "progress.json", json.dumps({"steps": trainer.epoch.steps, **record}))
+            write_aside(Path(work.folder) / "progress.json", json.dumps(known | record))
         if trainer.next_step % config.resources.checkpoint_steps == 0 and not trainer.done:
             _checkpoint(trainer, rank)
     if rank == 0:

@@ -29,7 +29,7 @@ def run(work: Work) -> Outcome:
         each = threads(resources.generators)
         spec = GeneratorSpec(
             model=str(model),
-            dtype=work.config.model.dtype,
+            dtype="float32" if work.config.model.dtype == "float64" else work.config.model.dtype,
             folder=str(work.folder),
             settings=settings,
             max_model_len=longest,

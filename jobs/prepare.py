@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.stage import Outcome, Work, main, provenance, say
-from pipeline.config import Data
+from pipeline.config import EMBEDDED, Data
 from pipeline.errors import UserError
 from pipeline.plan import VERSIONS, Plan
 
@@ -28,7 +28,7 @@ def run(work: Work) -> Outcome:
     data = work.config.data
     tokenizer = load_tokenizer(base_model(work.plan), work.config.model.chat_template)
     rows, loader = open_rows(data)
-    reader = Reader(Tokeniser(tokenizer, data.max_prompt_tokens, data.max_completion_tokens), data.dev_fraction)
+    reader = Reader(Tokeniser(tokenizer, data.max_prompt_tokens, data.max_completion_tokens), data)
     pairs: Iterable[Row] = reader.pairs(rows)
     if data.limit is not None:
         pairs = limited(list(pairs), data.limit)
@@ -55,9 +55,9 @@ def open_rows(data: Data) -> tuple[Iterable[tuple[int, Any]], str]:
     from pipeline.preferences import verifiable
     from pipeline.preferences.sources import open_source
 
-    if data.source == "verifiable":
+    if data.source == EMBEDDED:
         made = (verifiable.pairs("train", data.pairs, data.seed), verifiable.pairs("dev", data.dev_pairs, data.seed))
-        return enumerate(itertools.chain(*made)), "verifiable"
+        return enumerate(itertools.chain(*made)), EMBEDDED
     source = open_source(data.source, split=data.split, subset=data.subset, revision=data.revision)
     return source.rows, source.loader
 
@@ -65,8 +65,8 @@ def open_rows(data: Data) -> tuple[Iterable[tuple[int, Any]], str]:
 class Reader:
     """Turns rows into rows of tables.PAIRS, and keeps account of every row that is not one."""
 
-    def __init__(self, tokeniser: "Tokeniser", dev_fraction: float):
-        self.tokeniser, self.dev_fraction = tokeniser, dev_fraction
+    def __init__(self, tokeniser: "Tokeniser", data: Data):
+        self.tokeniser, self.data = tokeniser, data
         self.kept = 0
         self.dropped: list[Row] = []
         self.shapes: set[str] = set()
@@ -85,12 +85,12 @@ class Reader:
                 self.shapes.add(shape)
             if not isinstance(row, Unreadable):
                 self.columns.update(map(str, row))
-            preference = normalise(row, seen)
+            preference = normalise(row, seen, self.data.difficulty_column or "difficulty")
             tokens = preference if isinstance(preference, Dropped) else self.tokeniser.pair(preference)
             if isinstance(preference, Dropped) or isinstance(tokens, Dropped):
                 self._drop(number, tokens, row)
                 continue
-            split = split_of(preference, self.dev_fraction)
+            split = split_of(preference, self.data.dev_fraction)
             self.kept += 1
             self.splits[split] += 1
             yield {
@@ -104,6 +104,7 @@ class Reader:
                 "chosen_score": preference.chosen_score,
                 "rejected_score": preference.rejected_score,
                 "label_confidence": preference.label_confidence,
+                "difficulty": preference.difficulty,
                 "source": preference.source,
                 "split": split,
             }

@@ -87,7 +87,8 @@ def held_out(figures: dict[str, Any]) -> data.HeldOut | None:
 
     if not figures:
         return None
-    return HeldOut(figures["pairs"], HeldOutState(**figures["before"]), HeldOutState(**figures["after"]))
+    before = HeldOutState(**figures["before"]) if "before" in figures else None
+    return HeldOut(figures["pairs"], before, HeldOutState(**figures["after"]))
 
 
 def benchmark(work: Work) -> data.Benchmark:

@@ -4,14 +4,15 @@ from jobs.stage import Outcome, Work, main
 
 
 def run(work: Work) -> Outcome:
-    """One table, a row a position of the epoch."""
+    """One table: a row a position of the run, then the dropped pairs."""
     import pyarrow.compute as pc
 
     from pipeline import tables
     from pipeline.errors import UserError
     from pipeline.schedule import Candidate, make_schedule
 
-    pairs = tables.read(work.inputs["pairs"].path, tables.PAIRS, ["pair_id", "chosen_score", "rejected_score", "split"])
+    columns = ["pair_id", "chosen_score", "rejected_score", "difficulty", "split"]
+    pairs = tables.read(work.inputs["pairs"].path, tables.PAIRS, columns)
     train = pairs.filter(pc.equal(pairs["split"], "train")).drop_columns(["split"])
     if not train.num_rows:
         raise UserError("no pair is in split train", "give rows of split train, or rows without a split")
@@ -24,9 +25,8 @@ def run(work: Work) -> Outcome:
     rows = make_schedule([Candidate(**row) for row in train.to_pylist()], settings)
     tables.write(rows, tables.SCHEDULE, work.folder / "part-00000.parquet")
     counts = {route: sum(row["route"] == route for row in rows) for route in ("preference", "sft", "drop")}
-    return Outcome(
-        {"part-00000.parquet": len(rows)}, metrics={**counts, "flipped": sum(row["flipped"] for row in rows)}
-    )
+    flipped = sum(row["flipped"] for row in rows if row["route"] != "drop")
+    return Outcome({"part-00000.parquet": len(rows)}, metrics={**counts, "flipped": flipped})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.stage import Outcome, Progress, Work, main
+from jobs.stage import Outcome, Progress, Work, main, say
 
 
 def run(work: Work) -> Outcome:
@@ -98,7 +98,10 @@ class watched:
         while not self.stop.wait(1.0):
             if self.file.exists():
                 record = json.loads(self.file.read_text(encoding="utf-8"))
-                progress = progress or Progress("train", record["steps"], "steps", self.every, done=record["step"])
+                if progress is None:
+                    progress = Progress("train", record["steps"], "steps", self.every, done=record["resumed"])
+                    if record["resumed"]:
+                        say(f"train: {record['resumed']} of {record['steps']} steps are in a checkpoint and kept")
                 if record["step"] + 1 > progress.done:
                     progress.add(record["step"] + 1 - progress.done, f", loss {record['loss']:.4f}")
 

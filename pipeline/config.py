@@ -4,18 +4,17 @@
 library, so that a door answers a bad configuration at once.
 """
 
-import difflib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.config_faults import explain
+from pipeline.config_file import read
 from pipeline.errors import UserError
-from pipeline.objectives.presets import PRESETS, check_parameters
+from pipeline.objectives.presets import PRESETS, resolve
 
+EMBEDDED = "verifiable"
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -27,13 +26,14 @@ class Model(Section):
     # A directory, a .gguf file, package://module/file.gguf (a file inside an installed package), or a hub name.
     source: str = Field(min_length=1)
     revision: str | None = None  # of a hub name: branch, tag or commit
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    # float64 is for checks of the training path; answers are then generated in float32.
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     chat_template: str | None = None  # a Jinja file, where the tokenizer has no template or the wrong one
 
 
 class Data(Section):
-    # "verifiable" (embedded), a .jsonl/.json/.parquet path, or a hub data set.
-    source: str = Field(default="verifiable", min_length=1)
+    # EMBEDDED (the tasks made here), a .jsonl/.json/.parquet path, or a hub data set.
+    source: str = Field(default=EMBEDDED, min_length=1)
     subset: str | None = None  # of a hub data set: its configuration
     split: str | None = None  # of a hub data set: its split
     revision: str | None = None
@@ -41,6 +41,7 @@ class Data(Section):
     pairs: int = Field(default=256, ge=1)  # embedded source: train pairs to make
     dev_pairs: int = Field(default=64, ge=0)  # embedded source: held-out pairs to make
     dev_fraction: Share = 0.0  # other sources: share of prompts held out, where rows name no split
+    difficulty_column: str | None = Field(default=None, min_length=1)  # of numbers, larger is harder; null: difficulty
     seed: int = 0  # embedded source
     max_prompt_tokens: int = Field(default=512, ge=1)
     max_completion_tokens: int = Field(default=512, ge=1)
@@ -51,14 +52,29 @@ class Data(Section):
 
 class Schedule(Section):
     order: Literal["shuffle", "easy-to-hard", "hard-to-easy"] | None = None  # null: as the objective asks
-    difficulty: Literal["score-margin", "reference-gap", "reference-gap-per-token"] = "score-margin"
-    # The hardest so many percent go to SFT; mixdpo only, 10 there.
+    window: int | None = Field(default=None, ge=1)  # easy-to-hard, hard-to-easy: shuffle within runs of so many pairs
+    difficulty: Literal["score-margin", "reference-gap", "reference-gap-per-token", "column"] = "score-margin"
+    drop_percentile: float | None = Field(default=None, ge=0, lt=100)  # so many percent of the train pairs are left out
+    drop: Literal["hardest", "easiest"] = "hardest"  # which ones; before any go to SFT
+    # So many percent of the train pairs, the hardest of those kept, go to SFT; mixdpo only, 10 there.
     sft_percentile: float | None = Field(default=None, ge=0, le=100)
     sft_below: float | None = None  # or: pairs of a margin below this go to SFT, as in the paper
     # Label noise: this share of pairs is trained the wrong way round.
     flip_fraction: float = Field(default=0.0, ge=0, le=1)
     epochs: int = Field(default=1, ge=1)
     seed: int = 0
+
+    @property
+    def ranks(self) -> bool:
+        """Whether pairs are told apart by difficulty."""
+        return self.order != "shuffle" or (self.drop_percentile, self.sft_percentile, self.sft_below) != (None,) * 3
+
+    @model_validator(mode="after")
+    def _window_has_an_order(self) -> "Schedule":
+        if self.window is not None and self.order == "shuffle":
+            problem = f"schedule.window={self.window} loosens an order, and schedule.order=shuffle is none"
+            raise UserError(problem, "set schedule.order to easy-to-hard or hard-to-easy, or schedule.window to null")
+        return self
 
 
 class Objective(Section):
@@ -111,6 +127,7 @@ class Resources(Section):
     scorers: int = Field(default=1, ge=1)  # actors of the reference stage
     train_workers: int = Field(default=1, ge=1)
     generators: int = Field(default=1, ge=1)  # vLLM engines at a time
+    study_cells: int = Field(default=1, ge=1)  # cells of a study trained side by side
     gpus_per_actor: float = Field(default=0, ge=0)
     micro_batch_tokens: int = Field(default=1024, ge=1)  # packed tokens a forward and backward
     score_tokens: int = Field(default=4096, ge=1)  # packed tokens a forward of the reference stage
@@ -149,17 +166,16 @@ class RunConfig(Section):
         preset = PRESETS.get(str(objective.get("name", Objective.model_fields["name"].default)))
         if preset is None:
             return raw
-        schedule = dict(schedule)
-        if schedule.get("order") is None:
-            schedule["order"] = preset.order
-        routed = schedule.get("sft_percentile") is not None or schedule.get("sft_below") is not None
-        if preset.routes and not routed:
-            schedule["sft_percentile"] = 10.0
+        asked = dict(preset.schedule)
+        if schedule.get("sft_below") is not None:
+            asked.pop("sft_percentile", None)  # two ways to say the same
+        given = {key: value for key, value in schedule.items() if value is not None}
+        schedule = schedule | {"order": "shuffle"} | asked | given
         return raw | {"schedule": schedule}
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
-        check_parameters(self.objective.name, self.objective.parameters)
+        resolve(self.objective.name, self.objective.parameters)
         routed = self.schedule.sft_percentile is not None or self.schedule.sft_below is not None
         if routed and not PRESETS[self.objective.name].routes:
             raise UserError(
@@ -180,9 +196,14 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises UserError that names the key, the value, the reason and the nearest valid key.
     """
-    raw = _read(Path(path))
-    for override in overrides:
-        _override(raw, override)
+    return validate(read(path, overrides))
+
+
+def validate(raw: dict[str, Any]) -> RunConfig:
+    """The configuration that a file's content means. Raises UserError; see `load`."""
+    if "study" in raw:
+        raise UserError("this configuration has a section study", "python -m jobs.study with the same --config runs it")
+    raw = dict(raw)
     for name, section in RunConfig.model_fields.items():
         if raw.get(name) is None and isinstance(section.annotation, type) and issubclass(section.annotation, Section):
             raw[name] = {}  # `data:` with nothing under it, and no `data:` at all, mean the defaults
@@ -190,49 +211,3 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
         raise explain(error, RunConfig) from None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        near = difflib.get_close_matches(file.name, [p.name for p in file.parent.glob("*.y*ml")], n=1)
-        hint = f"did you mean {file.parent / near[0]}?" if near else "give a YAML file, such as configs/quickstart.yaml"
-        raise UserError(f"--config {file}: there is no such file", hint)
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config {file}: cannot be read ({error.strerror})", "give a file you may read") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = f"--config {file}: is not YAML ({' '.join(str(error).split())})"
-        raise UserError(problem, "mend the file at that place") from None
-    if not isinstance(raw, dict | None):
-        problem = f"--config {file}: holds a {type(raw).__name__}, not sections"
-        raise UserError(problem, "write sections such as `model:` and `data:`")
-    return raw or {}
-
-
-def _override(raw: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not all(key.split(".")) or key.startswith("-"):
-        raise UserError(f"argument {override!r} is not section.key=value", "write for example train.learning_rate=1e-5")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        value = text
-    *sections, leaf = key.split(".")
-    for section in sections:
-        inner = raw.get(section)
-        if inner is None:
-            inner = raw[section] = {}
-        if not isinstance(inner, dict):
-            problem = f"argument {override!r}: {section} is not a section"
-            raise UserError(problem, "see the sections in configs/quickstart.yaml")
-        raw = inner
-    raw[leaf] = _number(value)
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-5 as text, and the objective's parameters are checked without converting."""
-    try:
-        return float(value) if isinstance(value, str) and any(map(str.isdigit, value)) else value
-    except ValueError:
-        return value

@@ -24,21 +24,26 @@ class Example:
     tokens: Tokens  # without a rejected side where routed to SFT
     reference: tuple[float, float]  # cached log-prob sums, chosen and rejected
     counts: tuple[int, int]  # completion tokens, chosen and rejected
+    # What follows is as the data says it, never exchanged by a flip: no method can see one.
+    scores: tuple[float | None, float | None]  # of the completions labelled chosen and rejected
+    label_confidence: float | None  # P(the completion labelled chosen is preferred)
+    difficulty: float | None  # as schedule.difficulty measures it, larger is harder; None where held out
 
 
 class Epoch:
     """Every optimiser step's examples: step k holds positions k * batch_size to (k + 1) * batch_size - 1.
 
-    `pairs`, `reference` and `schedule` are the folders of committed tables.
+    `pairs`, `reference` and `schedule` are the folders of committed tables. Pairs of route drop are left out.
     """
 
     def __init__(self, pairs: Path, reference: Path, schedule: Path, batch_size: int):
-        self.schedule = tables.read(schedule, tables.SCHEDULE)
+        scheduled = tables.read(schedule, tables.SCHEDULE)
+        self.schedule = scheduled.filter(pc.not_equal(scheduled["route"], "drop"))
         self.batch_size = batch_size
-        ids = ["prompt_ids", "chosen_ids", "rejected_ids"]
-        pair_table = tables.read(pairs, tables.PAIRS, ["pair_id", "split", *ids])
+        used = ["prompt_ids", "chosen_ids", "rejected_ids", "chosen_score", "rejected_score", "label_confidence"]
+        pair_table = tables.read(pairs, tables.PAIRS, ["pair_id", "split", *used])
         self._dev = pair_table.filter(pc.equal(pair_table["split"], "dev"))["pair_id"].to_pylist()
-        self._pairs = pair_table.select(ids)
+        self._pairs = pair_table.select(used)
         self._row = {pair_id: row for row, pair_id in enumerate(pair_table["pair_id"].to_pylist())}
         self._reference = tables.read(reference, tables.REFERENCE)
         self._reference_row = {pair_id: row for row, pair_id in enumerate(self._reference["pair_id"].to_pylist())}
@@ -61,10 +66,20 @@ class Epoch:
         spread = [rows[i * len(rows) // count] for i in range(count)]
         return [self._example(row) for row in self.schedule.take(pa.array(spread, pa.int64())).to_pylist()]
 
+    def first_without(self, column: str) -> str | None:
+        """The first pair routed to preference whose `column` of tables.PAIRS is null, if there is one."""
+        null = set(pc.indices_nonzero(self._pairs[column].is_null()).to_pylist())
+        for pair_id, route in zip(*self.schedule.select(["pair_id", "route"]), strict=True) if null else ():
+            if route.as_py() == "preference" and self._row.get(pair_id.as_py()) in null:
+                return str(pair_id)
+        return None
+
     def dev(self) -> list[Example]:
         """The held-out pairs, in the order of their ids; never flipped, never routed."""
         return [
-            self._example({"position": i, "pair_id": pair_id, "route": "preference", "flipped": False})
+            self._example(
+                {"position": i, "pair_id": pair_id, "route": "preference", "flipped": False, "difficulty": None}
+            )
             for i, pair_id in enumerate(sorted(self._dev))
         ]
 
@@ -74,7 +89,8 @@ class Epoch:
             missing = "pairs" if pair_id not in self._row else "reference"
             problem = f"pair {pair_id} is scheduled but is not in the {missing} table"
             raise UserError(problem, "run the line again: python -m jobs.run")
-        prompt, chosen, rejected = self._pairs.slice(self._row[pair_id], 1).to_pylist()[0].values()
+        pair = self._pairs.slice(self._row[pair_id], 1).to_pylist()[0]
+        chosen, rejected = pair["chosen_ids"], pair["rejected_ids"]
         cached = self._reference.slice(self._reference_row[pair_id], 1).to_pylist()[0]
         reference = (cached["chosen_logps"], cached["rejected_logps"])
         if scheduled["flipped"]:
@@ -87,9 +103,12 @@ class Epoch:
             pair_id,
             scheduled["route"],
             scheduled["flipped"],
-            Tokens(prompt, chosen, rejected),
+            Tokens(pair["prompt_ids"], chosen, rejected),
             reference,
             counts,
+            (pair["chosen_score"], pair["rejected_score"]),
+            pair["label_confidence"],
+            scheduled["difficulty"],
         )
 
 

@@ -5,6 +5,7 @@
 Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,16 +15,25 @@ from typing import Any
 from pipeline.artifacts import Address, Artifact, DigestMemory, fingerprint
 from pipeline.compute.models import ModelSource, locate
 from pipeline.compute.version import COMPUTE_VERSION
-from pipeline.config import RunConfig
+from pipeline.config import EMBEDDED, RunConfig
 from pipeline.errors import UserError
-from pipeline.objectives.presets import resolve
+from pipeline.objectives.presets import Preset, resolve
+from pipeline.preferences.normalise import Preference, normalise
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
+
+COLUMNS = {  # what a row may carry beside the pair, and what to do where it does not
+    "scores": "give rows chosen_score and rejected_score, or choose a setting that asks for none",
+    "label_confidence": "give rows label_confidence, P(chosen is preferred), or choose another objective",
+    "difficulty": "give rows difficulty, or name the column that holds it in data.difficulty_column",
+}
+_PEEK = 100  # rows looked at for a first pair
 
 STAGES = ("prepare", "reference", "schedule", "train", "generate", "judge", "report")
 
 # Raise a stage's version when its code changes what it writes.
-VERSIONS = {"model": 1, "prepare": 1, "reference": 1, "schedule": 1, "train": 1, "generate": 1, "judge": 1, "report": 1}
+VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 2, "train": 2, "generate": 1, "judge": 1, "report": 1}
+VERSIONS["study"] = 1  # not of the line: the page of jobs.study
 
 
 @dataclass(frozen=True)
@@ -98,11 +108,13 @@ def make_plan(config: RunConfig) -> Plan:
 
     weights = {"model": model.digest, "dtype": config.model.dtype, "compute": COMPUTE_VERSION}
     preset, parameters = resolve(config.objective.name, config.objective.parameters)
-    trained = {"reward": preset.reward, "margin": preset.margin, "link": preset.link, "parameters": parameters}
+    content, first = _data(config)
+    _require_columns(config, preset, first)
+    trained = {**preset.functions, "parameters": parameters}
     benchmark = section("generate") | {"questions": VERIFIABLE_VERSION}
-    compared = config.schedule.difficulty != "score-margin"
+    compared = config.schedule.difficulty in ("reference-gap", "reference-gap-per-token")
 
-    add("prepare", Path(config.data.source).stem, {"data": _data_identity(config), "tokenizer": model.digest})
+    add("prepare", Path(config.data.source).stem, {"data": content, "tokenizer": model.digest})
     add("reference", model.label, weights, pairs="prepare")
     add(
         "schedule",
@@ -121,16 +133,39 @@ def make_plan(config: RunConfig) -> Plan:
     return Plan(config, model, steps)
 
 
-def _data_identity(config: RunConfig) -> dict[str, Any]:
-    """What the pairs depend on: a file's content, a hub data set's commit, the embedded tasks' version."""
+def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
+    """What the pairs depend on: a file's content, a hub data set's commit, the tasks' version; and a first row.
+
+    The row is None for the embedded tasks, and where no row holds a pair (prepare says why).
+    """
     data = config.data.model_dump(mode="json", exclude={"source", "max_dropped"})
-    if config.data.source == "verifiable":
-        return {
-            "content": {"verifiable": VERIFIABLE_VERSION},
-            **{key: data[key] for key in data if key != "dev_fraction"},
-        }
-    made_here = ("pairs", "dev_pairs", "seed")
+    if config.data.source == EMBEDDED:
+        used = data.keys() - {"dev_fraction", "difficulty_column"}
+        return {"content": {"verifiable": VERIFIABLE_VERSION}, **{key: data[key] for key in used}}, None
+    used = data.keys() - {"pairs", "dev_pairs", "seed"}
     source = open_source(
         config.data.source, split=config.data.split, subset=config.data.subset, revision=config.data.revision
     )
-    return {"content": source.identity, **{key: data[key] for key in data if key not in made_here}}
+    column = config.data.difficulty_column or "difficulty"
+    read = (normalise(row, difficulty_column=column) for _, row in source.rows)
+    first = next((each for each in itertools.islice(read, _PEEK) if isinstance(each, Preference)), None)
+    return {"content": source.identity, **{key: data[key] for key in used}}, first
+
+
+def _require_columns(config: RunConfig, preset: Preset, first: Preference | None) -> None:
+    """Raise UserError, before any work, where the data lack a column that the objective or the schedule lives on."""
+    needs = {name: f"objective.name={config.objective.name}" for name in preset.needs}
+    by = {"column": "difficulty", "score-margin": "scores"}.get(config.schedule.difficulty)
+    if by and config.schedule.ranks:
+        needs.setdefault(by, f"schedule.difficulty={config.schedule.difficulty}")
+    if config.data.source == EMBEDDED:
+        has = {"scores": True}
+    elif first:
+        scores = first.chosen_score is not None and first.rejected_score is not None
+        has = {"scores": scores, "label_confidence": first.label_confidence is not None}
+        has |= {"difficulty": first.difficulty is not None}
+    else:
+        return
+    for name, setting in needs.items():
+        if name in COLUMNS and not has.get(name):
+            raise UserError(f"{setting} needs {name}, which data.source={config.data.source} lacks", COLUMNS[name])

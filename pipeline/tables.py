@@ -30,9 +30,10 @@ PAIRS = _schema(
     ("chosen_score", pa.float64()),
     ("rejected_score", pa.float64()),
     ("label_confidence", pa.float64()),  # P(chosen is preferred), null if unknown
+    ("difficulty", pa.float64()),  # the data's own measure, larger is harder; null if unknown
     ("source", pa.string()),
     ("split", pa.string()),  # train | dev | test
-    optional=("chosen_score", "rejected_score", "label_confidence"),
+    optional=("chosen_score", "rejected_score", "label_confidence", "difficulty"),
 )
 
 # Made by prepare: every row that was read and is not in PAIRS, with the reason and the row itself.
@@ -49,10 +50,11 @@ REFERENCE = _schema(
 )
 
 # Made by schedule; read by train and report. It is the epoch: row `position` is trained at step position // batch_size.
+# Pairs of route drop are not trained: they stand once, after all others, so that every train pair is accounted for.
 SCHEDULE = _schema(
     ("position", pa.int64()),
     ("pair_id", pa.string()),
-    ("difficulty", pa.float64()),  # larger is harder; null where the order needs none
+    ("difficulty", pa.float64()),  # as schedule.difficulty measures it, larger is harder; null if unknown
     ("route", pa.string()),  # preference | sft | drop
     ("flipped", pa.bool_()),  # train exchanges the two completions and their cached log-probs
     optional=("difficulty",),
@@ -72,6 +74,19 @@ TRAINED_PAIRS = _schema(
     optional=("gap", "margin", "weight"),
 )
 
+# What a step measures of its preference pairs, null without any; see objectives/diagnostics.py. The first four are also
+# taken over pairs of clean and of flipped labels apart.
+_SPLIT = ("accuracy", "gap", "margin", "weight")  # accuracy: the share of gaps above 0
+_MEASURED = (
+    *_SPLIT,
+    *(f"{name}_{part}" for part in ("clean", "flipped") for name in _SPLIT),
+    *(f"{name}_q{share}" for name in ("gap", "margin") for share in (10, 50, 90)),
+    "weak_share",  # of pairs whose gradient weight is below 0.05
+    "noise_rate",  # mean effective noise rate of gamma-PO's margins where it has a meaning
+    "noise_rate_null",  # share of pairs where it has none
+    "queue_fill",  # share of gamma-PO's queue in use
+)
+
 # Made by train; read by report. One row an optimiser step; means over the step's pairs, all workers.
 STEPS = _schema(
     ("step", pa.int64()),
@@ -80,13 +95,11 @@ STEPS = _schema(
     ("grad_norm", pa.float64()),
     ("preference_pairs", pa.int64()),
     ("sft_pairs", pa.int64()),
-    ("accuracy", pa.float64()),  # share of preference pairs with gap > 0; null without any, like gap and margin
-    ("gap", pa.float64()),
-    ("margin", pa.float64()),
     ("nll", pa.float64()),  # mean NLL per token of the chosen side, over sft pairs; null without any
     ("tokens", pa.int64()),
     ("seconds", pa.float64()),
-    optional=("accuracy", "gap", "margin", "nll"),
+    *((name, pa.float64()) for name in _MEASURED),
+    optional=("nll", *_MEASURED),
 )
 
 # Made by generate, one artifact a model; read by judge and report.

@@ -18,13 +18,19 @@ import torch
 import torch.distributed as dist
 from transformers import PreTrainedModel
 
+from pipeline import tables
 from pipeline.compute.layout import lay_out, micro_batches
 from pipeline.compute.logprobs import side_sums, token_logps
 from pipeline.config import Resources, Train
 from pipeline.epoch import Epoch, Example, sizes
 from pipeline.objectives.batch import PREFERENCE, SFT, PairBatch
-from pipeline.objectives.objective import QUEUE, Objective
-from pipeline.training_checks import check_finite, check_parity
+from pipeline.objectives.diagnostics import diagnose
+from pipeline.objectives.objective import Objective
+from pipeline.objectives.state import QUEUE
+from pipeline.training_checks import check_columns, check_finite, check_parity
+
+PREFERENCE_ONLY = ("gap", "margin", "shift", "weight", "statistic")  # what only preference pairs have
+SPLIT_FIGURES = ("accuracy", "gap", "margin", "weight")  # told apart by clean and flipped labels
 
 
 def learning_rate(step: int, steps: int, settings: Train) -> float:
@@ -55,10 +61,12 @@ class Trainer:
     ):
         self.model, self.objective, self.epoch = model, objective, epoch
         self.settings, self.resources, self.rank, self.world = settings, resources, rank, world
+        self.by_token = "token_logps" in objective.preset.needs
+        check_columns(epoch, objective.preset.needs)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=0.0, betas=settings.adam_betas, weight_decay=settings.weight_decay, fused=True
         )
-        self.state = objective.initial_state(*self._initial_gaps())
+        self.state = objective.initial_state(*self._untrained())
         self.next_step = 0
         self.steps_log: list[dict[str, Any]] = []
         self.pairs_log: list[dict[str, Any]] = []
@@ -73,7 +81,7 @@ class Trainer:
         """Train one optimiser step; returns its row of tables.STEPS. Raises UserError; see training_checks.py."""
         started, k = time.perf_counter(), self.next_step
         examples = self.epoch.step(k)
-        rows = self._gather(self._accumulate(examples[self.rank :: self.world], len(examples)))
+        rows = self._gather(self._accumulate(examples[self.rank :: self.world], *counts(examples)))
         check_finite(rows, k)
         if self.world > 1:
             self._sum_gradients()
@@ -82,12 +90,20 @@ class Trainer:
             group["lr"] = learning_rate(k, self.epoch.steps, self.settings)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        preferred = [row for row in rows if row["route"] == "preference"]
-        self.state.observe(torch.tensor([row["gap"] for row in preferred], dtype=torch.float64))
+        preferred = columns([row for row in rows if row["route"] == "preference"])
+        self.state.observe(preferred["gap"], preferred["statistic"])
         self.next_step += 1
-        record = self._record(k, rows, preferred, float(norm), sum(sizes(examples)), time.perf_counter() - started)
+        record = {
+            "step": k,
+            "learning_rate": learning_rate(k, self.epoch.steps, self.settings),
+            "grad_norm": float(norm),
+            "tokens": sum(sizes(examples)),
+            "queue_fill": self.state.gamma.fill if self.state.gamma else None,
+            **summary(rows),
+            "seconds": time.perf_counter() - started,
+        }
         self.steps_log.append(record)
-        self.pairs_log += [{key: value for key, value in row.items() if key != "nll"} | {"step": k} for row in rows]
+        self.pairs_log += [{name: ({"step": k} | row)[name] for name in tables.TRAINED_PAIRS.names} for row in rows]
         return record
 
     def state_dict(self) -> dict[str, Any]:
@@ -115,7 +131,7 @@ class Trainer:
         """The dev pairs under the reference (`before`) and the present weights (`after`). Empty without dev pairs.
 
         Accuracy, mean gap, and the mean log-prob sum of each side in nats, whose change is the likelihood displacement.
-        Leaves the objective's state alone.
+        Leaves the objective's state alone. Members that look at single tokens have no `before`: sums are cached.
         """
         examples = self.epoch.dev()
         if not examples:
@@ -128,24 +144,28 @@ class Trainer:
                 f"policy_{side}_logps": getattr(after, f"reference_{side}_logps") for side in ("chosen", "rejected")
             }
             for moment, batch in (("before", replace(after, **cached)), ("after", after)):
-                columns = (self.objective.gaps(batch), batch.policy_chosen_logps, batch.policy_rejected_logps)
-                rows[moment] += torch.stack(columns, dim=1).tolist()
+                if moment == "after" or not self.by_token:
+                    figures_B = (self.objective.reward_gaps(batch), self.objective.gaps(batch, self.state))
+                    sums_B = (batch.policy_chosen_logps, batch.policy_rejected_logps)
+                    rows[moment] += torch.stack((*figures_B, *sums_B), dim=1).tolist()
         self.model.train()
         figures: dict[str, Any] = {"pairs": len(examples)}
         for moment, values in rows.items():
-            gaps, chosen, rejected = (torch.tensor(values, dtype=torch.float64)).T
+            if not values:
+                continue
+            reward_gaps, gaps, chosen, rejected = torch.tensor(values, dtype=torch.float64).T
             figures[moment] = {
-                "accuracy": float((gaps.sign() + 1).mean() / 2),  # a gap of 0 counts half, as a coin would
-                "gap": float(gaps.mean()),
+                "accuracy": float((reward_gaps.sign() + 1).mean() / 2),  # a gap of 0 counts half, as a coin would
+                "gap": float(gaps.nanmean()),  # without a column that scales it, a held-out pair has none
                 "chosen_logps": float(chosen.mean()),
                 "rejected_logps": float(rejected.mean()),
             }
         return figures
 
-    def _accumulate(self, mine: Sequence[Example], total: int) -> list[dict[str, Any]]:
+    def _accumulate(self, mine: Sequence[Example], pairs: int, tokens: int) -> list[dict[str, Any]]:
         """Forward and backward over this worker's share of a step; returns a row a pair.
 
-        `total` is the pairs of the whole step: gradients add up to this worker's part of the step's mean loss.
+        `pairs` and `tokens` are counts of the whole step: gradients add up to this worker's part of its mean loss.
         """
         rows: list[dict[str, Any]] = []
         for index in micro_batches(sizes(mine), self.resources.micro_batch_tokens, "resources.micro_batch_tokens"):
@@ -154,54 +174,44 @@ class Trainer:
             if self.next_step == 0:
                 check_parity(batch, examples, next(self.model.parameters()).dtype)
             out = self.objective(batch, self.state)
-            (out.loss_sum / total).backward()
-            nll_B = -batch.policy_chosen_logps.detach() / batch.chosen_tokens
-            columns = (out.losses_B, out.gaps_B, out.margins_B, out.weights_B, nll_B)
-            for example, *values in zip(examples, *(column.tolist() for column in columns), strict=True):
-                loss, gap, margin, weight, nll = values
-                scheduled = {name: getattr(example, name) for name in ("position", "pair_id", "route", "flipped")}
-                pulled = {"gap": gap, "margin": margin, "weight": weight} if example.route == "preference" else {}
-                rows.append(
-                    {**scheduled, "loss": loss, "nll": nll, "gap": None, "margin": None, "weight": None, **pulled}
-                )
+            losses_B = out.per_pair(pairs, tokens)
+            (losses_B.sum() / pairs).backward()
+            values_B = {
+                "loss": losses_B.detach(),
+                "nll": -batch.policy_chosen_logps.detach() / batch.chosen_tokens,
+                "gap": out.gaps_B,
+                "margin": out.margins_B,
+                "shift": out.shifts_B,
+                "weight": out.weights_B,
+                "statistic": out.statistics_B,
+            }
+            measured = zip(*(values.tolist() for values in values_B.values()), strict=True)
+            for example, values in zip(examples, measured, strict=True):
+                row = {name: getattr(example, name) for name in ("position", "pair_id", "route", "flipped")}
+                row |= dict(zip(values_B, values, strict=True))
+                if example.route != "preference":
+                    row |= dict.fromkeys(PREFERENCE_ONLY)
+                rows.append(row)
         return rows
 
     def _batch(self, examples: Sequence[Example]) -> PairBatch:
         device = self.model.device
         pack = lay_out([example.tokens for example in examples], device)
-        sums_B2 = side_sums(token_logps(self.model, pack, self.resources.logits_chunk), pack)
-        reference_B2 = torch.tensor([example.reference for example in examples], dtype=torch.float64, device=device)
-        counts_B2 = torch.tensor([example.counts for example in examples], device=device)
-        routes = [PREFERENCE if example.route == "preference" else SFT for example in examples]
-        return PairBatch(
-            policy_chosen_logps=sums_B2[:, 0],
-            policy_rejected_logps=sums_B2[:, 1],
-            chosen_tokens=counts_B2[:, 0],
-            rejected_tokens=counts_B2[:, 1],
-            reference_chosen_logps=reference_B2[:, 0],
-            reference_rejected_logps=reference_B2[:, 1],
-            routes=torch.tensor(routes, device=device),
+        logps_N = token_logps(self.model, pack, self.resources.logits_chunk)
+        sums_B2 = side_sums(logps_N, pack)
+        batch = replace(
+            recorded(examples, device), policy_chosen_logps=sums_B2[:, 0], policy_rejected_logps=sums_B2[:, 1]
         )
+        if self.by_token:
+            lengths = [length for segment in pack.segments for length in (segment.chosen, segment.rejected)]
+            sides = logps_N.double().split(lengths)
+            batch.policy_chosen_token_logps, batch.policy_rejected_token_logps = sides[::2], sides[1::2]
+        return batch
 
-    def _initial_gaps(self) -> tuple[int, torch.Tensor | None]:
-        """The queue's capacity, and what it starts with: gaps of the untrained policy, from the cached sums.
-
-        Only of objectives without a reference. A gap to the reference is zero for every pair at step 0 and would only
-        teach the queue that: there it starts empty.
-        """
+    def _untrained(self) -> tuple[int, PairBatch | None]:
+        """The capacity of the objective's queue, and the pairs it starts from as the untrained policy sees them."""
         examples = self.epoch.preference_examples(QUEUE)
-        if self.objective.preset.needs_reference or not examples:
-            return len(examples), None
-        reference_B2 = torch.tensor([example.reference for example in examples], dtype=torch.float64)
-        counts_B2 = torch.tensor([example.counts for example in examples])
-        return len(examples), self.objective.gaps(
-            PairBatch(
-                policy_chosen_logps=reference_B2[:, 0],
-                policy_rejected_logps=reference_B2[:, 1],
-                chosen_tokens=counts_B2[:, 0],
-                rejected_tokens=counts_B2[:, 1],
-            )
-        )
+        return len(examples), None if self.by_token or not examples else recorded(examples)
 
     def _gather(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """All workers' rows, in schedule order."""
@@ -218,29 +228,62 @@ class Trainer:
                     parameter.grad = torch.zeros_like(parameter)
                 dist.all_reduce(parameter.grad)
 
-    def _record(
-        self,
-        k: int,
-        rows: list[dict[str, Any]],
-        preferred: list[dict[str, Any]],
-        norm: float,
-        tokens: int,
-        seconds: float,
-    ) -> dict[str, Any]:
-        def mean(values: list[float]) -> float | None:
-            return sum(values) / len(values) if values else None
 
-        return {
-            "step": k,
-            "loss": mean([row["loss"] for row in rows]),
-            "learning_rate": learning_rate(k, self.epoch.steps, self.settings),
-            "grad_norm": norm,
-            "preference_pairs": len(preferred),
-            "sft_pairs": len(rows) - len(preferred),
-            "accuracy": mean([float(row["gap"] > 0) for row in preferred]),
-            "gap": mean([row["gap"] for row in preferred]),
-            "margin": mean([row["margin"] for row in preferred]),
-            "nll": mean([row["nll"] for row in rows if row["route"] == "sft"]),
-            "tokens": tokens,
-            "seconds": seconds,
-        }
+def counts(examples: Sequence[Example]) -> tuple[int, int]:
+    """What a step's sums are divided by: its pairs, and the chosen tokens of its preference pairs."""
+    return len(examples), sum(example.counts[0] for example in examples if example.route == "preference")
+
+
+def recorded(examples: Sequence[Example], device: torch.device | str = "cpu") -> PairBatch:
+    """What the tables hold of these pairs, the cached reference standing in for the policy. Unknown values are NaN."""
+
+    def column(values: Sequence[float | None]) -> torch.Tensor:
+        known = [math.nan if value is None else value for value in values]
+        return torch.tensor(known, dtype=torch.float64, device=device)
+
+    reference_B2 = torch.tensor([example.reference for example in examples], dtype=torch.float64, device=device)
+    counts_B2 = torch.tensor([example.counts for example in examples], device=device)
+    routes = [PREFERENCE if example.route == "preference" else SFT for example in examples]
+    return PairBatch(
+        policy_chosen_logps=reference_B2[:, 0],
+        policy_rejected_logps=reference_B2[:, 1],
+        chosen_tokens=counts_B2[:, 0],
+        rejected_tokens=counts_B2[:, 1],
+        reference_chosen_logps=reference_B2[:, 0],
+        reference_rejected_logps=reference_B2[:, 1],
+        chosen_scores=column([example.scores[0] for example in examples]),
+        rejected_scores=column([example.scores[1] for example in examples]),
+        label_confidence=column([example.label_confidence for example in examples]),
+        difficulty=column([example.difficulty for example in examples]),
+        routes=torch.tensor(routes, device=device),
+    )
+
+
+def columns(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """What is measured of preference pairs, a tensor each, [rows] float64."""
+    return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in PREFERENCE_ONLY}
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A step's rows in figures: over all its pairs, and over those with a clean and with a flipped label apart."""
+
+    def mean(values: list[float]) -> float | None:
+        return sum(values) / len(values) if values else None
+
+    preferred = [row for row in rows if row["route"] == "preference"]
+    figures: dict[str, Any] = {
+        "loss": mean([row["loss"] for row in rows]),
+        "preference_pairs": len(preferred),
+        "sft_pairs": len(rows) - len(preferred),
+        "nll": mean([row["nll"] for row in rows if row["route"] == "sft"]),
+    }
+    for suffix, part in (
+        ("", preferred),
+        ("_clean", [row for row in preferred if not row["flipped"]]),
+        ("_flipped", [row for row in preferred if row["flipped"]]),
+    ):
+        by_name = columns(part)
+        measured = diagnose(*(by_name[name] for name in ("gap", "margin", "shift", "weight")))
+        names = SPLIT_FIGURES if suffix else measured
+        figures |= {f"{name}{suffix}": measured[name] for name in names}
+    return figures

@@ -6,12 +6,22 @@ from typing import Any
 
 import torch
 
-from pipeline.epoch import Example
+from pipeline.epoch import Epoch, Example
 from pipeline.errors import UserError
 from pipeline.objectives.batch import PairBatch
 
 # |policy - cached reference| in nats a token that is rounding at step 0, by dtype of the weights.
-PARITY = {torch.float32: 1e-4, torch.bfloat16: 2e-3}
+PARITY = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 2e-3}
+
+
+def check_columns(epoch: Epoch, needs: Sequence[str]) -> None:
+    """Raise UserError where a pair that a preference objective will see lacks what it needs (Preset.needs)."""
+    columns = {"scores": ("chosen_score", "rejected_score"), "label_confidence": ("label_confidence",)}
+    for name in needs:
+        for column in columns.get(name, ()):
+            if pair_id := epoch.first_without(column):
+                problem = f"the objective needs {column} of every pair, and pair {pair_id} has none"
+                raise UserError(problem, "complete the data, or choose an objective that needs no such column")
 
 
 def check_parity(batch: PairBatch, examples: Sequence[Example], dtype: torch.dtype) -> None:

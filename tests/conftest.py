@@ -26,6 +26,7 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {},
     "Qwen3": {"head_dim": 8},
     "Mistral": {"sliding_window": 5},
+    "Phi": {},  # its norms stay in float64 where the others pass through float32
     "Gemma2": {"head_dim": 8},
     "Granite": {"logits_scaling": 4.0},
     "Cohere": {"logit_scale": 0.25},

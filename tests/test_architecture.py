@@ -76,7 +76,8 @@ def test_pipeline_reads_no_environment_and_prints_nothing() -> None:
 def test_packages_are_plain() -> None:
     for package in PACKAGES:
         folders = {file.parent for file in sources(package)}
-        assert all((folder / "__init__.py").read_bytes() == b"" for folder in folders)
+        full = [folder.relative_to(ROOT) for folder in folders if (folder / "__init__.py").read_bytes()]
+        assert full in ([], [Path("pipeline/objectives")])  # the one that is imported from outside, by its public names
     assert not [file for package in PACKAGES for file in sources(package) if file.stem in ("utils", "helpers", "misc")]
 
 
@@ -107,13 +108,16 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     good = f"model:\n  source: {folder / 'model'}\nresources:\n  root: {folder / 'runs'}\n"
     (folder / "good.yaml").write_text(good)
     (folder / "bad.yaml").write_text(good + "trian: {}\n")
+    (folder / "bad-study.yaml").write_text(good + "trian: {}\nstudy: {methods: {a: {}}}\n")
     return str(folder / "good.yaml"), str(folder / "bad.yaml")
 
 
 def test_doors_are_light(configs: tuple[str, str]) -> None:
     """Every door's --help and a bad config, and what only looks, in one process: none imports a heavy package."""
     good, bad = configs
-    calls = [(door, ["--help"], 0) for door in DOORS] + [(door, ["--config", bad], 2) for door in DOORS]
+    bad_for = {"study": bad.replace("bad.yaml", "bad-study.yaml")}
+    calls = [(door, ["--help"], 0) for door in DOORS]
+    calls += [(door, ["--config", bad_for.get(door, bad)], 2) for door in DOORS]
     calls += [("run", ["--config", good, "--dry-run"], 0), ("status", ["--config", good], 0)]
     code = f"""
 import runpy, sys
@@ -130,7 +134,7 @@ for door, arguments, expected in {calls!r}:
 """
     done = python(code)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("error: trian is not a key of the configuration") == len(DOORS)
+    assert done.stderr.count("trian is not a key of the configuration") == len(DOORS)
     assert done.stderr.count("did you mean train?") == len(DOORS) and "Traceback" not in done.stderr
     assert "make  prepare" in done.stdout and "missing" in done.stdout
 
@@ -138,4 +142,4 @@ for door, arguments, expected in {calls!r}:
 def test_every_stage_has_a_door() -> None:
     from pipeline.plan import STAGES
 
-    assert set(DOORS) == {*STAGES, "run", "status"}
+    assert set(DOORS) == {*STAGES, "run", "study", "status"}

@@ -11,7 +11,7 @@ from pipeline.compute.layout import Pack
 
 
 def token_logps(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
-    """log p of every completion token, [N] float32 in nats, differentiable.
+    """log p of every completion token, [N] float32 (float64 of a float64 model) in nats, differentiable.
 
     The output head runs on completion positions only, `chunk` of them at a time, and is run again in the backward, so
     that no [T, V] tensor ever exists and no more than one [chunk, V] is kept.
@@ -35,7 +35,8 @@ def token_logps(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
 
 
 def _head_logps(model: PreTrainedModel, hidden_NC: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
-    logits_NV = model.get_output_embeddings()(hidden_NC).float()
+    logits_NV = model.get_output_embeddings()(hidden_NC)
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     if (cap := getattr(model.config, "final_logit_softcapping", None)) is not None:
         logits_NV = cap * torch.tanh(logits_NV / cap)
     return logits_NV.gather(1, target_N[:, None]).squeeze(1) - logits_NV.logsumexp(dim=1)

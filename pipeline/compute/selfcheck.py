@@ -13,7 +13,7 @@ from pipeline.compute.logprobs import side_sums, token_logps
 from pipeline.errors import UserError
 
 # |difference| in nats a token that is rounding, by dtype of the weights; what is looked for is far larger.
-_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
 @torch.no_grad()  # not inference mode: a buffer the forward renews there could not be trained with

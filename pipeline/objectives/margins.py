@@ -1,42 +1,73 @@
-"""Target margins: what a gap must exceed. Each function: (gaps [B], parameters, state) -> [B], never differentiated.
+"""Target margins: what a gap must exceed. Each function: (gaps [B], PairBatch, parameters, state) -> [B], a constant to
+the gradient. gamma-PO's margin is not among them: it is added to any of these, as gamma_i - gamma0 (see objective.py).
 
 A new margin is a function here, a name in MARGINS and a row in presets.py.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
-from pipeline.objectives.gamma import GammaState, NoState
+from pipeline.objectives.batch import PairBatch
+from pipeline.objectives.presets import Values
+from pipeline.objectives.state import State
 
-State = GammaState | NoState
 
-
-def none(gaps_B: torch.Tensor, parameters: Mapping[str, Any], state: State) -> torch.Tensor:
+def none(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
     return torch.zeros_like(gaps_B)
 
 
-def constant(gaps_B: torch.Tensor, parameters: Mapping[str, Any], state: State) -> torch.Tensor:
-    """SimPO's gamma (arXiv 2405.14734, eq. 6)."""
-    return torch.full_like(gaps_B, parameters["gamma0"])
+def constant(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
+    """SimPO's gamma (arXiv 2405.14734, eq. 6); the hinge's delta."""
+    return torch.full_like(gaps_B, parameters.number("gamma0"))
 
 
-def gamma(gaps_B: torch.Tensor, parameters: Mapping[str, Any], state: State) -> torch.Tensor:
-    """gamma_i of gamma-PO (arXiv 2506.03690)."""
-    assert isinstance(state, GammaState)
-    return state.margins(gaps_B)
+def inverse_beta(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
+    """IPO's target, 1 / (2 beta), where the gap is H itself (arXiv 2310.12036, eq. 17)."""
+    return torch.full_like(gaps_B, 1 / (2 * parameters.number("beta")))
 
 
-def gamma_centred(gaps_B: torch.Tensor, parameters: Mapping[str, Any], state: State) -> torch.Tensor:
-    """gamma_i - gamma0, for objectives whose own margin is 0: it averages to zero."""
-    return gamma(gaps_B, parameters, state) - parameters["gamma0"]
+def length(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
+    """R-DPO: -alpha (n_w - n_l), so that a longer winner pulls less (arXiv 2403.19159)."""
+    return -parameters.number("alpha") * (batch.chosen_tokens - batch.rejected_tokens).to(gaps_B)
 
 
-MARGINS: dict[str, Callable[[torch.Tensor, Mapping[str, Any], State], torch.Tensor]] = {
+def score_offset(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
+    """ODPO: alpha f(s_w - s_l), f = log as published (arXiv 2402.10571), or log1p or identity.
+
+    A score gap below `floor` counts as `floor`: the logarithm has no value at a tie.
+    """
+    chosen_B, rejected_B = batch.need("chosen_scores", "rejected_scores")
+    difference_B = (chosen_B - rejected_B).clamp(min=parameters.number("floor"))
+    shapes: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"log": torch.log, "log1p": torch.log1p}
+    shaped_B = shapes.get(parameters.word("offset"), torch.clone)(difference_B)
+    return (parameters.number("alpha") * shaped_B).to(gaps_B)
+
+
+def standardised(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
+    """alpha-DPO: gamma0 + beta alpha z, z the pair's mean log-ratio standardised (arXiv 2410.10148)."""
+    margins_B = constant(gaps_B, batch, parameters, state)
+    if state.moments is None or not state.moments.spread:
+        return margins_B
+    z_B = state.moments.standardise(state.moments.of(batch))
+    return margins_B + parameters.number("beta") * parameters.number("alpha") * z_B.to(gaps_B)
+
+
+def misranked(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
+    """AMaPO: beta exp(mu (mu - d) / s) where d < mu, else 0; d is the pair's H (arXiv 2511.09385)."""
+    if state.moments is None or state.moments.mean is None or not state.moments.spread:
+        return torch.zeros_like(gaps_B)
+    d_B = state.moments.of(batch).to(gaps_B)
+    raised_B = parameters.number("beta") * torch.exp(-state.moments.mean * state.moments.standardise(d_B))
+    return torch.where(d_B < state.moments.mean, raised_B, 0.0)
+
+
+MARGINS: dict[str, Callable[[torch.Tensor, PairBatch, Values, State], torch.Tensor]] = {
     "none": none,
     "constant": constant,
-    "gamma": gamma,
-    "gamma-centred": gamma_centred,
+    "inverse-beta": inverse_beta,
+    "length": length,
+    "score-offset": score_offset,
+    "standardised": standardised,
+    "misranked": misranked,
 }
-STATEFUL = {"gamma", "gamma-centred"}

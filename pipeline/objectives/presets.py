@@ -1,111 +1,322 @@
 """The table of objectives: a method is a row. Imports no torch, so that a configuration is checked at once.
 
-A row names one function of each kind, and the parameters a user may set with their defaults. The functions live in
-rewards.py, margins.py and links.py, under the names used here; pipeline/objectives/objective.py composes them into
-
-    loss = link(beta * H - margin)  on pairs routed to preference,    sft_weight * NLL(chosen)  on pairs routed to SFT
+A row names one function of each kind and the parameters a user may set, with their defaults. The functions live under
+the names used here in rewards.py, scales.py, margins.py, links.py, weights.py and auxiliaries.py; objective.py composes
+them. `says` gives the paper and its loss in the notation of docs/objectives.md: h is the log-ratio gap, d the gap of
+mean log-probs, l(z) = -log sigmoid(z), s a score, n a number of tokens, w chosen, l rejected.
 """
 
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import UserError
 
-Parameters = Mapping[str, float | str]
-
-# What a parameter may be: at least the first number, or more than it where the third says so; less than the second.
-_RANGES: dict[str, tuple[float, float, bool]] = {
-    "beta": (0, math.inf, True),
-    "gamma0": (0, math.inf, False),
-    "tau": (0, math.inf, False),
-    "label_smoothing": (0, 0.5, False),
-    "sft_weight": (0, math.inf, False),
-}
+_SMOOTHING = {"label_smoothing": 0.1}
+_GAMMA: dict[str, float | str] = {"gamma0": 1.0, "tau": 1.0, "solver": "exact"}  # what `margin: gamma` may be told
 
 
 @dataclass(frozen=True)
 class Preset:
-    paper: str
-    reward: str = "log-ratio"  # rewards.py
-    margin: str = "none"  # margins.py
-    link: str = "logistic"  # links.py
-    parameters: Parameters = field(default_factory=dict)
-    order: str = "shuffle"  # what the schedule does unless told otherwise
-    routes: bool = False  # whether pairs routed to SFT are taken
+    says: str
+    parameters: Mapping[str, float | str]
+    reward: str = "log-ratio"
+    scale: str = "beta"
+    margin: str = "none"
+    link: str = "logistic"
+    weight: str = "one"
+    auxiliary: str = "none"
+    gamma: bool = False  # whether gamma-PO's gamma_i - gamma0 is added to the margin
+    statistic: str | None = None  # the reward whose running moments are kept, where a function asks for them
+    schedule: Mapping[str, Any] = field(default_factory=dict)  # what the schedule does unless told otherwise
+    routes: bool = False  # whether pairs routed to SFT are taken; the preference side is then another row
 
     @property
-    def needs_reference(self) -> bool:
-        return self.reward == "log-ratio"
+    def functions(self) -> dict[str, str | bool | None]:
+        """What is computed: the part of an identity that is not a parameter."""
+        kinds = ("reward", "scale", "margin", "link", "weight", "auxiliary", "gamma", "statistic")
+        return {kind: getattr(self, kind) for kind in kinds}
 
+    @property
+    def needs(self) -> list[str]:
+        """What a pair must carry beside the policy's log-probs: scores, label_confidence, token_logps."""
+        return sorted({_NEEDS[name] for name in self.functions.values() if isinstance(name, str) and name in _NEEDS})
+
+
+_NEEDS = {
+    "score-offset": "scores",
+    "score-gap": "scores",
+    "reward-model": "scores",
+    "quality-and-fit": "scores",
+    "confidence": "label_confidence",
+    "soft": "label_confidence",
+    "unsure-tokens": "token_logps",
+}
 
 PRESETS: dict[str, Preset] = {
-    # Rafailov et al. 2023, arXiv 2305.18290, eq. 7. beta multiplies the summed log-ratio.
-    "dpo": Preset("arXiv 2305.18290", parameters={"beta": 0.1, "label_smoothing": 0.0}),
-    # Meng et al. 2024, arXiv 2405.14734, eq. 6. beta multiplies the mean log-prob; gamma0 is the paper's gamma.
-    "simpo": Preset("arXiv 2405.14734", reward="mean", margin="constant", parameters={"beta": 2.0, "gamma0": 1.0}),
-    # Sun et al. 2025, arXiv 2506.03690 with DPO: the margin is centred, gamma_i - gamma0, so it averages to zero.
-    # The authors publish no settings for it; these give margins between about -0.3 and +0.5 once gaps have spread.
+    "dpo": Preset("Rafailov et al., arXiv 2305.18290, eq. 7: l(beta h)", {"beta": 0.1}),
+    "cdpo": Preset(
+        "Mitchell, 'A note on DPO with noisy preferences', 2023: (1 - e) l(beta h) + e l(-beta h)",
+        {"beta": 0.1, **_SMOOTHING},
+        link="smoothed",
+    ),
+    "rdpo": Preset(
+        "Chowdhury et al., arXiv 2403.00409: [(1 - e) l(beta h) - e l(-beta h)] / (1 - 2e), e the rate of label flips",
+        {"beta": 0.1, **_SMOOTHING},
+        link="robust",
+    ),
+    "ipo": Preset(
+        "Azar et al., arXiv 2310.12036, eq. 17: (h - 1 / (2 beta))^2, h of sums as in the paper",
+        {"beta": 0.1},
+        scale="one",
+        margin="inverse-beta",
+        link="squared",
+    ),
+    "ipo-mean": Preset(
+        "IPO with each log-ratio divided by its own length, as the authors later advised and TRL computes it",
+        {"beta": 0.1},
+        reward="mean-log-ratio",
+        scale="one",
+        margin="inverse-beta",
+        link="squared",
+    ),
+    "hinge": Preset(
+        "Liu et al. (RSO), arXiv 2309.06657: max(0, gamma0 - beta h)",
+        {"beta": 0.1, "gamma0": 1.0},
+        margin="constant",
+        link="hinge",
+    ),
+    "slic": Preset(
+        "Zhao et al. (SLiC-HF), arXiv 2305.10425: max(0, gamma0 - lp_w + lp_l) - nll_weight lp_w",
+        {"gamma0": 1.0, "nll_weight": 0.1},
+        reward="log-prob",
+        scale="one",
+        margin="constant",
+        link="hinge",
+        auxiliary="nll-sum",
+    ),
+    "simpo": Preset(
+        "Meng et al., arXiv 2405.14734, eq. 6: l(beta d - gamma0)",
+        {"beta": 2.0, "gamma0": 1.0},
+        reward="mean-log-prob",
+        margin="constant",
+    ),
+    "cpo": Preset(
+        "Xu et al., arXiv 2401.08417: l(beta (lp_w - lp_l)) + nll_weight NLL_w, the NLL a mean over a step's tokens",
+        {"beta": 0.1, "nll_weight": 1.0},
+        reward="log-prob",
+        auxiliary="nll-tokens",
+    ),
+    "cpo-simpo": Preset(
+        "SimPO's loss with CPO's NLL, as the authors of CPO combine them",
+        {"beta": 2.0, "gamma0": 1.0, "nll_weight": 1.0},
+        reward="mean-log-prob",
+        margin="constant",
+        auxiliary="nll-tokens",
+    ),
+    "orpo": Preset(
+        "Hong et al., arXiv 2403.07691, eq. 6: NLL_w / n_w + odds_weight l(logit P_w - logit P_l), P = exp(lp / n)",
+        {"odds_weight": 0.1, "nll_weight": 1.0},
+        reward="log-odds",
+        scale="one",
+        weight="constant-weight",
+        auxiliary="nll-mean",
+    ),
+    "odpo": Preset(
+        "Amini et al., arXiv 2402.10571: l(beta h - alpha f(s_w - s_l)), f = log as published; `offset` may be log1p "
+        "or identity; a score gap below `floor` counts as `floor`",
+        {"beta": 0.1, "alpha": 1.0, "offset": "log", "floor": 0.01},
+        margin="score-offset",
+    ),
+    "r-dpo": Preset(
+        "Park et al., arXiv 2403.19159: l(beta h + alpha (n_w - n_l)); some public code has the opposite sign",
+        {"beta": 0.1, "alpha": 0.005},
+        margin="length",
+    ),
+    "rpo": Preset(
+        "DPO with NLL: Pang et al., arXiv 2404.19733, eq. 1: l(beta h) + nll_weight NLL_w / n_w",
+        {"beta": 0.1, "nll_weight": 1.0},
+        auxiliary="nll-mean",
+    ),
+    "sigmoid-norm": Preset(
+        "Length-normalised DPO of Tulu 3, arXiv 2411.15124: l(beta h'), each log-ratio divided by its own length",
+        {"beta": 5.0},
+        reward="mean-log-ratio",
+    ),
+    "beta-dpo": Preset(
+        "Wu et al., arXiv 2407.08639: l(b h), b = beta (1 + a (mean kept h - its running mean)), near-mean pairs kept",
+        {"beta": 0.1, "a": 0.6, "keep": 0.8, "momentum": 0.9},
+        scale="step-beta",
+        weight="likely-kept",
+        statistic="log-ratio",
+    ),
+    "alpha-dpo": Preset(
+        "Wu et al., arXiv 2410.10148: l(beta d - gamma0 - beta alpha z), z the standardised mean log-ratio gap; "
+        "settings of Llama-3-8B-Instruct v0.2",
+        {"beta": 10.0, "gamma0": 4.0, "alpha": 0.2, "momentum": 0.9},
+        reward="mean-log-prob",
+        margin="standardised",
+        statistic="mean-log-ratio",
+    ),
+    "amapo": Preset(
+        "arXiv 2511.09385: l(beta d - m), m = beta exp(mu (mu - d) / s) where d < mu, else 0",
+        {"beta": 3.0, "momentum": 0.9},
+        reward="mean-log-prob",
+        margin="misranked",
+        statistic="mean-log-prob",
+    ),
+    "madpo": Preset(
+        "arXiv 2510.05342: w l(beta h), w = sigmoid(c H) / sigmoid(H), H the margin of a reward model's scores",
+        {"beta": 0.1, "c_max": 2.0, "steepness": 1.0, "threshold": math.log(999.0)},
+        weight="reward-model",
+    ),
+    "gdpo": Preset(
+        "Furuta et al., arXiv 2409.06691: l(beta (2p - 1) h), p the label's confidence",
+        {"beta": 0.1},
+        scale="confidence",
+    ),
+    "cdpo-soft": Preset(
+        "cDPO with the label's confidence p: p l(beta h) + (1 - p) l(-beta h)", {"beta": 0.1}, link="soft"
+    ),
+    "da-dpo": Preset(
+        "arXiv 2601.00623, as released: l(beta alpha (1 + |s_w - s_l|) h), scores in [0, 1]",
+        {"beta": 0.1, "alpha": 1.0},
+        scale="score-gap",
+    ),
+    "uni-dpo": Preset(
+        "arXiv 2506.10054: sigmoid(eta (s_w - s_l)) (1 - sigmoid(beta d - fit_margin))^fit_power l(beta h'), and "
+        "nll_weight NLL_w / n_w of good answers that have become less likely",
+        {
+            "beta": 2.0,
+            "eta": 0.7,
+            "fit_power": 3.0,
+            "fit_margin": 1.0,
+            "nll_weight": 0.001,
+            "good_score": 3.2,
+        },
+        reward="mean-log-ratio",
+        weight="quality-and-fit",
+        auxiliary="nll-guard",
+    ),
+    "focalpo": Preset("arXiv 2501.06645: sigmoid(beta h)^focus l(beta h)", {"beta": 0.1, "focus": 0.05}, link="focal"),
+    "hypo": Preset(
+        "arXiv 2602.11902: l(beta (lp_w - lp_l - max(0, lr_w - lr_l)))", {"beta": 0.1}, reward="clipped-log-ratio"
+    ),
+    "confpo": Preset(
+        "arXiv 2506.08712: SimPO on the tokens less likely than their completion's mean token probability",
+        {"beta": 1.5, "gamma0": 1.6},
+        reward="unsure-tokens",
+        margin="constant",
+        weight="any-unsure",
+    ),
+    "selective-dpo": Preset(
+        "Gao et al., arXiv 2502.09650: DPO on the easier half, easy to hard, by the `difficulty` column",
+        {"beta": 0.01},
+        schedule={"order": "easy-to-hard", "difficulty": "column", "drop_percentile": 50.0},
+    ),
+    # The authors publish no settings for it; these move margins by about -0.3 to +0.5 once gaps have spread.
     "gamma-dpo": Preset(
-        "arXiv 2506.03690",
-        margin="gamma-centred",
-        parameters={"beta": 0.1, "gamma0": 1.0, "tau": 1.0, "label_smoothing": 0.0},
+        "Sun et al., arXiv 2506.03690, with DPO: l(beta h - (gamma_i - gamma0))", {"beta": 0.1, **_GAMMA}, gamma=True
     ),
-    # The same with SimPO; defaults are the authors' for Llama-3-8B-Instruct.
     "gamma-simpo": Preset(
-        "arXiv 2506.03690", reward="mean", margin="gamma", parameters={"beta": 10.0, "gamma0": 4.0, "tau": 10.0}
+        "Sun et al., arXiv 2506.03690, with SimPO: l(beta d - gamma_i); settings of Llama-3-8B-Instruct",
+        {**_GAMMA, "beta": 10.0, "gamma0": 4.0, "tau": 10.0},
+        reward="mean-log-prob",
+        margin="constant",
+        gamma=True,
     ),
-    # arXiv 2602.00954: easy to hard, the hardest pairs to SFT on the chosen side with weight 1. `preference` is any row
-    # above, whose parameters may be set beside it.
     "mixdpo": Preset(
-        "arXiv 2602.00954", parameters={"preference": "dpo", "sft_weight": 1.0}, order="easy-to-hard", routes=True
+        "arXiv 2602.00954: easy to hard, the hardest pairs to SFT on the chosen side; `preference` is any row above, "
+        "whose parameters are set beside it",
+        {"preference": "dpo", "sft_weight": 1.0},
+        schedule={"order": "easy-to-hard", "sft_percentile": 10.0},
+        routes=True,
     ),
 }
 
+_CHOICES = {"solver": ("exact", "paper"), "offset": ("log", "log1p", "identity"), "margin": ("gamma",)}
 
-def resolve(name: str, given: Parameters) -> tuple[Preset, dict[str, float | str]]:
-    """The preset whose functions are used, and every parameter's value. Raises UserError; see check_parameters."""
-    preset = _row(name, "objective.name")
-    values = dict(preset.parameters)
-    if preset.routes:
-        inner = str(given.get("preference", values["preference"]))
+# Where a parameter may lie, as intervals are written: a round bracket leaves its end out.
+_INTERVALS: dict[str, str] = {
+    **dict.fromkeys(("beta", "steepness", "floor", "odds_weight"), "(0, inf)"),
+    **dict.fromkeys(("gamma0", "tau", "alpha", "a", "eta", "fit_power", "focus"), "[0, inf)"),
+    **dict.fromkeys(("sft_weight", "nll_weight", "threshold"), "[0, inf)"),
+    **dict.fromkeys(("fit_margin", "good_score"), "(-inf, inf)"),
+    "label_smoothing": "[0, 0.5)",
+    "momentum": "[0, 1)",
+    "keep": "(0, 1]",
+    "c_max": "[1, inf)",
+}
+
+
+class Values(dict[str, float | str]):
+    """Every parameter of an objective with its value."""
+
+    def number(self, key: str) -> float:
+        return float(self[key])
+
+    def word(self, key: str) -> str:
+        return str(self[key])
+
+
+def resolve(name: str, given: Mapping[str, Any]) -> tuple[Preset, Values]:
+    """The row whose functions are used, and every parameter's value.
+
+    `margin: gamma` adds gamma-PO's margin to a row that has not got it. Raises UserError for an unknown name (the table
+    is listed) or parameter, or a value of the wrong kind or out of range.
+    """
+    row = _row(name, "objective.name")
+    values = Values(row.parameters)
+    if row.routes:
+        inner = given.get("preference", values["preference"])
         side = _row(inner, "objective.preference")
-        if side.routes:
-            raise UserError(
-                f"objective.preference={inner} itself routes pairs", "choose a preset such as dpo or gamma-dpo"
-            )
-        preset, values = side, dict(side.parameters) | values
+        if side.routes or side.schedule:
+            problem = f"objective.preference={inner} itself decides what is trained when"
+            raise UserError(problem, "choose a preset such as dpo or gamma-dpo")
+        row, values = side, Values({**side.parameters, **values})
+    if given.get("margin") == "gamma" and not row.gamma:
+        row, values = replace(row, gamma=True), Values({**_GAMMA, **values})
     for key, value in given.items():
-        if key not in values:
-            near = difflib.get_close_matches(key, values, n=1)
-            takes = f"{name} takes {', '.join(sorted(values))}; objective={name} alone drops what the file sets"
-            hint = f"did you mean objective.{near[0]}?" if near else takes
-            raise UserError(f"objective.{key} is not a parameter of {name}", hint)
-        wanted = str if isinstance(values[key], str) else (int, float)
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            problem = f"objective.{key}={value!r} is a {type(value).__name__}"
-            raise UserError(problem, f"give a value like {values[key]!r}")
-        values[key] = value
-    return preset, values
+        if key != "margin":
+            values[key] = _checked(name, key, value, values)
+        elif value != "gamma":
+            raise UserError(f"objective.margin={value!r} is not a choice", "give gamma, or leave it out")
+    return row, values
 
 
-def check_parameters(name: str, given: Mapping[str, Any]) -> None:
-    """Raise UserError for an unknown name (the table is listed) or parameter, or a value out of range."""
-    _, values = resolve(name, given)
-    for key, (low, high, beyond) in _RANGES.items():
-        value = float(values.get(key, 0.25))
-        if not (low < value < high if beyond else low <= value < high):
-            allowed = (f"more than {low}" if beyond else f"{low} or more") + (
-                f", below {high}" if high < math.inf else ""
-            )
-            raise UserError(f"objective.{key}={value:g} is out of range", f"give {allowed}")
+def _checked(name: str, key: str, value: Any, values: Values) -> float | str:
+    if key not in values:
+        near = difflib.get_close_matches(key, values, n=1)
+        takes = f"{name} takes {', '.join(sorted(values))}; objective={name} alone drops what the file sets"
+        hint = f"did you mean objective.{near[0]}?" if near else takes
+        if key == "label_smoothing":
+            hint = "objective.name=cdpo is DPO with label smoothing, rdpo its unbiased form; either may be a preference"
+        if key in _GAMMA:
+            hint = f"objective.margin=gamma gives {name} a target margin for each pair"
+        raise UserError(f"objective.{key} is not a parameter of {name}", hint)
+    wanted = str if isinstance(values[key], str) else (int, float)
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        problem = f"objective.{key}={value!r} is a {type(value).__name__}"
+        raise UserError(problem, f"give a value like {values[key]!r}")
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise UserError(f"objective.{key}={value!r} is not a choice", f"give one of {', '.join(_CHOICES[key])}")
+    if key in _INTERVALS and not _inside(float(value), _INTERVALS[key]):
+        raise UserError(f"objective.{key}={value:g} is out of range", f"give a number in {_INTERVALS[key]}")
+    checked: float | str = value
+    return checked
 
 
-def _row(name: str, key: str) -> Preset:
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
+def _inside(value: float, interval: str) -> bool:
+    low, high = map(float, interval[1:-1].split(","))
+    above, below = (value > low or (interval[0] == "[" and value == low)), (value < high or interval[-1] == "]")
+    return above and below and value <= high
+
+
+def _row(name: Any, key: str) -> Preset:
+    if not isinstance(name, str) or name not in PRESETS:
+        near = difflib.get_close_matches(str(name), PRESETS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(f"{key}={name!r} is not an objective", f"{hint}choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

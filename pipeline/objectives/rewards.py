@@ -1,26 +1,87 @@
-"""H, the difference in reward between chosen and rejected, before beta.
+"""H, the difference in reward between chosen and rejected, before it is scaled.
 
-Each function: PairBatch -> [B], in nats (mean: nats a token), differentiable.
+Each function: PairBatch -> [B], in nats (mean: nats a token), differentiable. Notation as in docs/objectives.md:
+lp and lr are the policy's and the reference's summed log-probs, n the completion's tokens.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 
 from pipeline.objectives.batch import PairBatch
 
+_NEVER_CERTAIN = -1e-10  # the mean log-prob at which the odds of a completion stop growing
+
 
 def log_ratio(batch: PairBatch) -> torch.Tensor:
     """DPO's implicit reward: the log-ratio to the reference, summed over tokens (arXiv 2305.18290, eq. 5)."""
-    if batch.reference_chosen_logps is None or batch.reference_rejected_logps is None:
-        raise ValueError("this objective needs the reference log-probs of both sides")
-    chosen = batch.policy_chosen_logps - batch.reference_chosen_logps
-    return chosen - (batch.policy_rejected_logps - batch.reference_rejected_logps)
+    chosen, rejected = _log_ratios(batch)
+    return chosen - rejected
 
 
-def mean(batch: PairBatch) -> torch.Tensor:
+def mean_log_ratio(batch: PairBatch) -> torch.Tensor:
+    """The same, each side divided by its own number of tokens (Tulu 3, arXiv 2411.15124)."""
+    chosen, rejected = _log_ratios(batch)
+    return chosen / batch.chosen_tokens - rejected / batch.rejected_tokens
+
+
+def clipped_log_ratio(batch: PairBatch) -> torch.Tensor:
+    """HyPO: the reference's gap counts only where it ranks the pair as the label does (arXiv 2602.11902)."""
+    reference_chosen, reference_rejected = batch.need("reference_chosen_logps", "reference_rejected_logps")
+    return log_prob(batch) - (reference_chosen - reference_rejected).clamp(min=0)
+
+
+def log_prob(batch: PairBatch) -> torch.Tensor:
+    """The summed log-prob, no reference (CPO, arXiv 2401.08417)."""
+    return batch.policy_chosen_logps - batch.policy_rejected_logps
+
+
+def mean_log_prob(batch: PairBatch) -> torch.Tensor:
     """SimPO's reward: the mean log-prob of a completion's tokens, no reference (arXiv 2405.14734, eq. 4)."""
     return batch.policy_chosen_logps / batch.chosen_tokens - batch.policy_rejected_logps / batch.rejected_tokens
 
 
-REWARDS: dict[str, Callable[[PairBatch], torch.Tensor]] = {"log-ratio": log_ratio, "mean": mean}
+def log_odds(batch: PairBatch) -> torch.Tensor:
+    """ORPO: logit of a completion's mean token probability, exp(lp / n) (arXiv 2403.07691, eq. 4 and 7)."""
+
+    def logit(logps_B: torch.Tensor, tokens_B: torch.Tensor) -> torch.Tensor:
+        mean_B = (logps_B / tokens_B).clamp(max=_NEVER_CERTAIN)
+        return mean_B - torch.log(-torch.expm1(mean_B))
+
+    return logit(batch.policy_chosen_logps, batch.chosen_tokens) - logit(
+        batch.policy_rejected_logps, batch.rejected_tokens
+    )
+
+
+def unsure_tokens(batch: PairBatch) -> torch.Tensor:
+    """ConfPO: the mean log-prob of the tokens the policy is unsure of (arXiv 2506.08712); 0 for a side without any."""
+    chosen, rejected = batch.need("policy_chosen_token_logps", "policy_rejected_token_logps")
+
+    def mean(side: torch.Tensor) -> torch.Tensor:
+        means = [(logps * unsure(logps)).sum() / unsure(logps).sum().clamp(min=1) for logps in side]
+        return torch.stack(means) if means else batch.policy_chosen_logps  # which is as empty: all pairs are SFT's
+
+    return mean(chosen) - mean(rejected)
+
+
+def unsure(logps_n: torch.Tensor) -> torch.Tensor:
+    """Which tokens of a completion are less likely than its mean token probability, [n] of bool, detached."""
+    logps_n = logps_n.detach()
+    return logps_n < torch.logsumexp(logps_n, 0) - math.log(len(logps_n))
+
+
+def _log_ratios(batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    reference_chosen, reference_rejected = batch.need("reference_chosen_logps", "reference_rejected_logps")
+    return batch.policy_chosen_logps - reference_chosen, batch.policy_rejected_logps - reference_rejected
+
+
+REWARDS: dict[str, Callable[[PairBatch], torch.Tensor]] = {
+    "log-ratio": log_ratio,
+    "mean-log-ratio": mean_log_ratio,
+    "clipped-log-ratio": clipped_log_ratio,
+    "log-prob": log_prob,
+    "mean-log-prob": mean_log_prob,
+    "log-odds": log_odds,
+    "unsure-tokens": unsure_tokens,
+}

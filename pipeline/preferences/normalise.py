@@ -27,11 +27,14 @@ class Preference:
     chosen_score: float | None = None
     rejected_score: float | None = None
     label_confidence: float | None = None  # P(chosen is preferred)
+    difficulty: float | None = None  # larger is harder
     source: str = ""
     split: str | None = None  # train | dev | test, where the row says so
 
 
-def normalise(row: Row | Unreadable, seen: set[str] | None = None) -> Preference | Dropped:
+def normalise(
+    row: Row | Unreadable, seen: set[str] | None = None, difficulty_column: str = "difficulty"
+) -> Preference | Dropped:
     """The pair a row holds, or why it holds none.
 
     `seen` collects the pair ids of a source; with it, a pair that was there before is dropped as a duplicate.
@@ -39,7 +42,7 @@ def normalise(row: Row | Unreadable, seen: set[str] | None = None) -> Preference
     if isinstance(row, Unreadable):
         return Dropped("unreadable-row", row.detail)
     try:
-        preference = _preference(row)
+        preference = _preference(row, difficulty_column)
     except Unusable as unusable:
         return unusable.dropped
     if seen is not None:
@@ -71,7 +74,7 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _preference(row: Row) -> Preference:
+def _preference(row: Row, difficulty_column: str) -> Preference:
     shape = shape_of(row)
     if shape is None:
         raise _why_no_shape(row)
@@ -83,8 +86,9 @@ def _preference(row: Row) -> Preference:
     confidence = _number(row, "label_confidence", "bad-confidence")
     if confidence is not None and not 0 <= confidence <= 1:
         raise Unusable("bad-confidence", f"label_confidence is {confidence}, not in [0, 1]")
+    difficulty, split = _number(row, difficulty_column, "bad-difficulty"), _split(row.get("split"))
     return Preference(
-        tuple(prompt), chosen, rejected, chosen_score, rejected_score, confidence, source, _split(row.get("split"))
+        tuple(prompt), chosen, rejected, chosen_score, rejected_score, confidence, difficulty, source, split
     )
 
 

@@ -61,7 +61,7 @@ class HeldOut:
     """The dev pairs, never trained on, before the first step and after the last."""
 
     pairs: int
-    before: HeldOutState
+    before: HeldOutState | None  # unknown to members that look at single tokens: only sums are cached
     after: HeldOutState
 
 

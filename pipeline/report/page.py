@@ -3,13 +3,13 @@
     html = render(ReportData(title="quickstart", ...))
 
 All text goes through jinja2's autoescape and all figure data through its JSON filter, so that what a model wrote is
-never markup. A content security policy allows the two scripts of the page by their digests and nothing else.
+never markup. A content security policy allows the scripts of the page by their digests and nothing else.
 """
 
 import base64
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,30 +50,43 @@ def render(data: ReportData) -> str:
         "stages": bool(data.stages),
         "configuration": True,
     }
-    scripts = [get_plotlyjs(), (_HERE / "page.js").read_text("utf-8")]
+    return assemble(
+        "page.html.j2",
+        data,
+        {name: title for name, title in _SECTIONS.items() if present[name]},
+        absent=[title.lower() for name, title in _SECTIONS.items() if not present[name]],
+        models=MODELS,
+        figures=drawn,
+        verdict=_verdict(data),
+        sft_start=training_figures.sft_start(data.steps),
+        held_out=_held_out_rows(data.held_out) if data.held_out else [],
+        stages=_stage_rows(data.stages),
+        total_seconds=math.fsum(stage.seconds for stage in data.stages),
+    )
+
+
+def assemble(
+    template: str, data: Any, sections: Mapping[str, str], scripts: Sequence[str] = ("page.js",), **values: Any
+) -> str:
+    """A page on base.html.j2: `data` has a title, a config and its provenance, `sections` the titles by element id.
+
+    `scripts` are files of this directory, run in their order after plotly.js; the policy of the page allows no others.
+    """
+    texts = [get_plotlyjs(), *((_HERE / script).read_text("utf-8") for script in scripts)]
     html = (
         _environment()
-        .get_template("page.html.j2")
+        .get_template(template)
         .render(
             data=data,
-            models=MODELS,
-            figures=drawn,
-            sections={name: title for name, title in _SECTIONS.items() if present[name]},
-            absent=[title.lower() for name, title in _SECTIONS.items() if not present[name]],
-            verdict=_verdict(data),
-            sft_start=training_figures.sft_start(data.steps),
-            held_out=_held_out_rows(data.held_out) if data.held_out else [],
-            stages=_stage_rows(data.stages),
-            total_seconds=math.fsum(stage.seconds for stage in data.stages),
-            config=yaml.safe_dump(_plain(data.config), sort_keys=False, allow_unicode=True),
+            sections=sections,
             css=Markup((_HERE / "page.css").read_text("utf-8")),
-            scripts=[Markup(script) for script in scripts],
-            script_digests=[_digest(script) for script in scripts],
+            scripts=[Markup(text) for text in texts],
+            script_digests=[_digest(text) for text in texts],
+            **values,
         )
     )
-    return html.encode("utf-8", "replace").decode(
-        "utf-8"
-    )  # a lone surrogate in an answer could not be written to a file
+    # A lone surrogate in an answer could not be written to a file.
+    return html.encode("utf-8", "replace").decode("utf-8")
 
 
 def _figures(data: ReportData) -> dict[str, Any]:
@@ -101,21 +114,20 @@ def _verdict(data: ReportData) -> str:
     return "The interval holds 50%: these questions do not tell the two models apart."
 
 
-def _held_out_rows(held_out: HeldOut) -> list[tuple[str, str, str, str]]:
-    before, after = held_out.before, held_out.after
+def _held_out_rows(held_out: HeldOut) -> list[list[str]]:
+    def row(name: str, key: str, shown: Callable[[float], str] = number, scale: int = 1, unit: str = "") -> list[str]:
+        now = getattr(held_out.after, key)
+        if held_out.before is None:
+            return [name, _NONE, shown(now), _NONE]
+        was = getattr(held_out.before, key)
+        return [name, shown(was), shown(now), signed(scale * (now - was)) + unit]
 
-    def change(was: float, now: float) -> str:
-        return ("+" if now > was else "") + number(now - was)
-
-    points = f"{change(100 * before.accuracy, 100 * after.accuracy)} points"
-    rows = [("accuracy (gap above 0; 0 counts half)", percent(before.accuracy), percent(after.accuracy), points)]
-    for name, was, now in (
-        ("mean reward gap", before.gap, after.gap),
-        ("mean log-prob of chosen", before.chosen_logps, after.chosen_logps),
-        ("mean log-prob of rejected", before.rejected_logps, after.rejected_logps),
-    ):
-        rows.append((name, number(was), number(now), change(was, now)))
-    return rows
+    return [
+        row("accuracy (gap above 0; 0 counts half)", "accuracy", percent, 100, " points"),
+        row("mean reward gap", "gap"),
+        row("mean log-prob of chosen", "chosen_logps"),
+        row("mean log-prob of rejected", "rejected_logps"),
+    ]
 
 
 def _stage_rows(stages: Sequence[StageRun]) -> list[dict[str, Any]]:
@@ -134,6 +146,11 @@ def number(value: float | None) -> str:
         return _NONE
     text = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.3g}"
     return text.replace("-", "\N{MINUS SIGN}") if "e" not in text else text
+
+
+def signed(change: float | None) -> str:
+    """A number that says which way it goes."""
+    return ("+" if change is not None and change > 0 else "") + number(change)
 
 
 def percent(share: float | None) -> str:
@@ -159,7 +176,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, percent=percent, duration=duration)
+    environment.filters.update(number=number, signed=signed, percent=percent, duration=duration, yaml=_yaml)
     # Python's NaN is no JSON: better an error here than a page whose script stops.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment
@@ -167,6 +184,10 @@ def _environment() -> jinja2.Environment:
 
 def _digest(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True)
 
 
 def _plain(value: Any) -> Any:

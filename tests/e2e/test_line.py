@@ -120,8 +120,8 @@ def test_until_and_force(line: Line, tmp_path: Path, head: Head) -> None:
     assert again["outputs"] == first["outputs"]
 
 
-@pytest.mark.parametrize("preset", ["dpo", "simpo", "gamma-simpo", "mixdpo"])
-def test_every_preset_trains_from_the_one_reference(line: Line, tmp_path: Path, head: Head, preset: str) -> None:
+@pytest.mark.parametrize("preset", ["cpo-simpo", "mixdpo"])
+def test_other_presets_train_from_the_one_reference(line: Line, tmp_path: Path, head: Head, preset: str) -> None:
     for stage in ("prepare", "reference"):
         shutil.copytree(line.root / stage, tmp_path / stage)
     config = tmp_path / "smoke.yaml"

@@ -75,6 +75,36 @@ def test_dropped_rows_are_counted_and_kept_aside(tiny: Path, tmp_path: Path) -> 
     assert sum(manifest["ledger"]["dropped"].values()) == len({row["reason"] for row in dropped}) == 3
 
 
+def test_the_hardest_by_a_column_of_ones_own_are_left_out(tiny: Path, tmp_path: Path) -> None:
+    given = [{"prompt": f"Name colour {i}.", "chosen": "Red.", "rejected": "Seven.", "loss": i} for i in range(8)]
+    bad = {**given[0], "prompt": "Name.", "loss": "high"}
+    asked_for = ("schedule.difficulty=column", "schedule.drop_percentile=50", "data.max_dropped=0.2")
+
+    def settings(rows: list[Any], name: str) -> tuple[str, ...]:
+        file = written(tmp_path / f"{name}.jsonl", rows)
+        return (*asked_for, f"model.source={tiny}", f"data.source={file}", f"resources.root={tmp_path / name}")
+
+    whole = settings([*given, bad], "whole")
+    assert "data.difficulty_column" in refused("prepare", *whole, "data.difficulty_column=perplexity")
+    made("prepare", *whole, "data.difficulty_column=loss")
+    pairs, manifest = prepared(tmp_path / "whole")
+    assert manifest["ledger"]["dropped"] == {"bad-difficulty": 1}
+    made("schedule", *whole, "data.difficulty_column=loss")
+    scheduled = only(tmp_path / "whole", "schedule")
+    found = rows(scheduled, ["pair_id", "difficulty", "route"])
+    assert [row["route"] for row in found] == ["preference"] * 4 + ["drop"] * 4
+    assert [row["difficulty"] for row in found[4:]] == [7, 6, 5, 4]
+    prompts = {row["pair_id"]: json.loads(row["prompt"])[0]["content"] for row in rows(pairs, ["pair_id", "prompt"])}
+    assert all(prompts[row["pair_id"]] == f"Name colour {row['difficulty']:.0f}." for row in found)
+    figures = json.loads((scheduled / "manifest.json").read_text())["metrics"]
+    assert (figures["preference"], figures["drop"]) == (4, 4)
+
+    partial = settings([*given, {"prompt": "Name.", "chosen": "Red.", "rejected": "Seven."}], "partial")
+    made("prepare", *partial, "data.difficulty_column=loss")
+    told = refused("schedule", *partial, "data.difficulty_column=loss")
+    assert "schedule.difficulty=column: pair " in told and "data.difficulty_column" in told
+
+
 def test_a_file_of_thousands_is_limited_by_content(tiny: Path, tmp_path: Path) -> None:
     if not PAIRS.exists():
         pytest.skip(f"{PAIRS} is not on this machine")

@@ -1,19 +1,26 @@
-"""The report in a real browser: it draws, stays inside the window, asks for nothing and runs nothing foreign."""
+"""The pages in a real browser: they draw, stay inside the window, ask for nothing and run nothing foreign."""
 
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from pipeline.report.page import render
-from tests.pipeline.report.sample_report import sample_report
+from pipeline.report.study import StudyData, render_study
+from tests.pipeline.report.sample_report import HOSTILE, sample_report
+from tests.pipeline.report.sample_study import METHODS, sample_study
+
+pytestmark = pytest.mark.e2e
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
 FLAGS += ["--disable-background-networking", "--disable-component-update"]
+INK = "getComputedStyle(document.body).color"
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +41,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.as_uri()
 
 
-@pytest.fixture(
-    scope="module", params=[(1280, "light"), (400, "light"), (1280, "dark")], ids=["wide", "narrow", "dark"]
-)
-def opened(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[tuple[Page, list[str]]]:
+@contextmanager
+def opening(browser: Browser, address: str, width: int, scheme: Any) -> Iterator[tuple[Page, list[str]]]:
     """The page as opened, and everything it complained of or asked for."""
-    width, scheme = request.param
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     seen: list[str] = []
     page.on("console", lambda message: seen.append(f"console: {message.text}"))
@@ -51,20 +55,32 @@ def opened(browser: Browser, address: str, request: pytest.FixtureRequest) -> It
     page.close()
 
 
-def test_opens_clean_and_draws_every_figure(opened: tuple[Page, list[str]]) -> None:
-    page, seen = opened
-    count = page.locator(".plot").count()
+@pytest.fixture(
+    scope="module", params=[(1280, "light"), (400, "light"), (1280, "dark")], ids=["wide", "narrow", "dark"]
+)
+def opened(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[tuple[Page, list[str]]]:
+    with opening(browser, address, *request.param) as opened:
+        yield opened
+
+
+def is_clean_and_draws(page: Page, seen: list[str], figures: int) -> bool:
+    """Every figure holds a mark or a line, nothing overflows, nothing was asked for and nothing foreign ran."""
     drawn = page.evaluate(
         "[...document.querySelectorAll('.plot')].filter(p => p.querySelector('.point, .js-line')).length"
     )
-    assert count == drawn == 11
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    # A figure's text has the colour of the page's text, whichever scheme it is.
-    ink = "getComputedStyle(document.body).color"
-    assert page.evaluate(f"getComputedStyle(document.querySelector('.xtick text')).fill === {ink}")
-    assert page.evaluate("window.pwned") is None
     page.mouse.move(200, 400)
-    assert seen == []
+    return (
+        (page.locator(".plot").count(), drawn, seen) == (figures, figures, [])
+        and page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        and page.evaluate("window.pwned") is None
+    )
+
+
+def test_opens_clean_and_draws_every_figure(opened: tuple[Page, list[str]]) -> None:
+    page, seen = opened
+    assert is_clean_and_draws(page, seen, 11)
+    # A figure's text has the colour of the page's text, whichever scheme it is.
+    assert page.evaluate(f"getComputedStyle(document.querySelector('.xtick text')).fill === {INK}")
 
 
 def test_filter_by_click_and_by_keyboard(opened: tuple[Page, list[str]]) -> None:
@@ -101,3 +117,47 @@ def test_the_policy_stops_a_script_that_got_in(browser: Browser, address: str) -
     page.wait_for_timeout(200)
     assert page.evaluate("window.pwned") is None
     page.close()
+
+
+def many_methods() -> StudyData:
+    return sample_study([f"gamma-method-{index}" for index in range(38)] + [HOSTILE[2], "W" * 300], answers=False)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (400, "light")])
+@pytest.mark.parametrize(
+    ("data", "figures"),
+    [(sample_study([*METHODS, *HOSTILE[1:]]), 7), (many_methods(), 3)],
+    ids=["hostile names", "forty methods"],
+)
+def test_a_study_opens_clean(
+    browser: Browser, tmp_path: Path, data: StudyData, figures: int, width: int, scheme: str
+) -> None:
+    (tmp_path / "study.html").write_text(render_study(data), encoding="utf-8")
+    with opening(browser, (tmp_path / "study.html").as_uri(), width, scheme) as (page, seen):
+        assert is_clean_and_draws(page, seen, figures)
+
+
+def test_the_legend_of_a_study_hides_a_method_in_every_figure(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "study.html").write_text(render_study(sample_study(["dpo", "gamma-dpo", "ipo"])), encoding="utf-8")
+    with opening(browser, (tmp_path / "study.html").as_uri(), 1280, "light") as (page, seen):
+
+        def shown() -> list[list[str]]:
+            """The methods that each figure shows."""
+            return page.evaluate(
+                "[...document.querySelectorAll('.plot')].map(plot => [...new Set(plot._fullData"
+                ".filter(trace => trace.visible === true && trace.x.length).map(trace => trace.name))])"
+            )
+
+        every = ["dpo", "gamma-dpo", "ipo"]
+        assert shown() == [every, every, every, ["gamma-dpo"], every]
+        page.get_by_role("button", name="gamma-dpo").click()
+        others = [["dpo", "ipo"]] * 3 + [[], ["dpo", "ipo"]]
+        assert shown() == others
+        page.emulate_media(color_scheme="dark")  # draws anew, before the next frame
+        page.evaluate("new Promise(requestAnimationFrame)")
+        assert page.evaluate(f"getComputedStyle(document.querySelector('.xtick text')).fill === {INK}")
+        assert shown() == others
+        page.get_by_role("button", name="hide all").press("Enter")
+        assert shown() == [[]] * 5
+        page.get_by_role("button", name="show all").click()
+        assert shown() == [every, every, every, ["gamma-dpo"], every] and seen == []

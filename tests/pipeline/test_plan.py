@@ -16,8 +16,9 @@ LINE = ["prepare", "reference", "schedule", "train", "generate:base", "generate:
 
 
 @pytest.fixture
-def plan(tiny_model: Callable[[str], Path], tmp_path: Path) -> Callable[..., Plan]:
+def plan(tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
     """The plan of a small MixDPO run, with some settings of some sections changed."""
+    monkeypatch.chdir(tmp_path)  # where a changed root is made
 
     def make(**sections: dict[str, Any]) -> Plan:
         base: dict[str, dict[str, Any]] = {
@@ -104,14 +105,40 @@ def test_a_model_is_its_content(plan: Callable[..., Plan], tiny_model: Callable[
 
 def test_a_data_file_is_its_content(plan: Callable[..., Plan], tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
-    file.write_text(json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}) + "\n")
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "chosen_score": 2, "rejected_score": 1}
+    file.write_text(json.dumps(row) + "\n")
     before = plan(data={"source": str(file)})
     renamed = shutil.copy(file, tmp_path / "same pairs.jsonl")
     assert moved(before, plan(data={"source": str(renamed)})) == []
     assert moved(before, plan(data={"source": str(file), "pairs": 8})) == []  # of the embedded source only
-    file.write_text(json.dumps({"prompt": "p", "chosen": "a", "rejected": "c"}) + "\n")
+    file.write_text(json.dumps(row | {"rejected": "c"}) + "\n")
     after = moved(before, plan(data={"source": str(file)}))
     assert after == [name for name in LINE if name != "generate:base"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        ({}, "schedule.difficulty=score-margin needs scores"),
+        ({"objective": {"name": "mixdpo", "preference": "odpo"}}, "objective.name=mixdpo needs scores"),
+        ({"objective": {"name": "mixdpo", "preference": "gdpo"}}, "objective.name=mixdpo needs label_confidence"),
+        ({"schedule": {"difficulty": "column"}}, "schedule.difficulty=column needs difficulty"),
+    ],
+)
+def test_data_without_a_column_that_is_needed_is_refused_before_any_work(
+    plan: Callable[..., Plan], tmp_path: Path, sections: dict[str, Any], says: str
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("no row\n" + json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}) + "\n")
+    with pytest.raises(UserError, match=f"{says}, which data.source="):
+        plan(**sections, data={"source": str(file)})
+    plan(schedule={"difficulty": "reference-gap"}, data={"source": str(file)})  # asks for nothing
+
+
+def test_the_embedded_tasks_have_scores_only(plan: Callable[..., Plan]) -> None:
+    plan(objective={"name": "mixdpo", "preference": "odpo"})
+    with pytest.raises(UserError, match=r"needs label_confidence, which data\.source=verifiable lacks"):
+        plan(objective={"name": "mixdpo", "preference": "cdpo-soft"})
 
 
 def test_a_label_is_a_folder_name(plan: Callable[..., Plan], tmp_path: Path) -> None:

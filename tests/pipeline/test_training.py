@@ -10,85 +10,15 @@ import pytest
 import torch
 
 from pipeline import tables
-from pipeline.compute.layout import Tokens, lay_out
-from pipeline.compute.logprobs import score
-from pipeline.compute.models import load_model
-from pipeline.config import Resources, Schedule, Train
-from pipeline.epoch import Epoch
+from pipeline.config import Train
 from pipeline.errors import UserError
-from pipeline.objectives.objective import build
-from pipeline.schedule import Candidate, make_schedule
-from pipeline.training import Trainer, learning_rate
-
-TRAIN, DEV, BATCH = 12, 3, 4
-Row = dict[str, Any]
-
-
-class Bench:
-    """Committed-looking tables for a tiny model in a folder, and trainers over them."""
-
-    def __init__(self, folder: Path, model: Path):
-        self.folder, self.model = folder, model
-        self.pairs, self.reference = self._make()
-        self.write("pairs", self.pairs, tables.PAIRS)
-        self.write("reference", self.reference, tables.REFERENCE)
-
-    def _make(self) -> tuple[list[Row], list[Row]]:
-        generator = torch.Generator().manual_seed(1)
-        pairs, reference = [], []
-        model = load_model(self.model, "float32")
-        for i in range(TRAIN + DEV):
-            lengths = (3 + i % 4, 2 + i % 5, 1 + i % 3)
-            ids = [torch.randint(3, 97, (n,), generator=generator).tolist() for n in lengths]
-            text = {name: "" for name in ("prompt", "chosen", "rejected", "source")}
-            named = {"pair_id": f"pair-{i:02}", "split": "train" if i < TRAIN else "dev"}
-            columns = dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), ids, strict=True))
-            scores = {"chosen_score": i / TRAIN, "rejected_score": 0.0}
-            pairs.append({**text, **named, **columns, **scores})
-            chosen, rejected = score(model, lay_out([Tokens(*ids)]), 256)[0]
-            counts = {"chosen_tokens": lengths[1], "rejected_tokens": lengths[2]}
-            logps = {"chosen_logps": chosen, "rejected_logps": rejected}
-            reference.append({"pair_id": named["pair_id"], "tokens_digest": "", **logps, **counts})
-        return pairs, reference
-
-    def write(self, table: str, rows: list[Row], schema: Any) -> None:
-        (self.folder / table).mkdir(exist_ok=True)
-        tables.write(rows, schema, self.folder / table / "part-00000.parquet")
-
-    def epoch(self, **schedule: Any) -> Epoch:
-        settings = Schedule(**{"order": "easy-to-hard", **schedule})
-        scored = [Candidate(p["pair_id"], p["chosen_score"], 0.0) for p in self.pairs if p["split"] == "train"]
-        self.write("schedule", make_schedule(scored, settings), tables.SCHEDULE)
-        return Epoch(self.folder / "pairs", self.folder / "reference", self.folder / "schedule", BATCH)
-
-    def trainer(
-        self, name: str = "mixdpo", schedule: Row | None = None, resources: Row | None = None, **parameters: Any
-    ) -> Trainer:
-        if name == "mixdpo":
-            parameters = {"preference": "gamma-dpo", "tau": 0.3, **parameters}
-            schedule = {"sft_percentile": 34, **(schedule or {})}
-        return Trainer(
-            load_model(self.model, "float32"),
-            build(name, **parameters),
-            self.epoch(**(schedule or {})),
-            Train(learning_rate=1e-3, lr_schedule="constant", warmup_fraction=0.0, batch_size=BATCH),
-            Resources(**(resources or {})),
-        )
+from pipeline.training import learning_rate
+from tests.pipeline.training_bench import BATCH, DEV, TRAIN, Bench, run, weights
 
 
 @pytest.fixture(scope="module")
 def bench(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("tables"), tiny_model("Llama"))
-
-
-def run(trainer: Trainer, steps: int = 100) -> Trainer:
-    while not trainer.done and trainer.next_step < steps:
-        trainer.step()
-    return trainer
-
-
-def weights(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
 
 
 def test_micro_batches_do_not_change_the_answer(bench: Bench) -> None:
@@ -113,7 +43,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(bench: Bench) -> None:
     run(resumed)
     assert torch.equal(weights(resumed), weights(straight))
     assert resumed.pairs_log == straight.pairs_log and len(resumed.pairs_log) == TRAIN
-    assert torch.equal(resumed.state.state_dict()["queue"], straight.state.state_dict()["queue"])
+    assert torch.equal(resumed.state.state_dict()["gamma"]["queue"], straight.state.state_dict()["gamma"]["queue"])
     timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in t.steps_log] for t in (resumed, straight)]
     assert timeless[0] == timeless[1]
 
@@ -127,7 +57,7 @@ def test_routes(bench: Bench) -> None:
     assert last["tokens"] == sum(len(pair["prompt_ids"]) + len(pair["chosen_ids"]) for pair in sides)
     assert (last["sft_pairs"], last["preference_pairs"], last["gap"]) == (4, 0, None)
     assert last["nll"] == pytest.approx(last["loss"])  # sft_weight is 1
-    assert len(trainer.state.state_dict()["queue"]) == 8  # SFT pairs were not observed
+    assert len(trainer.state.state_dict()["gamma"]["queue"]) == 8  # SFT pairs were not observed
 
 
 def test_the_first_step_by_the_cached_scores(bench: Bench) -> None:
@@ -156,8 +86,10 @@ def test_reference_free_margins_start_from_every_pair_once(bench: Bench) -> None
         * (rows[i]["chosen_logps"] / rows[i]["chosen_tokens"] - rows[i]["rejected_logps"] / rows[i]["rejected_tokens"])
         for i in order
     ]
-    assert trainer.state.state_dict()["queue"].tolist() == pytest.approx(expected)
-    assert len(bench.trainer("gamma-dpo").state.state_dict()["queue"]) == 0  # gaps to the reference start at zero
+    assert trainer.state.state_dict()["gamma"]["queue"].tolist() == pytest.approx(expected)
+    assert (
+        len(bench.trainer("gamma-dpo").state.state_dict()["gamma"]["queue"]) == 0
+    )  # gaps to the reference start at zero
 
 
 def test_preference_examples_are_spread_evenly(bench: Bench) -> None:
@@ -178,9 +110,9 @@ def test_a_flip_exchanges_completions_and_reference(bench: Bench) -> None:
 
 def test_held_out_leaves_everything_as_it_was(bench: Bench) -> None:
     trainer = run(bench.trainer(), steps=2)
-    before, queue = weights(trainer), trainer.state.state_dict()["queue"].clone()
+    before, queue = weights(trainer), trainer.state.state_dict()["gamma"]["queue"].clone()
     figures = trainer.held_out()
-    assert torch.equal(weights(trainer), before) and torch.equal(trainer.state.state_dict()["queue"], queue)
+    assert torch.equal(weights(trainer), before) and torch.equal(trainer.state.state_dict()["gamma"]["queue"], queue)
     assert trainer.model.training and figures["pairs"] == DEV
     dev = bench.reference[TRAIN:]
     assert figures["before"]["gap"] == pytest.approx(0) and figures["after"]["gap"] != 0

@@ -1,235 +1,210 @@
-"""Every preset against a scalar implementation of its paper's formula, and the identities between presets."""
+"""What holds for every row: gradients, routes, micro-batches, identities between rows, agreement with TRL."""
 
-import math
-import re
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from pipeline.errors import UserError
-from pipeline.objectives.batch import PREFERENCE, SFT, PairBatch
-from pipeline.objectives.gamma import GammaState
+from pipeline.objectives.batch import PREFERENCE, SFT
 from pipeline.objectives.objective import build
-
-# One row a pair: policy chosen, policy rejected, reference chosen, reference rejected (sums), tokens chosen, rejected.
-ROWS = [
-    (-10.0, -12.0, -11.0, -11.5, 5, 4),
-    (-30.0, -20.0, -28.0, -21.0, 12, 9),
-    (-3.5, -3.5, -3.0, -4.0, 1, 2),
-    (-50.0, -90.0, -55.0, -80.0, 20, 30),
-]
-GAPS = torch.tensor([-1.0, 0.2, 0.9, 3.0])  # what gamma presets have seen before
-
-
-def batch(routes: list[int] | None = None) -> PairBatch:
-    columns = [torch.tensor(column, dtype=torch.float64) for column in zip(*ROWS, strict=True)]
-    return PairBatch(
-        policy_chosen_logps=columns[0],
-        policy_rejected_logps=columns[1],
-        reference_chosen_logps=columns[2],
-        reference_rejected_logps=columns[3],
-        chosen_tokens=columns[4].long(),
-        rejected_tokens=columns[5].long(),
-        routes=None if routes is None else torch.tensor(routes),
-    )
-
-
-def run(name: str, routes: list[int] | None = None, on: PairBatch | None = None, **parameters: Any) -> Any:
-    objective = build(name, **parameters)
-    return objective(on or batch(routes), objective.initial_state(gaps=GAPS))
-
-
-def softplus(x: float) -> float:
-    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
-
-
-def log_ratio_gap(row: tuple[float, ...], beta: float) -> float:
-    return beta * ((row[0] - row[2]) - (row[1] - row[3]))
-
-
-def mean_gap(row: tuple[float, ...], beta: float) -> float:
-    return beta * (row[0] / row[4] - row[1] / row[5])
-
-
-def solve(gap: float, c: float, gamma0: float, tau: float) -> float:
-    """gamma0 * q where tau log q + gamma0 sigmoid(gamma0 q - gap) = c, by bisection over log q."""
-    low, high = (c - gamma0) / tau, c / tau
-    for _ in range(200):
-        middle = (low + high) / 2
-        excess = tau * middle + gamma0 * sigmoid(gamma0 * math.exp(middle) - gap) - c
-        low, high = (low, middle) if excess > 0 else (middle, high)
-    return gamma0 * math.exp(low)
-
-
-def margin_after(seen: list[float], gamma0: float, tau: float) -> Callable[[float], float]:
-    """The margin as a function of the gap once `seen` gaps are queued: c by bisection on the mean margin."""
-    low, high = 0.0, gamma0
-    for _ in range(200):
-        c = (low + high) / 2
-        mean = sum(solve(gap, c, gamma0, tau) for gap in seen) / len(seen)
-        low, high = (low, c) if mean > gamma0 else (c, high)
-    return lambda gap: solve(gap, low, gamma0, tau)
-
-
-def test_by_hand() -> None:
-    """Pair 0: DPO's gap is 0.1 * ((-10 + 11) - (-12 + 11.5)) = 0.15; SimPO's is 2 * (-10/5 + 12/4) = 2."""
-    assert float(run("dpo").gaps_B[0]) == pytest.approx(0.15)
-    assert float(run("dpo").losses_B[0]) == pytest.approx(0.62095706, rel=1e-7)  # ln(1 + e^-0.15)
-    assert float(run("simpo").gaps_B[0]) == pytest.approx(2.0)
-    assert float(run("simpo").losses_B[0]) == pytest.approx(0.31326169, rel=1e-7)  # ln(1 + e^-1), margin 1
-    assert float(run("mixdpo", [SFT] * 4).losses_B[0]) == pytest.approx(2.0)  # 10 nats over 5 tokens
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
-def test_dpo(smoothing: float) -> None:
-    out = run("dpo", beta=0.3, label_smoothing=smoothing)
-    for i, row in enumerate(ROWS):
-        h = log_ratio_gap(row, 0.3)
-        assert float(out.losses_B[i]) == pytest.approx((1 - smoothing) * softplus(-h) + smoothing * softplus(h))
-        assert float(out.weights_B[i]) == pytest.approx((1 - smoothing) * sigmoid(-h) - smoothing * sigmoid(h))
-        assert float(out.margins_B[i]) == 0
-
-
-def test_simpo() -> None:
-    out = run("simpo", beta=2.5, gamma0=0.7)
-    for i, row in enumerate(ROWS):
-        assert float(out.losses_B[i]) == pytest.approx(softplus(0.7 - mean_gap(row, 2.5)))
-        assert float(out.margins_B[i]) == pytest.approx(0.7)
-
-
-@pytest.mark.parametrize(("name", "gap", "centre"), [("gamma-dpo", log_ratio_gap, 1.5), ("gamma-simpo", mean_gap, 0.0)])
-def test_gamma_presets(name: str, gap: Callable[..., float], centre: float) -> None:
-    margin_of = margin_after(GAPS.double().tolist(), 1.5, 0.8)
-    out = run(name, beta=0.4, gamma0=1.5, tau=0.8)
-    for i, row in enumerate(ROWS):
-        r = gap(row, 0.4)
-        margin = margin_of(r) - centre
-        assert float(out.gaps_B[i]) == pytest.approx(r)
-        assert float(out.margins_B[i]) == pytest.approx(margin, rel=1e-9, abs=1e-12)
-        assert float(out.losses_B[i]) == pytest.approx(softplus(margin - r))
-
-
-def test_mixdpo_routes_each_pair() -> None:
-    routes = [PREFERENCE, SFT, PREFERENCE, SFT]
-    out = run("mixdpo", routes, beta=0.2, sft_weight=0.5)
-    for i, row in enumerate(ROWS):
-        expected = 0.5 * -row[0] / row[4] if routes[i] == SFT else softplus(-log_ratio_gap(row, 0.2))
-        assert float(out.losses_B[i]) == pytest.approx(expected)
-        assert math.isnan(float(out.gaps_B[i])) == (routes[i] == SFT)
-    assert float(out.loss_sum) == pytest.approx(float(out.losses_B.sum()))
-
-
-@pytest.mark.parametrize("preference", ["dpo", "simpo", "gamma-dpo", "gamma-simpo"])
-def test_mixdpo_without_sft_is_its_preference_side(preference: str) -> None:
-    mixed, alone = run("mixdpo", [PREFERENCE] * 4, preference=preference), run(preference)
-    for name in ("losses_B", "gaps_B", "margins_B", "weights_B"):
-        assert torch.equal(getattr(mixed, name), getattr(alone, name))
-
-
-@pytest.mark.parametrize(("elastic", "still"), [("gamma-dpo", "dpo"), ("gamma-simpo", "simpo")])
-def test_a_stiff_margin_is_the_constant_one(elastic: str, still: str) -> None:
-    settings: dict[str, Any] = {"beta": 0.6} | ({"gamma0": 1.2} if still == "simpo" else {})
-    a, b = run(elastic, tau=1e12, **{"gamma0": 1.2, **settings}), run(still, **settings)
-    torch.testing.assert_close(a.losses_B, b.losses_B, rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(a.weights_B, b.weights_B, rtol=1e-11, atol=1e-11)
-
-
-@pytest.mark.parametrize("name", ["dpo", "simpo", "gamma-dpo", "gamma-simpo", "mixdpo"])
-def test_gradcheck(name: str) -> None:
-    """In float64. The gamma presets with a stiff margin, for a margin is a constant to the gradient."""
-    objective = build(name, **({"tau": 1e12} if name.startswith("gamma") else {}))
-    base = batch([PREFERENCE, SFT, PREFERENCE, PREFERENCE] if name == "mixdpo" else None)
-    state = objective.initial_state(gaps=GAPS)
-
-    def losses(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
-        return objective(replace(base, policy_chosen_logps=chosen, policy_rejected_logps=rejected), state).losses_B
-
-    inputs = [base.policy_chosen_logps.clone().requires_grad_(), base.policy_rejected_logps.clone().requires_grad_()]
-    assert torch.autograd.gradcheck(losses, inputs)
-
-
-def test_the_margin_is_a_constant_to_the_gradient() -> None:
-    """d loss / d chosen = -weight * beta, although the margin moves with the gap."""
-    chosen = batch().policy_chosen_logps.requires_grad_()
-    out = run("gamma-dpo", on=replace(batch(), policy_chosen_logps=chosen), beta=0.4, tau=0.1)
-    out.loss_sum.backward()
-    assert chosen.grad is not None
-    torch.testing.assert_close(chosen.grad, -0.4 * out.weights_B)
-    assert out.margins_B.unique().numel() == len(ROWS)
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters"), [("dpo", {"label_smoothing": 0.2}), ("simpo", {}), ("gamma-dpo", {}), ("gamma-simpo", {})]
+from pipeline.objectives.presets import PRESETS
+from tests.pipeline.objectives.pairs import (
+    EASY,
+    INNER,
+    LONG,
+    MILD,
+    PAIRS,
+    SHORT,
+    batch_of,
+    experienced,
+    run,
+    with_grad,
 )
-def test_weight_is_minus_the_slope_of_the_loss(name: str, parameters: dict[str, float]) -> None:
-    """By central differences of the scalar loss at the gap and the margin that were reported."""
-    objective, h = build(name, **parameters), 1e-5
-    out = objective(batch(), objective.initial_state(gaps=GAPS))
-    for i in range(len(ROWS)):
-        z = float(out.gaps_B[i] - out.margins_B[i])
-        e = parameters.get("label_smoothing", 0.0)
-        loss = [(1 - e) * softplus(-(z + d)) + e * softplus(z + d) for d in (-h, h)]
-        assert float(out.weights_B[i]) == pytest.approx((loss[0] - loss[1]) / (2 * h), rel=1e-6, abs=1e-9)
+
+ROUTES = [PREFERENCE, SFT, SFT, PREFERENCE, SFT, PREFERENCE]
+# Every row as it is, every row that takes margin=gamma with it, and MixDPO over every row it may be over.
+ROWS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in PRESETS]
+ELASTIC = [(name, {"margin": "gamma"}) for name, row in PRESETS.items() if not row.gamma]
+MIXED = [("mixdpo", {"preference": name}) for name in INNER]
+STATEFUL = [name for name, row in PRESETS.items() if row.gamma or row.statistic]
 
 
-def test_an_absent_rejected_side_gives_finite_gradients_and_no_gap() -> None:
-    """Zeros stand where an SFT pair has no rejected side: even 0 / 0 tokens must reach no loss and no gradient."""
-    objective = build("mixdpo", preference="gamma-simpo")
-    state = objective.initial_state(gaps=GAPS)
-    pairs = batch([SFT, PREFERENCE, SFT, PREFERENCE])
-    absent = torch.tensor([True, False, True, False])
-    chosen = pairs.policy_chosen_logps.clone().requires_grad_()
-    rejected = pairs.policy_rejected_logps.masked_fill(absent, 0).requires_grad_()
-    pairs = replace(
-        pairs,
-        policy_chosen_logps=chosen,
-        policy_rejected_logps=rejected,
-        rejected_tokens=pairs.rejected_tokens.masked_fill(absent, 0),
-    )
-    out = objective(pairs, state)
+# --- gradients
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_gradcheck(name: str) -> None:
+    """In float64, for both sides' sums, and each token where they are read.
+
+    Margins are constants: gamma is stiff, moments are empty.
+    """
+    row = PRESETS[name]
+    objective = build(name, **({"tau": 1e12} if row.gamma else {}))
+    state = experienced(objective) if row.gamma else objective.initial_state()
+    base, count = batch_of(MILD[:3]), 3
+
+    def losses(chosen: torch.Tensor, rejected: torch.Tensor, *tokens: torch.Tensor) -> torch.Tensor:
+        batch = replace(base, policy_chosen_logps=chosen, policy_rejected_logps=rejected)
+        if tokens:
+            batch.policy_chosen_token_logps, batch.policy_rejected_token_logps = tokens[:count], tokens[count:]
+        return objective(batch, state).per_pair(count, tokens=18)
+
+    leaves = with_grad(base)[1]
+    assert torch.autograd.gradcheck(losses, leaves if row.needs == ["token_logps"] else leaves[:2])
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_margins_scales_and_weights_of_a_state_are_constants_to_the_gradient(name: str) -> None:
+    """d loss / d lp_w is -weight times scale (over the length for means), however the margin moves with the gap."""
+    objective = build(name, **({"tau": 0.1} if PRESETS[name].gamma else {}))
+    state = experienced(objective)
+    batch, (chosen, *_) = with_grad(batch_of(MILD))
+    out = objective(batch, state)
     out.loss_sum.backward()
-    assert chosen.grad is not None and rejected.grad is not None
-    assert torch.isfinite(chosen.grad).all() and torch.isfinite(rejected.grad).all()
-    assert rejected.grad[absent].abs().max() == 0 and rejected.grad[~absent].abs().min() > 0
-    assert chosen.grad[0] == pytest.approx(-1 / 5)  # -d(mean NLL) over 5 tokens
-    assert out.gaps_B.isnan().tolist() == absent.tolist()
-
-
-def test_evaluation_leaves_the_state_alone() -> None:
-    objective = build("gamma-dpo")
-    state = objective.initial_state(gaps=GAPS)
-    assert isinstance(state, GammaState)
-    before, scalar = state.queue.clone(), state.scalar
-    objective(batch(), state)
-    assert torch.equal(state.queue, before) and state.scalar == scalar
+    scale = float(out.gaps_B[0] / objective.reward_gaps(batch)[0].detach())
+    length_B = batch.chosen_tokens if objective.preset.reward == "mean-log-prob" else torch.ones(len(MILD))
+    assert chosen.grad is not None
+    torch.testing.assert_close(chosen.grad, -scale * out.weights_B / length_B)
+    assert not (out.margins_B.requires_grad or out.gaps_B.requires_grad or out.weights_B.requires_grad)
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "says"),
+    "name", [n for n, r in PRESETS.items() if r.auxiliary == "none" and r.reward not in ("log-odds", "unsure-tokens")]
+)
+def test_both_sides_pull_alike_where_only_the_gap_counts(name: str) -> None:
+    batch, (chosen, rejected, *_) = with_grad(batch_of([pair._replace(n_w=7, n_l=7) for pair in MILD]))
+    objective = build(name)
+    objective(batch, experienced(objective)).loss_sum.backward()
+    assert chosen.grad is not None and rejected.grad is not None
+    assert chosen.grad.abs().max() > 0
+    torch.testing.assert_close(chosen.grad, -rejected.grad, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(("name", "given"), ROWS + ELASTIC, ids=str)
+def test_extreme_pairs_have_finite_losses_and_gradients(name: str, given: dict[str, Any]) -> None:
+    for dtype in (torch.float64, torch.float32):
+        batch, leaves = with_grad(batch_of(PAIRS, dtype=dtype))
+        out = run(name, batch, **given)
+        out.loss.backward()
+        assert bool(out.losses_B.isfinite().all())
+        assert all(bool(leaf.grad.isfinite().all()) for leaf in leaves if leaf.grad is not None)
+
+
+@pytest.mark.parametrize(("name", "given"), MIXED, ids=str)
+def test_single_precision_is_the_same_loss(name: str, given: dict[str, Any]) -> None:
+    """Log-probs in float32, labels in float64, as tables hold them."""
+    routes = [PREFERENCE, PREFERENCE, SFT, PREFERENCE]
+    double = batch_of(MILD, routes)
+    labels = {field: getattr(double, field) for field in ("chosen_scores", "rejected_scores", "label_confidence")}
+    single = replace(batch_of(MILD, routes, dtype=torch.float32), **labels)
+    expected, out = run(name, double, **given), run(name, single, **given)
+    for field in ("losses_B", "margins_B", "weights_B"):
+        a, b = getattr(out, field).double(), getattr(expected, field)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+# --- routes
+
+
+@pytest.mark.parametrize("name", INNER)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_an_absent_rejected_side_reaches_nothing(name: str, dtype: torch.dtype) -> None:
+    """SFT pairs with zeros for l: finite gradients, none for l, and a preference side that does not know of them."""
+    batch, leaves = with_grad(batch_of(PAIRS, ROUTES, dtype))
+    out = run("mixdpo", batch, preference=name, sft_weight=0.5)
+    out.loss.backward()
+    assert all(bool(leaf.grad.isfinite().all()) for leaf in leaves if leaf.grad is not None)
+    chosen, rejected = leaves[:2]
+    is_sft = torch.tensor(ROUTES) == SFT
+    assert chosen.grad is not None
+    torch.testing.assert_close(chosen.grad[is_sft], (-0.5 / batch.chosen_tokens[is_sft] / len(PAIRS)).to(dtype))
+    assert rejected.grad is None or not rejected.grad[is_sft].any()
+    assert torch.equal(out.gaps_B.isnan(), is_sft)
+    alone = run(name, batch_of([pair for pair, route in zip(PAIRS, ROUTES, strict=True) if not route], dtype=dtype))
+    for field in ("losses_B", "token_losses_B", "gaps_B", "margins_B", "weights_B", "statistics_B"):
+        assert torch.equal(getattr(out, field)[~is_sft], getattr(alone, field))
+
+
+@pytest.mark.parametrize("name", INNER)
+@pytest.mark.parametrize("given", [{}, {"margin": "gamma"}, {"margin": "gamma", "solver": "paper"}], ids=str)
+def test_a_batch_of_sft_alone(name: str, given: dict[str, Any]) -> None:
+    """As the last steps of MixDPO are: the mean NLL a token, nothing to observe, no figures."""
+    batch, (chosen, *_) = with_grad(batch_of(MILD, [SFT] * 4))
+    objective = build("mixdpo", preference=name, **given)
+    out = objective(batch, experienced(objective))
+    # 10/5, 30/12, 3.5/1 and 50/20 nats a token
+    assert out.losses_B.tolist() == pytest.approx([2.0, 2.5, 3.5, 2.5])
+    assert float(out.loss.detach()) == pytest.approx(10.5 / 4) and out.token_count == 0
+    out.loss.backward()
+    assert chosen.grad is not None and chosen.grad.tolist() == pytest.approx([-1 / 20, -1 / 48, -1 / 4, -1 / 80])
+    assert set(out.metrics.values()) == {None}
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_mixdpo_without_sft_is_its_preference_side(name: str) -> None:
+    fields = ("losses_B", "token_losses_B", "gaps_B", "margins_B", "shifts_B", "weights_B", "statistics_B")
+    mixed, alone = run("mixdpo", batch_of(PAIRS, [PREFERENCE] * 6), preference=name), run(name)
+    assert all(torch.equal(getattr(mixed, field), getattr(alone, field)) for field in fields)
+
+
+# --- micro-batches
+
+
+@pytest.mark.parametrize(("name", "given"), ROWS + ELASTIC + MIXED, ids=str)
+def test_any_split_and_order_has_the_same_loss_and_gradient(name: str, given: dict[str, Any]) -> None:
+    objective = build(name, **given)
+    state, routes = experienced(objective), ROUTES if name == "mixdpo" else [PREFERENCE] * 6
+    whole, leaves = with_grad(batch_of(PAIRS, routes))
+    out = objective(whole, state)
+    out.loss.backward()
+    preferred = [pair for pair, route in zip(PAIRS, routes, strict=True) if route == PREFERENCE]
+    tokens = sum(pair.n_w for pair in preferred)
+    order = [3, 5, 0, 4, 1, 2]
+    shuffled = objective(whole.select(torch.tensor(order)), state)
+    for field in ("losses_B", "token_losses_B", "gaps_B", "margins_B", "weights_B", "statistics_B"):
+        a, b = getattr(shuffled, field), getattr(out, field)[order]
+        torch.testing.assert_close(a, b, rtol=1e-14, atol=0, equal_nan=True)
+    for split in ([0, 1, 2], [3], [4, 5]), ([5], [1, 2], [4, 0, 3]):
+        parts, part_leaves = with_grad(batch_of(PAIRS, routes))
+        total = torch.zeros((), dtype=torch.float64)
+        for index in split:
+            part = objective(parts.select(torch.tensor(index)), state).per_pair(len(PAIRS), tokens).sum() / len(PAIRS)
+            part.backward()
+            total += part.detach()
+        torch.testing.assert_close(total, out.loss.detach(), rtol=1e-12, atol=0)
+        for a, b in zip(leaves, part_leaves, strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_the_nll_of_cpo_is_a_mean_over_tokens_not_over_pairs() -> None:
+    """10 nats over 5 tokens and 50 over 20: 60 / 25, where a mean of means would be 2.25."""
+    out = run("cpo", batch_of([EASY, LONG]))
+    assert float(out.loss - out.losses_B.mean()) == pytest.approx(60 / 25)
+
+
+# --- ConfPO's tokens
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kept"),
     [
-        ("mixpo", {}, "did you mean mixdpo.*dpo, simpo, gamma-dpo, gamma-simpo, mixdpo"),
-        ("dpo", {"bata": 1.0}, "did you mean objective.beta"),
-        ("dpo", {"tau": 1.0}, "dpo takes beta, label_smoothing"),
-        ("dpo", {"beta": "x"}, "is a str"),
-        ("dpo", {"beta": [1]}, "is a list"),
-        ("dpo", {"beta": True}, "is a bool"),
-        ("dpo", {"beta": math.nan}, "out of range"),
-        ("dpo", {"beta": math.inf}, "out of range"),
-        ("dpo", {"beta": 0}, "more than 0"),
-        ("dpo", {"label_smoothing": 0.5}, "below 0.5"),
-        ("gamma-dpo", {"tau": -0.1}, "0 or more"),
-        ("mixdpo", {"preference": "mixdpo"}, "itself routes pairs"),
-        ("mixdpo", {"preference": "nope"}, "objective.preference='nope' is not an objective"),
+        ([-1.0], []),  # its own mean
+        ([-2.0, -2.0], []),
+        ([-0.1, -3.0], [-3.0]),  # the mean probability is (0.905 + 0.050) / 2, its log -0.74
+        ([-0.5, -0.8, -4.0], [-4.0]),  # (0.607 + 0.449 + 0.018) / 3 = 0.358, log -1.03
+        ([-0.1, -1.0, -1.2], [-1.0, -1.2]),  # (0.905 + 0.368 + 0.301) / 3 = 0.525, log -0.645
     ],
 )
-def test_a_bad_objective_is_one_error(name: str, parameters: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError) as caught:
-        build(name, **parameters)
-    assert re.search(says, str(caught.value), flags=re.DOTALL)
+def test_confpo_keeps_tokens_below_the_mean_probability(tokens: list[float], kept: list[float]) -> None:
+    chosen = torch.tensor(tokens, dtype=torch.float64, requires_grad=True)
+    rejected = torch.tensor([-0.1, -3.0], dtype=torch.float64)
+    batch = replace(batch_of([SHORT]), policy_chosen_token_logps=[chosen], policy_rejected_token_logps=[rejected])
+    out = run("confpo", batch, beta=1.0)
+    out.loss.backward()
+    mean = sum(kept) / len(kept) if kept else 0.0
+    assert float(out.gaps_B) == pytest.approx(mean + 3.0)
+    assert chosen.grad is not None
+    expected = [-float(out.weights_B) / len(kept) if value in kept else 0.0 for value in tokens]
+    assert chosen.grad.tolist() == pytest.approx(expected)
+    assert bool(out.losses_B.any()) == bool(kept)  # a pair with a side that keeps none is skipped

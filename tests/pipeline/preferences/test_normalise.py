@@ -90,6 +90,10 @@ def test_a_conversation_keeps_its_system_message_and_earlier_turns():
         ({"split": ["train"]}, "bad-split"),
         ({"label_confidence": 1.01}, "bad-confidence"),
         ({"label_confidence": "nan"}, "bad-confidence"),
+        ({"label_confidence": -0.01}, "bad-confidence"),
+        ({"difficulty": "hard"}, "bad-difficulty"),
+        ({"difficulty": math.inf}, "bad-difficulty"),
+        ({"difficulty": True}, "bad-difficulty"),
         ({"chosen_score": 1.0}, "bad-score"),
         ({"chosen_score": math.nan, "rejected_score": 0.0}, "bad-score"),
         ({"score_chosen": 1.0, "score_rejected": -math.inf}, "bad-score"),
@@ -120,9 +124,17 @@ def test_scores(columns, scores):
     assert isinstance(pair, Preference) and (pair.chosen_score, pair.rejected_score) == scores
 
 
-def test_split_source_and_confidence_are_carried():
-    pair = normalise({**PLAIN, "split": "validation", "source": "exam", "label_confidence": 1})
-    assert pair == Preference((ASK,), "4", "5", label_confidence=1.0, source="exam", split="dev")
+def test_split_source_confidence_and_difficulty_are_carried():
+    pair = normalise({**PLAIN, "split": "validation", "source": "exam", "label_confidence": 1, "difficulty": "-2.5"})
+    assert pair == Preference((ASK,), "4", "5", label_confidence=1.0, difficulty=-2.5, source="exam", split="dev")
+
+
+def test_difficulty_is_read_from_the_column_that_is_named():
+    row = {**PLAIN, "difficulty": "hard", "ppl": 3}
+    assert normalise(row, difficulty_column="ppl") == Preference((ASK,), "4", "5", difficulty=3.0)
+    assert normalise(row, difficulty_column="loss") == Preference((ASK,), "4", "5")  # null in this row
+    bad = normalise({**PLAIN, "ppl": "nan"}, difficulty_column="ppl")
+    assert bad == Dropped("bad-difficulty", "ppl is nan")
 
 
 def test_an_unreadable_row_and_a_second_copy_are_dropped():
@@ -151,7 +163,8 @@ def test_a_source_without_any_accepted_shape_is_an_error_that_says_what_is_accep
 
 def test_pair_id_is_of_the_texts_alone():
     pair = Preference((ASK,), "4", "5")
-    assert pair_id(pair) == pair_id(Preference((dict(reversed(ASK.items())),), "4", "5", 1.0, 0.0, 0.5, "exam", "test"))
+    reordered = dict(reversed(ASK.items()))
+    assert pair_id(pair) == pair_id(Preference((reordered,), "4", "5", 1.0, 0.0, 0.5, 2.0, "exam", "test"))
     others = [Preference((ASK,), "5", "4"), Preference((SYSTEM, ASK), "4", "5"), Preference((ASK,), "4", "55")]
     assert len({pair_id(pair), *map(pair_id, others)}) == 4
     # Fixed for ever: artifacts are addressed by it. sha256 of [[{"content":"2+2?","role":"user"}],"4","5"].
@@ -179,7 +192,8 @@ message = st.fixed_dictionaries(
     {"role": st.sampled_from(["system", "user", "assistant"]) | anything, "content": anything}
 )
 value = anything | st.lists(message, max_size=3) | st.text(max_size=3)
-columns = ["prompt", "chosen", "rejected", "chosen_score", "rejected_score", "label_confidence", "split", "source"]
+numbers = ["chosen_score", "rejected_score", "label_confidence", "difficulty"]
+columns = ["prompt", "chosen", "rejected", *numbers, "split", "source"]
 
 
 @given(st.fixed_dictionaries({}, optional={name: value for name in columns}) | st.dictionaries(st.text(), anything))

@@ -1,0 +1,173 @@
+"""Train a grid of objectives, flip fractions and seeds from one reference: python -m jobs.study --config FILE
+
+Every cell is a line of jobs.run: skipped where it is committed, resumed where it was interrupted. What cells share is
+made first; the cells then run as processes, `resources.study_cells` at a time, on one cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+from jobs.stage import Outcome, Work, door, make, reported, say, shown
+from pipeline.artifacts import Address, fingerprint, write_aside
+from pipeline.errors import UserError
+from pipeline.plan import VERSIONS, Plan, Step, make_plan
+from pipeline.study import Cell, Study, load_study
+
+CLOCK = r"^\[[\d:]+\] "  # before every line a door says
+
+
+@dataclass(frozen=True)
+class Grid(Plan):
+    """The plan of the study's page: the base configuration's, the study, and a plan for each cell."""
+
+    study: Study
+    cells: tuple[tuple[Cell, Plan], ...]
+
+    def results(self) -> dict[str, Step]:
+        """What the page reads: every cell's last result but one or two, by `cell:stage`."""
+        stages = ("train", "judge") if self.study.until == "judge" else ("train",)
+        return {f"{cell.name}:{stage}": plan.steps[stage] for cell, plan in self.cells for stage in stages}
+
+    def steps_of(self, plan: Plan) -> list[Step]:
+        """A cell's results in order, up to where the study ends."""
+        names = list(plan.steps)
+        return [plan.steps[name] for name in names[: names.index(self.study.until) + 1]]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = door("python -m jobs.study", "Train every cell of a study that is not there yet, and write its page.")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be made, and make nothing")
+    options = parser.parse_intermixed_args(arguments)
+    with reported():
+        started = time.perf_counter()
+        grid, page = plan_study(options.config, options.overrides)
+        if options.dry_run:
+            for cell, plan in grid.cells:
+                missing = [step.name for step in grid.steps_of(plan) if not step.address.find()]
+                print(f"{'make' if missing else 'keep'}  {cell.name:40s} {' '.join(missing)}")
+            return
+        run_cells(grid)
+        make(grid, page)
+        say(f"study: {shown(page.address.path / 'study.html')}, {time.perf_counter() - started:.1f} s")
+
+
+def plan_study(path: str, overrides: Sequence[str]) -> tuple[Grid, Step]:
+    """The grid and the step that makes its page. Raises UserError for a bad configuration of any cell."""
+    study, config, cells = load_study(path, overrides)
+    plans: dict[str, Plan] = {}
+    for cell in cells:
+        plans[cell.name] = make_plan(cell.config)
+    base = make_plan(config)
+    grid = Grid(base.config, base.model, base.steps, study, tuple((cell, plans[cell.name]) for cell in cells))
+    inputs = grid.results()
+    identity = {"study": study.model_dump(mode="json"), "name": config.name, "judge": config.judge.model_dump()}
+    digest = fingerprint(
+        "study", VERSIONS["study"], identity, {role: step.address.fingerprint for role, step in inputs.items()}
+    )
+    label = re.sub(r"[^\w.-]+", "-", config.name).strip("-.") or "study"
+    address = Address(base.steps["prepare"].address.root, "study", label, digest)
+    return grid, Step("study", address, identity, inputs)
+
+
+def run_cells(grid: Grid) -> None:
+    """Make every cell's results. Raises UserError that names the cells that failed, once the others are done."""
+    pending = [(cell, plan) for cell, plan in grid.cells if any(not s.address.find() for s in grid.steps_of(plan))]
+    say(f"study: {len(grid.cells)} cells, {len(grid.cells) - len(pending)} of them kept")
+    if not pending:
+        return
+    from actors.cluster import address, connected
+
+    with connected():
+        make_shared(grid)
+        require_held_out(grid)
+        folder = grid.steps["prepare"].address.root / "study" / "cells"
+        folder.mkdir(parents=True, exist_ok=True)
+        processes = Processes(os.environ | {"RAY_ADDRESS": address()})
+        with ThreadPoolExecutor(grid.config.resources.study_cells) as pool:
+            try:
+                codes = list(pool.map(lambda one: processes.run(one[0], grid.study.until, folder), pending))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                processes.end()
+                raise
+    if failed := [cell.name for (cell, _), code in zip(pending, codes, strict=True) if code]:
+        raise UserError(
+            f"{len(failed)} of {len(grid.cells)} cells failed ({', '.join(failed)}); why stands above",
+            f"mend the cause and run the same command; or one alone: jobs.run --config {shown(folder)}/NAME.yaml",
+        )
+
+
+def make_shared(grid: Grid) -> None:
+    """Make what several cells read, which two processes must not both make."""
+    users = Counter(step.address.path for _, plan in grid.cells for step in grid.steps_of(plan))
+    for _, plan in grid.cells:
+        for step in grid.steps_of(plan):
+            if users[step.address.path] > 1 and not step.address.find():
+                make(plan, step)
+
+
+def require_held_out(grid: Grid) -> None:
+    prepared = grid.steps["prepare"].address.find()
+    if prepared and not prepared.manifest["metrics"]["splits"].get("dev"):
+        problem = "the data have no held-out pairs, by which the cells of a study are compared"
+        raise UserError(problem, "set data.dev_pairs (embedded tasks) or data.dev_fraction, or give rows of split dev")
+
+
+class Processes:
+    """Cells that run as processes of their own, with their lines passed on under their names."""
+
+    def __init__(self, environment: dict[str, str]):
+        self.environment = environment
+        self.running: list[subprocess.Popen[str]] = []
+
+    def run(self, cell: Cell, until: str, folder: Path) -> int:
+        """Run a cell to its end; returns its exit status. Its configuration stays in `folder`, to run it alone."""
+        file = folder / f"{cell.name}.yaml"
+        write_aside(file, yaml.safe_dump(cell.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        child = subprocess.Popen(
+            [sys.executable, "-m", "jobs.run", "--config", str(file), "--until", until],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self.running.append(child)
+        for line in child.stdout or ():
+            if "committed already, kept" not in line:
+                say(f"{cell.name} | {re.sub(CLOCK, '', line.rstrip())}")
+        return child.wait()
+
+    def end(self) -> None:
+        """What is running ends: nothing outlives the study."""
+        for child in self.running:
+            if child.poll() is None:
+                child.terminate()
+
+
+def run(work: Work) -> Outcome:
+    """The study's page and its figures, from the cells' manifests and tables."""
+    from jobs.study_page import study_data
+    from pipeline.report.study import render_study
+
+    assert isinstance(work.plan, Grid)
+    page = study_data(work.plan, work)
+    write_aside(work.folder / "study.html", render_study(page))
+    pooled = [{"method": key[0], "flip_fraction": key[1], **asdict(rate)} for key, rate in page.pooled.items()]
+    return Outcome({}, metrics={"cells": [asdict(cell) for cell in page.cells], "pooled": pooled})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""The page of a study: a grid of methods, flip fractions and seeds, trained from one reference, side by side.
+
+    html = render_study(StudyData(title="label noise", ...))
+
+A method has one look in every figure, in the legend and in the table: colour, marker symbol and dash, so that it is
+told apart without colour too. What is not finite is a gap in a line and a dash in the table.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.report.looks import Look, looks_of, trace
+from pipeline.report.page import assemble
+from pipeline.report.plotting import Figure, Row, Spec, axis, number, numbers, spec
+from pipeline.report.training_figures import MOST_POINTS, sampled
+from pipeline.statistics import Interval, WinRate
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trained cell of the grid. Held-out figures are of the dev pairs after training; log-probs are in nats."""
+
+    method: str
+    flip_fraction: float
+    seed: int
+    accuracy: float  # share of held-out pairs with the right sign
+    gap: float  # mean over held-out pairs, in the method's own scale
+    chosen_change: float | None  # of the mean log-prob sum since before training; null where unknown
+    rejected_change: float | None
+    win_rate: WinRate | None = None  # null where the study stops at train, as is the share
+    share_met: Interval | None = None
+    seconds: float = 0.0
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """One trained preference pair as it was at its step: its gap, its target margin and how hard it pulled."""
+
+    gap: float
+    margin: float
+    weight: float
+    flipped: bool
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Everything the page of a study shows."""
+
+    title: str
+    config: Mapping[str, Any]
+    provenance: Mapping[str, str]
+    cells: Sequence[Cell]  # in the order of the configuration
+    pooled: Mapping[tuple[str, float], Interval]  # win rate over seeds by method and flip fraction; may be empty
+    held_out_pairs: int
+    questions: int | None
+    pairs: Mapping[str, Sequence[Pulled]]  # by method, of one run, in schedule order; may be empty
+    adaptive: Sequence[str]  # methods whose margin is gamma's
+    seconds: float
+
+
+_SHARE = {"tickformat": ".0%", "hoverformat": ".1%"}
+_SECTIONS = {
+    "compared": "What was compared",
+    "win-rate": "Win rate",
+    "held-out": "Held-out pairs",
+    "margins": "Target margins",
+    "weights": "Gradient weights",
+    "cells": "All cells",
+    "configuration": "Configuration",
+}
+
+
+def render_study(data: StudyData) -> str:
+    """The whole page as HTML; the same data gives the same text. What the data lacks is left out and named."""
+    looks = looks_of([*(cell.method for cell in data.cells), *data.pairs])
+    drawn = {
+        "win-rate": [_win_rates(data, looks)] if data.cells and data.pooled else [],
+        "held-out": _held_out(data, looks) if data.cells else [],
+        "margins": [figure for method in data.adaptive if (figure := _margins(data, method, looks))],
+        "weights": [_weights(data.pairs, looks)] if any(map(_finite, data.pairs.values())) else [],
+    }
+    absent = [name for name, figures in drawn.items() if not figures] + ([] if data.cells else ["cells"])
+    return assemble(
+        "study.html.j2",
+        data,
+        {name: title for name, title in _SECTIONS.items() if name not in absent},
+        scripts=("page.js", "study.js"),
+        absent=[_SECTIONS[name].lower() for name in absent],
+        figures=drawn,
+        looks=looks,
+        flips=sorted({cell.flip_fraction for cell in data.cells}),
+        seeds=sorted({cell.seed for cell in data.cells}),
+        share=share,
+        diverged=sum(number(cell.accuracy) is None or number(cell.gap) is None for cell in data.cells),
+        judged=any(cell.win_rate or cell.share_met for cell in data.cells),
+    )
+
+
+def _win_rates(data: StudyData, looks: Mapping[str, Look]) -> Figure:
+    def rate(cell: Cell) -> float | None:
+        return cell.win_rate.rate.value if cell.win_rate else None
+
+    caption = (
+        "Line: seeds pooled; whiskers: their 95% interval; small marks: one seed each; dotted: as often won as lost. "
+        "Methods stand side by side."
+    )
+    even = {"type": "line", "xref": "paper", "yref": "y", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5}
+    drawn = _against_flips(data, looks, rate, data.pooled, axis("win rate", **_SHARE), 380)
+    drawn["layout"]["shapes"] = [{**even, "line": {"color": "var(--ink)", "dash": "dot", "width": 1.5}}]
+    return Figure("fig-win-rate", "Win rate against flip fraction", caption, drawn)
+
+
+def _held_out(data: StudyData, looks: Mapping[str, Look]) -> list[Figure]:
+    def figure(name: str, title: str, caption: str, y: Spec) -> Figure:
+        seeds: dict[tuple[str, float], list[float]] = {}
+        for cell in data.cells:
+            seeds.setdefault((cell.method, cell.flip_fraction), []).append(getattr(cell, name))
+        means = {key: sum(values) / len(values) for key, values in seeds.items()}
+        drawn = _against_flips(data, looks, lambda cell: getattr(cell, name), means, y, 340)
+        return Figure(f"fig-{name}", f"{title} against flip fraction", caption, drawn)
+
+    marks = "Line: mean over seeds, no interval; small marks: one seed each."
+    scale = "In each method's own scale: heights do not compare between methods."
+    return [
+        figure("accuracy", "Held-out accuracy", marks, axis("accuracy", **_SHARE)),
+        figure("gap", "Mean held-out gap", scale, axis("mean gap", hoverformat=".3~g")),
+    ]
+
+
+def _against_flips(
+    data: StudyData,
+    looks: Mapping[str, Look],
+    value: Callable[[Cell], float | None],
+    middle: Mapping[tuple[str, float], float | Interval],
+    y: Spec,
+    height: int,
+) -> Spec:
+    """A line a method through `middle`, with whiskers where that is an interval, and a small mark for every seed.
+
+    Methods stand side by side at a flip fraction, so that none lies under another.
+    """
+    flips = sorted({cell.flip_fraction for cell in data.cells})
+    room = min((after - before for before, after in itertools.pairwise(flips)), default=1.0)
+    step = room * min(0.06, 0.6 / max(1, len(looks)))
+    traces: list[Spec] = []
+    for index, (method, look) in enumerate(looks.items()):
+        aside = step * (index - (len(looks) - 1) / 2)
+        cells = [cell for cell in data.cells if cell.method == method]
+        found = [middle.get((method, flip)) for flip in flips]
+        line = {
+            **trace(method, look, "lines+markers", 9),
+            "hovertemplate": "%{y} %{customdata}",
+            "x": [number(flip + aside) for flip in flips],
+            "y": [number(each.value if isinstance(each, Interval) else each) for each in found],
+            "customdata": [f"at {share(flip)} flips" for flip in flips],
+            "line": {"color": look.colour, "dash": look.dash, "width": 2},
+        }
+        if any(isinstance(each, Interval) for each in found):
+            ends = [(e.high - e.value, e.value - e.low) if isinstance(e, Interval) else (None, None) for e in found]
+            above, below = ([number(end) for end in side] for side in zip(*ends, strict=True))
+            whiskers = {"array": above, "arrayminus": below, "thickness": 1.5, "width": 4, "color": look.colour}
+            line["error_y"] = {"type": "data", "symmetric": False, **whiskers}
+        seeds = {
+            **trace(method, look, "markers", 5, opacity=0.6),
+            "hovertemplate": "%{y} %{customdata}",
+            "x": [number(cell.flip_fraction + aside + step / 3) for cell in cells],
+            "y": [number(value(cell)) for cell in cells],
+            "customdata": [f"seed {cell.seed} at {share(cell.flip_fraction)} flips" for cell in cells],
+        }
+        traces += [line, seeds]
+    x = axis("labels flipped in training", tickvals=flips, ticktext=[share(flip) for flip in flips], zeroline=False)
+    x["range"] = [flips[0] - 0.4 * room, flips[-1] + 0.4 * room]
+    return spec(traces, height, x, y)
+
+
+def _margins(data: StudyData, method: str, looks: Mapping[str, Look]) -> Figure | None:
+    """Target margin against gap for one method, its flipped pairs as crosses; None where it has no finite pair."""
+    finite = _finite(data.pairs.get(method, ()))
+    if not finite:
+        return None
+    shown = sampled(finite, min(1000, MOST_POINTS // len(data.adaptive)))
+    traces = [
+        _points([row for row in shown if row["flipped"] == flipped], "margin", trace(method, looks[method], *form))
+        for flipped, form in ((False, ("markers", 6, 0.6)), (True, ("markers", 5, 0.7)))
+    ]
+    traces[1]["marker"] |= {"symbol": "x-thin", "line": {"width": 1, "color": "var(--ink)"}}
+    some = f"{len(shown):,} of {len(finite):,} pairs" if len(shown) < len(finite) else f"{len(finite):,} pairs"
+    caption = f"{some}, {sum(row['flipped'] for row in shown):,} of those shown with a flipped label (crosses)."
+    drawn = spec(traces, 260, axis("reward gap"), axis("target margin"))
+    return Figure(f"fig-margin-{looks[method].group}", f"Target margin of {method}", caption, drawn)
+
+
+def _weights(pairs: Mapping[str, Sequence[Pulled]], looks: Mapping[str, Look]) -> Figure:
+    most = min(300, MOST_POINTS // len(pairs))
+    rows = {method: sampled(_finite(pulled), most) for method, pulled in pairs.items()}
+    traces = [
+        _points(shown, "weight", trace(method, looks[method], "markers", 7, 0.7)) for method, shown in rows.items()
+    ]
+    caption = f"Each mark is a pair, at most {most:,} a method, picked by digest from the same places of the schedule."
+    drawn = spec(traces, 440, axis("reward gap, in each method's own scale"), axis("gradient weight"))
+    return Figure("fig-weights", "Gradient weight against gap", caption, drawn)
+
+
+def _finite(pulled: Sequence[Pulled]) -> list[Row]:
+    """The pairs that can be drawn, as rows that `sampled` tells apart by their place in the schedule."""
+    return [
+        {"pair_id": "", "step": 0, "position": position, **asdict(pair)}
+        for position, pair in enumerate(pulled)
+        if None not in (number(pair.gap), number(pair.margin), number(pair.weight))
+    ]
+
+
+def _points(rows: Sequence[Row], column: str, style: Spec) -> Spec:
+    return {**style, "x": numbers(rows, "gap"), "y": numbers(rows, column), "hovertemplate": "gap %{x:.3~g}, %{y:.3~g}"}
+
+
+def share(flip_fraction: float) -> str:
+    """A flip fraction as it was configured, as a percentage."""
+    return f"{100 * flip_fraction:g}%"

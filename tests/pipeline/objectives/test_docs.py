@@ -1,0 +1,43 @@
+"""docs/objectives.md says what the table says, and its ten-line margin works as it is printed there."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config import RunConfig
+from pipeline.objectives import PairBatch, build, margins, presets
+
+PAGE = (Path(__file__).parents[3] / "docs" / "objectives.md").read_text(encoding="utf-8")
+
+
+def test_every_member_stands_on_the_page() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \|.*\|$", PAGE, flags=re.MULTILINE)
+    assert [row for row in rows if row in presets.PRESETS] == list(presets.PRESETS)
+
+
+def test_the_margin_in_ten_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = PAGE.partition("## Adding a margin in ten lines")[2].partition("\n## ")[0]
+    function, row = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    assert len(function.splitlines() + row.splitlines()) <= 10
+    names = dict(vars(margins))
+    exec(function, names)
+    name, preset = eval("{" + textwrap.dedent(row) + "}", {"Preset": presets.Preset}).popitem()
+    monkeypatch.setitem(margins.MARGINS, preset.margin, names["proportional"])
+    monkeypatch.setitem(presets.PRESETS, name, preset)
+
+    raw = {"model": {"source": "x"}, "objective": {"name": "mixdpo", "preference": name, "share": 0.3}}
+    assert RunConfig.model_validate(raw).objective.parameters["share"] == 0.3
+    objective = build("mixdpo", preference=name, share=0.3)
+    batch = PairBatch(
+        policy_chosen_logps=torch.tensor([-1.0]),
+        policy_rejected_logps=torch.tensor([-21.0]),
+        reference_chosen_logps=torch.tensor([-1.0]),
+        reference_rejected_logps=torch.tensor([-1.0]),
+        chosen_tokens=torch.tensor([1]),
+        rejected_tokens=torch.tensor([1]),
+    )
+    out = objective(batch, objective.initial_state())
+    assert float(out.gaps_B) == pytest.approx(2.0) and float(out.margins_B) == pytest.approx(0.6)

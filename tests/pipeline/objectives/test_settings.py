@@ -1,0 +1,110 @@
+"""Settings of an objective: one error for what is wrong, and every parameter's interval."""
+
+import math
+import re
+from typing import Any
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.objectives.objective import build
+from pipeline.objectives.presets import PRESETS
+from tests.pipeline.objectives.pairs import LONG, batch_of, run
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("mixpo", {}, "objective.name='mixpo' is not an objective.*did you mean mixdpo.*" + ".*".join(PRESETS)),
+        ("", {}, "objective.name='' is not an objective.*" + ".*".join(PRESETS)),
+        (["dpo"], {}, "is not an objective"),
+        ("dpo", {"bata": 1.0}, "objective.bata is not a parameter of dpo.*did you mean objective.beta"),
+        ("dpo", {"label_smoothing": 0.1}, "not a parameter of dpo.*cdpo is DPO with label smoothing"),
+        ("orpo", {"odd_weight": 0.1}, "did you mean objective.odds_weight"),
+        ("dpo", {"gamma0": 1.0}, "objective.margin=gamma gives dpo a target margin"),
+        ("dpo", {"tau": 1.0}, "objective.margin=gamma gives dpo a target margin"),
+        ("simpo", {"solver": "paper"}, "objective.margin=gamma gives simpo a target margin"),
+        ("dpo", {"margin": "delta"}, "objective.margin='delta' is not a choice"),
+        ("dpo", {"margin": None}, "objective.margin=None is not a choice"),
+        ("gamma-dpo", {"solver": "newton"}, "not a choice.*exact, paper"),
+        ("odpo", {"offset": "sqrt"}, "not a choice.*log, log1p, identity"),
+        ("odpo", {"offset": 1}, "is a int"),
+        ("dpo", {"beta": "x"}, "is a str"),
+        ("dpo", {"beta": [1]}, "is a list"),
+        ("dpo", {"beta": True}, "is a bool"),
+        ("dpo", {"beta": None}, "is a NoneType"),
+        ("mixdpo", {"preference": "mixdpo"}, "objective.preference=mixdpo itself decides"),
+        ("mixdpo", {"preference": "selective-dpo"}, "objective.preference=selective-dpo itself decides"),
+        ("mixdpo", {"preference": "nope"}, "objective.preference='nope' is not an objective"),
+        ("mixdpo", {"preference": ["dpo"]}, "is not an objective"),
+        ("mixdpo", {"tau": 1.0}, "objective.margin=gamma gives mixdpo a target margin"),
+        ("mixdpo", {"label_smoothing": 0.1}, "not a parameter of mixdpo"),
+    ],
+)
+def test_a_bad_objective_is_one_error(name: Any, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(name, **given)
+    assert re.search(says, str(caught.value), flags=re.DOTALL)
+
+
+# A row that has the parameter, values just outside of its interval, values on its edge and inside.
+INTERVALS: dict[str, tuple[str, list[float], list[float]]] = {
+    "beta": ("dpo", [0, -0.1], [1e-9, 1000]),
+    "steepness": ("madpo", [0, -1.0], [1e-9]),
+    "floor": ("odpo", [0, -1.0], [1e-9]),
+    "odds_weight": ("orpo", [0, -1.0], [1e-9]),
+    "gamma0": ("simpo", [-1e-9], [0, 100]),
+    "tau": ("gamma-dpo", [-1e-9], [0, 1e12]),
+    "alpha": ("r-dpo", [-1e-9], [0, 1]),
+    "a": ("beta-dpo", [-1e-9], [0, 1]),
+    "eta": ("uni-dpo", [-1e-9], [0, 1]),
+    "fit_power": ("uni-dpo", [-1e-9], [0, 1]),
+    "focus": ("focalpo", [-1e-9], [0, 1]),
+    "sft_weight": ("mixdpo", [-1e-9], [0, 1]),
+    "nll_weight": ("cpo", [-1e-9], [0, 1]),
+    "threshold": ("madpo", [-1e-9], [0, 1]),
+    "fit_margin": ("uni-dpo", [], [-5, 0, 5]),
+    "good_score": ("uni-dpo", [], [-5, 0, 5]),
+    "label_smoothing": ("rdpo", [-1e-9, 0.5, 1.0], [0, 0.49]),
+    "momentum": ("amapo", [-1e-9, 1.0], [0, 0.999]),
+    "keep": ("beta-dpo", [0, -0.1, 1.001], [1e-9, 1]),
+    "c_max": ("madpo", [0.999, 0], [1, 50]),
+}
+
+
+def test_every_number_of_the_table_has_an_interval_here() -> None:
+    numbers = {key for row in PRESETS.values() for key, value in row.parameters.items() if not isinstance(value, str)}
+    assert numbers == set(INTERVALS)
+
+
+@pytest.mark.parametrize("key", INTERVALS)
+def test_a_number_must_lie_in_its_interval(key: str) -> None:
+    name, outside, inside = INTERVALS[key]
+    for value in inside:
+        assert build(name, **{key: value}).parameters.number(key) == value
+    for value in (*outside, math.nan, math.inf, -math.inf):
+        with pytest.raises(UserError, match=f"objective.{key}=.* is out of range"):
+            build(name, **{key: value})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_defaults_are_admissible_and_margin_gamma_adds_its_parameters(name: str) -> None:
+    row = PRESETS[name]
+    assert build(name, **row.parameters).parameters == build(name).parameters
+    elastic = build(name, margin="gamma")
+    assert elastic.preset.gamma and {"gamma0", "tau", "solver"} <= elastic.parameters.keys()
+    assert {key: elastic.parameters[key] for key in row.parameters} == row.parameters
+    assert build(name, margin="gamma", tau=7.5, solver="paper").parameters["tau"] == 7.5
+
+
+def test_mixdpo_takes_its_preference_sides_parameters() -> None:
+    objective = build("mixdpo", preference="odpo", alpha=0.5, sft_weight=0.25)
+    assert objective.parameters == {
+        **PRESETS["odpo"].parameters,
+        "preference": "odpo",
+        "alpha": 0.5,
+        "sft_weight": 0.25,
+    }
+    assert float(objective(batch_of([LONG]), objective.initial_state()).losses_B) == pytest.approx(
+        float(run("odpo", batch_of([LONG]), alpha=0.5).losses_B)
+    )
