@@ -19,10 +19,20 @@ _PANELS: tuple[tuple[str, str, dict[str, tuple[str, Spec]]], ...] = (
     ("accuracy", "Share of preference pairs with a positive gap; 50% is chance.", {"accuracy": ("accuracy", _SOLID)}),
     (
         "gap and margin",
-        "Solid above dashed: the mean pair is past its target.",
+        "Solid above dashed: the mean pair is past its target. Dotted: pairs whose label was flipped.",
         {
             "gap": ("reward gap", _SOLID),
             "margin": ("target margin", {"color": "var(--muted)", "width": 2, "dash": "dash"}),
+            "gap_flipped": ("gap of flipped labels", {"color": "var(--base)", "width": 2, "dash": "dot"}),
+        },
+    ),
+    (
+        "who pulls",
+        "Solid: share of preference pairs whose gradient weight is below 0.05; dashed: the flip rate at which robust "
+        "DPO has the loss of these margins, where there is one.",
+        {
+            "weak_share": ("weight below 0.05", _SOLID),
+            "noise_rate": ("effective noise rate", {"color": "var(--muted)", "width": 2, "dash": "dash"}),
         },
     ),
     (

@@ -120,6 +120,11 @@ def _step(rows: list[dict[str, Any]], step: int) -> dict[str, Any]:
         "accuracy": sum(gap > 0 for gap in gaps) / len(gaps) if gaps else None,
         "gap": mean("gap"),
         "margin": mean("margin"),
+        "gap_flipped": next((row["gap"] for row in rows if row["flipped"] and row["gap"] is not None), None),
+        "weak_share": sum(row["weight"] < 0.05 for row in rows if row["weight"] is not None) / len(gaps)
+        if gaps
+        else None,
+        "noise_rate": 0.2 * math.exp(-0.1 * step) if gaps else None,
         "nll": 2.9 * math.exp(-0.05 * step) if sft else None,
         "tokens": 520,
         "seconds": 5.6,

@@ -96,7 +96,7 @@ def test_a_kind_that_closes_the_script_element_stays_inside_its_figure() -> None
 
 def test_every_figure_is_valid_plotly_and_has_its_own_id(reader: Reader) -> None:
     specs = [json.loads(script) for kind, script in reader.scripts if kind == "application/json"]
-    assert len(specs) == 11
+    assert len(specs) == 12
     for spec in specs:
         go.Figure(spec)  # raises on a property plotly does not know
     ids = [attrs["id"] for _, attrs in reader.elements if "id" in attrs]
