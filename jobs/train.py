@@ -30,7 +30,7 @@ def run(work: Work) -> Outcome:
             config=config,
             model=str(base_model(work.plan)),
             folder=str(work.folder),
-            threads=threads(resources.train_workers),
+            threads=threads(resources.train_workers * resources.study_cells),
             **inputs,
         )
         trainer = TorchTrainer(

@@ -127,7 +127,7 @@ class Resources(Section):
     scorers: int = Field(default=1, ge=1)  # actors of the reference stage
     train_workers: int = Field(default=1, ge=1)
     generators: int = Field(default=1, ge=1)  # vLLM engines at a time
-    study_cells: int = Field(default=1, ge=1)  # cells of a study trained side by side
+    study_cells: int = Field(default=1, ge=1)  # cells of a study trained side by side; they share a node's cores
     gpus_per_actor: float = Field(default=0, ge=0)
     micro_batch_tokens: int = Field(default=1024, ge=1)  # packed tokens a forward and backward
     score_tokens: int = Field(default=4096, ge=1)  # packed tokens a forward of the reference stage
