@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline import tables
-from pipeline.compute.layout import Tokens, lay_out, micro_batches
+from pipeline.compute.attention import is_packed
+from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.logprobs import score
 from pipeline.compute.models import load_model
+from pipeline.compute.packing import plan
 from pipeline.errors import UserError
 from pipeline.preferences.tokenise import tokens_digest
 
@@ -34,28 +36,31 @@ class Scorer:
         self.spec = spec
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = load_model(Path(spec.model), spec.dtype, self.device)
+        name = type(self.model).__name__
+        self.note = "" if is_packed(self.model) else f"{name} cannot be packed: it takes one sequence a side, slower"
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Score the parts named in column `part`; each is written whole or not at all, under its own name."""
+        """Score the parts named in column `part`; each is written whole or not at all, under its own name.
+
+        `note` is what the door should say of the model, once; empty where nothing is unusual.
+        """
         done = [self._part(str(name)) for name in batch["part"]]
-        return {key: [row[key] for row in done] for key in ("part", "rows", "tokens", "seconds")}
+        return {key: [row[key] for row in done] for key in ("part", "rows", "tokens", "seconds", "note")}
 
     def _part(self, name: str) -> dict[str, Any]:
         started = time.perf_counter()
         columns = ["pair_id", "prompt_ids", "chosen_ids", "rejected_ids"]
         rows = pq.read_table(Path(self.spec.pairs) / name, columns=columns).to_pylist()
         pairs = [Tokens(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in rows]
-        # Longest first: packs of like lengths, and a part too large for the memory fails at its first pack.
-        order = sorted(range(len(pairs)), key=lambda i: (-pairs[i].packed, rows[i]["pair_id"]))
         sums: dict[int, tuple[float, float]] = {}
-        for chunk in micro_batches([pairs[i].packed for i in order], self.spec.score_tokens, "resources.score_tokens"):
-            index = [order[i] for i in chunk]
+        for index in plan([pair.packed for pair in pairs], self.spec.score_tokens, "resources.score_tokens")[0]:
             pack = lay_out([pairs[i] for i in index], self.device)
             sums.update(zip(index, score(self.model, pack, self.spec.logits_chunk), strict=True))
         scored = [self._row(row, pairs[i], sums[i]) for i, row in enumerate(rows)]
         tables.write(scored, tables.REFERENCE, Path(self.spec.folder) / name)
         tokens = sum(pair.packed for pair in pairs)
-        return {"part": name, "rows": len(rows), "tokens": tokens, "seconds": time.perf_counter() - started}
+        seconds = time.perf_counter() - started
+        return {"part": name, "rows": len(rows), "tokens": tokens, "seconds": seconds, "note": self.note}
 
     def _row(self, row: dict[str, Any], pair: Tokens, sums: tuple[float, float]) -> dict[str, Any]:
         if not np.isfinite(sums).all():

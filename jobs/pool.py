@@ -26,6 +26,8 @@ def run_parts(
 ) -> Outcome:
     """`work` is a row a part, with its file name in column `part`; parts that stand in `folder` are not made again.
 
+    An actor answers a row a part; a `note` in it, which says what is unusual, is said once and kept in the metrics.
+
     Ray Data promises no order and none is needed: a part is found by its name. Call inside `connected()`.
     """
     import ray
@@ -36,6 +38,7 @@ def run_parts(
     kept = len(work) - len(pending)
     if kept:
         say(f"{what}: {kept} of {len(work)} parts are finished already and kept")
+    notes: set[str] = set()
     progress = Progress(what, len(work), "parts", resources.log_seconds, done=kept)
     if pending:
         pool = min(actors, len(pending))
@@ -46,8 +49,11 @@ def run_parts(
             actor, fn_constructor_args=(spec,), batch_size=1, compute=ray.data.ActorPoolStrategy(size=pool), **options
         )
         for row in in_a_thread(data.iter_rows()):
+            if (note := row.get("note")) and note not in notes:
+                notes.add(note)
+                say(f"{what}: {note}")
             progress.add(1, f", {row['tokens'] / row['seconds']:,.0f} tokens/s an actor")
-    return Outcome(rows=part_rows(folder, [row["part"] for row in work]))
+    return Outcome(rows=part_rows(folder, [row["part"] for row in work]), metrics={"notes": sorted(notes)})
 
 
 def in_a_thread(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

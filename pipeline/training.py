@@ -19,8 +19,9 @@ import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from pipeline import tables
-from pipeline.compute.layout import lay_out, micro_batches
+from pipeline.compute.layout import lay_out
 from pipeline.compute.logprobs import side_sums, token_logps
+from pipeline.compute.packing import plan
 from pipeline.config import Resources, Train
 from pipeline.epoch import Epoch, Example, sizes
 from pipeline.objectives.batch import PairBatch
@@ -78,7 +79,7 @@ class Trainer:
         """Train one optimiser step; returns its row of tables.STEPS. Raises UserError; see training_checks.py."""
         started, k = time.perf_counter(), self.next_step
         examples = self.epoch.step(k)
-        rows = self._gather(self._accumulate(examples[self.rank :: self.world], *counts(examples)))
+        rows = self._gather(self._accumulate(examples))
         check_finite(rows, k)
         if self.world > 1:
             self._sum_gradients()
@@ -135,7 +136,7 @@ class Trainer:
             return {}
         self.model.eval()
         rows: dict[str, list[list[float]]] = {"before": [], "after": []}
-        for index in micro_batches(sizes(examples), self.resources.score_tokens, "resources.score_tokens"):
+        for index in plan(sizes(examples), self.resources.score_tokens, "resources.score_tokens")[0]:
             after = self._batch([examples[i] for i in index])
             cached = {
                 f"policy_{side}_logps": getattr(after, f"reference_{side}_logps") for side in ("chosen", "rejected")
@@ -159,14 +160,17 @@ class Trainer:
             }
         return figures
 
-    def _accumulate(self, mine: Sequence[Example], pairs: int, tokens: int) -> list[dict[str, Any]]:
+    def _accumulate(self, step: Sequence[Example]) -> list[dict[str, Any]]:
         """Forward and backward over this worker's share of a step; returns a row a pair.
 
-        `pairs` and `tokens` are counts of the whole step: gradients add up to this worker's part of its mean loss.
+        Sums are divided by counts of the whole step: gradients add up to this worker's part of its mean loss.
         """
-        rows: list[dict[str, Any]] = []
-        for index in micro_batches(sizes(mine), self.resources.micro_batch_tokens, "resources.micro_batch_tokens"):
-            examples = [mine[i] for i in index]
+        pairs, tokens = counts(step)
+        budget, rows = self.resources.micro_batch_tokens, []
+        for index in plan(sizes(step), budget, "resources.micro_batch_tokens", self.world)[self.rank]:
+            if not index:  # fewer pairs than workers
+                continue
+            examples = [step[i] for i in index]
             batch = self._batch(examples)
             if self.next_step == 0:
                 check_parity(batch, examples, next(self.model.parameters()).dtype)

@@ -22,15 +22,40 @@ _COMMON: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
+# A name is that of a configuration class; what follows a hyphen is a variety of it.
 _FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {},
+    "Qwen2": {},
     "Qwen3": {"head_dim": 8},
     "Mistral": {"sliding_window": 5},
-    "Phi": {},  # its norms stay in float64 where the others pass through float32
-    "Gemma2": {"head_dim": 8},
+    "Gemma2": {
+        "head_dim": 8,
+        "sliding_window": 5,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 3.0,
+    },
+    "Gemma3Text": {"head_dim": 8, "sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]},
+    "Olmo2": {},
+    "Phi": {},  # a head with a bias; its norms stay in float64 where the others pass through float32
+    "Phi3": {},
+    "SmolLM3": {},
     "Granite": {"logits_scaling": 4.0},
     "Cohere": {"logit_scale": 0.25},
+    "Bloom": {},
     "Mamba": {"state_size": 4},
+    "GptOss": {"head_dim": 8, "sliding_window": 5, "num_local_experts": 4, "num_experts_per_tok": 2}
+    | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    "Phi3-longrope": {
+        "original_max_position_embeddings": 8,
+        "rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "factor": 16.0}
+        | {"short_factor": [1.0] * 4, "long_factor": [8.0] * 4},
+    },
+    "Phimoe": {"num_local_experts": 2, "sliding_window": None},
+    "Phimoe-window": {"num_local_experts": 2, "sliding_window": 64},
+    "StableLm": {},
+    "RecurrentGemma": {"lru_width": 32},
+    "Llama4Text": {"head_dim": 8, "intermediate_size_mlp": 64, "num_local_experts": 2},
 }
 
 
@@ -45,10 +70,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
             import transformers
 
             torch.set_num_threads(1)
-            config = getattr(transformers, f"{family}Config")(**_COMMON, **_FAMILIES[family])
+            config = getattr(transformers, f"{family.split('-')[0]}Config")(**(_COMMON | _FAMILIES[family]))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 model = transformers.AutoModelForCausalLM.from_config(config)
+                for parameter in model.parameters():
+                    if not parameter.any():  # biases and the like, which as zeros would test nothing
+                        torch.nn.init.normal_(parameter, std=0.3)
             made[family] = tmp_path_factory.mktemp(family)
             model.save_pretrained(made[family])
         return made[family]

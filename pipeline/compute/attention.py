@@ -7,16 +7,21 @@ know in its mask table, which is what is wanted here: the layout is the mask.
 Shapes: B = 1, H heads, T packed tokens, D head dimension.
 """
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from pipeline.compute.layout import Segment
-from pipeline.errors import UserError
 
 NAME = "widemargin"
+
+
+def is_packed(model: PreTrainedModel) -> bool:
+    """Whether the model's attention is the one below; if not, it takes one sequence a side (logprobs.py)."""
+    return model.config._attn_implementation == NAME
 
 
 def packed_attention(
@@ -33,43 +38,78 @@ def packed_attention(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """One scaled-dot-product call a side. Returns [B, T, H, D] and no weights, as the interface wants.
+    """Attention a side at a time. Returns [B, T, H, D] and no weights, as the interface wants.
 
     The first call runs the prompt and the chosen completion as one causal sequence; the second runs the rejected
     completion's queries against the prompt's and its own keys.
     """
-    if softcap is not None:
-        raise UserError(
-            "this model caps its attention logits, which packed attention does not do yet", "use another model"
-        )
-    grouped = key_BHTD.shape[1] != query_BHTD.shape[1]
-    out_BHTD = torch.empty_like(query_BHTD)
-    options: dict[str, Any] = {"scale": scaling, "dropout_p": dropout, "enable_gqa": grouped}
+    out_BHTD = value_BHTD.new_empty(*query_BHTD.shape[:3], value_BHTD.shape[3])
+    options: dict[str, Any] = {"scale": scaling, "dropout": dropout, "window": sliding_window, "cap": softcap}
     for start, prompt, chosen, rejected in segments:
         first = slice(start, start + prompt + chosen)
         q, k, v = (tensor[:, :, first] for tensor in (query_BHTD, key_BHTD, value_BHTD))
-        if sliding_window is None or prompt + chosen <= sliding_window:
-            out_BHTD[:, :, first] = F.scaled_dot_product_attention(q, k, v, is_causal=True, **options)
-        else:
-            mask = _causal(prompt + chosen, 0, sliding_window, q.device)
-            out_BHTD[:, :, first] = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options)
+        out_BHTD[:, :, first] = _causal_attention(q, k, v, **options)
         if rejected:
             second = slice(first.stop, first.stop + rejected)
             k, v = (
                 torch.cat((tensor[:, :, start : start + prompt], tensor[:, :, second]), dim=2)
                 for tensor in (key_BHTD, value_BHTD)
             )
-            mask = _causal(rejected, prompt, sliding_window, k.device)
-            out_BHTD[:, :, second] = F.scaled_dot_product_attention(
-                query_BHTD[:, :, second], k, v, attn_mask=mask, **options
-            )
+            out_BHTD[:, :, second] = _causal_attention(query_BHTD[:, :, second], k, v, **options)
     return out_BHTD.transpose(1, 2), None
 
 
-def _causal(queries: int, offset: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """[queries, offset + queries] bool: query i stands at offset + i and sees keys up to it, `window` at most."""
-    at = torch.arange(offset, offset + queries, device=device)[:, None]
-    key = torch.arange(offset + queries, device=device)[None, :]
+def _causal_attention(
+    q_BHQD: torch.Tensor,
+    k_BHKD: torch.Tensor,
+    v_BHKD: torch.Tensor,
+    *,
+    scale: float | None,
+    dropout: float,
+    window: int | None,
+    cap: float | None,
+) -> torch.Tensor:
+    """Attention of the last Q of K positions, [B, H, Q, D]; keys and values may have fewer heads than queries."""
+    queries, keys = q_BHQD.shape[2], k_BHKD.shape[2]
+    if cap is not None:
+        mask = _causal(queries, keys, window, k_BHKD.device)
+        return _capped_attention(q_BHQD, k_BHKD, v_BHKD, mask, scale, dropout, cap)
+    whole = queries == keys and (window is None or keys <= window)  # then no mask need be made
+    return F.scaled_dot_product_attention(
+        q_BHQD,
+        k_BHKD,
+        v_BHKD,
+        attn_mask=None if whole else _causal(queries, keys, window, k_BHKD.device),
+        is_causal=whole,
+        scale=scale,
+        dropout_p=dropout,
+        enable_gqa=k_BHKD.shape[1] != q_BHQD.shape[1],
+    )
+
+
+def _capped_attention(
+    q_BHQD: torch.Tensor,
+    k_BHKD: torch.Tensor,
+    v_BHKD: torch.Tensor,
+    mask_QK: torch.Tensor,
+    scale: float | None,
+    dropout: float,
+    cap: float,
+) -> torch.Tensor:
+    """Scores bounded smoothly to (-cap, cap), as Gemma 2 does; no fused kernel has it, so [Q, K] scores are made."""
+    heads, width = q_BHQD.shape[1], q_BHQD.shape[3]
+    k_BHKD, v_BHKD = (kv.repeat_interleave(heads // kv.shape[1], dim=1) for kv in (k_BHKD, v_BHKD))
+    scores_BHQK = q_BHQD @ k_BHKD.transpose(2, 3) * (1 / math.sqrt(width) if scale is None else scale)
+    scores_BHQK = cap * torch.tanh(scores_BHQK / cap)
+    at_least_float32 = torch.promote_types(scores_BHQK.dtype, torch.float32)
+    weights_BHQK = scores_BHQK.masked_fill(~mask_QK, -torch.inf).softmax(dim=3, dtype=at_least_float32)
+    return F.dropout(weights_BHQK.to(q_BHQD.dtype), dropout) @ v_BHKD
+
+
+def _causal(queries: int, keys: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """[queries, keys] bool: the last `queries` of `keys` positions see the keys up to their own, `window` at most."""
+    at = torch.arange(keys - queries, keys, device=device)[:, None]
+    key = torch.arange(keys, device=device)[None, :]
     mask = key <= at
     return mask if window is None else mask & (key > at - window)
 

@@ -3,13 +3,11 @@
 Shapes: T packed tokens, N scored positions (completion tokens), P pairs, S sides.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-
-from pipeline.errors import UserError
 
 
 class Tokens(NamedTuple):
@@ -76,24 +74,3 @@ def lay_out(pairs: Sequence[Tokens], device: torch.device | str = "cpu") -> Pack
         return torch.tensor(values, dtype=torch.int64, device=device)
 
     return Pack(long(ids), long(positions), tuple(segments), long(source), long(target), long(side))
-
-
-def micro_batches(sizes: Sequence[int], budget: int, setting: str) -> Iterator[list[int]]:
-    """Cut pairs, by index and in order, into packs of at most `budget` tokens.
-
-    Raises UserError where one pair alone exceeds the budget; `setting` is the name of the budget in the configuration.
-    """
-    batch: list[int] = []
-    total = 0
-    for index, size in enumerate(sizes):
-        if size > budget:
-            raise UserError(
-                f"{setting}={budget} is less than one pair of {size} tokens", f"set {setting}={size} or more"
-            )
-        if total + size > budget:
-            yield batch
-            batch, total = [], 0
-        batch.append(index)
-        total += size
-    if batch:
-        yield batch

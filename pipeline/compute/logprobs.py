@@ -3,10 +3,15 @@
 Shapes: T packed tokens, N completion tokens, S = 2 * pairs sides, C hidden size, V vocabulary.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
+from pipeline.compute.attention import is_packed
 from pipeline.compute.layout import Pack
 
 
@@ -16,30 +21,61 @@ def token_logps(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
     The output head runs on completion positions only, `chunk` of them at a time, and is run again in the backward, so
     that no [T, V] tensor ever exists and no more than one [chunk, V] is kept.
     """
-    decoder = model.get_decoder()
-    hidden_TC = decoder(
+    hidden_NC, kind = _packed(model, pack) if is_packed(model) else _one_by_one(model, pack)
+    pieces = []
+    for hidden, target in zip(hidden_NC.split(chunk), pack.target_N.split(chunk), strict=True):
+        if torch.is_grad_enabled():
+            pieces.append(checkpoint(_head_logps, model, kind, hidden, target, use_reentrant=False))
+        else:
+            pieces.append(_head_logps(model, kind, hidden, target))
+    return torch.cat(pieces)
+
+
+def _packed(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[ModelOutput]]:
+    """The hidden states that predict completion tokens, [N, C], by one forward; and the class of decoder outputs."""
+    output = model.get_decoder()(
         input_ids=pack.ids_T[None],
         position_ids=pack.positions_T[None],
         attention_mask=None,
         use_cache=False,
         segments=pack.segments,
-    ).last_hidden_state[0]
-    hidden_NC = hidden_TC.index_select(0, pack.source_N)
-    pieces = []
-    for hidden, target in zip(hidden_NC.split(chunk), pack.target_N.split(chunk), strict=True):
-        if torch.is_grad_enabled():
-            pieces.append(checkpoint(_head_logps, model, hidden, target, use_reentrant=False))
-        else:
-            pieces.append(_head_logps(model, hidden, target))
-    return torch.cat(pieces) if pieces else hidden_NC.new_zeros(0, dtype=torch.float32)
+    )
+    return output.last_hidden_state[0].index_select(0, pack.source_N), type(output)
 
 
-def _head_logps(model: PreTrainedModel, hidden_NC: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
-    logits_NV = model.get_output_embeddings()(hidden_NC)
+def _one_by_one(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[ModelOutput]]:
+    """The same by a forward a side over prompt and completion, for models that cannot honour the layout of a pack."""
+    decoder, hidden = model.get_decoder(), []
+    for start, *lengths in pack.segments:
+        prompt_ids, *sides = pack.ids_T[start : start + sum(lengths)].split(lengths)
+        for completion_ids in sides:
+            if len(completion_ids):
+                output = decoder(input_ids=torch.cat((prompt_ids, completion_ids))[None], use_cache=False)
+                hidden.append(output.last_hidden_state[0, len(prompt_ids) - 1 : -1])
+    return torch.cat(hidden), type(output)
+
+
+def _head_logps(
+    model: PreTrainedModel, kind: type[ModelOutput], hidden_NC: torch.Tensor, target_N: torch.Tensor
+) -> torch.Tensor:
+    """Logits by the model's own forward with its decoder standing aside, so that whatever it does to them is done."""
+    with _answering(model.get_decoder(), kind(last_hidden_state=hidden_NC[None])):
+        logits_NV = model(input_ids=target_N[None], use_cache=False).logits[0]
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-    if (cap := getattr(model.config, "final_logit_softcapping", None)) is not None:
-        logits_NV = cap * torch.tanh(logits_NV / cap)
     return logits_NV.gather(1, target_N[:, None]).squeeze(1) - logits_NV.logsumexp(dim=1)
+
+
+@contextmanager
+def _answering(decoder: torch.nn.Module, output: ModelOutput) -> Iterator[None]:
+    """For as long as this lasts, the decoder does not compute but answers `output`."""
+    own = vars(decoder).get("forward")  # where it is wrapped, as for a model laid over several devices
+    decoder.forward = lambda *_, **__: output
+    try:
+        yield
+    finally:
+        del decoder.forward
+        if own is not None:
+            decoder.forward = own
 
 
 def side_sums(logps_N: torch.Tensor, pack: Pack) -> torch.Tensor:

@@ -105,22 +105,20 @@ def convert_gguf(source: ModelSource, folder: Path) -> None:
 
 
 def load_model(folder: Path, dtype: str, device: str = "cpu") -> "PreTrainedModel":
-    """A causal language model in eval mode, its attention over packs. Weights are read from safetensors only.
+    """A causal language model in eval mode, run over packs where it can be. Weights are read from safetensors only.
 
-    Raises UserError where it cannot be opened, lacks weights, or scores otherwise in a pack than by itself.
+    Raises UserError where it cannot be opened, lacks weights, or scores otherwise than by its own forward.
     """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    from pipeline.compute.attention import NAME
-    from pipeline.compute.selfcheck import check_packing
+    from pipeline.compute.selfcheck import choose_attention
 
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
-            attn_implementation=NAME,
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
@@ -133,5 +131,5 @@ def load_model(folder: Path, dtype: str, device: str = "cpu") -> "PreTrainedMode
         problem = f"the model in {folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"
         raise UserError(problem, "its *.safetensors are incomplete: fetch or save the model again")
     model = model.to(device).eval()
-    check_packing(model)
+    choose_attention(model)
     return model

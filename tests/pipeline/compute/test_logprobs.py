@@ -1,7 +1,6 @@
 """The one compute path against transformers' own forward, one side at a time, with eager attention."""
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from pipeline.compute.layout import Tokens, lay_out, micro_batches
+from pipeline.compute.attention import is_packed
+from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.logprobs import score, side_sums, token_logps
 from pipeline.compute.models import load_model
-from pipeline.errors import UserError
 
-FAMILIES = ["Llama", "Qwen3", "Mistral"]  # Mistral's window, 5, is shorter than most prompts below
+# The windows of Mistral, Gemma and GPT-OSS, 5, are shorter than most prompts below.
+PACKED = ["Llama", "Qwen2", "Qwen3", "Mistral", "Gemma2", "Gemma3Text"]
+PACKED += ["Olmo2", "Phi", "Phi3", "SmolLM3", "Granite", "Cohere"]
+ONE_BY_ONE = ["Bloom", "Mamba", "GptOss", "Phi3-longrope"]
+FAMILIES = PACKED + ONE_BY_ONE
 
 Lengths = tuple[int, int, int]
 
 
+class Models(dict[str, tuple[Any, Any]]):
+    """By family: the loaded model, and the same weights with eager attention; opened when first asked for."""
+
+    def __init__(self, folder: Callable[[str], Path]):
+        self.folder = folder
+
+    def __missing__(self, family: str) -> tuple[Any, Any]:
+        folder = self.folder(family)
+        plain = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+        self[family] = load_model(folder, "float32"), plain
+        return self[family]
+
+
 @pytest.fixture(scope="module")
-def models(tiny_model: Callable[[str], Path]) -> dict[str, tuple[Any, Any]]:
-    """By family: the model over packs, and the same weights with eager attention."""
-    folders = {family: tiny_model(family) for family in FAMILIES}
-    return {
-        family: (
-            load_model(folder, "float32"),
-            AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval(),
-        )
-        for family, folder in folders.items()
-    }
+def models(tiny_model: Callable[[str], Path]) -> Models:
+    return Models(tiny_model)
 
 
 def make(lengths: Sequence[Lengths], seed: int = 0) -> list[Tokens]:
@@ -64,11 +72,14 @@ lengths = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 8), st.integers(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_is_packed_where_it_can_be(models: Models, family: str) -> None:
+    assert is_packed(models[family][0]) == (family in PACKED)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @given(lengths=lengths, seed=st.integers(0, 2**16))
 @settings(max_examples=15, deadline=None)
-def test_equals_plain_forward(
-    models: dict[str, tuple[Any, Any]], family: str, lengths: list[Lengths], seed: int
-) -> None:
+def test_equals_plain_forward(models: Models, family: str, lengths: list[Lengths], seed: int) -> None:
     ours, theirs = models[family]
     pairs = make(lengths, seed)
     with torch.no_grad():
@@ -76,7 +87,7 @@ def test_equals_plain_forward(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gradients_equal_plain_forward(models: dict[str, tuple[Any, Any]], family: str) -> None:
+def test_gradients_equal_plain_forward(models: Models, family: str) -> None:
     ours, theirs = models[family]
     pairs = make(MIXED)
     pull = torch.tensor([[1.0, -2.0], [0.5, 1.0], [-1.0, 3.0], [2.0, 0.25], [1.5, -1.0]], dtype=torch.float64)
@@ -91,7 +102,7 @@ def test_gradients_equal_plain_forward(models: dict[str, tuple[Any, Any]], famil
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 1000])
-def test_chunk_size_does_not_matter(models: dict[str, tuple[Any, Any]], chunk: int) -> None:
+def test_chunk_size_does_not_matter(models: Models, chunk: int) -> None:
     pairs = make(MIXED)
     with torch.no_grad():
         a, b = packed(models["Llama"][0], pairs, chunk), packed(models["Llama"][0], pairs)
@@ -100,7 +111,7 @@ def test_chunk_size_does_not_matter(models: dict[str, tuple[Any, Any]], chunk: i
 
 @given(order=st.permutations(range(5)), cut=st.integers(0, 5))
 @settings(max_examples=10, deadline=None)
-def test_packing_does_not_matter(models: dict[str, tuple[Any, Any]], order: list[int], cut: int) -> None:
+def test_packing_does_not_matter(models: Models, order: list[int], cut: int) -> None:
     model, pairs = models["Llama"][0], make(MIXED)
     packs = [part for part in (order[:cut], order[cut:]) if part]
     with torch.no_grad():
@@ -109,7 +120,7 @@ def test_packing_does_not_matter(models: dict[str, tuple[Any, Any]], order: list
     torch.testing.assert_close(split, together[order], rtol=1e-6, atol=1e-6)
 
 
-def test_absent_rejected_side_costs_nothing_and_scores_zero(models: dict[str, tuple[Any, Any]]) -> None:
+def test_absent_rejected_side_costs_nothing_and_scores_zero(models: Models) -> None:
     full, sft = make([(5, 4, 3)])[0], make([(5, 4, 3)])[0]._replace(rejected=[])
     assert lay_out([sft]).ids_T.numel() == 9 == sft.packed
     with torch.no_grad():
@@ -117,7 +128,7 @@ def test_absent_rejected_side_costs_nothing_and_scores_zero(models: dict[str, tu
     assert sums[1, 1] == 0 and sums[1, 0] == pytest.approx(float(sums[0, 0]), rel=1e-6)
 
 
-def test_score_runs_without_gradients_and_gives_the_mode_back(models: dict[str, tuple[Any, Any]]) -> None:
+def test_score_runs_without_gradients_and_gives_the_mode_back(models: Models) -> None:
     model, pairs = models["Llama"][0], make(MIXED)
     scores = score(model, lay_out(pairs[:2]), 256)
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
@@ -127,7 +138,7 @@ def test_score_runs_without_gradients_and_gives_the_mode_back(models: dict[str, 
     torch.testing.assert_close(torch.tensor(scores, dtype=torch.float64), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_bfloat16_sums_are_float64(tiny_model: Callable[[str], Path], models: dict[str, tuple[Any, Any]]) -> None:
+def test_bfloat16_sums_are_float64(tiny_model: Callable[[str], Path], models: Models) -> None:
     model, pairs = load_model(tiny_model("Llama"), "bfloat16"), make([(6, 40, 40)])
     with torch.no_grad():
         pack = lay_out(pairs)
@@ -148,17 +159,3 @@ def test_layout_by_hand() -> None:
     assert pack.side_N.tolist() == [0, 0, 1, 2]
     with pytest.raises(ValueError, match="pair 0 of the pack has an empty prompt"):
         lay_out([Tokens([], [1], [2])])
-
-
-@given(sizes=st.lists(st.integers(1, 20), max_size=30), budget=st.integers(20, 60))
-def test_micro_batches_cover_all_in_order_within_the_budget(sizes: list[int], budget: int) -> None:
-    batches = list(micro_batches(sizes, budget, "resources.score_tokens"))
-    assert [index for batch in batches for index in batch] == list(range(len(sizes)))
-    assert all(0 < sum(sizes[i] for i in batch) <= budget for batch in batches)
-    for batch, following in pairwise(batches):  # greedy: the next pair did not fit
-        assert sum(sizes[i] for i in batch) + sizes[following[0]] > budget
-
-
-def test_a_pair_beyond_the_budget_names_the_setting() -> None:
-    with pytest.raises(UserError, match=r"resources.score_tokens=10 .* 11 tokens\n.*resources.score_tokens=11"):
-        list(micro_batches([3, 11], 10, "resources.score_tokens"))

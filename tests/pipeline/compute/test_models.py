@@ -6,27 +6,43 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
 from pipeline.artifacts import DigestMemory
+from pipeline.compute.attention import is_packed
 from pipeline.compute.models import load_model, locate
 from pipeline.config import Model
 from pipeline.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("family", "reason"),
+    ("family", "packed"),
     [
-        ("Gemma2", "caps its attention logits"),
-        ("Granite", "GraniteForCausalLM scores a completion"),  # divides its logits after the output head
-        ("Cohere", "CohereForCausalLM scores a completion"),  # multiplies them
-        ("Mamba", "MambaForCausalLM scores a completion"),  # ignores where one pair ends
+        ("Mistral", True),
+        ("Phimoe", True),
+        ("Phimoe-window", False),  # a window, longer than what is checked, that attention is not told of
+        ("StableLm", False),  # does not hand the layout on to attention
     ],
 )
-def test_a_model_that_would_score_wrongly_is_refused(
-    tiny_model: Callable[[str], Path], family: str, reason: str
+def test_a_model_is_packed_only_where_it_honours_the_layout(
+    tiny_model: Callable[[str], Path], family: str, packed: bool
 ) -> None:
-    with pytest.raises(UserError, match=reason):
-        load_model(tiny_model(family), "float32")
+    """More families in test_logprobs.py. The check must leave windows as they were."""
+    folder = tiny_model(family)
+    model = load_model(folder, "float32")
+    assert is_packed(model) == packed
+    assert model.config.to_dict() == AutoConfig.from_pretrained(folder).to_dict() | {"dtype": "float32"}
+
+
+def test_a_faint_trace_of_other_pairs_is_told_from_rounding(tiny_model: Callable[[str], Path]) -> None:
+    """In bfloat16 it moves log-probs by less than rounding does, but rounding is the same whatever the others are."""
+    assert not is_packed(load_model(tiny_model("RecurrentGemma"), "bfloat16"))
+    assert is_packed(load_model(tiny_model("Mistral"), "bfloat16"))
+
+
+def test_a_model_that_scores_wrongly_either_way_is_refused(tiny_model: Callable[[str], Path]) -> None:
+    with pytest.raises(UserError, match="Llama4ForCausalLM cannot be scored"):  # does not say where its decoder is
+        load_model(tiny_model("Llama4Text"), "float32")
 
 
 def test_missing_weights_are_refused(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
