@@ -14,36 +14,17 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 
 from jobs.stage import Outcome, Work, door, make, reported, say, shown
-from pipeline.artifacts import Address, fingerprint, write_aside
+from pipeline.artifacts import write_aside
 from pipeline.errors import UserError
-from pipeline.plan import VERSIONS, Plan, Step, make_plan
-from pipeline.study import Cell, Study, load_study
+from pipeline.study import Cell, Grid, plan_study
 
 CLOCK = r"^\[[\d:]+\] "  # before every line a door says
-
-
-@dataclass(frozen=True)
-class Grid(Plan):
-    """The plan of the study's page: the base configuration's, the study, and a plan for each cell."""
-
-    study: Study
-    cells: tuple[tuple[Cell, Plan], ...]
-
-    def results(self) -> dict[str, Step]:
-        """What the page reads: every cell's last result but one or two, by `cell:stage`."""
-        stages = ("train", "judge") if self.study.until == "judge" else ("train",)
-        return {f"{cell.name}:{stage}": plan.steps[stage] for cell, plan in self.cells for stage in stages}
-
-    def steps_of(self, plan: Plan) -> list[Step]:
-        """A cell's results in order, up to where the study ends."""
-        names = list(plan.steps)
-        return [plan.steps[name] for name in names[: names.index(self.study.until) + 1]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,24 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run_cells(grid)
         make(grid, page)
         say(f"study: {shown(page.address.path / 'study.html')}, {time.perf_counter() - started:.1f} s")
-
-
-def plan_study(path: str, overrides: Sequence[str]) -> tuple[Grid, Step]:
-    """The grid and the step that makes its page. Raises UserError for a bad configuration of any cell."""
-    study, config, cells = load_study(path, overrides)
-    plans: dict[str, Plan] = {}
-    for cell in cells:
-        plans[cell.name] = make_plan(cell.config)
-    base = make_plan(config)
-    grid = Grid(base.config, base.model, base.steps, study, tuple((cell, plans[cell.name]) for cell in cells))
-    inputs = grid.results()
-    identity = {"study": study.model_dump(mode="json"), "name": config.name, "judge": config.judge.model_dump()}
-    digest = fingerprint(
-        "study", VERSIONS["study"], identity, {role: step.address.fingerprint for role, step in inputs.items()}
-    )
-    label = re.sub(r"[^\w.-]+", "-", config.name).strip("-.") or "study"
-    address = Address(base.steps["prepare"].address.root, "study", label, digest)
-    return grid, Step("study", address, identity, inputs)
 
 
 def run_cells(grid: Grid) -> None:

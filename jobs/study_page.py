@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.report import provenance_lines
 from jobs.stage import Work, shown
-from pipeline.study import Cell
+from pipeline.study import Cell, Grid
 
 if TYPE_CHECKING:
-    from jobs.study import Grid
     from pipeline.report import study as page
     from pipeline.report.study import Pulled, StudyData
     from pipeline.statistics import Interval

@@ -100,8 +100,7 @@ def make_plan(config: RunConfig) -> Plan:
         digest = fingerprint(
             stage, VERSIONS[stage], identity, {role: step.address.fingerprint for role, step in needed.items()}
         )
-        readable = re.sub(r"[^\w.-]+", "-", label).strip("-.") or stage  # a folder's name, whatever the user named
-        steps[name] = Step(name, Address(root, stage, readable, digest), identity, needed)
+        steps[name] = Step(name, Address(root, stage, readable(label) or stage, digest), identity, needed)
 
     def section(name: str) -> dict[str, Any]:
         return getattr(config, name).model_dump(mode="json")
@@ -131,6 +130,11 @@ def make_plan(config: RunConfig) -> Plan:
     shown = {"report": section("report"), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
     return Plan(config, model, steps)
+
+
+def readable(label: str) -> str:
+    """What is left of a user's name that is good for a folder's."""
+    return re.sub(r"[^\w.-]+", "-", label).strip("-.")
 
 
 def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:

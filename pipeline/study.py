@@ -17,10 +17,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from pipeline.artifacts import Address, fingerprint
 from pipeline.config import RunConfig, Section, validate
 from pipeline.config_faults import explain
 from pipeline.config_file import read
 from pipeline.errors import UserError
+from pipeline.plan import VERSIONS, Plan, Step, make_plan, readable
 
 CHANGED = ("objective", "schedule", "train")  # the sections a method may change; the others are shared by all cells
 
@@ -90,3 +92,35 @@ def _config(raw: dict[str, Any], method: str, changes: dict[Any, dict[str, Any]]
         return validate(raw | sections | {"name": method})
     except UserError as error:
         raise UserError(f"study.methods.{method}: {error.problem}", error.remedy) from None
+
+
+@dataclass(frozen=True)
+class Grid(Plan):
+    """The plan of the study's page: the base configuration's, the study, and a plan for each cell."""
+
+    study: Study
+    cells: tuple[tuple[Cell, Plan], ...]
+
+    def results(self) -> dict[str, Step]:
+        """What the page reads: of every cell the training, and the verdicts where there are any; by `cell:stage`."""
+        stages = ("train", "judge") if self.study.until == "judge" else ("train",)
+        return {f"{cell.name}:{stage}": plan.steps[stage] for cell, plan in self.cells for stage in stages}
+
+    def steps_of(self, plan: Plan) -> list[Step]:
+        """A cell's results in order, up to where the study ends."""
+        names = list(plan.steps)
+        return [plan.steps[name] for name in names[: names.index(self.study.until) + 1]]
+
+
+def plan_study(path: str, overrides: Sequence[str]) -> tuple[Grid, Step]:
+    """The grid and the step that makes its page. Raises UserError for a bad configuration of any cell."""
+    study, config, cells = load_study(path, overrides)
+    base = make_plan(config)
+    grid = Grid(base.config, base.model, base.steps, study, tuple((cell, make_plan(cell.config)) for cell in cells))
+    inputs = grid.results()
+    identity = {"study": study.model_dump(mode="json"), "name": config.name, "judge": config.judge.model_dump()}
+    digest = fingerprint(
+        "study", VERSIONS["study"], identity, {role: step.address.fingerprint for role, step in inputs.items()}
+    )
+    address = Address(base.steps["prepare"].address.root, "study", readable(config.name) or "study", digest)
+    return grid, Step("study", address, identity, inputs)
