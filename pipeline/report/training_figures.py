@@ -19,7 +19,7 @@ _PANELS: tuple[tuple[str, str, dict[str, tuple[str, Spec]]], ...] = (
     ("accuracy", "Share of preference pairs with a positive gap; 50% is chance.", {"accuracy": ("accuracy", _SOLID)}),
     (
         "gap and margin",
-        "Solid above dashed: the mean pair is past its target. Dotted: pairs whose label was flipped.",
+        "Solid above dashed: the mean pair is past its target. Dotted, if any: pairs with a flipped label.",
         {
             "gap": ("reward gap", _SOLID),
             "margin": ("target margin", {"color": "var(--muted)", "width": 2, "dash": "dash"}),
