@@ -35,7 +35,10 @@ def parts(folder: Path) -> list[Path]:
 
 
 def start(head: Head, stage: str, *arguments: str) -> "subprocess.Popen[str]":
-    """A door left running, in a process group of its own as a terminal would give it."""
+    """A door left running, in a process group of its own and open to Ctrl-C, as a terminal would give it.
+
+    A shell that runs the tests in the background has Ctrl-C ignored by everything below it.
+    """
     return subprocess.Popen(
         command(stage, *arguments),
         cwd=REPOSITORY,
@@ -44,6 +47,7 @@ def start(head: Head, stage: str, *arguments: str) -> "subprocess.Popen[str]":
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
