@@ -23,7 +23,7 @@ def connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    logs = _join()
+    logs, interrupted = _join(), False
     try:
         yield
     except Exception as error:
@@ -31,8 +31,14 @@ def connected() -> Iterator[None]:
             raise found from None
         error.add_note(f"Ray's logs are in {logs}")
         raise
+    except KeyboardInterrupt:
+        # A thread may be inside Ray's core, which a shutdown would take away under it. The door ends the process, and
+        # Ray's processes end with it.
+        interrupted = True
+        raise
     finally:
-        ray.shutdown()
+        if not interrupted:
+            ray.shutdown()
 
 
 def address() -> str:
@@ -47,6 +53,7 @@ def _join() -> str:
     with _hushed():
         context: Any = ray.init(logging_level=logging.ERROR, log_to_driver=False, **address)
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+    logging.raiseExceptions = False  # Ray Data's threads may log once more after Ctrl-C has closed their log files
     settings = ray.data.DataContext.get_current()
     settings.enable_progress_bars = False
     settings.print_on_execution_start = False

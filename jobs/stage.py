@@ -83,7 +83,7 @@ def reported() -> Iterator[None]:
         sys.exit(2)
     except KeyboardInterrupt:
         say("interrupted; what is finished is kept, the same command goes on from there")
-        sys.exit(130)
+        os._exit(130)  # at once: threads that are inside Ray would meet its end on the way out, and crash
     except Exception as error:
         notes = getattr(error, "__notes__", [])
         print("; ".join(["failed unexpectedly", *notes]), file=sys.stderr, flush=True)
