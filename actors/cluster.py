@@ -53,7 +53,6 @@ def _join() -> str:
     with _hushed():
         context: Any = ray.init(logging_level=logging.ERROR, log_to_driver=False, **address)
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-    logging.raiseExceptions = False  # Ray Data's threads may log once more after Ctrl-C has closed their log files
     settings = ray.data.DataContext.get_current()
     settings.enable_progress_bars = False
     settings.print_on_execution_start = False

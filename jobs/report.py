@@ -10,6 +10,7 @@ from jobs.stage import Outcome, Work, main
 
 if TYPE_CHECKING:
     from pipeline.report import data
+    from pipeline.statistics import WinRate
 
 
 def run(work: Work) -> Outcome:
@@ -94,7 +95,7 @@ def held_out(figures: dict[str, Any]) -> data.HeldOut | None:
 def benchmark(work: Work) -> data.Benchmark:
     """The judge's figures, in the page's own records."""
     from pipeline.report import data
-    from pipeline.statistics import Interval, WinRate
+    from pipeline.statistics import Interval
 
     figures = work.inputs["judge"].manifest["metrics"]
 
@@ -108,13 +109,13 @@ def benchmark(work: Work) -> data.Benchmark:
             one["truncated"],
         )
 
-    compared, counts = figures["comparison"], kind_counts(work)
+    counts = kind_counts(work)
     constant = {"empty answer": figures["empty"], "best constant answer": figures["constant"]}
     return data.Benchmark(
         name=f"{work.config.generate.benchmark}/{work.config.generate.split}",
         questions=figures["base"]["prompts"],
         models={model: model_score(model) for model in MODELS},
-        comparison=WinRate(**{**compared, "rate": Interval(**compared["rate"])}),
+        comparison=win_rate(figures),
         baselines=[
             data.Baseline(name, one["text"], one["share_met"], one["wholly_met"]) for name, one in constant.items()
         ],
@@ -123,6 +124,14 @@ def benchmark(work: Work) -> data.Benchmark:
             for kind in sorted(counts)
         ],
     )
+
+
+def win_rate(figures: dict[str, Any]) -> WinRate:
+    """The comparison of both models, as the judge's manifest has it."""
+    from pipeline.statistics import Interval, WinRate
+
+    compared = figures["comparison"]
+    return WinRate(**{**compared, "rate": Interval(**compared["rate"])})
 
 
 def kind_counts(work: Work) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jobs.report import provenance_lines
+from jobs.report import provenance_lines, win_rate
 from jobs.stage import Work, shown
 from pipeline.study import Cell, Grid
 
@@ -43,7 +43,7 @@ def study_data(grid: Grid, work: Work) -> StudyData:
 
 def cell_figures(cell: Cell, work: Work) -> page.Cell:
     from pipeline.report import study as page
-    from pipeline.statistics import Interval, WinRate
+    from pipeline.statistics import Interval
 
     train, judged = work.inputs[f"{cell.name}:train"], work.inputs.get(f"{cell.name}:judge")
     held_out = train.manifest["metrics"]["held_out"]
@@ -54,8 +54,7 @@ def cell_figures(cell: Cell, work: Work) -> page.Cell:
 
     answers: dict[str, Any] = {}
     if judged:
-        compared = judged.manifest["metrics"]["comparison"]
-        answers["win_rate"] = WinRate(**{**compared, "rate": Interval(**compared["rate"])})
+        answers["win_rate"] = win_rate(judged.manifest["metrics"])
         answers["share_met"] = Interval(**judged.manifest["metrics"]["trained"]["share_met"])
     return page.Cell(
         cell.method,
@@ -74,21 +73,24 @@ def cell_figures(cell: Cell, work: Work) -> page.Cell:
 def pooled_rates(grid: Grid, work: Work) -> dict[tuple[str, float], Interval]:
     """The win rate of a method at a flip fraction over its seeds: questions are resampled, each with all its seeds."""
     from pipeline import tables
-    from pipeline.statistics import bootstrap_mean
+    from pipeline.statistics import bootstrap_mean, points
 
-    points: dict[tuple[str, float], dict[str, list[float]]] = {}
+    won: dict[
+        tuple[str, float], dict[str, list[float]]
+    ] = {}  # by method and flips: each question's points, a seed each
     for cell, _ in grid.cells:
-        scores: dict[str, dict[str, float]] = {}
+        scores: dict[str, dict[str, float]] = {"trained": {}, "base": {}}
         for row in tables.read(work.inputs[f"{cell.name}:judge"].path, tables.VERDICTS).to_pylist():
-            scores.setdefault(row["question_id"], {})[row["model"]] = row["score"]
-        won = points.setdefault((cell.method, cell.flip_fraction), {})
-        for question, score in scores.items():
-            point = 0.5 + 0.5 * ((score["trained"] > score["base"]) - (score["trained"] < score["base"]))
-            won.setdefault(question, []).append(point)
+            scores[row["model"]][row["question_id"]] = row["score"]
+        questions = list(scores["trained"])
+        theirs = [scores["base"][question] for question in questions]
+        found = won.setdefault((cell.method, cell.flip_fraction), {})
+        for question, point in zip(questions, points(list(scores["trained"].values()), theirs), strict=True):
+            found.setdefault(question, []).append(point)
     judge = grid.config.judge
     return {
-        key: bootstrap_mean([sum(all_) / len(all_) for all_ in won.values()], judge.resamples, judge.seed)
-        for key, won in points.items()
+        key: bootstrap_mean([sum(each) / len(each) for each in found.values()], judge.resamples, judge.seed)
+        for key, found in won.items()
     }
 
 

@@ -44,7 +44,10 @@ def win_rate(
     ours: Sequence[float], theirs: Sequence[float], resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> WinRate:
     """How often `ours` scores higher than `theirs`; entry i of both is prompt i. Equal scores are a tie."""
-    points = [1.0 if a > b else 0.0 if a < b else 0.5 for a, b in zip(ours, theirs, strict=True)]
-    return WinRate(
-        points.count(1.0), points.count(0.5), points.count(0.0), bootstrap_mean(points, resamples, seed, level)
-    )
+    won = points(ours, theirs)
+    return WinRate(won.count(1.0), won.count(0.5), won.count(0.0), bootstrap_mean(won, resamples, seed, level))
+
+
+def points(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """What each prompt counts: win 1, tie 1/2, loss 0."""
+    return [1.0 if a > b else 0.0 if a < b else 0.5 for a, b in zip(ours, theirs, strict=True)]

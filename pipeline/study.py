@@ -10,7 +10,6 @@
 The cells of one seed and flip fraction flip the same pairs. Prepare and reference are the same for all cells.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -51,7 +50,7 @@ class Cell:
     @property
     def name(self) -> str:
         """A name that is good for a file and for a line of progress."""
-        return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', self.method)}-flip{self.flip_fraction:g}-seed{self.seed}"
+        return f"{readable(self.method)}-flip{self.flip_fraction:g}-seed{self.seed}"
 
 
 def load_study(path: str, overrides: Sequence[str] = ()) -> tuple[Study, RunConfig, list[Cell]]:

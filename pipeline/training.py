@@ -84,8 +84,9 @@ class Trainer:
         if self.world > 1:
             self._sum_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        rate = learning_rate(k, self.epoch.steps, self.settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(k, self.epoch.steps, self.settings)
+            group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         preferred = columns([row for row in rows if row["route"] == "preference"])
@@ -93,7 +94,7 @@ class Trainer:
         self.next_step += 1
         record = {
             "step": k,
-            "learning_rate": learning_rate(k, self.epoch.steps, self.settings),
+            "learning_rate": rate,
             "grad_norm": float(norm),
             "tokens": sum(sizes(examples)),
             "queue_fill": self.state.gamma.fill if self.state.gamma else None,

@@ -236,7 +236,7 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 
-_CHOICES = {"solver": ("exact", "paper"), "offset": ("log", "log1p", "identity"), "margin": ("gamma",)}
+_CHOICES = {"solver": ("exact", "paper"), "offset": ("log", "log1p", "identity")}
 
 # Where a parameter may lie, as intervals are written: a round bracket leaves its end out.
 _INTERVALS: dict[str, str] = {

@@ -32,7 +32,7 @@ class GammaState:
         """Target margins, [B] float64; they average to gamma0 over the queue, not over this batch."""
         if self.scalar is None:
             return torch.full_like(gaps_B, self.gamma0, dtype=torch.float64)
-        return margins_at(gaps_B, self.scalar.to(gaps_B.device), self.gamma0, self.tau)
+        return margins_at(gaps_B, self.scalar, self.gamma0, self.tau)
 
     def observe(self, gaps_B: torch.Tensor) -> None:
         """Append a step's gaps, drop the oldest beyond the capacity, solve again."""
