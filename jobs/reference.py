@@ -7,7 +7,7 @@ def run(work: Work) -> Outcome:
     """One part of log-prob sums for every part of pairs, by a pool of scorers."""
     import pyarrow.compute as pc
 
-    from actors.cluster import connected, threads
+    from actors.cluster import KEEP_MEMORY, connected, threads
     from actors.scorer import Scorer, ScorerSpec
     from jobs.pool import run_parts
     from jobs.prepare import base_model
@@ -34,6 +34,7 @@ def run(work: Work) -> Outcome:
             actors=resources.scorers,
             resources=resources,
             folder=work.folder,
+            environment=KEEP_MEMORY,
         )
     lengths = tables.read(pairs.path, tables.PAIRS, ["prompt_ids", "chosen_ids", "rejected_ids"])
     outcome.tokens = sum(pc.sum(pc.list_value_length(lengths[name])).as_py() or 0 for name in lengths.column_names)

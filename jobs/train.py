@@ -18,7 +18,7 @@ def run(work: Work) -> Outcome:
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    from actors.cluster import claim, connected, threads
+    from actors.cluster import KEEP_MEMORY, claim, connected, threads
     from actors.worker import WorkerSpec, train
     from jobs.prepare import base_model
 
@@ -46,6 +46,7 @@ def run(work: Work) -> Outcome:
             ),
             run_config=ray.train.RunConfig(
                 name="ray",
+                worker_runtime_env={"env_vars": KEEP_MEMORY},
                 storage_path=str(work.folder.resolve()),
                 failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),

@@ -40,23 +40,21 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention a side at a time. Returns [B, T, H, D] and no weights, as the interface wants.
 
-    The first call runs the prompt and the chosen completion as one causal sequence; the second runs the rejected
-    completion's queries against the prompt's and its own keys.
+    The prompt and the chosen completion are one causal sequence; the rejected completion's queries run against the
+    prompt's and its own keys. The pack is taken apart by `split`, whose backward is one copy; that of a slice would
+    clear a tensor of the whole pack for each.
     """
-    out_BHTD = value_BHTD.new_empty(*query_BHTD.shape[:3], value_BHTD.shape[3])
     options: dict[str, Any] = {"scale": scaling, "dropout": dropout, "window": sliding_window, "cap": softcap}
-    for start, prompt, chosen, rejected in segments:
-        first = slice(start, start + prompt + chosen)
-        q, k, v = (tensor[:, :, first] for tensor in (query_BHTD, key_BHTD, value_BHTD))
-        out_BHTD[:, :, first] = _causal_attention(q, k, v, **options)
-        if rejected:
-            second = slice(first.stop, first.stop + rejected)
-            k, v = (
-                torch.cat((tensor[:, :, start : start + prompt], tensor[:, :, second]), dim=2)
-                for tensor in (key_BHTD, value_BHTD)
-            )
-            out_BHTD[:, :, second] = _causal_attention(query_BHTD[:, :, second], k, v, **options)
-    return out_BHTD.transpose(1, 2), None
+    queries = query_BHTD.split([n for _, *ns in segments for n in (ns[0] + ns[1], ns[2])], dim=2)
+    keys, values = (kv.split([n for _, *ns in segments for n in ns], dim=2) for kv in (key_BHTD, value_BHTD))
+    sides = []
+    for pair in range(len(segments)):
+        prompt, chosen, rejected = range(3 * pair, 3 * pair + 3)
+        for query_BHQD, side in zip(queries[2 * pair : 2 * pair + 2], (chosen, rejected), strict=True):
+            k_BHKD, v_BHKD = (torch.cat((kv[prompt], kv[side]), dim=2) for kv in (keys, values))
+            if query_BHQD.shape[2]:
+                sides.append(_causal_attention(query_BHQD, k_BHKD, v_BHKD, **options).transpose(1, 2))
+    return torch.cat(sides, dim=1), None
 
 
 def _causal_attention(

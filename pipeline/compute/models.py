@@ -113,6 +113,7 @@ def load_model(folder: Path, dtype: str, device: str = "cpu") -> "PreTrainedMode
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    from pipeline.compute.cpu import use_onednn
     from pipeline.compute.selfcheck import choose_attention
 
     try:
@@ -131,5 +132,6 @@ def load_model(folder: Path, dtype: str, device: str = "cpu") -> "PreTrainedMode
         problem = f"the model in {folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"
         raise UserError(problem, "its *.safetensors are incomplete: fetch or save the model again")
     model = model.to(device).eval()
+    use_onednn(model)
     choose_attention(model)
     return model
