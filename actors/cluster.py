@@ -101,16 +101,6 @@ def claim(setting: str, actors: int, gpus: float) -> dict[str, float]:
     return {"num_cpus": min(1.0, int(100 * (cpus - free) / actors) / 100), "num_gpus": gpus}
 
 
-# For processes that compute on a CPU: by default glibc maps every large tensor afresh and gives it back soon after, and
-# the kernel clears its pages each time. One arena, as only the first may grow beyond 64 MiB.
-KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**40),
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
-
-
 def threads(actors: int) -> int:
     """Compute threads for each of `actors` on this cluster: their share of a node's cores."""
     nodes = max(1, len([node for node in ray.nodes() if node["Alive"]]))

@@ -1,7 +1,6 @@
 """The train worker: the function every Ray Train worker runs. The loop itself is pipeline/training.py."""
 
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from transformers import GenerationConfig
 
 from pipeline import tables
 from pipeline.artifacts import write_aside
+from pipeline.checkpoints import load, save
 from pipeline.compute.models import load_model
 from pipeline.config import RunConfig
 from pipeline.epoch import Epoch
 from pipeline.objectives.objective import build
 from pipeline.preferences.tokenise import load_tokenizer
 from pipeline.training import Trainer
-
-STATE = "state.pt"
 
 
 @dataclass(frozen=True)
@@ -51,35 +49,46 @@ def train(spec: dict[str, Any]) -> None:
     )
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
-            trainer.load_state_dict(torch.load(Path(folder) / STATE, weights_only=True, map_location=device))
+            load(trainer, Path(folder))
     known = {"steps": trainer.epoch.steps, "resumed": trainer.next_step}
     while not trainer.done:
         record = trainer.step()
         if rank == 0:
             write_aside(Path(work.folder) / "progress.json", json.dumps(known | record))
         if trainer.next_step % config.resources.checkpoint_steps == 0 and not trainer.done:
-            _checkpoint(trainer, rank)
-    if rank == 0:
-        export(trainer, work)
+            _checkpoint(trainer, work)
+    export(trainer, work)
 
 
-def _checkpoint(trainer: Trainer, rank: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = None
-        if rank == 0:  # weights and optimiser are the same on every worker
-            torch.save(trainer.state_dict(), Path(folder) / STATE)
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-        ray.train.report({"step": trainer.next_step}, checkpoint=checkpoint)
+def _checkpoint(trainer: Trainer, work: WorkerSpec) -> None:
+    """Written straight to where Ray Train keeps checkpoints, and known to it once it is whole."""
+    name = f"step-{trainer.next_step}"
+    folder = Path(work.folder) / "ray" / name
+    written = save(trainer, folder)
+
+    def whole(checkpoint: ray.train.Checkpoint, _: str) -> ray.train.Checkpoint:
+        written.result()
+        return checkpoint
+
+    ray.train.report(
+        {"step": trainer.next_step},
+        checkpoint=ray.train.Checkpoint.from_directory(folder),
+        checkpoint_dir_name=name,
+        checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+        checkpoint_upload_fn=whole,
+    )
 
 
 def export(trainer: Trainer, work: WorkerSpec) -> None:
     """The trained model in Hugging Face format under model/, what was logged as Parquet, and the held-out figures."""
     folder, base = Path(work.folder), Path(work.model)
+    held_out, trained = trainer.held_out(), trainer.policy.trained(base)
+    if trained is None:  # the first worker has it
+        return
     model = folder / "model"
-    held_out = trainer.held_out()
-    if trainer.model.generation_config is None:
-        trainer.model.generation_config = GenerationConfig.from_model_config(trainer.model.config)
-    trainer.model.save_pretrained(model)
+    if trained.generation_config is None:
+        trained.generation_config = GenerationConfig.from_model_config(trained.config)
+    trained.save_pretrained(model)
     load_tokenizer(base, work.config.model.chat_template).save_pretrained(model)
     write_aside(model / "README.md", model_card(work))
     tables.write(trainer.steps_log, tables.STEPS, folder / "steps.parquet")

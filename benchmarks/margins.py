@@ -8,29 +8,16 @@ the update delivers; `scalar_ms` the scalar alone. The update runs in float32, a
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
 
+from benchmarks.measure import milliseconds
 from pipeline.objectives.gamma import margins_at, solve_scalar
 from pipeline.objectives.published import mirror_descent
 
 AUTHORS = ((4.0, 10.0), (0.375, 10.0), (5.0, 20.0), (3.0, 3.0))  # gamma0, tau: Llama-3, Mistral, Gemma 2, Qwen2.5
 OURS = ((1.0, 1.0),)  # gamma-DPO, for which nothing was published
 SMALL_TAU = tuple((4.0, tau) for tau in (2.0, 1.0, 0.5, 0.1, 0.01))
-
-
-def milliseconds(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The median time of each call."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {f"{name}_ms": round(statistics.median(values), 3) for name, values in times.items()}
 
 
 def compare(gaps_N: torch.Tensor, gamma0: float, tau: float, repeats: int) -> dict[str, float]:

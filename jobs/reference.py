@@ -7,11 +7,12 @@ def run(work: Work) -> Outcome:
     """One part of log-prob sums for every part of pairs, by a pool of scorers."""
     import pyarrow.compute as pc
 
-    from actors.cluster import KEEP_MEMORY, connected, threads
+    from actors.cluster import connected, threads
     from actors.scorer import Scorer, ScorerSpec
     from jobs.pool import run_parts
     from jobs.prepare import base_model
     from pipeline import tables
+    from pipeline.compute.memory import KEEP_MEMORY
 
     pairs, resources = work.inputs["pairs"], work.config.resources
     parts = sorted(path.name for path in pairs.path.glob("part-*.parquet"))

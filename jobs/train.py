@@ -18,9 +18,10 @@ def run(work: Work) -> Outcome:
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    from actors.cluster import KEEP_MEMORY, claim, connected, threads
+    from actors.cluster import claim, connected, threads
     from actors.worker import WorkerSpec, train
     from jobs.prepare import base_model
+    from pipeline.compute.memory import KEEP_MEMORY
 
     config, resources = work.config, work.config.resources
     inputs = {role: str(work.inputs[role].path) for role in ("pairs", "reference", "schedule")}
@@ -46,7 +47,7 @@ def run(work: Work) -> Outcome:
             ),
             run_config=ray.train.RunConfig(
                 name="ray",
-                worker_runtime_env={"env_vars": KEEP_MEMORY},
+                worker_runtime_env={"env_vars": KEEP_MEMORY},  # type: ignore[call-arg]  # its types are the old RunConfig's
                 storage_path=str(work.folder.resolve()),
                 failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),

@@ -88,15 +88,27 @@ class Objective(Section):
         return dict(self.model_extra or {})
 
 
+class Lora(Section):
+    """Low-rank adapters (PEFT). The base model stays the reference, so cached scores stay valid."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    layers: str | tuple[str, ...] = "all-linear"  # all but the output head, or names such as q_proj
+
+
 class Train(Section):
     learning_rate: float = Field(default=1e-6, gt=0)
-    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    lr_schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     warmup_fraction: float = Field(default=0.1, ge=0, le=1)
+    decay_fraction: float = Field(default=0.1, gt=0, le=1)  # of all steps, for wsd: warm-up, stable, decay
+    lora: Lora | None = None  # null trains all weights
     batch_size: int = Field(default=128, ge=1)  # pairs an optimiser step, over all workers
     weight_decay: float = Field(default=0.0, ge=0)
     adam_betas: tuple[Share, Share] = (0.9, 0.999)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    seed: int = 0  # of dropout, where a model has any
+    held_out_steps: int = Field(default=0, ge=0)  # look at the held-out pairs every so many steps; 0: at the end only
+    seed: int = 0  # of dropout, where there is any, and of adapters
 
 
 class Generate(Section):
@@ -132,6 +144,7 @@ class Resources(Section):
     micro_batch_tokens: int = Field(default=1024, ge=1)  # packed tokens a forward and backward
     score_tokens: int = Field(default=4096, ge=1)  # packed tokens a forward of the reference stage
     logits_chunk: int = Field(default=256, ge=1)  # completion positions whose logits exist at one time
+    checkpoint_activations: bool = False  # of every decoder layer: less memory, a third more arithmetic
     checkpoint_steps: int = Field(default=50, ge=1)
     max_failures: int = Field(default=2, ge=0)  # restarts of the train workers before the stage gives up
     kv_cache_gib: float = Field(default=1.0, gt=0)  # a vLLM engine's cache on a CPU

@@ -85,6 +85,8 @@ _MEASURED = (
     "noise_rate",  # mean effective noise rate of gamma-PO's margins where it has a meaning
     "noise_rate_null",  # share of pairs where it has none
     "queue_fill",  # share of gamma-PO's queue in use
+    # Means over the held-out pairs after the step, every train.held_out_steps steps.
+    *(f"held_out_{name}" for name in ("accuracy", "gap", "chosen_logps", "rejected_logps")),
 )
 
 # Made by train; read by report. One row an optimiser step; means over the step's pairs, all workers.

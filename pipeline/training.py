@@ -10,39 +10,50 @@ and the number of workers do not change the answer. Shapes: B pairs of a micro-b
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from pipeline import tables
 from pipeline.compute.layout import lay_out
-from pipeline.compute.logprobs import side_sums, token_logps
+from pipeline.compute.logprobs import side_sums
 from pipeline.compute.packing import plan
+from pipeline.compute.policy import Policy
 from pipeline.config import Resources, Train
 from pipeline.epoch import Epoch, Example, sizes
 from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.objective import Objective
 from pipeline.objectives.state import QUEUE
 from pipeline.training_checks import check_columns, check_finite, check_parity
-from pipeline.training_rows import PREFERENCE_ONLY, columns, counts, recorded, summary
+from pipeline.training_rows import HELD_OUT, PREFERENCE_ONLY, columns, counts, displacement, recorded, summary
 
 
 def learning_rate(step: int, steps: int, settings: Train) -> float:
-    """The learning rate of a step: linear warm-up, then constant, or linear or cosine to zero after the last step."""
+    """The learning rate of a step: linear warm-up, then constant, or falling to zero after the last step.
+
+    It falls along a line or a cosine, or (wsd: warm-up, stable, decay) along a line over the last `decay_fraction`.
+    """
     warmup = math.ceil(settings.warmup_fraction * steps)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
     left = 1 - (step - warmup) / max(1, steps - warmup)
-    shape = {"constant": 1.0, "linear": left, "cosine": 0.5 * (1 + math.cos(math.pi * (1 - left)))}
+    shape = {
+        "constant": 1.0,
+        "linear": left,
+        "cosine": 0.5 * (1 + math.cos(math.pi * (1 - left))),
+        "wsd": min(1.0, (steps - step) / (settings.decay_fraction * steps)),
+    }
     return settings.learning_rate * shape[settings.lr_schedule]
 
 
 class Trainer:
-    """Model, optimiser, objective state and position: all that a checkpoint holds and a step moves on.
+    """Policy, optimiser, objective state and position: what a step moves on and a checkpoint holds (checkpoints.py).
 
     `rank` and `world` say which of a step's pairs this process computes; with world > 1 torch.distributed must be up.
     """
@@ -57,19 +68,21 @@ class Trainer:
         rank: int = 0,
         world: int = 1,
     ):
-        self.model, self.objective, self.epoch = model, objective, epoch
+        self.policy, self.objective, self.epoch = Policy(model, settings, resources, world), objective, epoch
         self.settings, self.resources, self.rank, self.world = settings, resources, rank, world
         self.by_token = "token_logps" in objective.preset.needs
         check_columns(epoch, objective.preset.needs)
+        self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=0.0, betas=settings.adam_betas, weight_decay=settings.weight_decay, fused=True
+            self.parameters, lr=0.0, betas=settings.adam_betas, weight_decay=settings.weight_decay, fused=True
         )
         self.state = objective.initial_state(*self._untrained())
         self.next_step = 0
         self.steps_log: list[dict[str, Any]] = []
         self.pairs_log: list[dict[str, Any]] = []
+        self.unwritten: Future[Any] | None = None  # a checkpoint that is being written from the weights themselves
         torch.manual_seed(settings.seed)
-        model.train()
+        self.policy.train()
 
     @property
     def done(self) -> bool:
@@ -81,12 +94,13 @@ class Trainer:
         examples = self.epoch.step(k)
         rows = self._gather(self._accumulate(examples))
         check_finite(rows, k)
-        if self.world > 1:
-            self._sum_gradients()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         rate = learning_rate(k, self.epoch.steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if self.unwritten:
+            self.unwritten.result()
+            self.unwritten = None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         preferred = columns([row for row in rows if row["route"] == "preference"])
@@ -95,71 +109,53 @@ class Trainer:
         record = {
             "step": k,
             "learning_rate": rate,
-            "grad_norm": float(norm),
+            "grad_norm": float(norm.full_tensor() if isinstance(norm, DTensor) else norm),
             "tokens": sum(sizes(examples)),
             "queue_fill": self.state.gamma.fill if self.state.gamma else None,
             **summary(rows),
             "seconds": time.perf_counter() - started,
         }
+        due = self.settings.held_out_steps and self.next_step % self.settings.held_out_steps == 0
+        looked = self.held_out().get("after", {}) if due else {}
+        record |= {f"held_out_{name}": looked.get(name) for name in HELD_OUT}
         self.steps_log.append(record)
         self.pairs_log += [{name: ({"step": k} | row)[name] for name in tables.TRAINED_PAIRS.names} for row in rows]
         return record
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs to go on as if it had not stopped; save it before the next step changes it."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "objective": self.state.state_dict(),
-            "next_step": self.next_step,
-            "steps_log": self.steps_log,
-            "pairs_log": self.pairs_log,
-            "rng": torch.get_rng_state(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.state.load_state_dict(state["objective"])
-        self.next_step, self.steps_log, self.pairs_log = state["next_step"], state["steps_log"], state["pairs_log"]
-        torch.set_rng_state(state["rng"])
-
-    @torch.inference_mode()
+    @torch.no_grad()
     def held_out(self) -> dict[str, Any]:
         """The dev pairs under the reference (`before`) and the present weights (`after`). Empty without dev pairs.
 
         Accuracy, mean gap, and the mean log-prob sum of each side in nats, whose change is the likelihood displacement.
-        Leaves the objective's state alone. Members that look at single tokens have no `before`: sums are cached.
+        Leaves the objective's state alone; every worker must call this. Members that look at single tokens have no
+        `before`: sums are cached.
         """
         examples = self.epoch.dev()
         if not examples:
             return {}
-        self.model.eval()
-        rows: dict[str, list[list[float]]] = {"before": [], "after": []}
-        for index in plan(sizes(examples), self.resources.score_tokens, "resources.score_tokens")[0]:
-            after = self._batch([examples[i] for i in index])
+        self.policy.eval()
+        rows = []
+        for index, batch in self._share(examples, self.resources.score_tokens, "resources.score_tokens"):
             cached = {
-                f"policy_{side}_logps": getattr(after, f"reference_{side}_logps") for side in ("chosen", "rejected")
+                f"policy_{side}_logps": getattr(batch, f"reference_{side}_logps") for side in ("chosen", "rejected")
             }
-            for moment, batch in (("before", replace(after, **cached)), ("after", after)):
-                if moment == "after" or not self.by_token:
-                    figures_B = (self.objective.reward_gaps(batch), self.objective.gaps(batch, self.state))
-                    sums_B = (batch.policy_chosen_logps, batch.policy_rejected_logps)
-                    rows[moment] += torch.stack((*figures_B, *sums_B), dim=1).tolist()
-        self.model.train()
-        figures: dict[str, Any] = {"pairs": len(examples)}
-        for moment, values in rows.items():
-            if not values:
-                continue
-            reward_gaps, gaps, chosen, rejected = torch.tensor(values, dtype=torch.float64).T
-            figures[moment] = {
-                "accuracy": float((reward_gaps.sign() + 1).mean() / 2),  # a gap of 0 counts half, as a coin would
-                "gap": float(gaps.nanmean()),  # without a column that scales it, a held-out pair has none
-                "chosen_logps": float(chosen.mean()),
-                "rejected_logps": float(rejected.mean()),
-            }
-        return figures
+            moments = {"after": batch} | ({} if self.by_token else {"before": replace(batch, **cached)})
+            for moment, seen in moments.items():
+                figures_B = (self.objective.reward_gaps(seen), self.objective.gaps(seen, self.state))
+                sums_B = (seen.policy_chosen_logps, seen.policy_rejected_logps)
+                values = torch.stack((*figures_B, *sums_B), dim=1).tolist()
+                rows += [{"position": i, "moment": moment, "values": v} for i, v in zip(index, values, strict=False)]
+        self.policy.train()
+        return {"pairs": len(examples), **displacement(self._gather(rows))}
+
+    def _share(self, examples: Sequence[Example], budget: int, setting: str) -> Iterator[tuple[list[int], PairBatch]]:
+        """This worker's micro-batches of `examples`: indices and log-probs.
+
+        Without pairs of its own it computes one all the same, with no index: the others wait for it to gather weights.
+        """
+        for index in plan(sizes(examples), budget, setting, self.world)[self.rank]:
+            if index or self.world > 1:
+                yield index, self._batch([examples[i] for i in index or [0]])
 
     def _accumulate(self, step: Sequence[Example]) -> list[dict[str, Any]]:
         """Forward and backward over this worker's share of a step; returns a row a pair.
@@ -167,17 +163,15 @@ class Trainer:
         Sums are divided by counts of the whole step: gradients add up to this worker's part of its mean loss.
         """
         pairs, tokens = counts(step)
-        budget, rows = self.resources.micro_batch_tokens, []
-        for index in plan(sizes(step), budget, "resources.micro_batch_tokens", self.world)[self.rank]:
-            if not index:  # fewer pairs than workers
-                continue
+        rows: list[dict[str, Any]] = []
+        for index, batch in self._share(step, self.resources.micro_batch_tokens, "resources.micro_batch_tokens"):
             examples = [step[i] for i in index]
-            batch = self._batch(examples)
-            if self.next_step == 0:
-                check_parity(batch, examples, next(self.model.parameters()).dtype)
+            if self.next_step == 0 and index:
+                check_parity(batch, examples, self.policy.dtype)
             out = self.objective(batch, self.state)
             losses_B = out.per_pair(pairs, tokens)
-            (losses_B.sum() / pairs).backward()
+            share = self.world / pairs if index else 0.0  # FSDP2 divides by the workers
+            (losses_B.sum() * share).backward()
             values_B = {
                 "loss": losses_B.detach(),
                 "nll": -batch.policy_chosen_logps.detach() / batch.chosen_tokens,
@@ -188,7 +182,7 @@ class Trainer:
                 "statistic": out.statistics_B,
             }
             measured = zip(*(values.tolist() for values in values_B.values()), strict=True)
-            for example, values in zip(examples, measured, strict=True):
+            for example, values in zip(examples, measured, strict=bool(index)):
                 row = {name: getattr(example, name) for name in ("position", "pair_id", "route", "flipped")}
                 row |= dict(zip(values_B, values, strict=True))
                 if example.route != "preference":
@@ -197,9 +191,9 @@ class Trainer:
         return rows
 
     def _batch(self, examples: Sequence[Example]) -> PairBatch:
-        device = self.model.device
+        device = self.policy.device
         pack = lay_out([example.tokens for example in examples], device)
-        logps_N = token_logps(self.model, pack, self.resources.logits_chunk)
+        logps_N = self.policy(pack, self.resources.logits_chunk)
         sums_B2 = side_sums(logps_N, pack)
         batch = replace(
             recorded(examples, device), policy_chosen_logps=sums_B2[:, 0], policy_rejected_logps=sums_B2[:, 1]
@@ -222,10 +216,3 @@ class Trainer:
             dist.all_gather_object(every, rows)
             rows = [row for part in every for row in part]
         return sorted(rows, key=lambda row: row["position"])
-
-    def _sum_gradients(self) -> None:
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                if parameter.grad is None:  # this worker had no pair in the step
-                    parameter.grad = torch.zeros_like(parameter)
-                dist.all_reduce(parameter.grad)

@@ -11,6 +11,7 @@ from pipeline.objectives.batch import PREFERENCE, SFT, PairBatch
 from pipeline.objectives.diagnostics import diagnose
 
 PREFERENCE_ONLY = ("gap", "margin", "shift", "weight", "statistic")  # what only preference pairs have
+HELD_OUT = ("accuracy", "gap", "chosen_logps", "rejected_logps")  # means over the held-out pairs
 SPLIT_FIGURES = ("accuracy", "gap", "margin", "weight")  # told apart by clean and flipped labels
 
 
@@ -71,4 +72,17 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         measured = diagnose(*(by_name[name] for name in ("gap", "margin", "shift", "weight")))
         names = SPLIT_FIGURES if suffix else measured
         figures |= {f"{name}{suffix}": measured[name] for name in names}
+    return figures
+
+
+def displacement(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Held-out rows (moment; values: reward gap, gap, chosen and rejected log-prob sum) as means a moment."""
+    figures = {}
+    for moment in ("before", "after"):
+        values = [row["values"] for row in rows if row["moment"] == moment]
+        if values:
+            reward_gaps, gaps, chosen, rejected = torch.tensor(values, dtype=torch.float64).T
+            right = (reward_gaps.sign() + 1) / 2  # a gap of 0 counts half, as a coin would
+            means = (right.mean(), gaps.nanmean(), chosen.mean(), rejected.mean())  # NaN: a gap that lacks its column
+            figures[moment] = dict(zip(HELD_OUT, map(float, means), strict=True))
     return figures

@@ -26,6 +26,15 @@ _PANELS: tuple[tuple[str, str, dict[str, tuple[str, Spec]]], ...] = (
             "gap_flipped": ("gap of flipped labels", {"color": "var(--base)", "width": 2, "dash": "dot"}),
         },
     ),
+    ("held-out accuracy", "Of the dev pairs, as training goes.", {"held_out_accuracy": ("accuracy", _SOLID)}),
+    (
+        "held-out log-probs",
+        "Mean sum in nats, chosen solid, rejected dashed. Both falling is likelihood displacement.",
+        {
+            "held_out_chosen_logps": ("chosen", _SOLID),
+            "held_out_rejected_logps": ("rejected", {"color": "var(--base)", "width": 2, "dash": "dash"}),
+        },
+    ),
     (
         "who pulls",
         "Solid: share of preference pairs whose gradient weight is below 0.05; dashed: the flip rate at which robust "
@@ -68,7 +77,8 @@ def training_curves(steps: Sequence[Row]) -> list[Figure]:
         data: list[Spec] = [
             {
                 "type": "scatter",
-                "mode": mode,
+                "mode": "lines+markers" if column.startswith("held_out") else mode,
+                "connectgaps": column.startswith("held_out"),  # which is not looked at in every step
                 "marker": {"size": 4},
                 "name": lines[column][0],
                 "x": at,

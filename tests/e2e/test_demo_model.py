@@ -13,7 +13,7 @@ pytestmark = pytest.mark.e2e
 
 
 def test_the_demo_model_goes_through_the_whole_line(head: Head, tmp_path: Path) -> None:
-    asked = ("generate.prompts=4", "generate.max_new_tokens=12", "generate.shard_prompts=4")
+    asked = ("generate.prompts=20", "generate.max_new_tokens=12", "generate.shard_prompts=20")
     said = made("run", f"resources.root={tmp_path}", *asked, environment=head.environment)
     assert "model: converting" in said and "smoke: 8 results made, 0 kept" in said
     assert (only(tmp_path, "report") / "report.html").stat().st_size > 100_000

@@ -45,6 +45,25 @@ def test_two_train_workers_learn_as_one(line: Line, head: Head, tmp_path: Path, 
         assert a["margin"] == pytest.approx(b["margin"], abs=1e-5)
 
 
+def test_adapters_sharded_over_two_workers(line: Line, head: Head, tmp_path: Path, tiny: Path) -> None:
+    """Sharded, saved, resumed or not, merged: the export of two workers is that of one, and not the base."""
+    adapted = ("train.lora.rank=4", "train.learning_rate=1e-3", "resources.checkpoint_steps=1")
+    merged = []
+    for workers in (1, 2):
+        root = tmp_path / str(workers)
+        settings = start_from(line, root, "prepare", "reference", "schedule")
+        made("train", *settings, *adapted, f"resources.train_workers={workers}", environment=head.environment)
+        merged.append(load_file(only(root, "train") / "model" / "model.safetensors"))
+    base = load_file(tiny / "model.safetensors")
+    assert merged[0].keys() == merged[1].keys() == base.keys()
+    update, apart = (
+        torch.cat([(one[name] - other[name]).flatten() for name in base])
+        for one, other in ((merged[0], base), (merged[0], merged[1]))
+    )
+    assert update.norm() > 0
+    assert apart.norm() <= 1e-2 * update.norm()
+
+
 @pytest.fixture(scope="module")
 def exact(tiny_exact: Path, head: Head, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:
     """A root trained in float64, one worker and one micro-batch a step of 8 pairs; and the settings that mean it."""

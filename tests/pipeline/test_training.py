@@ -1,6 +1,5 @@
 """The training loop on a tiny Llama: what must not change the answer, what a resumed run is, and what stops a run."""
 
-import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from pipeline import tables
+from pipeline.checkpoints import load, save
 from pipeline.config import Train
 from pipeline.errors import UserError
 from pipeline.training import learning_rate
@@ -32,13 +32,13 @@ def test_micro_batches_do_not_change_the_answer(bench: Bench) -> None:
         assert a["margin"] == (None if b["margin"] is None else pytest.approx(b["margin"], abs=1e-5))
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(bench: Bench) -> None:
-    straight = run(bench.trainer())
-    file = io.BytesIO()
-    torch.save(run(bench.trainer(), steps=2).state_dict(), file)
-    file.seek(0)
+def test_a_resumed_run_is_the_uninterrupted_one(bench: Bench, tmp_path: Path) -> None:
+    straight, interrupted = run(bench.trainer()), run(bench.trainer(), steps=2)
+    save(interrupted, tmp_path)
+    run(interrupted)  # what is written meanwhile is not what it becomes
+    assert torch.equal(weights(interrupted), weights(straight))
     resumed = bench.trainer()
-    resumed.load_state_dict(torch.load(file, weights_only=True))
+    load(resumed, tmp_path)
     assert resumed.next_step == 2
     run(resumed)
     assert torch.equal(weights(resumed), weights(straight))
@@ -113,7 +113,7 @@ def test_held_out_leaves_everything_as_it_was(bench: Bench) -> None:
     before, queue = weights(trainer), trainer.state.state_dict()["gamma"]["queue"].clone()
     figures = trainer.held_out()
     assert torch.equal(weights(trainer), before) and torch.equal(trainer.state.state_dict()["gamma"]["queue"], queue)
-    assert trainer.model.training and figures["pairs"] == DEV
+    assert trainer.policy.training and figures["pairs"] == DEV
     dev = bench.reference[TRAIN:]
     assert figures["before"]["gap"] == pytest.approx(0) and figures["after"]["gap"] != 0
     assert figures["before"]["chosen_logps"] == pytest.approx(sum(row["chosen_logps"] for row in dev) / DEV)
@@ -135,7 +135,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(bench: Bench) -> None:
     trainer = bench.trainer("dpo")
     trainer.step()
     with torch.no_grad():
-        trainer.model.get_output_embeddings().weight.fill_(math.nan)
+        trainer.policy.model.get_output_embeddings().weight.fill_(math.nan)
     before = weights(trainer)
     with pytest.raises(UserError, match=r"step 1: .* 4 pairs is not finite \(pair-07, pair-06"):
         trainer.step()
@@ -148,10 +148,21 @@ def test_a_loss_that_is_no_number_stops_before_the_update(bench: Bench) -> None:
         ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
         ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
         ("cosine", [0.5, 1.0, 1.0, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125)]),
+        ("wsd", [0.5, 1.0, 1.0, 1.0, 2 / 3, 1 / 3]),  # the last half of 6 steps: 3 left, 2 left, 1 left
     ],
 )
 def test_learning_rate_by_hand(shape: Any, expected: list[float]) -> None:
-    settings = Train(learning_rate=2.0, lr_schedule=shape, warmup_fraction=0.3)  # 0.3 * 6 steps: two of warm-up
+    settings = Train(
+        learning_rate=2.0, lr_schedule=shape, warmup_fraction=0.3, decay_fraction=0.5
+    )  # 0.3 * 6 steps: two of warm-up
     assert [learning_rate(k, 6, settings) / 2 for k in range(6)] == pytest.approx(expected)
     no_warmup = Train(learning_rate=2.0, lr_schedule="linear", warmup_fraction=0.0)
     assert [learning_rate(k, 2, no_warmup) for k in range(2)] == [2.0, 1.0]
+
+
+def test_held_out_pairs_on_the_way(bench: Bench) -> None:
+    trainer = run(bench.trainer(train={"held_out_steps": 3}))
+    assert [row["held_out_gap"] is not None for row in trainer.steps_log] == [False, False, True]
+    now = trainer.held_out()["after"]
+    assert {name: trainer.steps_log[-1][f"held_out_{name}"] for name in now} == now
+    assert torch.equal(weights(trainer), weights(run(bench.trainer())))  # looking changes nothing

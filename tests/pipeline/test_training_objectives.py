@@ -1,6 +1,5 @@
 """Every objective through the training loop: the same answer however a step is split, resumed or observed."""
 
-import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from pipeline import tables
+from pipeline.checkpoints import load, save
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS
 from tests.pipeline.training_bench import BATCH, TRAIN, Bench, run, weights
@@ -59,19 +59,17 @@ def test_micro_batches_do_not_change_the_answer(exact: Bench, name: str) -> None
 
 
 @pytest.mark.parametrize(("name", "parameters"), REMEMBERING)
-def test_what_is_remembered_survives_a_checkpoint(bench: Bench, name: str, parameters: dict[str, Any]) -> None:
+def test_what_is_remembered_survives_a_checkpoint(
+    bench: Bench, name: str, parameters: dict[str, Any], tmp_path: Path
+) -> None:
     straight, resumed = run(bench.trainer(name, **parameters)), bench.trainer(name, **parameters)
-    file = io.BytesIO()
-    torch.save(run(bench.trainer(name, **parameters), steps=2).state_dict(), file)
-    file.seek(0)
-    resumed.load_state_dict(torch.load(file, weights_only=True))
+    save(run(bench.trainer(name, **parameters), steps=2), tmp_path).result()
+    load(resumed, tmp_path)
     assert torch.equal(weights(run(resumed)), weights(straight))
-    forgetful = run(bench.trainer(name, **parameters), steps=2).state_dict() | {
-        "objective": bench.trainer(name, **parameters).state.state_dict()
-    }
-    resumed = bench.trainer(name, **parameters)
-    resumed.load_state_dict(forgetful)
-    assert not torch.equal(weights(run(resumed)), weights(straight))  # so there was something to remember
+    forgetful = bench.trainer(name, **parameters)
+    load(forgetful, tmp_path)
+    forgetful.state = bench.trainer(name, **parameters).state
+    assert not torch.equal(weights(run(forgetful)), weights(straight))  # so there was something to remember
 
 
 def test_the_mean_over_tokens_is_over_the_whole_step(bench: Bench) -> None:

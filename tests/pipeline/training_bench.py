@@ -17,6 +17,7 @@ from pipeline.training import Trainer
 
 TRAIN, DEV, BATCH = 12, 3, 4
 Row = dict[str, Any]
+SETTINGS: Row = {"learning_rate": 1e-3, "lr_schedule": "constant", "warmup_fraction": 0.0, "batch_size": BATCH}
 
 
 class Bench:
@@ -61,7 +62,12 @@ class Bench:
         return Epoch(self.folder / "pairs", self.folder / "reference", self.folder / "schedule", BATCH)
 
     def trainer(
-        self, name: str = "mixdpo", schedule: Row | None = None, resources: Row | None = None, **parameters: Any
+        self,
+        name: str = "mixdpo",
+        schedule: Row | None = None,
+        resources: Row | None = None,
+        train: Row | None = None,
+        **parameters: Any,
     ) -> Trainer:
         if name == "mixdpo":
             parameters = {"preference": "gamma-dpo", "tau": 0.3, **parameters}
@@ -70,7 +76,7 @@ class Bench:
             load_model(self.model, self.dtype),
             build(name, **parameters),
             self.epoch(**(schedule or {})),
-            Train(learning_rate=1e-3, lr_schedule="constant", warmup_fraction=0.0, batch_size=BATCH),
+            Train(**{**SETTINGS, **(train or {})}),
             Resources(**(resources or {})),
         )
 
@@ -82,4 +88,4 @@ def run(trainer: Trainer, steps: int = 100) -> Trainer:
 
 
 def weights(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.policy.parameters()])

@@ -1,0 +1,77 @@
+"""The pairs that are benchmarked, as token ids: read from a file as the pipeline reads it, or made up in many turns."""
+
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Data
+from pipeline.errors import UserError
+
+Row = dict[str, Any]
+IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+MULTI_TURN_SHARE = 0.75  # of packed tokens that are prompt, at least
+
+_WORDS = (
+    "the a of and to in that is was for on are as with they at be this have from or one had by word but not what all "
+    "were we when your can said there use an each which she do how their if will up other about out many then them "
+    "these so some her would make like him into time has look two more write go see number no way could people my than "
+    "first water been call who oil its now find long down day did get come made may part river garden engine letter"
+)
+
+
+def from_file(file: Path, model: Path, count: int) -> list[Row]:
+    """`count` pairs of split train, those of the lowest ids, in that order. Raises UserError where there are fewer."""
+    from jobs.prepare import open_rows
+
+    data = Data(source=str(file))
+    return _tokenised(open_rows(data)[0], data, model, count)
+
+
+def multi_turn(model: Path, count: int, seed: int = 0) -> list[Row]:
+    """Made-up conversations whose prompts hold at least MULTI_TURN_SHARE of the packed tokens of each pair."""
+    data = Data(max_prompt_tokens=4096, max_completion_tokens=4096)
+    pairs = _tokenised(enumerate(_conversations(count, random.Random(seed))), data, model, count)
+    share = min(prompt_share([pair]) for pair in pairs)
+    if share < MULTI_TURN_SHARE:
+        problem = f"the tokenizer of {model} makes prompts of {share:.2f} of the packed tokens"
+        raise UserError(problem, f"benchmark another model: {MULTI_TURN_SHARE} is what --multi-turn promises")
+    return pairs
+
+
+def _tokenised(rows: Iterable[tuple[int, Row]], data: Data, model: Path, count: int) -> list[Row]:
+    from jobs.prepare import Reader, limited
+    from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+
+    tokeniser = Tokeniser(load_tokenizer(model), data.max_prompt_tokens, data.max_completion_tokens)
+    pairs = [pair for pair in Reader(tokeniser, data).pairs(rows) if pair["split"] == "train"]
+    if len(pairs) < count:
+        problem = f"data.source={data.source} has {len(pairs)} usable train pairs, and {count} are needed"
+        raise UserError(problem, "give a larger file, or a smaller --n")
+    return [{name: pair[name] for name in ("pair_id", *IDS)} for pair in limited(pairs, count)]
+
+
+def _conversations(count: int, draw: random.Random) -> Iterator[Row]:
+    """Pairs of completions of 20 to 60 words after 3, 5 or 7 turns of a conversation."""
+
+    def text(words: int) -> str:
+        return " ".join(draw.choices(_WORDS.split(), k=words)) + "."
+
+    for _ in range(count):
+        chosen, rejected, turns = draw.randint(20, 60), draw.randint(20, 60), 2 * draw.randint(2, 4) - 1
+        spoken = 4 * (chosen + rejected) // turns
+        prompt = [{"role": ("user", "assistant")[i % 2], "content": text(spoken)} for i in range(turns)]
+        answers = {
+            name: [{"role": "assistant", "content": text(words)}]
+            for name, words in (("chosen", chosen), ("rejected", rejected))
+        }
+        yield {"prompt": prompt, **answers}
+
+
+def packed_tokens(pairs: Iterable[Row]) -> int:
+    return sum(len(pair[name]) for pair in pairs for name in IDS)
+
+
+def prompt_share(pairs: list[Row]) -> float:
+    """The share of packed tokens that is prompt."""
+    return sum(len(pair["prompt_ids"]) for pair in pairs) / packed_tokens(pairs)

@@ -1,0 +1,132 @@
+"""Our side of benchmarks.throughput, in a process of its own: the scorer and the trainer of the stages, without Ray."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from actors.scorer import Scorer, ScorerSpec
+from benchmarks.measure import Result, forget_peak, forward_flops, linear_shapes, matrix_peak, peak_memory
+from benchmarks.pairs import IDS, Row
+from pipeline import tables
+from pipeline.compute.layout import Tokens
+from pipeline.compute.models import load_model
+from pipeline.config import Resources, Train
+from pipeline.epoch import Epoch
+from pipeline.objectives.objective import build
+from pipeline.training import Trainer
+
+WARMUP, TIMED = "part-00000.parquet", "part-00001.parquet"
+
+
+def run(job: dict[str, Any]) -> Result:
+    """Time one phase over job["pairs"], of which the first step's worth is warm-up.
+
+    The FLOPs are those that the timed pairs need, and the peak that of products of the model's own sizes, tried here
+    after the timed part: what they give with `seconds` is the share of the peak.
+    """
+    torch.set_num_threads(job["threads"])
+    with tempfile.TemporaryDirectory() as folder:
+        result, model = (_reference if job["phase"] == "reference" else _train)(job, Path(folder))
+    timed = [_tokens(pair) for pair in job["pairs"][job["batch"] :]]
+    passes = 1 if job["phase"] == "reference" else 3  # a backward needs twice the FLOPs of a forward
+    flops = passes * forward_flops(model, timed)
+    return {**result, "gflop": flops / 1e9, "matrix_peak_gflops": matrix_peak(linear_shapes(model))}
+
+
+def _reference(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel]:
+    resources, longest = Resources(), max(_tokens(pair).packed for pair in job["pairs"])
+    _write_pairs(job["pairs"], job["batch"], root / "pairs")
+    (root / "scored").mkdir()
+    scorer = Scorer(
+        ScorerSpec(
+            model=job["model"],
+            dtype="float32",
+            pairs=str(root / "pairs"),
+            folder=str(root / "scored"),
+            score_tokens=max(resources.score_tokens, longest),
+            logits_chunk=resources.logits_chunk,
+            threads=job["threads"],
+        )
+    )
+    forget_peak()
+    scorer({"part": np.array([WARMUP])})
+    started = time.perf_counter()
+    scorer({"part": np.array([TIMED])})
+    seconds = time.perf_counter() - started
+    sums = tables.read(root / "scored", tables.REFERENCE, ["chosen_logps", "rejected_logps"])
+    logps = [list(row.values()) for row in sums.to_pylist()]
+    return {"seconds": seconds, "peak_memory_mib": peak_memory(), "logps": logps}, scorer.model
+
+
+def _train(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel]:
+    pairs, batch, settings = job["pairs"], job["batch"], job["settings"]
+    _write_pairs(pairs, batch, root / "pairs")
+    _write_reference(pairs, job["logps"], root / "reference")
+    _write_schedule(pairs, root / "schedule")
+    longest = max(_tokens(pair).packed for pair in pairs)
+    trainer = Trainer(
+        load_model(Path(job["model"]), "float32"),
+        build("dpo", beta=settings["beta"]),
+        Epoch(root / "pairs", root / "reference", root / "schedule", batch),
+        Train(
+            learning_rate=settings["learning_rate"],
+            lr_schedule="constant",
+            warmup_fraction=0.0,
+            batch_size=batch,
+            weight_decay=settings["weight_decay"],
+            adam_betas=settings["adam_betas"],
+            max_grad_norm=settings["max_grad_norm"],
+        ),
+        Resources(micro_batch_tokens=max(Resources().micro_batch_tokens, longest)),
+    )
+    forget_peak()
+    trainer.step()
+    started = time.perf_counter()
+    while not trainer.done:
+        trainer.step()
+    seconds = time.perf_counter() - started
+    losses = [record["loss"] for record in trainer.steps_log]
+    return {"seconds": seconds, "peak_memory_mib": peak_memory(), "losses": losses}, trainer.policy.model
+
+
+def _tokens(pair: Row) -> Tokens:
+    return Tokens(*(pair[name] for name in IDS))
+
+
+def _write_pairs(pairs: list[Row], batch: int, folder: Path) -> None:
+    """The pairs table in two parts: what warms up, and what is timed."""
+    folder.mkdir()
+    unknown = dict.fromkeys(("chosen_score", "rejected_score", "label_confidence", "difficulty"))
+    texts = dict.fromkeys(("prompt", "chosen", "rejected", "source"), "")
+    rows = [{**texts, **unknown, **pair, "split": "train"} for pair in pairs]
+    tables.write(rows[:batch], tables.PAIRS, folder / WARMUP)
+    tables.write(rows[batch:], tables.PAIRS, folder / TIMED)
+
+
+def _write_reference(pairs: list[Row], logps: list[list[float]], folder: Path) -> None:
+    folder.mkdir()
+    rows = [
+        {
+            "pair_id": pair["pair_id"],
+            "tokens_digest": "",
+            "chosen_logps": chosen,
+            "rejected_logps": rejected,
+            "chosen_tokens": len(pair["chosen_ids"]),
+            "rejected_tokens": len(pair["rejected_ids"]),
+        }
+        for pair, (chosen, rejected) in zip(pairs, logps, strict=True)
+    ]
+    tables.write(rows, tables.REFERENCE, folder / TIMED)
+
+
+def _write_schedule(pairs: list[Row], folder: Path) -> None:
+    """The pairs in the order they came in."""
+    folder.mkdir()
+    known = {"difficulty": None, "route": "preference", "flipped": False}
+    rows = [{"position": position, "pair_id": pair["pair_id"], **known} for position, pair in enumerate(pairs)]
+    tables.write(rows, tables.SCHEDULE, folder / TIMED)
