@@ -76,6 +76,7 @@ def _checkpoint(trainer: Trainer, work: WorkerSpec) -> None:
         checkpoint_dir_name=name,
         checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
         checkpoint_upload_fn=whole,
+        delete_local_checkpoint_after_upload=False,  # it is the uploaded one
     )
 
 

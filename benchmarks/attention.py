@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from benchmarks.measure import EXACT_MEMORY, Result, growth, milliseconds, reported, run_child
 from pipeline.compute.attention import packed_attention
 from pipeline.compute.layout import Segment
-from pipeline.compute.memory import KEEP_MEMORY
 
 
 class Comparison:
@@ -104,7 +103,7 @@ def main() -> None:
     with reported():
         for share in options["shares"]:
             job = options | {"pack": sizes | {"share": share}}
-            fast = run_child("benchmarks.attention", "speed", job, environment=KEEP_MEMORY)
+            fast = run_child("benchmarks.attention", "speed", job)
             small = run_child("benchmarks.attention", "memory", job, environment=EXACT_MEMORY)
             rows.append({"prompt_share": share, **fast, **small})
     print(json.dumps({**options, "torch": torch.__version__, "rows": rows}, indent=2))

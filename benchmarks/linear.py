@@ -17,7 +17,6 @@ import torch
 
 from benchmarks.measure import Result, milliseconds, reported, run_child
 from pipeline.compute.cpu import use_onednn
-from pipeline.compute.memory import KEEP_MEMORY
 
 SHAPES = ((576, 192), (576, 576), (576, 1536), (1536, 576), (576, 49152))  # in and out features
 
@@ -25,7 +24,7 @@ SHAPES = ((576, 192), (576, 576), (576, 1536), (1536, 576), (576, 49152))  # in 
 def run(job: dict[str, Any]) -> Result:
     """A row of figures for each of job["shapes"]."""
     torch.set_num_threads(job["threads"])
-    return {"layers": [compare(*shape, job["rows"], job["repeats"]) for shape in job["shapes"]]}
+    return {"layers": [compare(wide, out, job["rows"], job["repeats"]) for wide, out in job["shapes"]]}
 
 
 def compare(wide: int, out: int, rows: int, repeats: int) -> Result:
@@ -61,7 +60,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     job = vars(parser.parse_args())
     with reported():
-        result = run_child("benchmarks.linear", "run", {**job, "shapes": SHAPES}, environment=KEEP_MEMORY)
+        result = run_child("benchmarks.linear", "run", {**job, "shapes": SHAPES})
     print(json.dumps({**job, "torch": torch.__version__, **result}, indent=2))
 
 

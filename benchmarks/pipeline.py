@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ROOT, Result, alternate, median_ratio, reported, run_child
-from pipeline.compute.memory import KEEP_MEMORY
 from pipeline.errors import UserError
 
 BEFORE = {"reference": ("prepare",), "train": ("prepare", "reference", "schedule")}
@@ -68,7 +67,7 @@ def door(stage: str, config: Path) -> Result:
 
 def bare(stage: str, job: dict[str, Any]) -> Result:
     started = time.perf_counter()
-    result = run_child("benchmarks.pipeline", f"bare_{stage}", job, environment=KEEP_MEMORY)
+    result = run_child("benchmarks.pipeline", f"bare_{stage}", job)
     return {**result, "seconds": time.perf_counter() - started}
 
 
@@ -107,10 +106,11 @@ def bare_train(job: dict[str, Any]) -> Result:
     torch.set_num_threads(os.cpu_count() or 1)
     config, folder, model = load(job["config"]), Path(job["folder"]), Path(load(job["config"]).model.source)
     folder.mkdir(exist_ok=True)
+    pairs, reference, schedule = (Path(job["inputs"][name]) for name in BEFORE["train"])
     trainer = Trainer(
         load_model(model, config.model.dtype),
         build(config.objective.name, **config.objective.parameters),
-        Epoch(*(Path(job["inputs"][name]) for name in BEFORE["train"]), config.train.batch_size),
+        Epoch(pairs, reference, schedule, config.train.batch_size),
         config.train,
         config.resources,
     )

@@ -28,7 +28,7 @@ class _Trainer(DPOTrainer):
     """Takes pairs that are token ids, and their reference log-probs where they have them."""
 
     def __init__(self, job: dict[str, Any], rows: list[dict[str, Any]], folder: str, **options: Any):
-        self.job, self.result = job, {}
+        self.job, self.result = job, Result()
         settings = job["settings"]
         super().__init__(
             model=AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32),
@@ -88,9 +88,9 @@ class _Clock(TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.ends.append(time.perf_counter())
 
-    def on_log(self, _: Any, __: Any, ___: Any, logs: dict[str, Any], **____: Any) -> None:
-        if "loss" in logs:
-            self.losses.append(float(logs["loss"]))
+    def on_log(self, *_: Any, **given: Any) -> None:
+        if "loss" in given["logs"]:
+            self.losses.append(float(given["logs"]["loss"]))
 
 
 def _reference(job: dict[str, Any], folder: str) -> Result:

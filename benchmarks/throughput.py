@@ -3,9 +3,8 @@
     python -m benchmarks.throughput --model DIR --pairs FILE --n 32 --phase reference|train [--against trl]
 
 float32 on a CPU. Each side runs in a process of its own, in alternation, with the same token ids in the same order, the
-same batches, the same AdamW and nothing truncated; ours has the memory settings that the stages give their processes,
-the peer a plain environment. Loading and a first step are not timed; a ratio is the median over alternations. The
-log-probs of the untrained model must agree; how far the losses of the steps are apart is told.
+same batches, the same AdamW and nothing truncated. Loading and a first step are not timed; a ratio is the median
+over alternations. The log-probs of the untrained model must agree; how far the losses of the steps are apart is told.
 
 `model_gflop` counts what the timed pairs need in our layout: linear layers on packed tokens, the output head on
 completion tokens, attention on what each token sees, and twice that for a backward. What the backward computes again of
@@ -27,7 +26,6 @@ from typing import Any
 
 from benchmarks.measure import Result, alternate, median_ratio, reported, run_child
 from benchmarks.pairs import IDS, Row, from_file, multi_turn, packed_tokens, prompt_share
-from pipeline.compute.memory import KEEP_MEMORY
 from pipeline.errors import UserError
 
 SETTINGS = {"learning_rate": 1e-6, "beta": 0.1, "adam_betas": (0.9, 0.999), "weight_decay": 0.0, "max_grad_norm": 1.0}
@@ -40,9 +38,7 @@ def compare(job: dict[str, Any], against: str | None, peer_python: str, repeats:
 
     Raises UserError where the log-probs of the sides do not agree to PARITY.
     """
-    sides: dict[str, Callable[[dict[str, Any]], Result]] = {
-        "ours": partial(run_child, "benchmarks.side_ours", "run", environment=KEEP_MEMORY)
-    }
+    sides: dict[str, Callable[[dict[str, Any]], Result]] = {"ours": partial(run_child, "benchmarks.side_ours", "run")}
     if against:
         sides[against] = partial(run_child, f"benchmarks.side_{against}", "run", python=peer_python)
     jobs = {name: job for name in sides}

@@ -12,7 +12,6 @@ def run(work: Work) -> Outcome:
     from jobs.pool import run_parts
     from jobs.prepare import base_model
     from pipeline import tables
-    from pipeline.compute.memory import KEEP_MEMORY
 
     pairs, resources = work.inputs["pairs"], work.config.resources
     parts = sorted(path.name for path in pairs.path.glob("part-*.parquet"))
@@ -35,7 +34,6 @@ def run(work: Work) -> Outcome:
             actors=resources.scorers,
             resources=resources,
             folder=work.folder,
-            environment=KEEP_MEMORY,
         )
     lengths = tables.read(pairs.path, tables.PAIRS, ["prompt_ids", "chosen_ids", "rejected_ids"])
     outcome.tokens = sum(pc.sum(pc.list_value_length(lengths[name])).as_py() or 0 for name in lengths.column_names)

@@ -21,7 +21,6 @@ def run(work: Work) -> Outcome:
     from actors.cluster import claim, connected, threads
     from actors.worker import WorkerSpec, train
     from jobs.prepare import base_model
-    from pipeline.compute.memory import KEEP_MEMORY
 
     config, resources = work.config, work.config.resources
     inputs = {role: str(work.inputs[role].path) for role in ("pairs", "reference", "schedule")}
@@ -47,7 +46,6 @@ def run(work: Work) -> Outcome:
             ),
             run_config=ray.train.RunConfig(
                 name="ray",
-                worker_runtime_env={"env_vars": KEEP_MEMORY},  # type: ignore[call-arg]  # its types are the old RunConfig's
                 storage_path=str(work.folder.resolve()),
                 failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),

@@ -66,5 +66,9 @@ class _AsItIs(AsyncStager):
     def stage(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         return state_dict
 
+    def synchronize_staging(self) -> None:
+        """Nothing is copied, so nothing is waited for."""
+        return None
+
     def close(self) -> None:
         """Nothing is held."""

@@ -92,7 +92,7 @@ class Lora(Section):
     """Low-rank adapters (PEFT). The base model stays the reference, so cached scores stay valid."""
 
     rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0)
+    alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     layers: str | tuple[str, ...] = "all-linear"  # all but the output head, or names such as q_proj
 

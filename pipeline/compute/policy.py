@@ -107,8 +107,9 @@ def add_adapters(model: PreTrainedModel, lora: Lora) -> Any:
 
 def _untie(model: PreTrainedModel, lora: Lora) -> None:
     """Where the output head is adapted it gets weights of its own: merged into shared ones, it would move the input."""
-    head = model.get_output_embeddings()
+    head: Any = model.get_output_embeddings()
     name = next(name for name, module in model.named_modules() if module is head)
-    if head.weight is model.get_input_embeddings().weight and name in lora.layers:
+    embeddings: Any = model.get_input_embeddings()
+    if head.weight is embeddings.weight and name in lora.layers:
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
         model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False

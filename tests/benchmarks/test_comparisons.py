@@ -1,5 +1,7 @@
 """What the benchmarks of attention, output head and linear layers compare gives the same numbers."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ def test_packed_attention_equals_the_batch(share: float) -> None:
 
 
 def test_chunks_equal_whole_logits() -> None:
-    sizes = {"hidden": 16, "vocabulary": 97, "pairs": 2, "tokens": 20, "share": 0.3, "chunk": 5}
+    sizes: dict[str, Any] = {"hidden": 16, "vocabulary": 97, "pairs": 2, "tokens": 20, "share": 0.3, "chunk": 5}
     found = logprobs.speed({"threads": 1, "repeats": 1, "sizes": sizes})
     assert found["largest_logp_difference"] < 1e-5 and found["largest_gradient_difference"] < 1e-5
     comparison = logprobs.Comparison(**sizes)

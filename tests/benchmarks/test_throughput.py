@@ -64,7 +64,7 @@ def test_sides_that_disagree_are_not_compared() -> None:
 
 
 def test_figures_are_medians_over_alternations() -> None:
-    job = {"pairs": [pair(4, 3, 2), pair(4, 3, 2), pair(6, 1, 1), pair(2, 4, 2)], "batch": BATCH}
+    job: dict[str, Any] = {"pairs": [pair(4, 3, 2), pair(4, 3, 2), pair(6, 1, 1), pair(2, 4, 2)], "batch": BATCH}
     ours = [
         {"seconds": s, "peak_memory_mib": 50.0, "gflop": 8.0, "matrix_peak_gflops": 10.0} | {"losses": [0.7, 0.6]}
         for s in (1.0, 2.0, 4.0)

@@ -9,10 +9,11 @@ import torch
 
 from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.logprobs import score
+from pipeline.compute.policy import Policy
 from pipeline.errors import UserError
 from tests.pipeline.training_bench import TRAIN, Bench, run, weights
 
-LORA: dict[str, Any] = {"rank": 4, "alpha": 8.0}
+LORA: dict[str, Any] = {"rank": 4, "alpha": 8}
 FAMILIES = ["Llama", "Gemma2", "Bloom"]  # untied and tied heads; packed, capped, and one sequence a side
 
 
@@ -59,14 +60,19 @@ def test_checkpointed_activations_change_nothing(bench: Bench) -> None:
     assert len(saved.pairs_log) == TRAIN
 
 
+def masters(policy: Policy) -> torch.Tensor:
+    sharded: list[Any] = list(policy.parameters())
+    return torch.cat([weight.full_tensor().flatten() for weight in sharded])
+
+
 def test_bfloat16_trains_float32_weights(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     """Updates too small for bfloat16's eight bits add up; the reference in bfloat16 passes the check of step 0."""
     bench = Bench(tmp_path, tiny_model("Llama"), dtype="bfloat16")
     small = {"learning_rate": 1e-5, "adam_betas": (0.0, 0.0)}
     trainer = bench.trainer("dpo", train=small)
-    before = torch.cat([weight.full_tensor().flatten() for weight in trainer.policy.parameters()])
+    before = masters(trainer.policy)
     run(trainer)
-    after = torch.cat([weight.full_tensor().flatten() for weight in trainer.policy.parameters()])
+    after = masters(trainer.policy)
     assert before.dtype == after.dtype == torch.float32
     moved = after != before
     assert float(moved.float().mean()) > 0.5
