@@ -27,7 +27,10 @@ def test_the_demo_model_goes_through_the_whole_line(head: Head, tmp_path: Path) 
 
     for label, folder in (("smollm2-*", converted), ("gamma-dpo-*", trained / "model")):
         for row in rows(only(tmp_path, "generate", label)):
-            assert row["response"] == greedy(folder, json.loads(row["prompt"]), 12)
+            # An answer that is cut within a character: the engine leaves the broken one out.
+            assert row["response"] == greedy(folder, json.loads(row["prompt"]), 12).removesuffix(
+                "\N{REPLACEMENT CHARACTER}"
+            )
 
 
 def greedy(folder: Path, messages: list[dict[str, str]], tokens: int) -> str:

@@ -153,9 +153,8 @@ def test_the_legend_of_a_study_hides_a_method_in_every_figure(browser: Browser, 
         page.get_by_role("button", name="gamma-dpo").click()
         others = [["dpo", "ipo"]] * 3 + [[], ["dpo", "ipo"]]
         assert shown() == others
-        page.emulate_media(color_scheme="dark")  # draws anew, before the next frame
-        page.evaluate("new Promise(requestAnimationFrame)")
-        assert page.evaluate(f"getComputedStyle(document.querySelector('.xtick text')).fill === {INK}")
+        page.emulate_media(color_scheme="dark")  # draws anew
+        page.wait_for_function(f"getComputedStyle(document.querySelector('.xtick text')).fill === {INK}")
         assert shown() == others
         page.get_by_role("button", name="hide all").press("Enter")
         assert shown() == [[]] * 5
