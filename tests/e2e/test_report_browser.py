@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from pipeline.report.page import render
 from pipeline.report.study import StudyData, render_study
@@ -154,7 +154,7 @@ def test_the_legend_of_a_study_hides_a_method_in_every_figure(browser: Browser, 
         others = [["dpo", "ipo"]] * 3 + [[], ["dpo", "ipo"]]
         assert shown() == others
         page.emulate_media(color_scheme="dark")  # draws anew
-        page.wait_for_function(f"getComputedStyle(document.querySelector('.xtick text')).fill === {INK}")
+        expect(page.locator(".xtick text").first).to_have_css("fill", page.evaluate(INK))
         assert shown() == others
         page.get_by_role("button", name="hide all").press("Enter")
         assert shown() == [[]] * 5
