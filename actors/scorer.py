@@ -34,8 +34,8 @@ class Scorer:
     def __init__(self, spec: ScorerSpec):
         torch.set_num_threads(spec.threads)
         self.spec = spec
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = load_model(Path(spec.model), spec.dtype, self.device)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = load_model(Path(spec.model), spec.dtype, "auto" if torch.cuda.device_count() > 1 else device)
         name = type(self.model).__name__
         self.note = "" if is_packed(self.model) else f"{name} cannot be packed: it takes one sequence a side, slower"
 
@@ -54,7 +54,7 @@ class Scorer:
         pairs = [Tokens(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in rows]
         sums: dict[int, tuple[float, float]] = {}
         for index in plan([pair.packed for pair in pairs], self.spec.score_tokens, "resources.score_tokens")[0]:
-            pack = lay_out([pairs[i] for i in index], self.device)
+            pack = lay_out([pairs[i] for i in index], self.model.device)
             sums.update(zip(index, score(self.model, pack, self.spec.logits_chunk), strict=True))
         scored = [self._row(row, pairs[i], sums[i]) for i, row in enumerate(rows)]
         tables.write(scored, tables.REFERENCE, Path(self.spec.folder) / name)

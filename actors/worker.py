@@ -61,7 +61,7 @@ def train(spec: dict[str, Any]) -> None:
 
 
 def _checkpoint(trainer: Trainer, work: WorkerSpec) -> None:
-    """Written straight to where Ray Train keeps checkpoints; it waits until that is whole."""
+    """Written straight to where Ray Train keeps checkpoints, and known to it once it is whole."""
     name = f"step-{trainer.next_step}"
     folder = Path(work.folder) / "ray" / name
     written = save(trainer, folder)
@@ -74,6 +74,7 @@ def _checkpoint(trainer: Trainer, work: WorkerSpec) -> None:
         {"step": trainer.next_step},
         checkpoint=ray.train.Checkpoint.from_directory(folder),
         checkpoint_dir_name=name,
+        checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
         checkpoint_upload_fn=whole,
         delete_local_checkpoint_after_upload=False,  # it is the uploaded one
     )

@@ -4,7 +4,7 @@
 
 Random queries, keys and values, float32 on a CPU, forward and backward. `tokens` are the packed tokens of a pair and
 `shares` what part of them is prompt; the rest are two completions of one length, so that the batch needs no padding.
-Speed is taken in a process with the memory settings that the stages give theirs, memory in one that gives all back.
+Speed is taken in one process, memory in another that gives back all that is freed.
 
 Shapes: P pairs, T packed tokens, B = 2P sequences of L tokens, H heads, K key and value heads, D head dimension.
 """
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from benchmarks.measure import EXACT_MEMORY, Result, growth, milliseconds, reported, run_child
 from pipeline.compute.attention import packed_attention
-from pipeline.compute.layout import Segment
+from pipeline.compute.layout import Tokens, lay_out
 
 
 class Comparison:
@@ -28,7 +28,7 @@ class Comparison:
     def __init__(self, share: float, pairs: int, tokens: int, heads: int, key_heads: int, width: int):
         completion = round(tokens * (1 - share) / 2)
         prompt = tokens - 2 * completion
-        self.segments = tuple(Segment(pair * tokens, prompt, completion, completion) for pair in range(pairs))
+        self.layout = lay_out([Tokens([0] * prompt, [0] * completion, [0] * completion)] * pairs)
         chosen = torch.arange(prompt + completion)
         rejected = torch.cat((torch.arange(prompt), torch.arange(prompt + completion, tokens)))
         sides_2L = torch.stack((chosen, rejected))
@@ -48,7 +48,7 @@ class Comparison:
     def pack(self) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """Outputs [T, H, D], and gradients of queries, keys and values."""
         query, key, value = self.packed
-        output, _ = packed_attention(torch.nn.Identity(), query, key, value, None, segments=self.segments)
+        output, _ = packed_attention(torch.nn.Identity(), query, key, value, None, pack=self.layout)
         return output[0], torch.autograd.grad(output[0], self.packed, self.pull_THD)
 
     def batch(self) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:

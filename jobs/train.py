@@ -16,16 +16,18 @@ def run(work: Work) -> Outcome:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
     import ray.train
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     from actors.cluster import claim, connected, threads
     from actors.worker import WorkerSpec, train
     from jobs.prepare import base_model
+    from pipeline.compute.policy import BACKENDS
 
     config, resources = work.config, work.config.resources
     inputs = {role: str(work.inputs[role].path) for role in ("pairs", "reference", "schedule")}
     with connected():
-        asked = claim("resources.train_workers", resources.train_workers, resources.gpus_per_actor)
+        gpus = min(resources.gpus_per_actor, 1.0)  # a worker drives one GPU; FSDP2 shards over workers
+        asked = claim("resources.train_workers", resources.train_workers, gpus)
         spec = WorkerSpec(
             config=config,
             model=str(base_model(work.plan)),
@@ -36,9 +38,10 @@ def run(work: Work) -> Outcome:
         trainer = TorchTrainer(
             train,
             train_loop_config={"work": spec},
+            torch_config=TorchConfig(BACKENDS["cuda" if gpus else "cpu"]),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=resources.train_workers,
-                use_gpu=resources.gpus_per_actor > 0,
+                use_gpu=gpus > 0,
                 resources_per_worker={
                     "CPU": asked["num_cpus"],
                     **({"GPU": asked["num_gpus"]} if asked["num_gpus"] else {}),

@@ -1,20 +1,26 @@
 """Attention over a pack: a completion sees its prompt and itself; no pair sees another.
 
-Registered in transformers' attention interface, so that any decoder written against it works unpatched. The layout of
-the pack travels through the model's keyword arguments as `segments`. Transformers builds no mask for a name it does not
-know in its mask table, which is what is wanted here: the layout is the mask.
+Registered in transformers' attention interface, so that any decoder written against it works unpatched. The pack
+travels through the model's keyword arguments. Transformers builds no mask for a name it does not know in its mask
+table, which is what is wanted here: the layout is the mask.
+
+On a GPU it is one FlexAttention kernel over the pack, which skips blocks nobody sees; on a CPU, which has no such
+kernel with a backward, torch's own attention a side at a time.
 
 Shapes: B = 1, H heads, T packed tokens, D head dimension.
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.flex_attention import flex_attention_forward
 
-from pipeline.compute.layout import Segment
+from pipeline.compute.layout import Pack, Segment
 
 NAME = "widemargin"
 
@@ -31,20 +37,52 @@ def packed_attention(
     value_BHTD: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    segments: tuple[Segment, ...],
+    pack: Pack,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention a side at a time. Returns [B, T, H, D] and no weights, as the interface wants.
+    """Attention over a pack. Returns [B, T, H, D] and no weights, as the interface wants."""
+    if query_BHTD.is_cuda:
+        mask = block_mask(pack, sliding_window, query_BHTD.device)
+        shared: dict[str, Any] = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
+        return flex_attention_forward(module, query_BHTD, key_BHTD, value_BHTD, mask, **shared)[0], None
+    options: dict[str, Any] = {"scale": scaling, "dropout": dropout, "window": sliding_window, "cap": softcap}
+    return _by_side(query_BHTD, key_BHTD, value_BHTD, pack.segments, **options), None
+
+
+@lru_cache(maxsize=8)  # the layers of a forward share it, and those of the backward that compute it again
+def block_mask(pack: Pack, window: int | None, device: torch.device) -> BlockMask:
+    """Who sees whom in a pack, for FlexAttention; `window` as transformers means it: positions, one's own included."""
+    lengths = torch.tensor([length for _, *parts in pack.segments for length in parts])
+    part_T = torch.arange(len(lengths)).repeat_interleave(lengths).to(device)
+    position_T = pack.positions_T.to(device)
+
+    def sees(_: torch.Tensor, __: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        mine, other = part_T[query], part_T[key]  # three a pair, its prompt first
+        seen = (query >= key) & ((mine == other) | (other == mine // 3 * 3))
+        return seen if window is None else seen & (position_T[query] - position_T[key] < window)
+
+    size = len(part_T)
+    # Compiled, it makes no [T, T] tensor.
+    return create_block_mask(sees, None, None, size, size, device=device, _compile=device.type == "cuda")
+
+
+def _by_side(
+    query_BHTD: torch.Tensor,
+    key_BHTD: torch.Tensor,
+    value_BHTD: torch.Tensor,
+    segments: tuple[Segment, ...],
+    **options: Any,
+) -> torch.Tensor:
+    """Attention a side at a time, [B, T, H, D].
 
     The prompt and the chosen completion are one causal sequence; the rejected completion's queries run against the
     prompt's and its own keys. The pack is taken apart by `split`, whose backward is one copy; that of a slice would
     clear a tensor of the whole pack for each.
     """
-    options: dict[str, Any] = {"scale": scaling, "dropout": dropout, "window": sliding_window, "cap": softcap}
     queries = query_BHTD.split([n for _, *ns in segments for n in (ns[0] + ns[1], ns[2])], dim=2)
     keys, values = (kv.split([n for _, *ns in segments for n in ns], dim=2) for kv in (key_BHTD, value_BHTD))
     sides = []
@@ -54,7 +92,7 @@ def packed_attention(
             k_BHKD, v_BHKD = (torch.cat((kv[prompt], kv[side]), dim=2) for kv in (keys, values))
             if query_BHQD.shape[2]:
                 sides.append(_causal_attention(query_BHQD, k_BHKD, v_BHKD, **options).transpose(1, 2))
-    return torch.cat(sides, dim=1), None
+    return torch.cat(sides, dim=1)
 
 
 def _causal_attention(

@@ -31,7 +31,7 @@ class Segment(NamedTuple):
     rejected: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pack:
     """One forward's worth of pairs, as the decoder and the output head take it."""
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from pipeline.compute.attention import is_packed
+from pipeline.compute.fused_head import fused_logps, is_fused
 from pipeline.compute.layout import Pack
 
 
@@ -19,9 +20,11 @@ def token_logps(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
     """log p of every completion token, [N] float32 (float64 of a float64 model) in nats, differentiable.
 
     The output head runs on completion positions only, `chunk` of them at a time, and is run again in the backward, so
-    that no [T, V] tensor ever exists and no more than one [chunk, V] is kept.
+    that no [T, V] tensor ever exists and no more than one [chunk, V] is kept. A fused head settles its own chunks.
     """
     hidden_NC, kind = _packed(model, pack) if is_packed(model) else _one_by_one(model, pack)
+    if is_fused(model):
+        return fused_logps(model, hidden_NC, pack.target_N)
     pieces = []
     for hidden, target in zip(hidden_NC.split(chunk), pack.target_N.split(chunk), strict=True):
         if torch.is_grad_enabled():
@@ -38,9 +41,10 @@ def _packed(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[Mode
         position_ids=pack.positions_T[None],
         attention_mask=None,
         use_cache=False,
-        segments=pack.segments,
+        pack=pack,
     )
-    return output.last_hidden_state[0].index_select(0, pack.source_N), type(output)
+    hidden_TC = output.last_hidden_state[0]
+    return hidden_TC.index_select(0, pack.source_N.to(hidden_TC.device)), type(output)
 
 
 def _one_by_one(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[ModelOutput]]:
@@ -62,7 +66,8 @@ def _head_logps(
     with _answering(model.get_decoder(), kind(last_hidden_state=hidden_NC[None])):
         logits_NV = model(input_ids=target_N[None], use_cache=False).logits[0]
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-    return logits_NV.gather(1, target_N[:, None]).squeeze(1) - logits_NV.logsumexp(dim=1)
+    target_N1 = target_N[:, None].to(logits_NV.device)
+    return logits_NV.gather(1, target_N1).squeeze(1) - logits_NV.logsumexp(dim=1)
 
 
 @contextmanager
@@ -81,7 +86,7 @@ def _answering(decoder: torch.nn.Module, output: ModelOutput) -> Iterator[None]:
 def side_sums(logps_N: torch.Tensor, pack: Pack) -> torch.Tensor:
     """Sums over each side's tokens, [pairs, 2] (chosen, rejected) float64, differentiable; an absent side is 0."""
     sums = torch.zeros(2 * pack.pairs, dtype=torch.float64, device=logps_N.device)
-    return sums.index_add(0, pack.side_N, logps_N.double()).view(pack.pairs, 2)
+    return sums.index_add(0, pack.side_N, logps_N.double().to(sums.device)).view(pack.pairs, 2)
 
 
 @torch.inference_mode()

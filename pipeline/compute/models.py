@@ -107,6 +107,7 @@ def convert_gguf(source: ModelSource, folder: Path) -> None:
 def load_model(folder: Path, dtype: str, device: str = "cpu") -> "PreTrainedModel":
     """A causal language model in eval mode, run over packs where it can be. Weights are read from safetensors only.
 
+    `device` is a torch device, or "auto": laid over all GPUs in sight, layer after layer, to be scored with.
     Raises UserError where it cannot be opened, lacks weights, or scores otherwise than by its own forward.
     """
     import torch
@@ -114,7 +115,7 @@ def load_model(folder: Path, dtype: str, device: str = "cpu") -> "PreTrainedMode
     from transformers import AutoModelForCausalLM
 
     from pipeline.compute.cpu import use_onednn
-    from pipeline.compute.selfcheck import choose_attention
+    from pipeline.compute.selfcheck import choose_attention, choose_head
 
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -123,6 +124,7 @@ def load_model(folder: Path, dtype: str, device: str = "cpu") -> "PreTrainedMode
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            device_map=device,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         problem = f"the model in {folder} cannot be opened ({' '.join(str(error).split())[:300]})"
@@ -131,7 +133,8 @@ def load_model(folder: Path, dtype: str, device: str = "cpu") -> "PreTrainedMode
     if report["missing_keys"]:
         problem = f"the model in {folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"
         raise UserError(problem, "its *.safetensors are incomplete: fetch or save the model again")
-    model = model.to(device).eval()
+    model = model.eval()
     use_onednn(model)
     choose_attention(model)
+    choose_head(model)
     return model

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from pipeline.compute.attention import NAME
+from pipeline.compute.fused_head import can_fuse, fuse
 from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.logprobs import token_logps
 from pipeline.errors import UserError
@@ -56,6 +57,22 @@ def choose_attention(model: PreTrainedModel) -> None:
             why = f"scores a completion {max(off, leak):.2g} nats a token otherwise than its own forward does"
     remedy = "its forward does more than run a decoder and an output head: use another model, such as a Llama"
     raise UserError(f"{type(model).__name__} {why}", remedy)
+
+
+@torch.no_grad()
+def choose_head(model: PreTrainedModel) -> None:
+    """Give the model the fused output head where that can run here and gives the log-probs of the model's own."""
+    if not can_fuse(model):
+        return
+    a, b, c, d, e, f = _parts(model)
+    pairs = Tokens(a, b, c), Tokens(d, e, f)
+    expected_N = _scored(model, *pairs)
+    fuse(model, True)
+    try:
+        right = float((_scored(model, *pairs) - expected_N).abs().mean()) <= _TOLERANCE[next(model.parameters()).dtype]
+    except Exception:  # a compiler's or a driver's, of any kind
+        right = False
+    fuse(model, right)
 
 
 def _parts(model: PreTrainedModel) -> list[list[int]]:

@@ -11,7 +11,7 @@ from benchmarks import attention, linear, logprobs
 @pytest.mark.parametrize("share", [0.1, 0.7])
 def test_packed_attention_equals_the_batch(share: float) -> None:
     comparison = attention.Comparison(share, pairs=2, tokens=61, heads=4, key_heads=2, width=8)
-    assert comparison.place_BL.shape == (4, comparison.segments[0].prompt + comparison.segments[0].chosen)
+    assert comparison.place_BL.shape == (4, sum(comparison.layout.segments[0][1:3]))
     assert comparison.largest_difference() < 1e-5
     comparison.pull_THD[-1] += 1.0  # the rejected side's last token pulls harder in the pack alone
     assert comparison.largest_difference() > 1e-2

@@ -1,6 +1,5 @@
 """On a cluster: a submitted job, a killed driver, Ctrl-C, and what an actor raises."""
 
-import json
 import os
 import re
 import shutil
@@ -101,20 +100,22 @@ def test_a_killed_stage_keeps_its_finished_parts(line: Line, head: Head, tmp_pat
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(line: Line, head: Head, tmp_path: Path) -> None:
-    """Sixteen steps with a checkpoint after each; the driver is killed once the second is there."""
-    every = ("train.batch_size=1", "resources.checkpoint_steps=1", "objective.tau=0.5")
+    """Steps of milliseconds; the driver is killed once Ray Train knows of a checkpoint."""
+    asked = ("train.batch_size=1", "resources.checkpoint_steps=8", "objective.tau=0.5", "schedule.epochs=20")
     calm, disturbed = (
-        (*settings(line, tmp_path / name, "prepare", "reference", "schedule"), *every) for name in ("calm", "disturbed")
+        (*settings(line, tmp_path / name, "prepare", "reference"), *asked) for name in ("calm", "disturbed")
     )
+    for settled in (calm, disturbed):
+        made("schedule", *settled)
     driver = start(head, "train", *disturbed)
-    progress = "disturbed/train/*.partial/progress.json"
-    until(lambda: any(json.loads(file.read_text())["step"] >= 2 for file in tmp_path.glob(progress)), driver)
+    known = "disturbed/train/*.partial/ray/checkpoint_manager_snapshot.json"
+    until(lambda: any("step-" in file.read_text() for file in tmp_path.glob(known)), driver)
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
 
     said = made("train", *disturbed, environment=head.environment)
-    found = re.search(r"train: (\d+) of 16 steps are in a checkpoint and kept", said)
-    assert found and 1 <= int(found.group(1)) < 16, said
+    found = re.search(r"train: (\d+) of 320 steps are in a checkpoint and kept", said)
+    assert found and 8 <= int(found.group(1)) < 320, said
     made("train", *calm, environment=head.environment)
     one, two = (only(tmp_path / name, "train") for name in ("calm", "disturbed"))
     assert file_digest(one / "model" / "model.safetensors") == file_digest(two / "model" / "model.safetensors")

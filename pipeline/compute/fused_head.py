@@ -1,0 +1,38 @@
+"""The output head by a fused kernel on a GPU, where the head is one it knows: a linear layer, soft-capped at most.
+
+Liger-Kernel's fused linear cross-entropy goes through the logits in chunks as logprobs.py does, but softmax, gather and
+their gradient are one pass over a chunk and not one each. Releases before 0.8.5 may multiply all of a gradient by that
+of the first token (its pull request 1298).
+"""
+
+import importlib.util
+
+import torch
+from transformers import PreTrainedModel
+
+_CHOSEN = "_takes_fused_head"
+
+
+def is_fused(model: PreTrainedModel) -> bool:
+    """Whether `fused_logps` is to be used; an adapted head (LoRA) is another kind of layer."""
+    return getattr(model, _CHOSEN, False) and type(model.get_output_embeddings()) is torch.nn.Linear
+
+
+def can_fuse(model: PreTrainedModel) -> bool:
+    """Whether the kernel can run at all; whether it computes what the model does, selfcheck.py finds out."""
+    return model.device.type == "cuda" and importlib.util.find_spec("liger_kernel") is not None
+
+
+def fuse(model: PreTrainedModel, chosen: bool) -> None:
+    setattr(model, _CHOSEN, chosen)
+
+
+def fused_logps(model: PreTrainedModel, hidden_NC: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
+    """log p of each target, [N] float32 in nats, from the hidden state that predicts it; differentiable."""
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+    head = model.get_output_embeddings()
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    loss = LigerFusedLinearCrossEntropyLoss(reduction="none", softcap=cap, accum_dtype=torch.float32)
+    losses_N: torch.Tensor = loss(head.weight, hidden_NC, target_N.to(hidden_NC.device), head.bias)
+    return -losses_N

@@ -1,0 +1,56 @@
+"""What a GPU is given for attention: who sees whom in a pack, and what FlexAttention makes of it."""
+
+import pytest
+import torch
+from torch.nn.attention.flex_attention import flex_attention
+
+from pipeline.compute.attention import block_mask, packed_attention
+from pipeline.compute.layout import Pack, Tokens, lay_out
+
+
+def make(*lengths: tuple[int, int, int]) -> Pack:
+    return lay_out([Tokens(*([0] * length for length in pair)) for pair in lengths])
+
+
+def seen(pack: Pack, window: int | None) -> list[str]:
+    """A line for each query, with x where it sees the key."""
+    at = torch.arange(len(pack.ids_T))
+    none = torch.zeros((), dtype=torch.int64)
+    mask = block_mask(pack, window, at.device).mask_mod(none, none, at[:, None], at[None, :])
+    return ["".join(".x"[bool(sees)] for sees in row) for row in mask]
+
+
+def test_who_sees_whom_by_hand() -> None:
+    assert seen(make((2, 2, 1), (1, 0, 2)), None) == [
+        "x.......",
+        "xx......",
+        "xxx.....",
+        "xxxx....",
+        "xx..x...",  # rejected: the prompt and itself
+        ".....x..",
+        ".....xx.",
+        ".....xxx",
+    ]
+
+
+def test_a_window_counts_positions_not_places_in_the_pack() -> None:
+    assert seen(make((2, 2, 2)), 2) == [
+        "x.....",
+        "xx....",
+        ".xx...",
+        "..xx..",
+        ".x..x.",  # the first rejected token follows the prompt's last
+        "....xx",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("window", [None, 7])
+def test_flex_attention_over_the_mask_is_attention_by_side(window: int | None) -> None:
+    pack = make((70, 40, 90), (3, 1, 0), (150, 9, 30))
+    size, generator = len(pack.ids_T), torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, heads, size, 16, generator=generator) for heads in (4, 2, 2))
+    by_side, _ = packed_attention(torch.nn.Identity(), query, key, value, None, pack=pack, sliding_window=window)
+    with torch.no_grad():
+        flex = flex_attention(query, key, value, block_mask=block_mask(pack, window, query.device), enable_gqa=True)
+    torch.testing.assert_close(flex.transpose(1, 2), by_side, atol=2e-6, rtol=0)
