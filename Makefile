@@ -46,5 +46,5 @@ browser:
 COMPILE := .venv/bin/uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --python-platform x86_64-manylinux_2_28
 lock: .venv/ready
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --override requirements/not-locked.txt -o requirements/cpu.txt
-	$(COMPILE) --group dev -c requirements/cpu.txt -o requirements/dev.txt
+	$(COMPILE) --group dev -c requirements/cpu.txt --override requirements/not-locked.txt -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra gpu --extra demo --override requirements/not-locked-gpu.txt -o requirements/gpu.txt

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from pipeline import tables
+from pipeline.compute.cpu import give_back_memory
 from pipeline.compute.layout import lay_out
 from pipeline.compute.logprobs import side_sums
 from pipeline.compute.packing import plan
@@ -32,6 +33,8 @@ from pipeline.objectives.objective import Objective
 from pipeline.objectives.state import QUEUE
 from pipeline.training_checks import check_columns, check_finite, check_parity
 from pipeline.training_rows import HELD_OUT, PREFERENCE_ONLY, columns, counts, displacement, recorded, summary
+
+TRIM_STEPS = 16  # between two times that freed memory goes back to the system
 
 
 def learning_rate(step: int, steps: int, settings: Train) -> float:
@@ -106,6 +109,8 @@ class Trainer:
         preferred = columns([row for row in rows if row["route"] == "preference"])
         self.state.observe(preferred["gap"], preferred["statistic"])
         self.next_step += 1
+        if self.next_step % TRIM_STEPS == 0:
+            give_back_memory()
         record = {
             "step": k,
             "learning_rate": rate,

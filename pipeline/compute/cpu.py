@@ -1,9 +1,11 @@
-"""Linear layers by oneDNN on a CPU.
+"""Linear layers by oneDNN on a CPU, and what keeps their memory small.
 
 PyTorch sends float32 products to MKL, which has no AVX-512 path for AMD processors, and everything narrower to oneDNN,
 which has one for all. Shapes: T tokens, I in features, O out features.
 """
 
+import ctypes
+import os
 from typing import Any
 
 import torch
@@ -15,9 +17,21 @@ def use_onednn(model: torch.nn.Module) -> None:
     """Let every plain linear layer of a float32 model on a CPU compute by oneDNN; others are left as they are."""
     if not torch.backends.mkldnn.is_available():
         return
+    # oneDNN keeps the code it makes for each shape, 1,024 of them, and every pack has shapes of its own.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     for module in model.modules():
         if type(module) is torch.nn.Linear and module.weight.dtype is torch.float32 and module.weight.is_cpu:
             module.__class__ = Linear
+
+
+def give_back_memory() -> None:
+    """Hand what is freed back to the system: packs of many sizes leave holes in the heap that glibc keeps.
+
+    It takes a part of a second, as what is handed back must be asked for again. Elsewhere than in glibc, nothing.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 class Linear(torch.nn.Linear):
