@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 import ray
 import ray.data
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, no_room
 
 
 @contextmanager
@@ -50,8 +51,10 @@ def _join() -> str:
     """Join or start, with only our own lines on the terminal. Returns the folder of Ray's logs."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ side complains of what Ray Data itself does
     address: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}
+    terminate = signal.getsignal(signal.SIGTERM)
     with _hushed():
         context: Any = ray.init(logging_level=logging.ERROR, log_to_driver=False, **address)
+    signal.signal(signal.SIGTERM, terminate)  # Ray has put its own in its place
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     settings = ray.data.DataContext.get_current()
     settings.enable_progress_bars = False
@@ -108,11 +111,16 @@ def threads(actors: int) -> int:
 
 
 def user_error(error: BaseException) -> UserError | None:
-    """The UserError inside what Ray raised, if there is one: Ray wraps an actor's exception several times."""
+    """The UserError inside what Ray raised, if there is one: Ray wraps an actor's exception several times.
+
+    A full disk is one, too.
+    """
     seen: list[Any] = [error]
     for item in seen:
         if isinstance(item, UserError):
             return UserError(item.problem, item.remedy)
+        if full := no_room(item):
+            return full
         inner = [item.__cause__, item.__context__, getattr(item, "cause", None)]
         inner += list(getattr(item, "worker_failures", {}).values())
         seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]

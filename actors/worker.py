@@ -7,6 +7,7 @@ from typing import Any
 
 import ray.train
 import torch
+import torch.distributed as dist
 from transformers import GenerationConfig
 
 from pipeline import tables
@@ -15,9 +16,13 @@ from pipeline.checkpoints import load, save
 from pipeline.compute.models import load_model
 from pipeline.config import RunConfig
 from pipeline.epoch import Epoch
+from pipeline.errors import UserError
 from pipeline.objectives.objective import build
 from pipeline.preferences.tokenise import load_tokenizer
 from pipeline.training import Trainer
+
+STOP = "stop"  # the door writes it: end after this step
+REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,23 @@ class WorkerSpec:
 
 
 def train(spec: dict[str, Any]) -> None:
-    """Train to the end of the schedule, or go on from the newest checkpoint; rank 0 writes the result."""
+    """Train to the end of the schedule, or go on from the newest checkpoint; rank 0 writes the result.
+
+    Ray Train begins anew after any error. What a UserError says would be no other then, so that it is left in REFUSAL
+    for the door, and the next attempt ends at once.
+    """
     work: WorkerSpec = spec["work"]
+    refusal = Path(work.folder) / REFUSAL
+    if refusal.exists():
+        return
+    try:
+        _train(work)
+    except UserError as error:
+        write_aside(refusal, json.dumps({"problem": error.problem, "remedy": error.remedy}))
+        raise
+
+
+def _train(work: WorkerSpec) -> None:
     torch.set_num_threads(work.threads)
     context, config = ray.train.get_context(), work.config
     rank, world = context.get_world_rank(), context.get_world_size()
@@ -55,9 +75,20 @@ def train(spec: dict[str, Any]) -> None:
         record = trainer.step()
         if rank == 0:
             write_aside(Path(work.folder) / "progress.json", json.dumps(known | record))
-        if trainer.next_step % config.resources.checkpoint_steps == 0 and not trainer.done:
+        stopped = _asked_to_stop(work, world)
+        if stopped or (trainer.next_step % config.resources.checkpoint_steps == 0 and not trainer.done):
             _checkpoint(trainer, work)
+        if stopped:
+            return
     export(trainer, work)
+
+
+def _asked_to_stop(work: WorkerSpec, world: int) -> bool:
+    """Whether the door was asked to end. All workers are told the same, or some would wait for others that left."""
+    asked = [(Path(work.folder) / STOP).exists()]
+    if world > 1:
+        dist.broadcast_object_list(asked, src=0)
+    return asked[0]
 
 
 def _checkpoint(trainer: Trainer, work: WorkerSpec) -> None:

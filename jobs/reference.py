@@ -1,17 +1,16 @@
 """Score every pair once under the base model: python -m jobs.reference --config FILE [section.key=value ...]"""
 
+from pathlib import Path
+
 from jobs.stage import Outcome, Work, main
 
 
 def run(work: Work) -> Outcome:
     """One part of log-prob sums for every part of pairs, by a pool of scorers."""
-    import pyarrow.compute as pc
-
     from actors.cluster import connected, threads
     from actors.scorer import Scorer, ScorerSpec
     from jobs.pool import run_parts
     from jobs.prepare import base_model
-    from pipeline import tables
 
     pairs, resources = work.inputs["pairs"], work.config.resources
     parts = sorted(path.name for path in pairs.path.glob("part-*.parquet"))
@@ -35,9 +34,17 @@ def run(work: Work) -> Outcome:
             resources=resources,
             folder=work.folder,
         )
-    lengths = tables.read(pairs.path, tables.PAIRS, ["prompt_ids", "chosen_ids", "rejected_ids"])
-    outcome.tokens = sum(pc.sum(pc.list_value_length(lengths[name])).as_py() or 0 for name in lengths.column_names)
+    outcome.tokens = sum(tokens(pairs.path / name) for name in parts)
     return outcome
+
+
+def tokens(part: Path) -> int:
+    """Token ids in a part of pairs."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    lists = pq.read_table(part, columns=["prompt_ids", "chosen_ids", "rejected_ids"])
+    return sum(pc.sum(pc.list_value_length(lists[name])).as_py() or 0 for name in lists.column_names)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,23 @@
 """Walk the line and make what is not there: python -m jobs.run --config FILE [section.key=value ...] [--dry-run]"""
 
 import contextlib
+import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from jobs.stage import door, make, reported, say, shown
-from pipeline.config import load
-from pipeline.plan import STAGES, Plan, Step, make_plan
+from jobs.stage import door, make, provenance, reported, say, shown
+from pipeline.config import load, validate
+from pipeline.config_file import override_one
+from pipeline.errors import UserError
+from pipeline.plan import STAGES, VERSIONS, Plan, Step, make_plan
 
 ON_RAY = ("reference", "train", "generate")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = door("python -m jobs.run", "Make every result of the line that is not committed yet.")
+    parser = door("python -m jobs.run", "Make every result of the line that is not committed yet.", manifest=True)
     parser.add_argument(
         "--from", dest="first", choices=STAGES, default=STAGES[0], help="begin here; what is before must be there"
     )
@@ -33,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--force {beyond[0]} is not between --from {options.first} and --until {options.last}")
     with reported():
         started = time.perf_counter()
-        plan = make_plan(load(options.config, options.overrides))
+        if options.manifest:
+            plan = plan_again(Path(options.manifest), options.overrides)
+        else:
+            plan = make_plan(load(options.config, options.overrides))
         steps = [step for stage in wanted for step in plan.of(stage)]
         pending = [step for step in steps if step.stage in options.force or not step.address.find()]
         if options.dry_run:
@@ -45,6 +53,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
             say(f"report: {shown(plan.steps['report'].address.path / 'report.html')}")
         made, seconds = len(pending), time.perf_counter() - started
         say(f"{plan.config.name}: {made} results made, {len(steps) - made} kept, {seconds:.1f} s")
+
+
+def plan_again(file: Path, overrides: Sequence[str]) -> Plan:
+    """The plan of the run that wrote a manifest.
+
+    Raises UserError where its result would not be the same one, unless `overrides` ask for another.
+    """
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        raw = manifest["config"] | {"resources": manifest["resources"]}
+        name, then = manifest["name"], manifest["provenance"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f"--from-manifest {file}: is no manifest of a result of the line ({type(error).__name__}: {error})"
+        raise UserError(problem, "give ROOT/<stage>/<label>-<fingerprint>/manifest.json") from None
+    for override in overrides:
+        override_one(raw, override)
+    plan = make_plan(validate(raw))
+    step = plan.steps[name]
+    if step.address.fingerprint != manifest["fingerprint"] and all(o.startswith("resources.") for o in overrides):
+        raise UserError(
+            f"--from-manifest {file}: {name} would be another result, as {', '.join(changed(manifest, step))} changed",
+            f"bring back what it was made from (its code was commit {then['commit']}), or run with --config",
+        )
+    now = provenance()
+    other = [f"{key} {was}" for key, was in then["versions"].items() if now["versions"].get(key) != was]
+    if other or then["commit"] != now["commit"]:
+        say(f"run: it was made by commit {then['commit']}{' with ' if other else ''}{', '.join(other)}")
+    return plan
+
+
+def changed(manifest: dict[str, Any], step: Step) -> list[str]:
+    """What differs between a manifest and the same step today."""
+    here = json.loads(json.dumps(dict(step.identity)))
+    names = [key for key in here | manifest["identity"] if here.get(key) != manifest["identity"].get(key)]
+    for role, known in manifest["inputs"].items():
+        if role not in step.inputs or step.inputs[role].address.fingerprint != known["fingerprint"]:
+            names.append(f"its {role}")
+    return names + (["the stage's code"] if manifest["version"] != VERSIONS[step.stage] else [])
 
 
 def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import argparse
 import importlib
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from typing import Any
 
 from pipeline.artifacts import Artifact
 from pipeline.config import RunConfig, load
-from pipeline.errors import UserError
+from pipeline.errors import UserError, no_room
 from pipeline.plan import VERSIONS, Plan, Step, make_plan
 
 
@@ -48,6 +49,10 @@ class Outcome:
     ledger: dict[str, Any] = field(default_factory=dict)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the machine is wanted back."""
+
+
 def main(stage: str, arguments: Sequence[str] | None = None) -> None:
     """The door of one stage: python -m jobs.<stage> --config FILE [section.key=value ...] [--force]."""
     parser = door(f"python -m jobs.{stage}", f"Make the result of stage {stage} from the committed results before it.")
@@ -59,10 +64,14 @@ def main(stage: str, arguments: Sequence[str] | None = None) -> None:
             make(plan, step, force=options.force)
 
 
-def door(command: str, description: str) -> argparse.ArgumentParser:
-    """The arguments all doors take."""
+def door(command: str, description: str, manifest: bool = False) -> argparse.ArgumentParser:
+    """The arguments all doors take; with `manifest`, one may stand in place of the configuration."""
     parser = argparse.ArgumentParser(prog=command, description=description)
-    parser.add_argument("--config", required=True, metavar="FILE", help="a YAML file, such as configs/quickstart.yaml")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", metavar="FILE", help="a YAML file, such as configs/quickstart.yaml")
+    if manifest:
+        help = "the manifest.json of a result: make it again, from the settings it was made with"
+        source.add_argument("--from-manifest", dest="manifest", metavar="FILE", help=help)
     parser.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="change single settings, checked like the file"
     )
@@ -73,22 +82,31 @@ def door(command: str, description: str) -> argparse.ArgumentParser:
 def reported() -> Iterator[None]:
     """Turns what ended the work into an exit status and one plain message.
 
-    2: a UserError, without a traceback. 130: Ctrl-C. 1: anything else, which is our fault: what failed and where to
-    look, then the traceback.
+    2: a UserError, without a traceback. 130: Ctrl-C. 143: SIGTERM. 1: anything else, which is our fault: what failed
+    and where to look, then the traceback.
     """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        say("interrupted; what is finished is kept, the same command goes on from there")
-        os._exit(130)  # at once: threads that are inside Ray would meet its end on the way out, and crash
+    except KeyboardInterrupt as stop:
+        how, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        say(f"{how}; what is finished is kept, the same command goes on from there")
+        os._exit(status)  # at once: threads that are inside Ray would meet its end on the way out, and crash
     except Exception as error:
+        if full := no_room(error):
+            print(f"error: {full}", file=sys.stderr, flush=True)
+            sys.exit(2)
         notes = getattr(error, "__notes__", [])
         print("; ".join(["failed unexpectedly", *notes]), file=sys.stderr, flush=True)
         notes.clear()
         raise
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def make(plan: Plan, step: Step, force: bool = False) -> Artifact:

@@ -1,6 +1,7 @@
 """Train from the cached reference with Ray Train workers: python -m jobs.train --config FILE [section.key=value ...]"""
 
 import json
+import math
 import shutil
 import signal
 import threading
@@ -8,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.stage import Outcome, Progress, Work, main, say
+from jobs.stage import Outcome, Progress, Terminated, Work, main, say
+from pipeline.errors import UserError
 
 
 def run(work: Work) -> Outcome:
@@ -19,18 +21,20 @@ def run(work: Work) -> Outcome:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from actors.cluster import claim, connected, threads
-    from actors.worker import WorkerSpec, train
+    from actors.worker import REFUSAL, STOP, WorkerSpec, train
     from jobs.prepare import base_model
     from pipeline.compute.policy import BACKENDS
 
     config, resources = work.config, work.config.resources
+    base = base_model(work.plan)
+    require_room(work.folder, base, checkpoints=config.train.lora is None)
     inputs = {role: str(work.inputs[role].path) for role in ("pairs", "reference", "schedule")}
     with connected():
         gpus = min(resources.gpus_per_actor, 1.0)  # a worker drives one GPU; FSDP2 shards over workers
         asked = claim("resources.train_workers", resources.train_workers, gpus)
         spec = WorkerSpec(
             config=config,
-            model=str(base_model(work.plan)),
+            model=str(base),
             folder=str(work.folder),
             threads=threads(resources.train_workers * resources.study_cells),
             **inputs,
@@ -54,8 +58,16 @@ def run(work: Work) -> Outcome:
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             ),
         )
-        with watched(work.folder / "progress.json", resources.log_seconds), interruptible():
+        refusal = work.folder / REFUSAL
+        refusal.unlink(missing_ok=True)
+        with (
+            watched(work.folder / "progress.json", resources.log_seconds),
+            interruptible(),
+            stoppable(work.folder / STOP),
+        ):
             trainer.fit()
+        if refusal.exists():
+            raise UserError(**json.loads(refusal.read_text(encoding="utf-8")))
     shutil.rmtree(work.folder / "ray", ignore_errors=True)  # Ray Train's checkpoints, of no use once the model is there
     (work.folder / "progress.json").unlink(missing_ok=True)
     names = ("steps.parquet", "trained_pairs.parquet")
@@ -69,6 +81,26 @@ def run(work: Work) -> Outcome:
     return Outcome(rows, tokens=pc.sum(steps["tokens"]).as_py(), metrics=metrics)
 
 
+def require_room(folder: Path, model: Path, checkpoints: bool) -> None:
+    """Raise UserError where the disk has no room for the trained model and, unless they are small, two checkpoints.
+
+    A checkpoint holds float32 weights and two moments of each; the one before stays until the next is whole.
+    """
+    from safetensors import safe_open
+
+    weights = 0
+    for file in model.glob("*.safetensors"):
+        with safe_open(file, framework="np") as tensors:
+            weights += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - it is no dictionary
+    needed, free = 4 * weights * (1 + 2 * 3 * checkpoints), shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder} needs about {needed / 1e9:.1f} GB for two checkpoints and the trained model, "
+            f"and its disk has {free / 1e9:.1f} GB free",
+            "free some room, or set resources.root to a larger disk",
+        )
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Ctrl-C as everywhere else: Ray Train's own handler would end the process with status 0, and stays behind."""
@@ -79,6 +111,25 @@ def interruptible() -> Iterator[None]:
         raise KeyboardInterrupt from None
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def stoppable(file: Path) -> Iterator[None]:
+    """SIGTERM asks the workers, by a file, to write a checkpoint after the step they are at, and to end."""
+    file.unlink(missing_ok=True)
+
+    def ask(*_: object) -> None:
+        file.touch()
+        say("train: asked to end; after this step and a checkpoint")
+
+    handler = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    if file.exists():
+        file.unlink()
+        raise Terminated
 
 
 class watched:

@@ -66,15 +66,26 @@ class Artifact:
     manifest: dict[str, Any]
 
     def verify(self) -> "Artifact":
-        """Check every file against the manifest's digests; raises UserError that names the first spoilt file."""
+        """Check the manifest and every file against their digests; raises UserError that names the first spoilt one."""
+        if self.manifest.get("digest") != manifest_digest(self.manifest):
+            raise self._spoilt(MANIFEST, "is not as it was committed")
         for name, entry in self.manifest["outputs"].items():
             if fault := _fault(self.path / name, entry):
-                stage = self.manifest["stage"]
-                remedy = f"rebuild it: python -m jobs.run --config FILE --force {stage} --until {stage}"
-                if stage == "model":  # no stage of the line: whoever needs the converted model makes it
-                    remedy = f"remove {self.path}; the next stage that needs it makes it again"
-                raise UserError(f"{self.path / name} {fault}", remedy)
+                raise self._spoilt(name, fault)
         return self
+
+    def _spoilt(self, name: str, fault: str) -> UserError:
+        stage = self.path.parent.name
+        remedy = f"rebuild it: python -m jobs.run --config FILE --force {stage} --until {stage}"
+        if stage == "model":  # no stage of the line: whoever needs the converted model makes it
+            remedy = f"remove {self.path}; the next stage that needs it makes it again"
+        return UserError(f"{self.path / name} {fault}", remedy)
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of all that a manifest says but this digest itself."""
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _fault(file: Path, entry: Mapping[str, Any]) -> str | None:
@@ -172,6 +183,8 @@ class Address:
             if file.is_file()
         }
         full = {"stage": self.stage, "fingerprint": self.fingerprint, **manifest, "outputs": outputs}
+        full = json.loads(json.dumps(full))  # as whoever reads it back has it
+        full["digest"] = manifest_digest(full)
         write_aside(self.partial / MANIFEST, json.dumps(full, indent=2, ensure_ascii=False) + "\n")
         if self.path.exists():  # --force, or the remains of a folder that lost its manifest
             shutil.rmtree(self.path)

@@ -14,7 +14,7 @@ def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """What a file says, with `section.key=value` overrides applied. Raises UserError where it cannot be read so."""
     raw = _content(Path(path))
     for override in overrides:
-        _override(raw, override)
+        override_one(raw, override)
     return raw
 
 
@@ -36,7 +36,8 @@ def _content(file: Path) -> dict[str, Any]:
     return raw or {}
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
+def override_one(raw: dict[str, Any], override: str) -> None:
+    """Apply one `section.key=value`, in place. Raises UserError for what is not one."""
     key, separator, text = override.partition("=")
     if not separator or not all(key.split(".")) or key.startswith("-"):
         raise UserError(f"argument {override!r} is not section.key=value", "write for example train.learning_rate=1e-5")

@@ -1,5 +1,8 @@
 """The one error a user can cause. Doors print it without a traceback and exit with status 2."""
 
+import errno
+import os
+
 
 class UserError(Exception):
     """Something the user gave cannot be used.
@@ -15,3 +18,12 @@ class UserError(Exception):
         self,
     ) -> tuple[type["UserError"], tuple[str, str]]:  # Ray carries errors between processes by pickling them
         return UserError, (self.problem, self.remedy)
+
+
+def no_room(error: BaseException) -> UserError | None:
+    """What to say of a disk that is full, or a quota that is used up; None of any other error."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        why = os.strerror(error.errno)
+        remedy = "free some room, or set resources.root to a larger disk; finished parts are kept"
+        return UserError(f"a result could not be written: {why}", remedy)
+    return None

@@ -67,6 +67,7 @@ class Head:
     environment: dict[str, str]
     token: dict[str, str]
     dashboard: str
+    pid: int  # of `ray start`, above all of its processes
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +88,7 @@ def head() -> Iterator[Head]:
         )
         try:
             wait_for(dashboard, node)
-            yield Head(token | {"RAY_ADDRESS": f"127.0.0.1:{port}"}, token, f"http://127.0.0.1:{dashboard}")
+            yield Head(token | {"RAY_ADDRESS": f"127.0.0.1:{port}"}, token, f"http://127.0.0.1:{dashboard}", node.pid)
         finally:
             os.killpg(node.pid, signal.SIGKILL)  # its daemons die with it
             node.wait()
