@@ -15,9 +15,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.store import Store
 
 MANIFEST = "manifest.json"
 _ASIDE = ".tmp"  # ends the name of a file that is being written; one that is found was left by a killed run
@@ -64,12 +67,15 @@ class Artifact:
 
     path: Path
     manifest: dict[str, Any]
+    store: "Store | None" = None  # where files that are not here are fetched
 
     def verify(self) -> "Artifact":
         """Check the manifest and every file against their digests; raises UserError that names the first spoilt one."""
         if self.manifest.get("digest") != manifest_digest(self.manifest):
             raise self._spoilt(MANIFEST, "is not as it was committed")
         for name, entry in self.manifest["outputs"].items():
+            if self.store and not (self.path / name).is_file():
+                self.store.fetch(f"{self.path.parent.name}/{self.path.name}/{name}", self.path / name)
             if fault := _fault(self.path / name, entry):
                 raise self._spoilt(name, fault)
         return self
@@ -105,6 +111,11 @@ class Address:
     stage: str
     label: str
     fingerprint: str
+    store: "Store | None" = None  # what is committed below `root` is kept here too
+
+    def beside(self, stage: str, label: str, fingerprint: str) -> "Address":
+        """The address of another result below the same root."""
+        return Address(self.root, stage, label, fingerprint, self.store)
 
     @property
     def path(self) -> Path:
@@ -116,6 +127,18 @@ class Address:
 
     def find(self) -> Artifact | None:
         """The committed result, or None. A label is for reading only: another one finds the same result."""
+        found = self._find_here()
+        if not self.store:
+            return found
+        if not found:
+            for name in self.store.find(self.stage, f"-{self.fingerprint[:12]}"):
+                self.store.fetch(f"{self.stage}/{name}/{MANIFEST}", self.path.with_name(name) / MANIFEST)
+            return self._find_here()
+        if not self.store.has(f"{self.stage}/{found.path.name}/{MANIFEST}"):  # killed before all of it was there
+            self.store.publish(found.path, f"{self.stage}/{found.path.name}")
+        return found
+
+    def _find_here(self) -> Artifact | None:
         folder = self.path.parent
         for path in sorted(folder.glob(f"*-{self.fingerprint[:12]}")) if folder.is_dir() else []:
             if (path / MANIFEST).is_file():
@@ -126,7 +149,7 @@ class Address:
                         f"{path / MANIFEST} is not readable JSON", f"remove {path}, then run {self.stage} again"
                     ) from None
                 if isinstance(manifest, dict) and manifest.get("fingerprint") == self.fingerprint:
-                    return Artifact(path, manifest)
+                    return Artifact(path, manifest, self.store)
         return None
 
     def status(self) -> str:
@@ -189,11 +212,15 @@ class Address:
         if self.path.exists():  # --force, or the remains of a folder that lost its manifest
             shutil.rmtree(self.path)
         self.partial.rename(self.path)
-        return Artifact(self.path, full)
+        if self.store:
+            self.store.publish(self.path, f"{self.stage}/{self.path.name}")
+        return Artifact(self.path, full, self.store)
 
     def discard(self) -> None:
         """Remove the committed result and any partial one (--force)."""
         if artifact := self.find():
+            if self.store:
+                self.store.remove(f"{self.stage}/{artifact.path.name}")
             (artifact.path / MANIFEST).unlink()  # first, so that a half-removed folder is not taken for a result
             shutil.rmtree(artifact.path)
         if self.partial.exists():

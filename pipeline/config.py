@@ -135,7 +135,8 @@ class Report(Section):
 class Resources(Section):
     """Where and how. Nothing here changes a result beyond rounding, so nothing here enters an identity."""
 
-    root: str = "runs"
+    root: str = "runs"  # a folder, or the URL of an object store such as s3://bucket/runs
+    mirror: str = "~/.cache/widemargin"  # where this machine works on results whose root is a URL
     scorers: int = Field(default=1, ge=1)  # actors of the reference stage
     train_workers: int = Field(default=1, ge=1)
     generators: int = Field(default=1, ge=1)  # vLLM engines at a time

@@ -82,15 +82,19 @@ class Plan:
     def converted(self) -> Address:
         """The address of a .gguf model in Hugging Face format: the only result that is not a stage of the line."""
         digest = fingerprint("model", VERSIONS["model"], {"model": self.model.digest}, {})
-        return Address(self.steps["prepare"].address.root, "model", self.model.label, digest)
+        return self.steps["prepare"].address.beside("model", self.model.label, digest)
 
 
 def make_plan(config: RunConfig) -> Plan:
     """Everything a configuration will make. Raises UserError where the model or the data cannot be found."""
+    store = None
     if "://" in config.resources.root:
-        problem = f"resources.root={config.resources.root} is a URL"
-        raise UserError(problem, "give a local or shared folder; object stores come later")
-    root = Path(config.resources.root).expanduser().absolute()  # workers run elsewhere
+        from pipeline.store import Store
+
+        store = Store(config.resources.root)
+        root = store.mirror(Path(config.resources.mirror).expanduser().absolute())
+    else:
+        root = Path(config.resources.root).expanduser().absolute()  # workers run elsewhere
     model = locate(config.model, DigestMemory(root))
     steps: dict[str, Step] = {}
 
@@ -100,7 +104,7 @@ def make_plan(config: RunConfig) -> Plan:
         digest = fingerprint(
             stage, VERSIONS[stage], identity, {role: step.address.fingerprint for role, step in needed.items()}
         )
-        steps[name] = Step(name, Address(root, stage, readable(label) or stage, digest), identity, needed)
+        steps[name] = Step(name, Address(root, stage, readable(label) or stage, digest, store), identity, needed)
 
     def section(name: str) -> dict[str, Any]:
         return getattr(config, name).model_dump(mode="json")

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from pipeline.artifacts import Address, fingerprint
+from pipeline.artifacts import fingerprint
 from pipeline.config import RunConfig, Section, validate
 from pipeline.config_faults import explain
 from pipeline.config_file import read
@@ -121,5 +121,5 @@ def plan_study(path: str, overrides: Sequence[str]) -> tuple[Grid, Step]:
     digest = fingerprint(
         "study", VERSIONS["study"], identity, {role: step.address.fingerprint for role, step in inputs.items()}
     )
-    address = Address(base.steps["prepare"].address.root, "study", readable(config.name) or "study", digest)
+    address = base.steps["prepare"].address.beside("study", readable(config.name) or "study", digest)
     return grid, Step("study", address, identity, inputs)

@@ -3,16 +3,19 @@
 Whatever is killed, the result that stands in the end is byte for byte that of a run that was left alone.
 """
 
+import contextlib
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -217,6 +220,69 @@ def test_two_runs_of_one_stage(scored: Calm, head: Head, tmp_path: Path) -> None
     until(lambda: list(tmp_path.glob(PARTS)), first)
     assert "another process is making" in refused("reference", *given, environment=head.environment)
     finish(first)
+    assert same_parts(only(scored.root, "reference"), only(tmp_path, "reference"))
+
+
+@pytest.fixture
+def node(head: Head) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
+    """Starts further nodes of the cluster, of two CPUs each, in process groups of their own."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def join() -> "subprocess.Popen[bytes]":
+        ray = [str(Path(sys.executable).parent / "ray"), "start", f"--address={head.environment['RAY_ADDRESS']}"]
+        before = nodes(head)
+        one = subprocess.Popen(
+            [*ray, "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", "--disable-usage-stats"],
+            env=os.environ | head.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        started.append(one)
+        until_here(lambda: nodes(head) > before)
+        return one
+
+    yield join
+    for one in started:
+        lose(one)
+
+
+def nodes(head: Head) -> int:
+    """How many nodes of the cluster are alive."""
+    code = "import ray; ray.init(logging_level='ERROR'); print(sum(node['Alive'] for node in ray.nodes()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | head.environment, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+def lose(node: "subprocess.Popen[bytes]") -> None:
+    """All of a node's processes at once, as when its power fails."""
+    for process in (
+        [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)] if node.poll() is None else []
+    ):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    node.wait()
+
+
+def until_here(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def test_a_node_lost_in_the_reference_stage(
+    scored: Calm, head: Head, node: Callable[[], "subprocess.Popen[bytes]"], tmp_path: Path
+) -> None:
+    """Two scorers, a node each; one node goes, with its scorer and the part that it was at."""
+    second = node()
+    driver = start(head, "reference", *beside(scored, tmp_path, "prepare"), "resources.scorers=2")
+    until(lambda: len(list(tmp_path.glob(PARTS))) >= 3, driver)
+    assert any("Scorer" in " ".join(p.cmdline()) for p in psutil.Process(second.pid).children(recursive=True))
+    lose(second)
+    finish(driver)
     assert same_parts(only(scored.root, "reference"), only(tmp_path, "reference"))
 
 

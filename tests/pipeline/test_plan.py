@@ -150,8 +150,3 @@ def test_a_label_is_a_folder_name(plan: Callable[..., Plan], tmp_path: Path) -> 
 def test_a_missing_input_names_the_command(plan: Callable[..., Plan]) -> None:
     with pytest.raises(UserError, match=r"train needs the result of stage reference.*\n.*python -m jobs.reference"):
         plan().steps["train"].input("reference")
-
-
-def test_an_object_store_is_refused(plan: Callable[..., Plan]) -> None:
-    with pytest.raises(UserError, match="is a URL"):
-        plan(resources={"root": "s3://bucket/runs"})
