@@ -7,7 +7,7 @@ PY := .venv/bin/python
 # Installed first and by itself: pip then takes a CPU build where it finds one, and else the CUDA build, which runs on a CPU too.
 TORCH := torch==2.13.0
 
-.PHONY: demo test quick check format browser lock
+.PHONY: demo test test-faults quick check format browser lock
 
 demo: .venv/ready
 	$(PY) -m jobs.run --config configs/quickstart.yaml
@@ -17,6 +17,11 @@ test: check browser
 
 quick: .venv/ready
 	$(PY) -m pytest -m "not e2e"
+
+# Every fault again and again: TIMES rounds.
+TIMES ?= 5
+test-faults: .venv/ready
+	for round in $$(seq $(TIMES)); do $(PY) -m pytest tests/e2e/test_faults.py tests/e2e/test_store.py || exit 1; done
 
 check: .venv/ready
 	$(PY) -m ruff check .
