@@ -3,19 +3,16 @@
 Whatever is killed, the result that stands in the end is byte for byte that of a run that was left alone.
 """
 
-import contextlib
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -26,8 +23,8 @@ from tests.e2e.running import MANY, actors, parts, settings, start, until
 
 pytestmark = pytest.mark.e2e
 
-# A training of 320 steps of milliseconds each.
-LONG = ("train.batch_size=1", "resources.checkpoint_steps=8", "objective.tau=0.5", "schedule.epochs=20")
+# A training of 80 steps of milliseconds each.
+LONG = ("train.batch_size=1", "resources.checkpoint_steps=8", "objective.tau=0.5", "schedule.epochs=5")
 PARTS = "reference/*.partial/part-*.parquet"
 SNAPSHOT = "train/*.partial/ray/checkpoint_manager_snapshot.json"  # Ray Train's list of the checkpoints it knows
 
@@ -99,10 +96,10 @@ def test_a_killed_scorer_is_replaced(scored: Calm, head: Head, tmp_path: Path) -
 
 
 def test_a_killed_generator_is_replaced(line: Line, head: Head, tmp_path: Path) -> None:
-    """Killed at its first shard, which by then was begun."""
+    """Killed while its engine starts, which is most of a shard's time here."""
     stages = ("prepare", "reference", "schedule", "train")
     driver = start(head, "generate", *settings(line, tmp_path, *stages))
-    until(lambda: actors(head, "Generator).submit"), driver)
+    until(lambda: actors(head, "Generator"), driver)
     for generator in actors(head, "Generator"):
         generator.kill()
     finish(driver)
@@ -148,31 +145,11 @@ def test_an_interrupted_training_ends_with_the_same_bits(trained: Calm, head: He
                 "terminated; what is finished is kept, the same command goes on from there"
             )
         said = made("train", *given, environment=head.environment)
-        found = re.search(r"train: (\d+) of 320 steps are in a checkpoint and kept", said)
-        assert found and 8 <= int(found.group(1)) < 320, said
+        found = re.search(r"train: (\d+) of 80 steps are in a checkpoint and kept", said)
+        assert found and 8 <= int(found.group(1)) < 80, said
         if fault == "driver":
             assert int(found.group(1)) % 8 == 0
     assert same_training(only(trained.root, "train"), only(tmp_path, "train"))
-
-
-def test_one_of_two_workers_killed(trained: Calm, head: Head, tmp_path: Path) -> None:
-    """Both begin anew from the checkpoint, each with its shards; then the same steps with another number of workers."""
-    two = (*beside(trained, tmp_path, "prepare", "reference", "schedule"), "resources.train_workers=2")
-    driver = start(head, "train", *two)
-    until(lambda: knows_a_checkpoint(tmp_path), driver)
-    actors(head, "RayTrainWorker")[0].kill()
-    until(lambda: len(actors(head, "RayTrainWorker")) == 2 and knows_a_checkpoint(tmp_path), driver)
-    os.kill(driver.pid, signal.SIGTERM)
-    said, _ = driver.communicate(timeout=120)
-    assert driver.returncode == 143, said
-
-    said = made("train", *two[:-1], environment=head.environment)
-    assert "steps are in a checkpoint and kept" in said
-    one, other = (
-        pq.read_table(only(root, "train") / "trained_pairs.parquet").to_pylist() for root in (trained.root, tmp_path)
-    )
-    assert [(row["step"], row["pair_id"]) for row in one] == [(row["step"], row["pair_id"]) for row in other]
-    assert max(abs(a["loss"] - b["loss"]) for a, b in zip(one, other, strict=True)) < 1e-3
 
 
 def test_sigterm_ends_a_pool_in_one_line(scored: Calm, head: Head, tmp_path: Path) -> None:
@@ -220,69 +197,6 @@ def test_two_runs_of_one_stage(scored: Calm, head: Head, tmp_path: Path) -> None
     until(lambda: list(tmp_path.glob(PARTS)), first)
     assert "another process is making" in refused("reference", *given, environment=head.environment)
     finish(first)
-    assert same_parts(only(scored.root, "reference"), only(tmp_path, "reference"))
-
-
-@pytest.fixture
-def node(head: Head) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
-    """Starts further nodes of the cluster, of two CPUs each, in process groups of their own."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def join() -> "subprocess.Popen[bytes]":
-        ray = [str(Path(sys.executable).parent / "ray"), "start", f"--address={head.environment['RAY_ADDRESS']}"]
-        before = nodes(head)
-        one = subprocess.Popen(
-            [*ray, "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", "--disable-usage-stats"],
-            env=os.environ | head.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        started.append(one)
-        until_here(lambda: nodes(head) > before)
-        return one
-
-    yield join
-    for one in started:
-        lose(one)
-
-
-def nodes(head: Head) -> int:
-    """How many nodes of the cluster are alive."""
-    code = "import ray; ray.init(logging_level='ERROR'); print(sum(node['Alive'] for node in ray.nodes()))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | head.environment, capture_output=True, text=True, check=True
-    )
-    return int(done.stdout)
-
-
-def lose(node: "subprocess.Popen[bytes]") -> None:
-    """All of a node's processes at once, as when its power fails."""
-    for process in (
-        [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)] if node.poll() is None else []
-    ):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    node.wait()
-
-
-def until_here(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
-def test_a_node_lost_in_the_reference_stage(
-    scored: Calm, head: Head, node: Callable[[], "subprocess.Popen[bytes]"], tmp_path: Path
-) -> None:
-    """Two scorers, a node each; one node goes, with its scorer and the part that it was at."""
-    second = node()
-    driver = start(head, "reference", *beside(scored, tmp_path, "prepare"), "resources.scorers=2")
-    until(lambda: len(list(tmp_path.glob(PARTS))) >= 3, driver)
-    assert any("Scorer" in " ".join(p.cmdline()) for p in psutil.Process(second.pid).children(recursive=True))
-    lose(second)
-    finish(driver)
     assert same_parts(only(scored.root, "reference"), only(tmp_path, "reference"))
 
 
