@@ -5,20 +5,21 @@ which has one for all. Shapes: T tokens, I in features, O out features.
 """
 
 import ctypes
-import os
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+# For a process that trains. oneDNN keeps the code it makes for each shape, 1,024 of them by default, and every pack has
+# shapes of its own.
+ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+
 
 def use_onednn(model: torch.nn.Module) -> None:
     """Let every plain linear layer of a float32 model on a CPU compute by oneDNN; others are left as they are."""
     if not torch.backends.mkldnn.is_available():
         return
-    # oneDNN keeps the code it makes for each shape, 1,024 of them, and every pack has shapes of its own.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     for module in model.modules():
         if type(module) is torch.nn.Linear and module.weight.dtype is torch.float32 and module.weight.is_cpu:
             module.__class__ = Linear
