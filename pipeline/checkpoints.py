@@ -29,7 +29,12 @@ def save(trainer: Trainer, folder: Path) -> Future[Any]:
         known = {"objective": trainer.state.state_dict(), "rng": torch.get_rng_state()}
         torch.save(known | {name: getattr(trainer, name) for name in _LOGS}, folder / _POSITION)
     on_cpu = trainer.policy.device.type == "cpu"
-    future = checkpoint.async_save(_large(trainer), checkpoint_id=folder, async_stager=_AsItIs() if on_cpu else None)
+    future = checkpoint.async_save(
+        _large(trainer),
+        checkpoint_id=folder,
+        process_group=trainer.checkpoint_group,
+        async_stager=_AsItIs() if on_cpu else None,
+    )
     assert isinstance(future, Future)
     trainer.unwritten = future if on_cpu else None
     return future

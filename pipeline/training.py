@@ -84,6 +84,9 @@ class Trainer:
         self.steps_log: list[dict[str, Any]] = []
         self.pairs_log: list[dict[str, Any]] = []
         self.unwritten: Future[Any] | None = None  # a checkpoint that is being written from the weights themselves
+        # Checkpoints are written by a thread. It has a group of its own: in one that it shared with the steps, workers
+        # might make their calls in different orders, and wait for each other for ever.
+        self.checkpoint_group = dist.new_group(backend="gloo") if dist.is_initialized() else None
         torch.manual_seed(settings.seed)
         self.policy.train()
 
