@@ -18,12 +18,11 @@ def run(work: Work) -> Outcome:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     from actors.cluster import claim, connected, threads
     from actors.worker import REFUSAL, STOP, WorkerSpec, train
     from jobs.prepare import base_model
-    from pipeline.compute.policy import BACKENDS
 
     config, resources = work.config, work.config.resources
     base = base_model(work.plan)
@@ -42,7 +41,6 @@ def run(work: Work) -> Outcome:
         trainer = TorchTrainer(
             train,
             train_loop_config={"work": spec},
-            torch_config=TorchConfig(BACKENDS["cuda" if gpus else "cpu"]),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=resources.train_workers,
                 use_gpu=gpus > 0,

@@ -141,9 +141,7 @@ class Resources(Section):
     train_workers: int = Field(default=1, ge=1)
     generators: int = Field(default=1, ge=1)  # vLLM engines at a time
     study_cells: int = Field(default=1, ge=1)  # cells of a study trained side by side; they share a node's cores
-    gpus_per_actor: float = Field(
-        default=0, ge=0
-    )  # over more than one a scorer lays its model; a train worker takes one
+    gpus_per_actor: float = Field(default=0, ge=0)  # a scorer lays its model over several; a train worker takes one
     micro_batch_tokens: int = Field(default=1024, ge=1)  # packed tokens a forward and backward
     score_tokens: int = Field(default=4096, ge=1)  # packed tokens a forward of the reference stage
     logits_chunk: int = Field(default=256, ge=1)  # completion positions whose logits exist at one time

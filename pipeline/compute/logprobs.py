@@ -85,7 +85,7 @@ def _answering(decoder: torch.nn.Module, output: ModelOutput) -> Iterator[None]:
 
 def side_sums(logps_N: torch.Tensor, pack: Pack) -> torch.Tensor:
     """Sums over each side's tokens, [pairs, 2] (chosen, rejected) float64, differentiable; an absent side is 0."""
-    sums = torch.zeros(2 * pack.pairs, dtype=torch.float64, device=logps_N.device)
+    sums = torch.zeros(2 * pack.pairs, dtype=torch.float64, device=pack.side_N.device)
     return sums.index_add(0, pack.side_N, logps_N.double().to(sums.device)).view(pack.pairs, 2)
 
 

@@ -22,9 +22,6 @@ from pipeline.compute.models import load_model
 from pipeline.config import Lora, Resources, Train
 from pipeline.errors import UserError
 
-# What workers talk through, by the device that trains. Checkpoints that are written aside need one for the CPU too.
-BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
-
 
 class Policy(torch.nn.Module):
     """Log-probs of completion tokens, as `token_logps` of the model.
@@ -53,7 +50,8 @@ class Policy(torch.nn.Module):
 
     def _shard(self, world: int) -> None:
         if not dist.is_initialized():  # one process in bfloat16, outside Ray Train
-            dist.init_process_group(BACKENDS[self.device.type], store=dist.HashStore(), rank=0, world_size=1)
+            backend = "gloo" if self.device.type == "cpu" else "nccl"
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
         options: dict[str, Any] = {"mesh": init_device_mesh(self.device.type, (world,))}
         if self.dtype is torch.bfloat16:
             self.model.float()
