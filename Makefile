@@ -21,7 +21,7 @@ quick: .venv/ready
 # Every fault again and again: TIMES rounds.
 TIMES ?= 5
 test-faults: .venv/ready
-	for round in $$(seq $(TIMES)); do $(PY) -m pytest tests/e2e/test_faults.py tests/e2e/test_store.py || exit 1; done
+	for round in $$(seq $(TIMES)); do $(PY) -m pytest tests/e2e/test_*faults.py tests/e2e/test_nodes.py tests/e2e/test_store.py tests/e2e/test_judge.py || exit 1; done
 
 check: .venv/ready
 	$(PY) -m ruff check .

@@ -106,7 +106,7 @@ def claim(setting: str, actors: int, gpus: float) -> dict[str, float]:
 
 def threads(actors: int) -> int:
     """Compute threads for each of `actors` on this cluster: their share of a node's cores."""
-    nodes = max(1, len([node for node in ray.nodes() if node["Alive"]]))
+    nodes = max(1, len([node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]))
     return max(1, int(ray.cluster_resources().get("CPU", 1.0)) // max(nodes, actors))
 
 

@@ -16,6 +16,7 @@ from pipeline.schedule import uniform
 class GeneratorSpec:
     model: str  # a folder in Hugging Face format
     dtype: Literal["float32", "bfloat16"]
+    trust_remote_code: bool
     folder: str  # where finished shards go
     settings: Generate
     max_model_len: int
@@ -41,6 +42,7 @@ class Generator:
         self.engine = LLM(
             model=spec.model,
             dtype=spec.dtype,
+            trust_remote_code=spec.trust_remote_code,
             seed=spec.settings.seed,
             max_model_len=spec.max_model_len,
             gpu_memory_utilization=spec.gpu_memory_fraction,

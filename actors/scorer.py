@@ -28,6 +28,7 @@ class ScorerSpec:
     score_tokens: int
     logits_chunk: int
     threads: int
+    trust_remote_code: bool = False
 
 
 class Scorer:
@@ -35,7 +36,8 @@ class Scorer:
         torch.set_num_threads(spec.threads)
         self.spec = spec
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = load_model(Path(spec.model), spec.dtype, "auto" if torch.cuda.device_count() > 1 else device)
+        where = "auto" if torch.cuda.device_count() > 1 else device
+        self.model = load_model(Path(spec.model), spec.dtype, where, trust_remote_code=spec.trust_remote_code)
         name = type(self.model).__name__
         self.note = "" if is_packed(self.model) else f"{name} cannot be packed: it takes one sequence a side, slower"
 

@@ -9,7 +9,7 @@ from typing import Any
 import ray.train
 import torch
 import torch.distributed as dist
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline import tables
 from pipeline.artifacts import write_aside
@@ -60,9 +60,8 @@ def _train(work: WorkerSpec) -> None:
     torch.set_num_threads(work.threads)
     context, config = ray.train.get_context(), work.config
     rank, world = context.get_world_rank(), context.get_world_size()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = Trainer(
-        load_model(Path(work.model), config.model.dtype, device),
+        base_model(work, "cuda" if torch.cuda.is_available() else "cpu"),
         build(config.objective.name, **config.objective.parameters),
         Epoch(Path(work.pairs), Path(work.reference), Path(work.schedule), config.train.batch_size),
         config.train,
@@ -84,6 +83,11 @@ def _train(work: WorkerSpec) -> None:
         if stopped:
             return
     export(trainer, work)
+
+
+def base_model(work: WorkerSpec, device: str) -> PreTrainedModel:
+    settings = work.config.model
+    return load_model(Path(work.model), settings.dtype, device, trust_remote_code=settings.trust_remote_code)
 
 
 def _asked_to_stop(work: WorkerSpec, world: int) -> bool:
@@ -117,14 +121,16 @@ def _checkpoint(trainer: Trainer, work: WorkerSpec) -> None:
 def export(trainer: Trainer, work: WorkerSpec) -> None:
     """The trained model in Hugging Face format under model/, what was logged as Parquet, and the held-out figures."""
     folder, base = Path(work.folder), Path(work.model)
-    held_out, trained = trainer.held_out(), trainer.policy.trained(base)
+    held_out, trained = trainer.held_out(), trainer.policy.trained(lambda: base_model(work, "cpu"))
     if trained is None:  # the first worker has it
         return
     model = folder / "model"
     if trained.generation_config is None:
         trained.generation_config = GenerationConfig.from_model_config(trained.config)
     trained.save_pretrained(model)
-    load_tokenizer(base, work.config.model.chat_template).save_pretrained(model)
+    settings = work.config.model
+    tokenizer = load_tokenizer(base, settings.chat_template, trust_remote_code=settings.trust_remote_code)
+    tokenizer.save_pretrained(model)
     write_aside(model / "README.md", model_card(work))
     tables.write(trainer.steps_log, tables.STEPS, folder / "steps.parquet")
     tables.write(trainer.pairs_log, tables.TRAINED_PAIRS, folder / "trained_pairs.parquet")

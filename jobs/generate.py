@@ -17,7 +17,9 @@ def run(work: Work) -> Outcome:
 
     resources, settings = work.config.resources, work.config.generate
     model: Path = work.inputs["model"].path / "model" if "model" in work.inputs else base_model(work.plan)
-    tokenizer = load_tokenizer(model, work.config.model.chat_template)
+    tokenizer = load_tokenizer(
+        model, work.config.model.chat_template, trust_remote_code=work.config.model.trust_remote_code
+    )
     asked = ask(work, Tokeniser(tokenizer, work.config.data.max_prompt_tokens, settings.max_new_tokens))
     shards = [
         {"part": f"part-{number:05d}.parquet", "questions": part}
@@ -30,6 +32,7 @@ def run(work: Work) -> Outcome:
         spec = GeneratorSpec(
             model=str(model),
             dtype="float32" if work.config.model.dtype == "float64" else work.config.model.dtype,
+            trust_remote_code=work.config.model.trust_remote_code,
             folder=str(work.folder),
             settings=settings,
             max_model_len=longest,

@@ -26,7 +26,8 @@ def run(work: Work) -> Outcome:
     from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
 
     data = work.config.data
-    tokenizer = load_tokenizer(base_model(work.plan), work.config.model.chat_template)
+    model = work.config.model
+    tokenizer = load_tokenizer(base_model(work.plan), model.chat_template, trust_remote_code=model.trust_remote_code)
     rows, loader = open_rows(data)
     reader = Reader(Tokeniser(tokenizer, data.max_prompt_tokens, data.max_completion_tokens), data)
     pairs: Iterable[Row] = reader.pairs(rows)

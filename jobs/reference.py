@@ -18,6 +18,7 @@ def run(work: Work) -> Outcome:
         spec = ScorerSpec(
             model=str(base_model(work.plan)),
             dtype=work.config.model.dtype,
+            trust_remote_code=work.config.model.trust_remote_code,
             pairs=str(pairs.path),
             folder=str(work.folder),
             score_tokens=resources.score_tokens,

@@ -104,9 +104,9 @@ def benchmark(work: Work) -> data.Benchmark:
         return data.ModelScore(
             Interval(**one["share_met"]),
             Interval(**one["wholly_met"]),
-            one["distinct_answers"],
+            one["profile"]["distinct"],
             one["tokens"],
-            one["truncated"],
+            one["profile"]["truncated"],
         )
 
     counts = kind_counts(work)
@@ -123,6 +123,26 @@ def benchmark(work: Work) -> data.Benchmark:
             data.KindScore(kind, counts[kind], figures["base"]["kinds"][kind], figures["trained"]["kinds"][kind])
             for kind in sorted(counts)
         ],
+        judge=judge_score(figures["games"]) if "games" in figures else None,
+    )
+
+
+def judge_score(games: dict[str, Any]) -> data.JudgeScore:
+    """The games' figures, which are in percent, in the page's shares."""
+    from pipeline.report.data import JudgeScore
+    from pipeline.statistics import Interval
+
+    rate, first = games["rate"], games["first_shown"]
+    return JudgeScore(
+        judge=games["judge"],
+        wording=games["wording"],
+        rate=Interval(*(rate[end] / 100 for end in ("value", "low", "high"))) if rate else None,
+        questions=games["questions"],
+        games=games["games"],
+        unparsable=games["unparsable"],
+        missing=games["missing"],
+        first_shown=None if first is None else first / 100,
+        tokens=games["prompt_tokens"] + games["completion_tokens"],
     )
 
 
@@ -170,18 +190,20 @@ def samples(work: Work) -> list[data.Sample]:
 
 def notes(work: Work) -> list[str]:
     """What a reader of the figures must know."""
+    from pipeline.evaluation.profile import Profile, warnings
+
     figures = work.inputs["judge"].manifest["metrics"]
     found = []
     for model in MODELS:
         one = figures[model]
-        if one["distinct_answers"] < 0.5:
-            found.append(f"Only {one['distinct_answers']:.0%} of the {model} model's answers differ from one another.")
+        found += warnings(model, Profile(**one["profile"]))
         if one["share_met"]["value"] <= figures["constant"]["share_met"]:
             found.append(f"The {model} model meets no more constraints than one constant answer does.")
-        if one["truncated"] > 0.25 * one["prompts"]:
-            found.append(
-                f"{one['truncated']} of the {model} model's {one['prompts']} answers were cut off at the token limit."
-            )
+    if games := figures.get("games"):
+        if undecided := games["unparsable"] + games["missing"]:
+            found.append(f"{undecided} of the judge's {games['games']} verdicts are missing or could not be read.")
+        if games["first_shown"] is not None and abs(games["first_shown"] - 50) > 10:
+            found.append(f"The judge gave {games['first_shown']:.0f}% of the points to the answer that it saw first.")
     if work.config.schedule.flip_fraction:
         found.append(f"{work.config.schedule.flip_fraction:.0%} of the training labels were flipped on purpose.")
     return found

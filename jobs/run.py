@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.stage import door, make, provenance, reported, say, shown
+from jobs.stage import door, make, provenance, reported, say, shown, tell
 from pipeline.config import load, validate
 from pipeline.config_file import override_one
 from pipeline.errors import UserError
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pending = [step for step in steps if step.stage in options.force or not step.address.find()]
         if options.dry_run:
             for step in steps:
-                print(f"{'make' if step in pending else 'keep'}  {step.name:17s} {shown(step.address.path)}")
+                tell(f"{'make' if step in pending else 'keep'}  {step.name:17s} {shown(step.address.path)}")
             return
         walk(plan, steps, pending, options.force)
         if wanted[-1] == "report":

@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pipeline.artifacts import Artifact
 from pipeline.config import RunConfig, load
@@ -89,7 +90,7 @@ def reported() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        tell(f"error: {error}", sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         how, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
@@ -97,12 +98,13 @@ def reported() -> Iterator[None]:
         os._exit(status)  # at once: threads that are inside Ray would meet its end on the way out, and crash
     except Exception as error:
         if full := no_room(error):
-            print(f"error: {full}", file=sys.stderr, flush=True)
+            tell(f"error: {full}", sys.stderr)
             sys.exit(2)
         notes = getattr(error, "__notes__", [])
-        print("; ".join(["failed unexpectedly", *notes]), file=sys.stderr, flush=True)
+        told = "; ".join(["failed unexpectedly", *notes])
         notes.clear()
-        raise
+        tell(f"{told}\n{''.join(traceback.format_exception(error))}", sys.stderr)
+        sys.exit(1)
 
 
 def _terminate(*_: object) -> None:
@@ -184,7 +186,28 @@ def shown(path: Path) -> str:
 
 def say(text: str) -> None:
     """One line to the terminal or the log file."""
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+    tell(f"[{time.strftime('%H:%M:%S')}] {text}")
+
+
+# Control characters, and those that turn the direction of writing: in a terminal they act.
+_ACTING = {
+    code: ascii(chr(code))[1:-1]
+    for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(code) not in "\n\t"
+}
+
+
+def tell(text: str, stream: TextIO | None = None) -> None:
+    """Print text that may quote what a user's data or a model says: nothing in it acts on a terminal or fails.
+
+    Where nobody reads it any more (`| head`), the process ends as other programs do.
+    """
+    stream = stream or sys.stdout
+    shown = text.translate(_ACTING).encode(stream.encoding, "backslashreplace").decode(stream.encoding)
+    try:
+        print(shown, file=stream, flush=True)
+    except BrokenPipeError:
+        os._exit(128 + signal.SIGPIPE)
 
 
 class Progress:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jobs.stage import door, reported, shown
+from jobs.stage import door, reported, shown, tell
 from pipeline.config import load
 from pipeline.plan import make_plan
 
@@ -13,14 +13,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ).parse_intermixed_args(arguments)
     with reported():
         plan = make_plan(load(options.config, options.overrides))
-        print(f"{'result':17s} {'status':10s} {'rows':>9s} {'seconds':>9s}  address")
+        tell(f"{'result':17s} {'status':10s} {'rows':>9s} {'seconds':>9s}  address")
         for step in plan.steps.values():
             artifact = step.address.find()
             path = artifact.path if artifact else step.address.path
             rows, seconds = (
                 (f"{artifact.manifest['rows']:,}", f"{artifact.manifest['seconds']:.1f}") if artifact else ("-", "-")
             )
-            print(f"{step.name:17s} {step.address.status():10s} {rows:>9s} {seconds:>9s}  {shown(path)}")
+            tell(f"{step.name:17s} {step.address.status():10s} {rows:>9s} {seconds:>9s}  {shown(path)}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from jobs.stage import Outcome, Work, door, make, reported, say, shown
+from jobs.stage import Outcome, Work, door, make, reported, say, shown, tell
 from pipeline.artifacts import write_aside
 from pipeline.errors import UserError
 from pipeline.study import Cell, Grid, plan_study
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.dry_run:
             for cell, plan in grid.cells:
                 missing = [step.name for step in grid.steps_of(plan) if not step.address.find()]
-                print(f"{'make' if missing else 'keep'}  {cell.name:40s} {' '.join(missing)}")
+                tell(f"{'make' if missing else 'keep'}  {cell.name:40s} {' '.join(missing)}")
             return
         run_cells(grid)
         make(grid, page)

@@ -29,6 +29,7 @@ class Model(Section):
     # float64 is for checks of the training path; answers are then generated in float32.
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     chat_template: str | None = None  # a Jinja file, where the tokenizer has no template or the wrong one
+    trust_remote_code: bool = False  # run the Python files that the model brings; they can do whatever you can
 
 
 class Data(Section):
@@ -126,10 +127,27 @@ class Generate(Section):
 class Judge(Section):
     resamples: int = Field(default=2000, ge=100)  # of the bootstrap intervals
     seed: int = 0
+    # A model that compares both models' answers, too, by its name at resources.judge_endpoint; null: rules alone.
+    model: str | None = Field(default=None, min_length=1)
+    wording: str | None = None  # a JSON file with system and user, in place of our own words to the judge
+    max_tokens: int = Field(default=1024, ge=1)  # of its words on a pair of answers
+    temperature: float = Field(default=0.0, ge=0)
+    max_missing: float = Field(default=0.05, ge=0, le=1)  # share of verdicts that may be missing before judge fails
 
 
 class Report(Section):
     samples: int = Field(default=24, ge=0)  # answers shown side by side
+
+
+class JudgeEndpoint(Section):
+    """An OpenAI-compatible endpoint, and how it may be asked."""
+
+    url: str | None = None  # such as http://127.0.0.1:8000/v1
+    key_env: str | None = Field(default=None, min_length=1)  # the environment variable that holds its key; null: none
+    concurrency: int = Field(default=8, ge=1)  # requests at a time
+    requests_a_minute: float | None = Field(default=None, gt=0)
+    timeout_seconds: float = Field(default=120.0, gt=0)  # of one request
+    retries: int = Field(default=5, ge=0)  # of one request, ever longer apart
 
 
 class Resources(Section):
@@ -148,6 +166,7 @@ class Resources(Section):
     checkpoint_activations: bool = False  # of every decoder layer: less memory, a third more arithmetic
     checkpoint_steps: int = Field(default=50, ge=1)
     max_failures: int = Field(default=2, ge=0)  # restarts of the train workers before the stage gives up
+    judge_endpoint: JudgeEndpoint = JudgeEndpoint()
     kv_cache_gib: float = Field(default=1.0, gt=0)  # a vLLM engine's cache on a CPU
     gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1)  # a vLLM engine's share of a GPU
     log_seconds: float = Field(default=10.0, gt=0)  # between two lines of progress

@@ -20,6 +20,13 @@ class UserError(Exception):
         return UserError, (self.problem, self.remedy)
 
 
+def code_not_trusted(error: BaseException) -> str | None:
+    """The remedy where transformers raised `error` because a model brings code of its own; None otherwise."""
+    if "trust_remote_code" in str(error):
+        return "model.trust_remote_code=true runs the Python files that the model brings: read them first"
+    return None
+
+
 def no_room(error: BaseException) -> UserError | None:
     """What to say of a disk that is full, or a quota that is used up; None of any other error."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import Address, Artifact, DigestMemory, fingerprint
+from pipeline.artifacts import Address, Artifact, DigestMemory, file_digest, fingerprint
 from pipeline.compute.models import ModelSource, locate
 from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.config import EMBEDDED, RunConfig
@@ -32,7 +32,7 @@ _PEEK = 100  # rows looked at for a first pair
 STAGES = ("prepare", "reference", "schedule", "train", "generate", "judge", "report")
 
 # Raise a stage's version when its code changes what it writes.
-VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 2, "train": 2, "generate": 1, "judge": 1, "report": 1}
+VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 2, "train": 2, "generate": 1, "judge": 2, "report": 2}
 VERSIONS["study"] = 1  # not of the line: the page of jobs.study
 
 
@@ -130,7 +130,7 @@ def make_plan(config: RunConfig) -> Plan:
     add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule")
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
-    add("judge", config.generate.benchmark, section("judge"), base="generate:base", trained="generate:trained")
+    add("judge", config.generate.benchmark, _judge(config), base="generate:base", trained="generate:trained")
     shown = {"report": section("report"), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
     return Plan(config, model, steps)
@@ -139,6 +139,20 @@ def make_plan(config: RunConfig) -> Plan:
 def readable(label: str) -> str:
     """What is left of a user's name that is good for a folder's."""
     return re.sub(r"[^\w.-]+", "-", label).strip("-.")
+
+
+def _judge(config: RunConfig) -> dict[str, Any]:
+    """What verdicts depend on. Raises UserError where the judge's wording cannot be read."""
+    judge = config.judge.model_dump(mode="json", exclude={"max_missing"})
+    if config.judge.model is None:
+        return {key: judge[key] for key in ("resamples", "seed")}
+    if config.judge.wording is not None:
+        try:
+            judge["wording"] = file_digest(Path(config.judge.wording))
+        except OSError as error:
+            problem = f"judge.wording={config.judge.wording}: cannot be read ({error.strerror})"
+            raise UserError(problem, "give a JSON file with system and user") from None
+    return judge
 
 
 def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:

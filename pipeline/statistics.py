@@ -1,6 +1,8 @@
 """Intervals for figures over prompts. What is resampled is prompts: they differ far more than samples of one prompt."""
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,3 +53,56 @@ def win_rate(
 def points(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """What each prompt counts: win 1, tie 1/2, loss 0."""
     return [1.0 if a > b else 0.0 if a < b else 0.5 for a, b in zip(ours, theirs, strict=True)]
+
+
+def clustered_mean(
+    values: Sequence[float], clusters: Sequence[Hashable], resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """The mean of `values`, with an interval by resampling the clusters they belong to, such as a prompt's turns."""
+    array, place = np.asarray(values, dtype=np.float64), {name: i for i, name in enumerate(dict.fromkeys(clusters))}
+    if array.size == 0:
+        raise ValueError("no values: the mean over no clusters has no interval")
+    of_value = [place[name] for name in clusters]
+    drawn = np.random.default_rng(seed).multinomial(len(place), np.full(len(place), 1 / len(place)), size=resamples)
+    counts = drawn[:, of_value]
+    low, high = np.quantile(counts @ array / counts.sum(1), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(array.mean()), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models, or two judges of one, on the same questions."""
+
+    questions: int
+    difference: Interval  # mean of ours - theirs
+    higher: int
+    equal: int
+    lower: int
+    p_value: float  # of the sign test: as many or more on one side, were both sides equally likely
+
+
+def paired(
+    ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float], resamples: int = 1000, seed: int = 0
+) -> Paired:
+    """Ours against theirs, question by question, over those that both have. Raises ValueError where there is none."""
+    shared = [question for question in ours if question in theirs]
+    differences = [ours[question] - theirs[question] for question in shared]
+    higher, lower = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    interval = bootstrap_mean(differences, resamples, seed)
+    return Paired(len(shared), interval, higher, len(shared) - higher - lower, lower, sign_test(higher, lower))
+
+
+def sign_test(higher: int, lower: int) -> float:
+    """The two-sided exact p-value of so many differences above and below zero."""
+    total, fewer = higher + lower, min(higher, lower)
+    tail = sum(math.comb(total, k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**total)
+
+
+def kappa(ours: Sequence[Hashable], theirs: Sequence[Hashable]) -> float | None:
+    """Cohen's kappa of two raters' categories of the same items; None where chance alone would agree always."""
+    total = len(ours)
+    agreed = sum(a == b for a, b in zip(ours, theirs, strict=True)) / total
+    mine, other = Counter(ours), Counter(theirs)
+    chance = sum(mine[name] * other[name] for name in mine) / total**2
+    return None if chance == 1 else (agreed - chance) / (1 - chance)

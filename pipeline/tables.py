@@ -125,6 +125,18 @@ VERDICTS = _schema(
 )
 
 
+# Made by judge where a model judges; read by report. One row a game: a question's two answers in one order.
+GAMES = _schema(
+    ("question_id", pa.string()),
+    ("ours_first", pa.bool_()),  # whether the trained model's answer was shown first
+    ("outcome", pa.string()),  # read | unparsable | missing
+    ("points", pa.float64()),  # of the trained model: 1, 1/2 or 0; null without a verdict
+    ("times", pa.int64()),  # how often it counts: 3 for a strong verdict
+    ("judgment", pa.string()),  # the judge's words, or why there are none
+    optional=("points",),
+)
+
+
 def write(rows: Iterable[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
     """Write one Parquet part, whole or not at all; returns its row count.
 

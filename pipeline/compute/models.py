@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts import DigestMemory
 from pipeline.config import Model
-from pipeline.errors import UserError
+from pipeline.errors import UserError, code_not_trusted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# A model directory is these files; pickles are never read.
+# A model directory is these files; pickles are never read. Its code is, where model.trust_remote_code says so.
 _FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
+_CODE = (".py",)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def locate(model: Model, memory: DigestMemory, verify: bool = False) -> ModelSou
     """Find what `model.source` names and digest it. Raises UserError that says what was looked for."""
     path = _path(model)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and file.name.endswith(_FILES))
+        files = sorted(file for file in path.iterdir() if file.is_file() and file.name.endswith(_endings(model)))
         names = [file.name for file in files]
         if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
             found = ", ".join(names[:8]) or "nothing"
@@ -55,6 +56,10 @@ def locate(model: Model, memory: DigestMemory, verify: bool = False) -> ModelSou
     return ModelSource(
         label.removesuffix(".gguf").lower().replace(".", "-"), path, digest.hexdigest(), path.suffix == ".gguf"
     )
+
+
+def _endings(model: Model) -> tuple[str, ...]:
+    return (*_FILES, *_CODE) if model.trust_remote_code else _FILES
 
 
 def _path(model: Model) -> Path:
@@ -82,7 +87,7 @@ def _download(model: Model) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = [f"*{ending}" for ending in _FILES]
+        patterns = [f"*{ending}" for ending in _endings(model)]
         return Path(snapshot_download(model.source, revision=model.revision, allow_patterns=patterns))
     except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -104,11 +109,12 @@ def convert_gguf(source: ModelSource, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def load_model(folder: Path, dtype: str, device: str = "cpu") -> "PreTrainedModel":
+def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_code: bool = False) -> "PreTrainedModel":
     """A causal language model in eval mode, run over packs where it can be. Weights are read from safetensors only.
 
     `device` is a torch device, or "auto": laid over all GPUs in sight, layer after layer, to be scored with.
-    Raises UserError where it cannot be opened, lacks weights, or scores otherwise than by its own forward.
+    Code that the model brings is run where `trust_remote_code`. Raises UserError where it cannot be opened, lacks
+    weights, or scores otherwise than by its own forward.
     """
     import torch
     from safetensors import SafetensorError
@@ -125,10 +131,12 @@ def load_model(folder: Path, dtype: str, device: str = "cpu") -> "PreTrainedMode
             local_files_only=True,
             output_loading_info=True,
             device_map=device,
+            trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         problem = f"the model in {folder} cannot be opened ({' '.join(str(error).split())[:300]})"
-        raise UserError(problem, "give a causal language model as save_pretrained writes it") from error
+        remedy = code_not_trusted(error) or "give a causal language model as save_pretrained writes it"
+        raise UserError(problem, remedy) from error
     model, report = loaded
     if report["missing_keys"]:
         problem = f"the model in {folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"

@@ -5,7 +5,7 @@ weights, gradients and optimiser state, and in bfloat16 keeps float32 master wei
 rounding, which at step 0 is exactly what the reference was scored with.
 """
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +18,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pipeline.compute.layout import Pack
 from pipeline.compute.logprobs import token_logps
-from pipeline.compute.models import load_model
 from pipeline.config import Lora, Resources, Train
 from pipeline.errors import UserError
 
@@ -63,17 +62,17 @@ class Policy(torch.nn.Module):
                 fully_shard(module, **options)
         fully_shard(self, **options)
 
-    def trained(self, base: Path) -> PreTrainedModel | None:
+    def trained(self, base: Callable[[], PreTrainedModel]) -> PreTrainedModel | None:
         """The model to save, adapters merged into it; None on all workers but the first. Every worker must call this.
 
-        `base` is the folder of the model that training began with.
+        `base` loads the model that training began with, once more.
         """
         if not self.sharded and not self.lora:
             return self.model
         whole = get_model_state_dict(self, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
         if self.sharded and dist.get_rank() > 0:
             return None
-        model = load_model(base, str(self.dtype).removeprefix("torch."))
+        model = base()
         merge = add_adapters(model, self.lora).merge_and_unload if self.lora else lambda: model
         model.load_state_dict({name.removeprefix("model."): weight for name, weight in whole.items()})
         merged: PreTrainedModel = merge()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from pipeline.evaluation.profile import Profile, profile
 from pipeline.preferences.constraints import met
 from pipeline.preferences.verifiable import Question, questions
 from pipeline.statistics import Interval, WinRate, bootstrap_mean, win_rate
@@ -54,16 +55,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class Summary:
-    """One model's figures over the prompts. Shares lie in 0 to 1, lengths are means per answer."""
+    """One model's figures over the prompts. Shares lie in 0 to 1."""
 
     prompts: int
     share_met: Interval
     wholly_met: Interval
-    distinct_answers: float
-    characters: float
-    tokens: float
-    truncated: int  # answers cut off by the token limit
+    tokens: float  # mean per answer
     kinds: dict[str, float]  # share met by kind of constraint
+    profile: Profile
 
 
 @dataclass(frozen=True)
@@ -97,11 +96,11 @@ def summarise(answers: Sequence[Judged], resamples: int = 2000, seed: int = 0) -
         prompts=len(answers),
         share_met=bootstrap_mean([answer.share for answer in answers], resamples, seed),
         wholly_met=bootstrap_mean([float(all(answer.met)) for answer in answers], resamples, seed),
-        distinct_answers=len({answer.text.strip() for answer in answers}) / len(answers),
-        characters=fmean(len(answer.text) for answer in answers),
         tokens=fmean(answer.tokens for answer in answers),
-        truncated=sum(answer.finish_reason == "length" for answer in answers),
         kinds={kind: fmean(flags[kind]) for kind in sorted(flags)},
+        profile=profile(
+            [answer.text for answer in answers], sum(answer.finish_reason == "length" for answer in answers)
+        ),
     )
 
 

@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Source:
 
 
 def _unusable(path: Path, reason: str) -> UserError:
-    return UserError(f"data.source {str(path)!r} {reason}", "check the file and its permissions, or write it again")
+    return UserError(f"the file {str(path)!r} {reason}", "check the file and its permissions, or write it again")
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -73,35 +73,40 @@ def _as_row(value: Any) -> Row | Unreadable:
     return value if isinstance(value, dict) else Unreadable(f"a JSON {type(value).__name__}, not an object")
 
 
-def open_json(path: Path) -> Source:
+def open_json(path: Path, row_keys: Collection[str] = ("chosen", "rejected")) -> Source:
+    """JSON or JSON Lines. An object that has one of `row_keys` is a row, whatever lists are in it."""
     lines = (line for line in _lines(path) if line.strip())
     first, more = next(lines, b""), next(lines, None) is not None
     identity: dict[str, str | None] = {"sha256": _digest(path)}
     # A list, an object printed over several lines, or a single object around a list is one JSON document.
     start = _parse(first)
     unfinished = more and first.lstrip().startswith(b"{") and isinstance(start, Unreadable)
-    if first.lstrip().startswith(b"[") or unfinished or (not more and isinstance(start, dict) and _wrapped_list(start)):
-        values = _document(path, must_parse=not unfinished)
+    if (
+        first.lstrip().startswith(b"[")
+        or unfinished
+        or (not more and isinstance(start, dict) and _wrapped_list(start, row_keys))
+    ):
+        values = _document(path, row_keys, must_parse=not unfinished)
         if values is not None:
             return Source(Rows(lambda: ((n, _as_row(value)) for n, value in enumerate(values, 1))), "json", identity)
     rows = Rows(lambda: ((n, _parse(line)) for n, line in enumerate(_lines(path), 1) if line.strip()))
     return Source(rows, "jsonl", identity)
 
 
-def _wrapped_list(value: Row) -> list[Any] | None:
+def _wrapped_list(value: Row, row_keys: Collection[str]) -> list[Any] | None:
     """The one list inside an object such as {"data": [...]}; None for an object that is itself a pair."""
     lists = [item for item in value.values() if isinstance(item, list)]
-    return lists[0] if len(lists) == 1 and not {"chosen", "rejected"} & value.keys() else None
+    return lists[0] if len(lists) == 1 and value.keys().isdisjoint(row_keys) else None
 
 
-def _document(path: Path, must_parse: bool) -> list[Any] | None:
+def _document(path: Path, row_keys: Collection[str], must_parse: bool) -> list[Any] | None:
     try:
         value = json.loads(b"".join(_lines(path)).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         if not must_parse:
             return None
         raise _unusable(path, f"is not valid JSON: {error}") from error
-    rows = _wrapped_list(value) if isinstance(value, dict) else value
+    rows = _wrapped_list(value, row_keys) if isinstance(value, dict) else value
     return rows if rows is not None else [value]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, code_not_trusted
 from pipeline.preferences.normalise import Preference
 from pipeline.preferences.shapes import Dropped, Message, Unusable, short
 
@@ -169,20 +169,26 @@ def tokens_digest(prompt_ids: Sequence[int], chosen_ids: Sequence[int], rejected
     return digest.hexdigest()
 
 
-def load_tokenizer(directory: Path, chat_template: str | None = None) -> "PreTrainedTokenizerBase":
+def load_tokenizer(
+    directory: Path, chat_template: str | None = None, *, trust_remote_code: bool = False
+) -> "PreTrainedTokenizerBase":
     """The tokenizer saved in `directory`, with the Jinja file `chat_template` in place of its own template if given.
 
-    Raises UserError where the directory holds no tokenizer, or the file cannot be read.
+    Code beside it is run where `trust_remote_code`. Raises UserError where the directory holds no tokenizer, or the
+    file cannot be read.
     """
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(directory), trust_remote_code=trust_remote_code, local_files_only=True
+        )
     except Exception as error:  # transformers reports a missing or damaged tokenizer by many kinds of error
         first_line = (str(error).splitlines() or [""])[0]
         raise UserError(
             f"the model directory {str(directory)!r} has no tokenizer that can be loaded: {first_line}",
-            "put tokenizer.json and tokenizer_config.json beside the weights, as `save_pretrained` does",
+            code_not_trusted(error)
+            or "put tokenizer.json and tokenizer_config.json beside the weights, as `save_pretrained` does",
         ) from error
     if chat_template is not None:
         try:

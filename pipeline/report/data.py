@@ -97,6 +97,21 @@ class KindScore:
 
 
 @dataclass(frozen=True)
+class JudgeScore:
+    """What a model said that compared both models' answers, each question in both orders."""
+
+    judge: str
+    wording: str
+    rate: Interval | None  # the trained model's share of the points; None without a verdict
+    questions: int
+    games: int
+    unparsable: int
+    missing: int
+    first_shown: float | None  # share of the points of the answer shown first
+    tokens: int  # asked and answered
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """One benchmark over `questions` questions; either model may be missing, and then so is the comparison."""
 
@@ -106,6 +121,7 @@ class Benchmark:
     comparison: WinRate | None = None  # of trained over base
     baselines: Sequence[Baseline] = ()
     kinds: Sequence[KindScore] = ()
+    judge: JudgeScore | None = None
 
 
 @dataclass(frozen=True)

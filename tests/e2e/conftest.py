@@ -10,12 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.doors import made
+from tests.e2e.running import LONG, MANY, Calm, settings
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +64,7 @@ def tiny_model(family: str, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Head:
-    """A Ray head node of two CPUs, reached with `environment`; a job submitted to it carries `token`."""
+    """A Ray head node, reached with `environment`; a job submitted to it carries `token`."""
 
     environment: dict[str, str]
     token: dict[str, str]
@@ -72,16 +74,23 @@ class Head:
 
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
+    with running_head(cpus=2) as one:
+        yield one
+
+
+@contextmanager
+def running_head(cpus: int, **environment: str) -> Iterator[Head]:
+    """`environment` is that of its daemons."""
     port, dashboard, agent = free_ports(3)
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--disable-usage-stats"]
-    start += [f"--port={port}", "--num-cpus=2", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
+    start += [f"--port={port}", f"--num-cpus={cpus}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
     start += [f"--dashboard-agent-listen-port={agent}", "--node-ip-address=127.0.0.1"]
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # short, for its sockets
         node = subprocess.Popen(
             [*start, f"--temp-dir={folder}"],
-            env=os.environ | token | {"PATH": path},  # where a submitted job finds its python
+            env=os.environ | token | environment | {"PATH": path},  # where a submitted job finds its python
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -130,3 +139,35 @@ def line(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Line:
     root = tmp_path_factory.mktemp("line") / "root"
     settings = (f"model.source={tiny}", f"resources.root={root}")
     return Line(root, settings, made("run", *settings))
+
+
+@pytest.fixture(scope="session")
+def scored(line: Line, head: Head, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    """A reference stage of many small parts."""
+    root = tmp_path_factory.mktemp("scored")
+    given = (*settings(line, root), *MANY)
+    made("prepare", *given)
+    made("reference", *given, environment=head.environment)
+    return Calm(root, given)
+
+
+@pytest.fixture(scope="session")
+def trained(line: Line, head: Head, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    """A training of many short steps by one worker."""
+    root = tmp_path_factory.mktemp("trained")
+    given = (*settings(line, root, "prepare", "reference"), *LONG)
+    made("schedule", *given)
+    made("train", *given, environment=head.environment)
+    return Calm(root, given)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system takes root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

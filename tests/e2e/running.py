@@ -7,11 +7,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+import pyarrow.parquet as pq
 
+from pipeline.artifacts import file_digest
 from tests.e2e.doors import REPOSITORY, command
 
 if TYPE_CHECKING:
@@ -19,6 +22,18 @@ if TYPE_CHECKING:
 
 # Many small parts: a reference stage that is still at work when it is interrupted.
 MANY = ("data.pairs=320", "data.dev_pairs=0", "data.shard_pairs=2", "resources.log_seconds=1")
+# A training of 80 steps of milliseconds each.
+LONG = ("train.batch_size=1", "resources.checkpoint_steps=8", "objective.tau=0.5", "schedule.epochs=5")
+PARTS = "reference/*.partial/part-*.parquet"
+SNAPSHOT = "train/*.partial/ray/checkpoint_manager_snapshot.json"  # Ray Train's list of the checkpoints it knows
+
+
+@dataclass(frozen=True)
+class Calm:
+    """A root whose results were made without a fault."""
+
+    root: Path
+    settings: tuple[str, ...]
 
 
 def settings(line: "Line", root: Path, *stages: str) -> tuple[str, str]:
@@ -56,11 +71,40 @@ def until(condition: Callable[[], object], process: "subprocess.Popen[str]", sec
         time.sleep(0.02)
 
 
-def actors(head: "Head", title: str) -> list[psutil.Process]:
-    """Ray's processes whose title holds `title`: that of an actor is its class, and the method while it runs one."""
+def finish(driver: "subprocess.Popen[str]", seconds: float = 300) -> str:
+    said, _ = driver.communicate(timeout=seconds)
+    assert driver.returncode == 0, said
+    return said
+
+
+def actors(pid: int, title: str) -> list[psutil.Process]:
+    """Ray's processes below `pid` whose title holds `title`: an actor's is its class, and the method that it runs."""
     found = []
-    for process in psutil.Process(head.pid).children(recursive=True):
+    for process in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             if title in " ".join(process.cmdline()):
                 found.append(process)
     return found
+
+
+def beside(calm: Calm, root: Path, *stages: str) -> tuple[str, ...]:
+    """The same settings for another root, which is given the calm one's results of `stages`."""
+    for stage in stages:
+        shutil.copytree(calm.root / stage, root / stage)
+    return (calm.settings[0], f"resources.root={root}", *calm.settings[2:])
+
+
+def same_parts(one: Path, two: Path) -> bool:
+    return [part.read_bytes() for part in parts(one)] == [part.read_bytes() for part in parts(two)]
+
+
+def same_training(one: Path, two: Path) -> bool:
+    """Weights by their bytes, and what was seen on the way by its values; only the times differ."""
+    columns = ["step", "pair_id", "loss", "gap", "margin"]
+    logs = [pq.read_table(folder / "trained_pairs.parquet", columns=columns) for folder in (one, two)]
+    weights = [file_digest(folder / "model" / "model.safetensors") for folder in (one, two)]
+    return logs[0].equals(logs[1]) and weights[0] == weights[1]
+
+
+def knows_a_checkpoint(root: Path) -> bool:
+    return any("step-" in file.read_text() for file in root.glob(SNAPSHOT))

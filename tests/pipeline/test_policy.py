@@ -39,7 +39,7 @@ def test_adapters_alone_are_trained_and_the_export_is_their_merge(bench: Bench, 
     after = dict(trainer.policy.named_parameters())
     assert frozen and all(torch.equal(after[name], weight) for name, weight in frozen.items())
     assert {name.split(".")[-3] for name in after.keys() - frozen.keys()} == {"lora_A", "lora_B"}
-    merged = trainer.policy.trained(bench.model)
+    merged = trainer.policy.trained(bench.base)
     assert merged is not None and not any("lora" in name for name, _ in merged.named_parameters())
     trainer.policy.eval()
     learnt = scores(trainer.policy.model, bench)
@@ -77,5 +77,5 @@ def test_bfloat16_trains_float32_weights(tiny_model: Callable[[str], Path], tmp_
     moved = after != before
     assert float(moved.float().mean()) > 0.5
     assert float((after.bfloat16() != before.bfloat16()).float().mean()) < 0.2
-    exported = trainer.policy.trained(bench.model)
+    exported = trainer.policy.trained(bench.base)
     assert exported is not None and {weight.dtype for weight in exported.parameters()} == {torch.bfloat16}

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from pipeline.statistics import bootstrap_mean, win_rate
+from pipeline.statistics import bootstrap_mean, clustered_mean, kappa, paired, sign_test, win_rate
 
 
 def test_values_that_are_alike_have_an_interval_without_width():
@@ -43,3 +43,33 @@ def test_nothing_to_average_is_an_error():
         bootstrap_mean([])
     with pytest.raises(ValueError):
         win_rate([1.0], [1.0, 0.0])
+
+
+def test_sign_test_by_hand():
+    assert sign_test(0, 0) == sign_test(3, 3) == 1.0
+    assert sign_test(5, 0) == pytest.approx(2 / 32)
+    assert sign_test(1, 4) == pytest.approx(2 * (1 + 5) / 32)
+
+
+def test_kappa_by_hand():
+    """Cohen's own kind of table: 20 yes/yes, 5 yes/no, 10 no/yes, 15 no/no."""
+    ours = ["y"] * 25 + ["n"] * 25
+    theirs = ["y"] * 20 + ["n"] * 5 + ["y"] * 10 + ["n"] * 15
+    assert kappa(ours, theirs) == pytest.approx((0.7 - 0.5) / (1 - 0.5))
+    assert kappa(["y"], ["y"]) is None
+
+
+def test_paired_takes_what_both_have():
+    found = paired({1: 1.0, 2: 0.5, 3: 0.0}, {2: 0.5, 1: 0.25, 4: 9.0}, resamples=50)
+    assert (found.questions, found.higher, found.equal, found.lower) == (2, 1, 1, 0)
+    assert found.difference.value == pytest.approx(0.375)
+    with pytest.raises(ValueError, match="no values"):
+        paired({1: 1.0}, {2: 1.0})
+
+
+def test_clusters_are_drawn_whole():
+    """Two clusters, of two equal values each: a resample is one of them, the other, or both."""
+    found = clustered_mean([0.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b"], resamples=400)
+    assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
+    many = clustered_mean([0.0, 1.0] * 200, list(range(400)), resamples=400)
+    assert many.high - many.low < 0.12

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from pipeline import tables
 from pipeline.compute.layout import Tokens, lay_out
@@ -32,7 +33,7 @@ class Bench:
     def _make(self) -> tuple[list[Row], list[Row]]:
         generator = torch.Generator().manual_seed(1)
         pairs, reference = [], []
-        model = load_model(self.model, self.dtype)
+        model = self.base()
         for i in range(TRAIN + DEV):
             lengths = (3 + i % 4, 2 + i % 5, 1 + i % 3)
             ids = [torch.randint(3, 97, (n,), generator=generator).tolist() for n in lengths]
@@ -46,6 +47,9 @@ class Bench:
             logps = {"chosen_logps": chosen, "rejected_logps": rejected}
             reference.append({"pair_id": named["pair_id"], "tokens_digest": "", **logps, **counts})
         return pairs, reference
+
+    def base(self) -> PreTrainedModel:
+        return load_model(self.model, self.dtype)
 
     def write(self, table: str, rows: list[Row], schema: Any) -> None:
         (self.folder / table).mkdir(exist_ok=True)
@@ -73,7 +77,7 @@ class Bench:
             parameters = {"preference": "gamma-dpo", "tau": 0.3, **parameters}
             schedule = {"sft_percentile": 34, **(schedule or {})}
         return Trainer(
-            load_model(self.model, self.dtype),
+            self.base(),
             build(name, **parameters),
             self.epoch(**(schedule or {})),
             Train(**{**SETTINGS, **(train or {})}),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoConfig
 
 from pipeline.artifacts import DigestMemory
@@ -58,6 +59,43 @@ def test_a_broken_model_is_one_error(tiny_model: Callable[[str], Path], tmp_path
     (folder / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(UserError, match="cannot be opened"):
         load_model(folder, "float32")
+
+
+OWN = """
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM
+Path({marker!r}).touch()
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_a_models_code_is_run_only_where_it_is_trusted(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    folder, marker = shutil.copytree(tiny_model("Llama"), tmp_path / "model"), tmp_path / "ran"
+    (folder / "own.py").write_text(OWN.format(marker=str(marker)))
+    config = json.loads((folder / "config.json").read_text()) | {
+        "model_type": "own",
+        "architectures": ["OwnForCausalLM"],
+        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"model\.trust_remote_code=true"):
+        load_model(folder, "float32")
+    assert not marker.exists()
+
+    model = load_model(folder, "float32", trust_remote_code=True)
+    assert marker.exists() and type(model).__name__ == "OwnForCausalLM"
+    model.save_pretrained(tmp_path / "saved")  # the export brings the code along
+    again = load_model(tmp_path / "saved", "float32", trust_remote_code=True)
+    assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
+
+    memory, trusted = DigestMemory(tmp_path), Model(source=str(folder), trust_remote_code=True)
+    before = [locate(each, memory).digest for each in (trusted, Model(source=str(folder)))]
+    (folder / "own.py").write_text("# another")
+    after = [locate(each, memory).digest for each in (trusted, Model(source=str(folder)))]
+    assert before[0] != after[0] and before[1] == after[1]
 
 
 def test_a_model_is_its_content(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:

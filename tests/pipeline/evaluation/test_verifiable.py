@@ -29,15 +29,18 @@ def test_summary_by_hand():
     assert summary.share_met.value == pytest.approx((1 + 0 + 0.5) / 3)
     assert summary.wholly_met.value == pytest.approx(1 / 3)
     assert 0 <= summary.share_met.low < summary.share_met.value < summary.share_met.high <= 1
-    assert summary.distinct_answers == pytest.approx(2 / 3)
-    assert summary.characters == summary.tokens == 6
-    assert summary.truncated == 0
+    assert summary.profile.distinct == pytest.approx(2 / 3)
+    assert summary.profile.characters == summary.tokens == 6
+    assert summary.profile.truncated == 0
     assert summary.kinds == {"lower": 0.5, "question": 1.0, "upper": 0.0}
     assert json.loads(json.dumps(asdict(summary)))["share_met"]["value"] == summary.share_met.value
 
 
 def test_answers_that_were_cut_off_are_counted():
-    assert summarise([judge(ASKED[0], "it is and it is", 32, "length"), *answers("a", "b", "c")[1:]]).truncated == 1
+    assert (
+        summarise([judge(ASKED[0], "it is and it is", 32, "length"), *answers("a", "b", "c")[1:]]).profile.truncated
+        == 1
+    )
 
 
 def test_compare_matches_answers_by_question():

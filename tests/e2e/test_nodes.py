@@ -1,0 +1,103 @@
+"""A whole node lost, on a cluster of a head without CPUs and two nodes of two each, all on this machine."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.conftest import Head, running_head
+from tests.e2e.doors import only
+from tests.e2e.running import (
+    PARTS,
+    Calm,
+    actors,
+    beside,
+    finish,
+    knows_a_checkpoint,
+    same_parts,
+    same_training,
+    start,
+    until,
+)
+
+pytestmark = pytest.mark.e2e
+
+# How soon a lost node is noticed; by default after some fifteen seconds.
+IMPATIENT = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    head: Head
+    nodes: list["subprocess.Popen[bytes]"]
+
+    def holding(self, title: str) -> "subprocess.Popen[bytes]":
+        """The node that runs the one actor of this title."""
+        (node,) = (node for node in self.nodes if actors(node.pid, title))
+        return node
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with running_head(cpus=0, **IMPATIENT) as head:
+        nodes = [join(head) for _ in range(2)]
+        try:
+            deadline = time.monotonic() + 120
+            while alive(head) < 3:
+                assert time.monotonic() < deadline
+            yield Cluster(head, nodes)
+        finally:
+            for node in nodes:
+                lose(node)
+
+
+def join(head: Head) -> "subprocess.Popen[bytes]":
+    ray = [str(Path(sys.executable).parent / "ray"), "start", f"--address={head.environment['RAY_ADDRESS']}"]
+    return subprocess.Popen(
+        [*ray, "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", "--disable-usage-stats"],
+        env=os.environ | head.environment | IMPATIENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def alive(head: Head) -> int:
+    """How many nodes the cluster has."""
+    code = "import ray; ray.init(logging_level='ERROR'); print(sum(node['Alive'] for node in ray.nodes()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | head.environment, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+def lose(node: "subprocess.Popen[bytes]") -> None:
+    """All of a node's processes at once, as when its power fails."""
+    if node.poll() is None:
+        for process in [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    node.wait()
+
+
+def test_a_node_lost_in_the_reference_stage(scored: Calm, cluster: Cluster, tmp_path: Path) -> None:
+    driver = start(cluster.head, "reference", *beside(scored, tmp_path, "prepare"))
+    until(lambda: len(list(tmp_path.glob(PARTS))) >= 3, driver)
+    lose(cluster.holding("Scorer"))
+    finish(driver)
+    assert same_parts(only(scored.root, "reference"), only(tmp_path, "reference"))
+
+
+def test_a_node_lost_in_a_training(trained: Calm, cluster: Cluster, tmp_path: Path) -> None:
+    driver = start(cluster.head, "train", *beside(trained, tmp_path, "prepare", "reference", "schedule"))
+    until(lambda: knows_a_checkpoint(tmp_path), driver)
+    lose(cluster.holding("RayTrainWorker"))
+    finish(driver)
+    assert same_training(only(trained.root, "train"), only(tmp_path, "train"))
