@@ -92,7 +92,8 @@ class Endpoint:
             await pace.turn()
             asked_for = None
             try:
-                return read(await client.chat.completions.create(messages=list(messages), **sampling))  # type: ignore[call-overload]
+                conversation: Any = list(messages)
+                return read(await client.chat.completions.create(messages=conversation, **sampling))
             except openai.APIStatusError as error:
                 why = self._hidden(f"status {error.status_code}: {' '.join(str(error.message).split())[:200]}")
                 if error.status_code in _SETTINGS:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Which = Literal["base", "trained"]
 MODELS: tuple[Which, ...] = ("base", "trained")
+ORDERS = (False, True)  # of a question's two games: whether the trained model's answer is shown first
 
 
 def run(work: Work) -> Outcome:
@@ -60,23 +61,22 @@ def run(work: Work) -> Outcome:
 
 
 def play(
-    work: Work, asked: Mapping[str, Question], judged: Mapping[Which, Sequence[Judged]]
+    work: Work, asked: Mapping[str, Question], judged: Mapping[str, Sequence[Judged]]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of tables.GAMES and their figures: every question twice, once in each order, put to the judge."""
     from actors.endpoint import Endpoint, Reply
-    from pipeline.evaluation.games import as_row, read_game, summarise, wording
+    from pipeline.evaluation.games import alike, as_row, read_game, summarise, wording
 
     settings, resources = work.config.judge, work.config.resources
     url, key = address(resources.judge_endpoint)
     words = wording(settings.wording)
-    answers = {model: {each.question_id: each.text for each in judged[model]} for model in MODELS}
-    games = [(question, ours_first) for question in asked for ours_first in (False, True)]
+    ours, theirs = ({each.question_id: each.text for each in judged[model]} for model in ("trained", "base"))
+    played = [alike(name, ours_first) for name in asked for ours_first in ORDERS if ours[name] == theirs[name]]
+    games = [(name, ours_first) for name in asked for ours_first in ORDERS if ours[name] != theirs[name]]
     requests = []
-    for question, ours_first in games:
-        shown = [answers["trained"][question], answers["base"][question]]
-        requests.append(
-            words.messages(asked[question].messages[-1]["content"], *(shown if ours_first else shown[::-1]))
-        )
+    for name, ours_first in games:
+        shown = (ours[name], theirs[name]) if ours_first else (theirs[name], ours[name])
+        requests.append(words.messages(asked[name].messages[-1]["content"], *shown))
     progress = Progress("judge", len(requests), "verdicts", resources.log_seconds)
 
     def answered(reply: Reply) -> None:
@@ -86,7 +86,7 @@ def play(
     replies = Endpoint(url, key, resources.judge_endpoint, cache).ask(
         requests, answered, model=settings.model, max_tokens=settings.max_tokens, temperature=settings.temperature
     )
-    played = [read_game(*game, reply.text, reply.why) for game, reply in zip(games, replies, strict=True)]
+    played += [read_game(*game, reply.text, reply.why) for game, reply in zip(games, replies, strict=True)]
     missing = [game for game in played if game.outcome == "missing"]
     if len(missing) > settings.max_missing * len(played):
         raise UserError(

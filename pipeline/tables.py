@@ -129,7 +129,7 @@ VERDICTS = _schema(
 GAMES = _schema(
     ("question_id", pa.string()),
     ("ours_first", pa.bool_()),  # whether the trained model's answer was shown first
-    ("outcome", pa.string()),  # read | unparsable | missing
+    ("outcome", pa.string()),  # read | alike | unparsable | missing
     ("points", pa.float64()),  # of the trained model: 1, 1/2 or 0; null without a verdict
     ("times", pa.int64()),  # how often it counts: 3 for a strong verdict
     ("judgment", pa.string()),  # the judge's words, or why there are none

@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.verdicts import arena_game, arena_label
 from pipeline.statistics import Interval, bootstrap_mean
 
-Outcome = Literal["read", "unparsable", "missing"]
+Outcome = Literal["read", "alike", "unparsable", "missing"]
 Message = dict[str, str]
 
 SYSTEM = """\
@@ -101,6 +101,11 @@ def read_game(question_id: str, ours_first: bool, judgment: str | None, why: str
     return Game(question_id, ours_first, "read", *found, judgment)
 
 
+def alike(question_id: str, ours_first: bool) -> Game:
+    """A tie of two answers that are one and the same: no judge is asked, as in AlpacaEval."""
+    return Game(question_id, ours_first, "alike", 0.5, 1, "")
+
+
 @dataclass(frozen=True)
 class Score:
     """Ours against the other, in percent. A question counts where each of its games has a verdict."""
@@ -109,6 +114,7 @@ class Score:
     questions: int
     games: int
     read: int
+    alike: int
     unparsable: int
     missing: int
     first_shown: float | None  # points of the answer shown first: 50 without a bias for the place
@@ -120,7 +126,8 @@ def summarise(games: Sequence[Game], resamples: int, seed: int) -> Score:
     for game in games:
         points.setdefault(game.question_id, []).extend([game.points] * game.times if game.points is not None else [])
     undecided = {game.question_id for game in games if game.points is None}
-    first = [game.points if game.ours_first else 1 - game.points for game in games if game.points is not None]
+    read = [(game.points, game.ours_first) for game in games if game.outcome == "read" and game.points is not None]
+    first = [points if ours_first else 1 - points for points, ours_first in read]
     outcomes = [game.outcome for game in games]
     means = [100 * fmean(each) for question, each in points.items() if question not in undecided]
     return Score(
@@ -128,6 +135,7 @@ def summarise(games: Sequence[Game], resamples: int, seed: int) -> Score:
         questions=len(means),
         games=len(games),
         read=outcomes.count("read"),
+        alike=outcomes.count("alike"),
         unparsable=outcomes.count("unparsable"),
         missing=outcomes.count("missing"),
         first_shown=100 * fmean(first) if first else None,

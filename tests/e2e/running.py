@@ -63,12 +63,14 @@ def start(head: "Head", stage: str, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def until(condition: Callable[[], object], process: "subprocess.Popen[str]", seconds: float = 300) -> None:
+def until(
+    condition: Callable[[], object], process: "subprocess.Popen[str]", seconds: float = 300, pause: float = 0.02
+) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def finish(driver: "subprocess.Popen[str]", seconds: float = 300) -> str:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.conftest import Head, Line
-from tests.e2e.doors import made, only, refused
+from tests.e2e.doors import made, only, refused, rows
 from tests.e2e.running import finish, settings, start, until
 from tests.judge_server import Answer, JudgeServer, judge_server
 
@@ -17,7 +17,18 @@ pytestmark = pytest.mark.e2e
 
 STAGES = ("prepare", "reference", "schedule", "train", "generate")
 KEY = "planted-7f3a9c"
-VERDICTS = 12  # of six questions
+
+
+@pytest.fixture(scope="module")
+def verdicts(line: Line) -> int:
+    """Two a question, where the models' answers differ."""
+    base, trained = (
+        {row["question_id"]: row["response"] for row in rows(only(line.root, "generate", label))}
+        for label in ("tiny-*", "gamma-dpo-*")
+    )
+    found = 2 * sum(base[question] != trained[question] for question in base)
+    assert found >= 6
+    return found
 
 
 def judged(judge: JudgeServer, *more: str) -> tuple[str, ...]:
@@ -29,7 +40,7 @@ def first_wins(question: str, before: int) -> Answer:
     return Answer("The first one. [[A>B]]")
 
 
-def test_every_fault_once_changes_no_verdict(line: Line, tmp_path: Path) -> None:
+def test_every_fault_once_changes_no_verdict(line: Line, verdicts: int, tmp_path: Path) -> None:
     """Each request fails in one of six ways before it is answered; the figures are those of a judge without faults."""
     faults = [
         *(Answer(status=429, raw=b"{}", headers={"Retry-After": "0.2"}), Answer(status=500, raw=b"oops")),
@@ -46,11 +57,11 @@ def test_every_fault_once_changes_no_verdict(line: Line, tmp_path: Path) -> None
             given = (*settings(line, tmp_path / name, *STAGES), *judged(judge))
             made("run", *given, environment={"KEY": KEY})
             assert judge.keys == {f"Bearer {KEY}"}
-            assert sorted(judge.asked.values()) == [1 if name == "calm" else 2] * VERDICTS
+            assert sorted(judge.asked.values()) == [1 if name == "calm" else 2] * verdicts
         figures[name] = json.loads((only(tmp_path / name, "judge") / "manifest.json").read_text())["metrics"]["games"]
     assert figures["calm"] == figures["troubled"]
     games = pq.read_table(only(tmp_path / "troubled", "judge") / "games.parquet").to_pylist()
-    assert {(game["outcome"], game["points"]) for game in games} == {("read", 1.0), ("read", 0.0)}
+    assert {(game["outcome"], game["points"]) for game in games} - {("alike", 0.5)} == {("read", 1.0), ("read", 0.0)}
     # A judge that always prefers the first answer: half of the points, and a warning.
     assert figures["calm"]["rate"]["value"] == 50 and figures["calm"]["first_shown"] == 100
     page = (only(tmp_path / "troubled", "report") / "report.html").read_text()
@@ -60,35 +71,35 @@ def test_every_fault_once_changes_no_verdict(line: Line, tmp_path: Path) -> None
     assert planted == []
 
 
-def test_missing_verdicts_are_no_ties_and_alone_are_asked_for_again(line: Line, tmp_path: Path) -> None:
-    """A third of the requests is never answered: the stage says so; then the same command asks for that third."""
+def test_missing_verdicts_are_no_ties_and_alone_are_asked_for_again(line: Line, verdicts: int, tmp_path: Path) -> None:
+    """Two of the requests are never answered: the stage says so; then the same command asks for those alone."""
     lost: set[str] = set()
 
     def failing(question: str, before: int) -> Answer:
-        if question not in lost and len(lost) < 4 and before == 0:
+        if question not in lost and len(lost) < 2 and before == 0:
             lost.add(question)
         return Answer(status=503, raw=b"{}") if question in lost else first_wins(question, before)
 
     given = settings(line, tmp_path, *STAGES)
     with judge_server(failing) as judge:
         told = refused("judge", *given, *judged(judge, "resources.judge_endpoint.retries=0"), environment={"KEY": KEY})
-        assert "4 of 12 verdicts are missing" in told and "status 503" in told and KEY not in told
+        assert "2 of 12 verdicts are missing" in told and "status 503" in told and KEY not in told
     with judge_server(failing) as judge:
         asked = judged(judge, "resources.judge_endpoint.retries=0", "judge.max_missing=0.5")
         made("judge", *given, *asked, environment={"KEY": KEY})
         assert set(judge.asked) == lost
     figures = json.loads((only(tmp_path, "judge") / "manifest.json").read_text())["metrics"]["games"]
-    assert (figures["games"], figures["read"], figures["missing"]) == (VERDICTS, 8, 4)
+    assert (figures["games"], figures["read"], figures["missing"]) == (12, verdicts - 2, 2)
     rows = pq.read_table(only(tmp_path, "judge") / "games.parquet").to_pylist()
-    assert [row["points"] for row in rows if row["outcome"] == "missing"] == [None] * 4
+    assert [row["points"] for row in rows if row["outcome"] == "missing"] == [None] * 2
     with judge_server(first_wins) as judge:
         made("judge", *given, *judged(judge), "--force", environment={"KEY": KEY})
         assert set(judge.asked) == lost
     figures = json.loads((only(tmp_path, "judge") / "manifest.json").read_text())["metrics"]["games"]
-    assert (figures["read"], figures["missing"]) == (VERDICTS, 0)
+    assert (figures["read"], figures["missing"]) == (verdicts, 0)
 
 
-def test_a_killed_judge_stage_asks_nothing_twice(line: Line, head: Head, tmp_path: Path) -> None:
+def test_a_killed_judge_stage_asks_nothing_twice(line: Line, verdicts: int, head: Head, tmp_path: Path) -> None:
     given = settings(line, tmp_path, *STAGES)
     with judge_server(lambda *_: Answer("[[B>A]]", seconds=0.5)) as judge:
         asked = (*given, *judged(judge, "resources.judge_endpoint.concurrency=1"))
@@ -99,12 +110,12 @@ def test_a_killed_judge_stage_asks_nothing_twice(line: Line, head: Head, tmp_pat
             os.kill(driver.pid, signal.SIGKILL)
             driver.communicate()
             kept = len(list(tmp_path.glob(".replies/*.json")))
-            assert 3 <= kept < VERDICTS
+            assert 3 <= kept < verdicts
             finish(start(head, "judge", *asked))
         finally:
             del os.environ["KEY"]
         # The one that was being answered when the stage was killed is asked for again.
-        assert VERDICTS <= sum(judge.asked.values()) <= VERDICTS + 1
+        assert verdicts <= sum(judge.asked.values()) <= verdicts + 1
 
 
 @pytest.mark.parametrize(

@@ -14,38 +14,32 @@ import pytest
 
 from tests.e2e.conftest import Head
 from tests.e2e.doors import made, only, refused
-from tests.e2e.running import Calm, actors, beside, finish, knows_a_checkpoint, same_training, start, until
+from tests.e2e.running import Calm, actors, beside, knows_a_checkpoint, same_training, start, until
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.parametrize("fault", ["driver", "worker", "terminated"])
-def test_an_interrupted_training_ends_with_the_same_bits(trained: Calm, head: Head, tmp_path: Path, fault: str) -> None:
+def test_a_killed_driver_leaves_a_checkpoint(trained: Calm, head: Head, tmp_path: Path) -> None:
+    """And with it all workers are gone. What is made from there has the same bits."""
     given = beside(trained, tmp_path, "prepare", "reference", "schedule")
     driver = start(head, "train", *given)
     until(lambda: knows_a_checkpoint(tmp_path), driver)
-    if fault == "worker":
-        (worker,) = actors(head.pid, "RayTrainWorker")
-        worker.kill()
-        finish(driver)
-    else:
-        os.kill(driver.pid, signal.SIGKILL if fault == "driver" else signal.SIGTERM)
-        said, _ = driver.communicate(timeout=120)
-        if fault == "terminated":
-            assert driver.returncode == 143, said
-            assert said.splitlines()[-1].endswith(
-                "terminated; what is finished is kept, the same command goes on from there"
-            )
-        said = made("train", *given, environment=head.environment)
-        found = re.search(r"train: (\d+) of 80 steps are in a checkpoint and kept", said)
-        assert found and 8 <= int(found.group(1)) < 80, said
-        if fault == "driver":
-            assert int(found.group(1)) % 8 == 0
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    kept = kept_steps(made("train", *given, environment=head.environment))
+    assert 8 <= kept < 80 and kept % 8 == 0
     assert same_training(only(trained.root, "train"), only(tmp_path, "train"))
 
 
+def kept_steps(said: str) -> int:
+    found = re.search(r"train: (\d+) of 80 steps are in a checkpoint and kept", said)
+    assert found, said
+    return int(found.group(1))
+
+
 def test_one_of_two_workers_killed_then_one_worker_alone(trained: Calm, head: Head, tmp_path: Path) -> None:
-    """The group begins anew from the checkpoint, each worker with its shards; then one goes on with the same steps."""
+    """The group begins anew from the checkpoint, each worker with its shards. SIGTERM then ends it after the step it is
+    at and a checkpoint, and one worker goes on with the same steps."""
     two = (*beside(trained, tmp_path, "prepare", "reference", "schedule"), "resources.train_workers=2")
     driver = start(head, "train", *two)
     until(lambda: knows_a_checkpoint(tmp_path), driver)
@@ -58,10 +52,9 @@ def test_one_of_two_workers_killed_then_one_worker_alone(trained: Calm, head: He
     os.kill(driver.pid, signal.SIGTERM)
     said, _ = driver.communicate(timeout=120)
     assert driver.returncode == 143, said
+    assert said.splitlines()[-1].endswith("terminated; what is finished is kept, the same command goes on from there")
 
-    said = made("train", *two[:-1], environment=head.environment)
-    found = re.search(r"train: (\d+) of 80 steps are in a checkpoint and kept", said)
-    assert found and 8 <= int(found.group(1)) < 80, said
+    assert before < kept_steps(made("train", *two[:-1], environment=head.environment)) < 80
     one, other = (
         pq.read_table(only(root, "train") / "trained_pairs.parquet").to_pylist() for root in (trained.root, tmp_path)
     )

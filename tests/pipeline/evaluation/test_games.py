@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.evaluation.games import OWN, Game, read_game, summarise, wording
+from pipeline.evaluation.games import OWN, Game, alike, read_game, summarise, wording
 
 
 def test_the_judge_sees_both_answers_and_no_more() -> None:
@@ -59,6 +59,13 @@ def test_figures_by_hand() -> None:
     assert (score.questions, score.games, score.read, score.unparsable, score.missing) == (2, 8, 6, 1, 1)
     # The answer shown first got 1, 1, 1/2, 0, 0 and 1.
     assert score.first_shown == pytest.approx(100 * 3.5 / 6)
+
+
+def test_answers_that_are_alike_are_a_tie_and_say_nothing_of_the_place() -> None:
+    games = [alike("q1", False), alike("q1", True), *played("q2", "[[A>B]]", "[[A>B]]")]
+    score = summarise(games, resamples=100, seed=0)
+    assert score.rate is not None and score.rate.value == 50
+    assert (score.questions, score.alike, score.read, score.first_shown) == (2, 2, 2, 100)
 
 
 def test_no_verdict_at_all_is_no_score() -> None:
