@@ -61,9 +61,8 @@ class Endpoint:
 
             async def one(messages: Sequence[Message]) -> Reply:
                 file = self._file(messages, sampling)
-                if file.exists():
-                    reply = Reply(**json.loads(file.read_text(encoding="utf-8")))
-                else:
+                reply = kept(file)
+                if reply is None:
                     async with limit:
                         reply = await self._answer(client, pace, messages, sampling)
                     if reply.text is not None:
@@ -109,6 +108,14 @@ class Endpoint:
     def _hidden(self, text: str) -> str:
         """An endpoint may repeat the key it was given."""
         return text.replace(self.key, "***") if self.key else text
+
+
+def kept(file: Path) -> Reply | None:
+    """An earlier reply; None where there is none, or what is there cannot be read."""
+    try:
+        return Reply(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def read(completion: Any) -> Reply:

@@ -142,6 +142,7 @@ def refuse_losses(data: Data, ledger: Row, kept_aside: Path) -> None:
 def base_model(plan: Plan) -> Path:
     """The base model's folder; a .gguf file is converted once, into an artifact of its own."""
     from pipeline.artifacts import DigestMemory
+    from pipeline.compute.cpu import give_back_memory
     from pipeline.compute.models import convert_gguf, locate
 
     locate(plan.config.model, DigestMemory(plan.steps["prepare"].address.root), verify=True)
@@ -154,6 +155,7 @@ def base_model(plan: Plan) -> Path:
     with plan.converted.writing() as folder:
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars of two libraries
             convert_gguf(plan.model, folder)
+        give_back_memory()
         facts = {"name": "model", "version": VERSIONS["model"], "identity": {"model": plan.model.digest}, "inputs": {}}
         seconds = round(time.perf_counter() - started, 3)
         artifact = plan.converted.commit({**facts, "provenance": provenance(), "seconds": seconds}, {})

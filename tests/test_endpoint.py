@@ -98,6 +98,15 @@ def test_other_words_to_the_judge_are_another_question(tmp_path: Path) -> None:
     assert judge.asked == {"q": 3}
 
 
+def test_a_spoilt_reply_is_asked_for_again(tmp_path: Path) -> None:
+    with judge_server(echo) as judge:
+        ask(judge, tmp_path, "q")
+        (file,) = tmp_path.glob("*.json")
+        file.write_text("{")
+        assert [reply.text for reply in ask(judge, tmp_path, "q")] == ["about q"]
+    assert judge.asked == {"q": 2}
+
+
 def test_turns_are_a_minutes_share_apart(tmp_path: Path) -> None:
     with judge_server(echo) as judge:
         started = time.monotonic()

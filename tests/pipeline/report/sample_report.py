@@ -10,6 +10,7 @@ from pipeline.report.data import (
     Benchmark,
     HeldOut,
     HeldOutState,
+    JudgeScore,
     KindScore,
     Ledger,
     ModelScore,
@@ -78,6 +79,10 @@ def sample_report() -> ReportData:
                 KindScore(kind, draw.randint(14, 34), 0.3 * draw.random(), min(1.0, 0.15 + 0.85 * draw.random()))
                 for kind in (*_KINDS, "<b>bold</b>")
             ],
+            judge=JudgeScore(
+                *("<i>judge</i>", "widemargin's own", Interval(0.713, 0.664, 0.759), 151, 320),
+                *(11, 2, 0.561, 183_422),
+            ),
         ),
         samples=[_sample(draw, index) for index in range(24)],
         notes=["trained: 4 of 160 answers were cut at the token limit", HOSTILE[0]],

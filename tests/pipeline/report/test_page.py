@@ -103,6 +103,21 @@ def test_every_figure_is_valid_plotly_and_has_its_own_id(reader: Reader) -> None
     assert len(ids) == len(set(ids))
 
 
+def test_a_judges_figures_and_what_it_did_not_say(reader: Reader) -> None:
+    told = " ".join(" ".join(reader.text).split())
+    assert "The judge <i>judge</i> gave the trained model 71.3% (95% interval 66.4% to 75.9%) of the points" in told
+    assert "Of 320 verdicts 11 could not be read and 2 are missing" in told
+    assert "The answer shown first got 56.1% of the points." in told and "widemargin's own" in told
+
+
+def test_a_judge_that_said_nothing_is_no_figure() -> None:
+    sample = sample_report().benchmark
+    assert sample is not None and sample.judge is not None
+    silent = dataclasses.replace(sample.judge, rate=None, questions=0, first_shown=None)
+    page = render(dataclasses.replace(EMPTY, benchmark=dataclasses.replace(sample, judge=silent)))
+    assert "gave no verdict that could be read" in page and "The answer shown first got" not in page
+
+
 def test_page_is_small_and_the_same_every_time(page: str) -> None:
     assert len(page.encode()) < 6_000_000
     assert render(sample_report()) == page
@@ -130,7 +145,7 @@ def test_one_model_alone_is_shown_without_a_comparison() -> None:
     full = sample_report()
     assert full.benchmark is not None
     alone = dataclasses.replace(
-        full.benchmark, models={"base": full.benchmark.models["base"]}, comparison=None, kinds=()
+        full.benchmark, models={"base": full.benchmark.models["base"]}, comparison=None, kinds=(), judge=None
     )
     samples = [Sample(sample.question, {"base": sample.answers["base"]}) for sample in full.samples]
     reader = Reader(render(dataclasses.replace(full, benchmark=alone, samples=samples)))
