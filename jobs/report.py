@@ -94,6 +94,7 @@ def held_out(figures: dict[str, Any]) -> data.HeldOut | None:
 
 def benchmark(work: Work) -> data.Benchmark:
     """The judge's figures, in the page's own records."""
+    from pipeline.evaluation.profile import Profile
     from pipeline.report import data
     from pipeline.statistics import Interval
 
@@ -102,11 +103,7 @@ def benchmark(work: Work) -> data.Benchmark:
     def model_score(model: Which) -> data.ModelScore:
         one = figures[model]
         return data.ModelScore(
-            Interval(**one["share_met"]),
-            Interval(**one["wholly_met"]),
-            one["profile"]["distinct"],
-            one["tokens"],
-            one["profile"]["truncated"],
+            Interval(**one["share_met"]), Interval(**one["wholly_met"]), one["tokens"], Profile(**one["profile"])
         )
 
     counts = kind_counts(work)

@@ -6,7 +6,7 @@ questions: the two games of one are not independent. The authors resample battle
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -265,14 +265,11 @@ def _logistic(design_BK: Array, points_B: Array, weights_B: Array) -> Array:
     return weights_K
 
 
-Tokens = Callable[[str], int]
-
-
-def read_styles(paths: Sequence[Path], count: Tokens | None = None) -> dict[tuple[str, str], Array]:
+def read_styles(paths: Sequence[Path]) -> dict[tuple[str, str], Array]:
     """Styles of the answers of model_answer files, by (model, question).
 
-    Lengths are the tokens that an answer's own metadata count, or else `count`'s. Raises UserError where a file holds
-    no answers, or lengths cannot be known.
+    Lengths are the tokens that an answer's own metadata count. Raises UserError where a file holds no answers, or no
+    such counts.
     """
     found: dict[tuple[str, str], Array] = {}
     for path in paths:
@@ -284,10 +281,10 @@ def read_styles(paths: Sequence[Path], count: Tokens | None = None) -> dict[tupl
                 continue
             metadata = row.get("metadata") or row.get("conv_metadata") or {}
             tokens = number(metadata.get("token_len")) if isinstance(metadata, dict) else None
-            if tokens is None and count is None:
+            if tokens is None:
                 raise UserError(f"{path}: answers without metadata.token_len", "count their tokens into metadata first")
             question = text(row, "uid", "question_id") or str(row.get("uid", row.get("question_id")))
-            found[model, question] = style(answer, int(tokens) if tokens is not None else count(answer))  # type: ignore[misc]
+            found[model, question] = style(answer, int(tokens))
     return found
 
 

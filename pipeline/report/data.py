@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.evaluation.profile import Profile
 from pipeline.statistics import Interval, WinRate
 
 Route = Literal["preference", "sft", "drop"]
@@ -71,9 +72,8 @@ class ModelScore:
 
     share_met: Interval  # mean over questions of the share of constraints met
     wholly_met: Interval  # share of questions whose constraints are all met
-    distinct_answers: float  # number of different answers over number of answers
     tokens: float  # mean length of an answer
-    truncated: int  # answers cut at the token limit
+    profile: Profile
 
 
 @dataclass(frozen=True)

@@ -45,40 +45,34 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Every test may lose a node."""
     with running_head(cpus=0, **IMPATIENT) as head:
         nodes: list[subprocess.Popen[bytes]] = []
         try:
             for number in range(3):  # one after the other: two that start at once can take each other's ports
-                nodes.append(join(head))
+                said = tmp_path_factory.getbasetemp() / f"node-{number}.txt"
+                nodes.append(join(head, said))
                 deadline = time.monotonic() + 120
-                while alive(head) < number + 2:
-                    assert time.monotonic() < deadline
+                while "Ray runtime started" not in said.read_text():
+                    assert nodes[-1].poll() is None and time.monotonic() < deadline, said.read_text()
+                    time.sleep(0.2)
             yield Cluster(head, nodes)
         finally:
             for node in nodes:
                 lose(node)
 
 
-def join(head: Head) -> "subprocess.Popen[bytes]":
+def join(head: Head, said: Path) -> "subprocess.Popen[bytes]":
     ray = [str(Path(sys.executable).parent / "ray"), "start", f"--address={head.environment['RAY_ADDRESS']}"]
-    return subprocess.Popen(
-        [*ray, "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", "--disable-usage-stats"],
-        env=os.environ | head.environment | IMPATIENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def alive(head: Head) -> int:
-    """How many nodes the cluster has."""
-    code = "import ray; ray.init(logging_level='ERROR'); print(sum(node['Alive'] for node in ray.nodes()))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | head.environment, capture_output=True, text=True, check=True
-    )
-    return int(done.stdout)
+    with said.open("wb") as out:
+        return subprocess.Popen(
+            [*ray, "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", "--disable-usage-stats"],
+            env=os.environ | head.environment | IMPATIENT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def lose(node: "subprocess.Popen[bytes]") -> None:

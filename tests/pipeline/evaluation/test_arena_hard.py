@@ -215,4 +215,3 @@ def test_answers_in_both_versions_formats(tmp_path: Path) -> None:
     }
     with pytest.raises(UserError, match="token_len"):
         read_styles([write(tmp_path / "b.jsonl", [new])])
-    assert read_styles([tmp_path / "b.jsonl"], count=len)["m", "q"][0] == 3

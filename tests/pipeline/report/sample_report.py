@@ -4,6 +4,7 @@ import math
 import random
 from typing import Any
 
+from pipeline.evaluation.profile import profile
 from pipeline.report.data import (
     Answer,
     Baseline,
@@ -43,6 +44,10 @@ _STAGES = (
 )  # fmt: skip
 
 
+BASE = profile([f"**{n}** is a number\n- indeed" for n in range(160)], truncated=71)
+TRAINED = profile([f"answer {n % 140}" for n in range(160)], truncated=4)
+
+
 def sample_report() -> ReportData:
     """The quickstart as it might turn out: MixDPO, 256 pairs in 32 steps, 160 questions."""
     draw = random.Random("report")
@@ -70,8 +75,8 @@ def sample_report() -> ReportData:
             name="verifiable",
             questions=160,
             models={
-                "base": ModelScore(Interval(0.131, 0.098, 0.166), Interval(0.056, 0.025, 0.094), 0.994, 27.56, 71),
-                "trained": ModelScore(Interval(0.683, 0.631, 0.735), Interval(0.431, 0.356, 0.506), 0.871, 12.4, 4),
+                "base": ModelScore(Interval(0.131, 0.098, 0.166), Interval(0.056, 0.025, 0.094), 27.56, BASE),
+                "trained": ModelScore(Interval(0.683, 0.631, 0.735), Interval(0.431, 0.356, 0.506), 12.4, TRAINED),
             },
             comparison=WinRate(wins=124, ties=28, losses=8, rate=Interval(0.8625, 0.819, 0.903)),
             baselines=[Baseline("empty answer", "", 0.083, 0.0), Baseline("best constant answer", "yes", 0.214, 0.031)],
