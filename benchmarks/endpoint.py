@@ -25,6 +25,7 @@ ANSWER = json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "
 def serve(latency: float, port: Connection) -> None:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"  # which keeps connections open, as real endpoints do
+        wbufsize = 1 << 16  # one packet an answer: the second of two would wait for the first one's receipt
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))

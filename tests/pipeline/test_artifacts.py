@@ -136,6 +136,17 @@ def test_a_spoilt_file_is_named(tmp_path: Path, spoil: Callable[[Path], Any], sa
     assert f"part-00000.parquet {says}" in caught.value.problem and "--force prepare" in caught.value.remedy
 
 
+def test_an_edited_manifest_is_named(tmp_path: Path) -> None:
+    """Any value in it, as what follows is computed from some, and people read the others."""
+    place = address(tmp_path)
+    path = committed(place).path / MANIFEST
+    path.write_text(path.read_text().replace('"rows": 3', '"rows": 4'))
+    found = place.find()
+    assert found is not None
+    with pytest.raises(UserError, match="is not as it was committed"):
+        found.verify()
+
+
 def test_an_unreadable_manifest_is_one_error(tmp_path: Path) -> None:
     artifact = committed(address(tmp_path))
     (artifact.path / MANIFEST).write_bytes(b'{"stage": "pre')
