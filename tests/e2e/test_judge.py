@@ -33,7 +33,7 @@ def verdicts(line: Line) -> int:
 
 def judged(judge: JudgeServer, *more: str) -> tuple[str, ...]:
     asked = (f"resources.judge_endpoint.url={judge.url}", "judge.model=judge", "resources.judge_endpoint.key_env=KEY")
-    return (*asked, "resources.judge_endpoint.timeout_seconds=2", "resources.judge_endpoint.retries=2", *more)
+    return (*asked, "resources.judge_endpoint.timeout_seconds=5", "resources.judge_endpoint.retries=2", *more)
 
 
 def first_wins(question: str, before: int) -> Answer:
@@ -44,7 +44,7 @@ def test_every_fault_once_changes_no_verdict(line: Line, verdicts: int, tmp_path
     """Each request fails in one of six ways before it is answered; the figures are those of a judge without faults."""
     faults = [
         *(Answer(status=429, raw=b"{}", headers={"Retry-After": "0.2"}), Answer(status=500, raw=b"oops")),
-        *(Answer(drop=True), Answer(raw=b"{"), Answer(raw=b'{"choices": []}'), Answer(seconds=4.0)),
+        *(Answer(drop=True), Answer(raw=b"{"), Answer(raw=b'{"choices": []}'), Answer(seconds=8.0)),
     ]
     places: dict[str, int] = {}
 

@@ -51,9 +51,13 @@ def test_the_line(plan: Callable[..., Plan]) -> None:
 def test_resources_move_nothing(plan: Callable[..., Plan], tmp_path: Path) -> None:
     base = plan()
     for name, value in Resources().model_dump().items():
-        changed = (
-            value + "-elsewhere" if isinstance(value, str) else value / 2 if name.endswith("fraction") else value + 1
-        )
+        changed: Any
+        if isinstance(value, dict):
+            changed = {"url": "http://elsewhere/v1"}
+        elif isinstance(value, str):
+            changed = value + "-elsewhere"
+        else:
+            changed = value / 2 if name.endswith("fraction") else value + 1
         after = plan(resources={name: changed})
         assert getattr(after.config.resources, name) != getattr(base.config.resources, name)
         assert moved(base, after) == [], name
