@@ -32,7 +32,7 @@ def ask(judge: JudgeServer, cache: Path, *questions: str, key: str | None = None
     return replies
 
 
-def patience(fault: str) -> dict[str, float]:
+def patience(fault: str) -> dict[str, Any]:
     """Little where too late is the fault; else enough for a busy machine."""
     return {"timeout_seconds": 1.5} if fault == "slow" else {}
 
