@@ -15,6 +15,7 @@ from pipeline.objectives.rewards import REWARDS
 
 QUEUE = 2048  # gaps remembered, as the authors of gamma-PO have it
 _ROUNDING = 1e-12  # a variance below this share of the mean square is what rounding leaves of none
+_TINY = torch.finfo(torch.float64).tiny  # below it squares lose their digits
 
 
 class GammaState:
@@ -95,7 +96,7 @@ class Moments:
         """The standard deviation; 0 before the first observation."""
         mean, square = self._corrected() if self.steps else (0.0, 0.0)
         variance = square - mean * mean
-        return variance**0.5 if variance > _ROUNDING * square else 0.0
+        return variance**0.5 if variance > max(_ROUNDING * square, _TINY) else 0.0
 
     def standardise(self, values_B: torch.Tensor) -> torch.Tensor:
         """(value - mean) / spread, for a spread above 0."""
