@@ -1,4 +1,7 @@
-"""The reference scorer: an actor that holds the base model and scores one part of pairs a call."""
+"""The reference scorer: an actor that holds the base model and scores one part of pairs a call.
+
+Torch is imported by the actor alone: the driver that starts the pool has no use for it, and it takes seconds.
+"""
 
 import time
 from dataclasses import dataclass
@@ -6,17 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
-import torch
-
-from pipeline import tables
-from pipeline.compute.attention import is_packed
-from pipeline.compute.layout import Tokens, lay_out
-from pipeline.compute.logprobs import score
-from pipeline.compute.models import load_model
-from pipeline.compute.packing import plan
-from pipeline.errors import UserError
-from pipeline.preferences.tokenise import tokens_digest
 
 
 @dataclass(frozen=True)
@@ -33,6 +25,11 @@ class ScorerSpec:
 
 class Scorer:
     def __init__(self, spec: ScorerSpec):
+        import torch
+
+        from pipeline.compute.attention import is_packed
+        from pipeline.compute.models import load_model
+
         torch.set_num_threads(spec.threads)
         self.spec = spec
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,31 +47,11 @@ class Scorer:
         return {key: [row[key] for row in done] for key in ("part", "rows", "tokens", "seconds", "note")}
 
     def _part(self, name: str) -> dict[str, Any]:
-        started = time.perf_counter()
-        columns = ["pair_id", "prompt_ids", "chosen_ids", "rejected_ids"]
-        rows = pq.read_table(Path(self.spec.pairs) / name, columns=columns).to_pylist()
-        pairs = [Tokens(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in rows]
-        sums: dict[int, tuple[float, float]] = {}
-        for index in plan([pair.packed for pair in pairs], self.spec.score_tokens, "resources.score_tokens")[0]:
-            pack = lay_out([pairs[i] for i in index], self.model.device)
-            sums.update(zip(index, score(self.model, pack, self.spec.logits_chunk), strict=True))
-        scored = [self._row(row, pairs[i], sums[i]) for i, row in enumerate(rows)]
-        tables.write(scored, tables.REFERENCE, Path(self.spec.folder) / name)
-        tokens = sum(pair.packed for pair in pairs)
-        seconds = time.perf_counter() - started
-        return {"part": name, "rows": len(rows), "tokens": tokens, "seconds": seconds, "note": self.note}
+        from pipeline.scoring import score_part
 
-    def _row(self, row: dict[str, Any], pair: Tokens, sums: tuple[float, float]) -> dict[str, Any]:
-        if not np.isfinite(sums).all():
-            raise UserError(
-                f"pair {row['pair_id']}: the reference log-probs are {sums}",
-                "the model gives no finite numbers: try model.dtype=float32",
-            )
-        return {
-            "pair_id": row["pair_id"],
-            "tokens_digest": tokens_digest(*pair),
-            "chosen_logps": sums[0],
-            "rejected_logps": sums[1],
-            "chosen_tokens": len(pair.chosen),
-            "rejected_tokens": len(pair.rejected),
-        }
+        spec, started = self.spec, time.perf_counter()
+        rows, tokens = score_part(
+            self.model, Path(spec.pairs) / name, Path(spec.folder) / name, spec.score_tokens, spec.logits_chunk
+        )
+        seconds = time.perf_counter() - started
+        return {"part": name, "rows": rows, "tokens": tokens, "seconds": seconds, "note": self.note}

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ROOT, Result, alternate, median_ratio, reported, run_child
+from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.errors import UserError
 
 BEFORE = {"reference": ("prepare",), "train": ("prepare", "reference", "schedule")}
@@ -67,7 +68,7 @@ def door(stage: str, config: Path) -> Result:
 
 def bare(stage: str, job: dict[str, Any]) -> Result:
     started = time.perf_counter()
-    result = run_child("benchmarks.pipeline", f"bare_{stage}", job)
+    result = run_child("benchmarks.pipeline", f"bare_{stage}", job, environment=ENVIRONMENT)
     return {**result, "seconds": time.perf_counter() - started}
 
 

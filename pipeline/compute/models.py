@@ -4,7 +4,6 @@ The top of the file answers without torch, so that a plan can be made at once; w
 """
 
 import hashlib
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.artifacts import DigestMemory
 from pipeline.config import Model
 from pipeline.errors import UserError, code_not_trusted
+from pipeline.packages import SCHEME, in_package
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,21 +63,13 @@ def _endings(model: Model) -> tuple[str, ...]:
 
 
 def _path(model: Model) -> Path:
-    if model.source.startswith("package://"):
-        package, _, name = model.source.removeprefix("package://").partition("/")
-        try:
-            spec = importlib.util.find_spec(package)
-        except (ImportError, ValueError):
-            spec = None
-        if spec is None or not spec.submodule_search_locations:
-            problem = f"model.source={model.source}: package {package} is not installed"
-            raise UserError(problem, f"pip install {package.replace('_', '-')}")
-        path = Path(next(iter(spec.submodule_search_locations))) / name
+    if model.source.startswith(SCHEME):
+        path = in_package(model.source, "model.source")
     else:
         path = Path(model.source).expanduser()
     if path.exists():
         return path
-    if model.source.startswith(("/", ".", "~", "package://")) or model.source.count("/") != 1:
+    if model.source.startswith(("/", ".", "~", SCHEME)) or model.source.count("/") != 1:
         problem = f"model.source={model.source}: there is nothing at {path}"
         raise UserError(problem, "give a directory, a .gguf file or a hub name such as owner/name")
     return _download(model)
