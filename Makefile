@@ -18,10 +18,11 @@ test: check browser
 quick: .venv/ready
 	$(PY) -m pytest -m "not e2e"
 
-# Every fault again and again: TIMES rounds.
+# Every fault again and again: TIMES rounds; then killed scorers, drivers and workers of the demo model.
 TIMES ?= 5
 test-faults: .venv/ready
 	for round in $$(seq $(TIMES)); do $(PY) -m pytest tests/e2e/test_*faults.py tests/e2e/test_nodes.py tests/e2e/test_store.py tests/e2e/test_judge.py || exit 1; done
+	$(PY) -m pytest --real-model -k "killed and not generator" tests/e2e/test_faults.py tests/e2e/test_train_faults.py
 
 check: .venv/ready
 	$(PY) -m ruff check .

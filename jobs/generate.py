@@ -1,13 +1,29 @@
-"""Answer the benchmark's questions with vLLM actors: python -m jobs.generate --config FILE [section.key=value ...]"""
+"""Answer the benchmarks' questions with vLLM actors: python -m jobs.generate --config FILE [section.key=value ...]"""
 
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs.stage import Outcome, Work, main
+from pipeline.config import EMBEDDED
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.questions import Question
+    from pipeline.preferences.tokenise import Tokeniser
+
+EMBEDDED_QUESTIONS = 160  # where generate.prompts does not say how many: there is no end of them
 
 
 def run(work: Work) -> Outcome:
-    """A part of answers for every shard of questions: by the model that is an input, or else by the base model."""
+    """A part of answers for every shard of questions: by the model that is an input, or else by the base model.
+
+    One engine answers the questions of all benchmarks.
+    """
     from actors.cluster import connected, threads
     from actors.generator import Generator, GeneratorSpec, environment
     from jobs.pool import run_parts
@@ -20,22 +36,29 @@ def run(work: Work) -> Outcome:
     tokenizer = load_tokenizer(
         model, work.config.model.chat_template, trust_remote_code=work.config.model.trust_remote_code
     )
-    asked = ask(work, Tokeniser(tokenizer, work.config.data.max_prompt_tokens, settings.max_new_tokens))
-    shards = [
-        {"part": f"part-{number:05d}.parquet", "questions": part}
-        for number, part in enumerate(tables.parts(asked, settings.shard_prompts))
+    tokeniser = Tokeniser(tokenizer, work.config.data.max_prompt_tokens, settings.max_new_tokens)
+    asked = ask(work)
+    room = room_for(asked, tokeniser, settings.max_new_tokens, positions(model))
+    rows = [
+        asdict(question) | {"benchmark": benchmark, "sample": sample}
+        for benchmark, question in asked
+        for sample in range(settings.samples)
     ]
-    longest = max(len(question["prompt_ids"]) for question in asked) + settings.max_new_tokens
-    refuse_beyond(model, longest)
+    shards = [
+        {"part": f"part-{number:05d}.parquet", "questions": json.dumps(part)}
+        for number, part in enumerate(tables.parts(rows, settings.shard_prompts))
+    ]
     with connected():
         each = threads(resources.generators)
         spec = GeneratorSpec(
             model=str(model),
             dtype="float32" if work.config.model.dtype == "float64" else work.config.model.dtype,
+            chat_template=work.config.model.chat_template,
             trust_remote_code=work.config.model.trust_remote_code,
             folder=str(work.folder),
             settings=settings,
-            max_model_len=longest,
+            max_model_len=room,
+            gpus=resources.gpus_per_actor,
             gpu_memory_fraction=resources.gpu_memory_fraction,
         )
         outcome = run_parts(
@@ -49,51 +72,65 @@ def run(work: Work) -> Outcome:
             folder=work.folder,
             environment=environment(resources.kv_cache_gib, each),
         )
-    answers = tables.read(work.folder, tables.RESPONSES, ["tokens"])
-    outcome.tokens = sum(answers["tokens"].to_pylist())
+    answers = tables.read(work.folder, tables.RESPONSES, ["tokens", "finish_reason"]).to_pydict()
+    outcome.tokens = sum(answers["tokens"])
+    outcome.metrics["no_room"] = answers["finish_reason"].count("no-room")
     return outcome
 
 
-def ask(work: Work, tokeniser: Any) -> list[dict[str, Any]]:
-    """The benchmark's questions with their token ids, in order. Raises UserError for one that cannot be asked."""
-    import json
+def ask(work: Work) -> list[tuple[str, Question]]:
+    """(benchmark, question) of everything that is asked, in order."""
+    from pipeline.evaluation.questions import Question, read
+    from pipeline.preferences import verifiable
 
-    from pipeline.errors import UserError
+    settings = work.config.generate
+    asked: list[tuple[str, Question]] = []
+    for benchmark, file in settings.benchmarks.items():
+        if benchmark == EMBEDDED:
+            made = verifiable.questions(settings.split, settings.prompts or EMBEDDED_QUESTIONS)
+            own = [Question(each.question_id, tuple(each.messages), meta=each.meta) for each in made]
+            asked += [(benchmark, question) for question in own]
+        else:
+            asked += [(benchmark, question) for question in read(benchmark, file, settings.prompts)]
+    return asked
+
+
+def room_for(asked: Sequence[tuple[str, Question]], tokeniser: Tokeniser, answer: int, most: int | None) -> int:
+    """Tokens of the longest conversation, each answer taking all it may; no more than the `most` that the model takes.
+
+    In one that is longer, answers are cut short, and what is left no token is not asked. Raises UserError where all of
+    them are longer, or one cannot be asked.
+    """
     from pipeline.preferences.normalise import Dropped
-    from pipeline.preferences.verifiable import questions
-    from pipeline.tables import messages_json
 
-    settings, rows = work.config.generate, []
-    for question in questions(settings.split, settings.prompts):
-        ids = tokeniser.prompt(question.messages)
+    lengths = []
+    for benchmark, question in asked:
+        later = [turn for text in question.then for turn in (_message("assistant", "x"), _message("user", text))]
+        ids = tokeniser.prompt([*question.messages, *later])
         if isinstance(ids, Dropped):
-            raise UserError(
-                f"question {question.question_id}: {ids.reason} ({ids.detail})", "use another chat template"
-            )
-        rows.append(
-            {
-                "question_id": question.question_id,
-                "benchmark": f"{settings.benchmark}/{settings.split}",
-                "prompt": messages_json(question.messages),
-                "meta": json.dumps(question.meta),
-                "prompt_ids": ids,
-            }
-        )
-    return rows
-
-
-def refuse_beyond(model: Path, positions: int) -> None:
-    """Raise UserError where question and answer together do not fit into the model's context."""
-    import json
-
-    from pipeline.errors import UserError
-
-    has = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    if has and positions > has:
+            problem = f"{benchmark}, question {question.question_id}: {ids.reason} ({ids.detail})"
+            raise UserError(problem, "use another chat template")
+        lengths.append(len(ids) + answer * (1 + len(question.then)))
+    # An answer that is read again as a part of the next prompt may be cut into a few tokens more.
+    longest = max(lengths) + (64 if any(question.then for _, question in asked) else 0)
+    if most is None:
+        return longest
+    if min(lengths) > most:
         raise UserError(
-            f"the longest question and its answer may take {positions} tokens, the model takes {has}",
+            f"the shortest question and its answers may take {min(lengths)} tokens, the model takes {most}",
             "lower generate.max_new_tokens",
         )
+    return min(longest, most)
+
+
+def positions(model: Path) -> int | None:
+    """How many tokens the model takes, where it says so."""
+    found = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    return int(found) if found else None
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
 
 
 if __name__ == "__main__":

@@ -1,40 +1,107 @@
-"""Put both models' answers to the rules and compare them: python -m jobs.judge --config FILE [section.key=value ...]"""
+"""Judge both models' answers and compare them: python -m jobs.judge --config FILE [section.key=value ...]
+
+The embedded tasks are decided by rules. Where judge.model names a model, it compares both models' answers to every
+benchmark; answers of several turns, as MT-Bench's, it rates one by one.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
-from jobs.stage import Outcome, Progress, Work, main
-from pipeline.config import JudgeEndpoint
-from pipeline.errors import UserError
+from jobs.stage import Outcome, Work, main
+from pipeline.config import EMBEDDED, Judge
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.verifiable import Judged
+    from pipeline.artifacts import Artifact
     from pipeline.preferences.verifiable import Question
 
 Which = Literal["base", "trained"]
 MODELS: tuple[Which, ...] = ("base", "trained")
-ORDERS = (False, True)  # of a question's two games: whether the trained model's answer is shown first
+Row = dict[str, Any]
 
 
 def run(work: Work) -> Outcome:
-    """Verdicts as a table, and the benchmark's figures in the manifest."""
+    """Verdicts as tables, and the benchmarks' figures in the manifest: the rules' on top, then `benchmarks`."""
     from pipeline import tables
-    from pipeline.evaluation.verifiable import baselines, compare, judge, summarise
 
-    settings = work.config.judge
-    verdicts: list[dict[str, Any]] = []
+    settings, folder, judge = work.config.judge, work.folder, None
+    if settings.model is not None:
+        from jobs.ask_judge import ModelJudge
+
+        judge = ModelJudge(work)  # before any work: it may be none that can be asked
+    base, trained = (first_samples(work.inputs[model]) for model in MODELS)
+    verdicts, metrics = rules([each.get(EMBEDDED, []) for each in (base, trained)], settings)
+    parts = {"part-00000.parquet": tables.write(verdicts, tables.VERDICTS, folder / "part-00000.parquet")}
+    metrics["benchmarks"] = {}
+    games: list[Row] = []
+    ratings: list[Row] = []
+    for benchmark, theirs in base.items():
+        ours = trained[benchmark]
+        figures = metrics["benchmarks"][benchmark] = {"base": looks(theirs), "trained": looks(ours)}
+        if judge is None:
+            continue
+        # What a model was not asked is no bad answer, and nothing that a judge could compare.
+        ours, theirs = ([row for row in rows if row["finish_reason"] != "no-room"] for rows in (ours, theirs))
+        if any(row["turn"] > 1 for row in theirs):
+            rows, figures["ratings"] = judge.rate(benchmark, {"base": theirs, "trained": ours})
+            ratings += rows
+        else:
+            texts, other = ({row["question_id"]: row["response"] for row in rows} for rows in (ours, theirs))
+            asked = {
+                row["question_id"]: as_text(json.loads(row["prompt"])) for row in theirs if row["question_id"] in texts
+            }
+            rows, figures["games"] = judge.compare(benchmark, asked, texts, other)
+            games += rows
+    if games:
+        parts["games.parquet"] = tables.write(games, tables.GAMES, folder / "games.parquet")
+    if ratings:
+        parts["ratings.parquet"] = tables.write(ratings, tables.RATINGS, folder / "ratings.parquet")
+    return Outcome(parts, metrics=metrics)
+
+
+def first_samples(responses: Artifact) -> dict[str, list[Row]]:
+    """A model's answers by benchmark, in order: where there are several to a question, the first of them."""
+    from pipeline import tables
+
+    answers: dict[str, list[Row]] = {}
+    for row in tables.read(responses.path, tables.RESPONSES).to_pylist():
+        if row["sample"] == 0:
+            answers.setdefault(row["benchmark"], []).append(row)
+    return answers
+
+
+def as_text(messages: Sequence[Row]) -> str:
+    """What was asked, as one text: with the messages before the question, where there are any."""
+    if len(messages) == 1:
+        return str(messages[0]["content"])
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def looks(rows: Sequence[Row]) -> dict[str, Any]:
+    """What one model's answers to a benchmark look like, before anyone judges them."""
+    from pipeline.evaluation.profile import profile
+
+    reasons = [row["finish_reason"] for row in rows]
+    return {
+        "questions": len({row["question_id"] for row in rows}),
+        "tokens": sum(row["tokens"] for row in rows) / len(rows),
+        "no_room": reasons.count("no-room"),
+        "profile": asdict(profile([row["response"] for row in rows], reasons.count("length"))),
+    }
+
+
+def rules(answers: Sequence[Sequence[Row]], settings: Judge) -> tuple[list[Row], dict[str, Any]]:
+    """Rows of tables.VERDICTS and figures of the embedded tasks, from both MODELS' rows; nothing without any."""
+    from pipeline.evaluation.verifiable import Judged, baselines, compare, judge, summarise
+
+    verdicts: list[Row] = []
     judged: dict[str, list[Judged]] = {model: [] for model in MODELS}
     asked: dict[str, Question] = {}
-    if settings.model is not None:
-        address(work.config.resources.judge_endpoint)  # before any work
-    for model in MODELS:
-        for row in tables.read(work.inputs[model].path, tables.RESPONSES).to_pylist():
+    for model, rows in zip(MODELS, answers, strict=True):
+        for row in rows:
             question = asked[row["question_id"]] = question_of(row)
             verdict = judge(question, row["response"], row["tokens"], row["finish_reason"])
             judged[model].append(verdict)
@@ -44,84 +111,16 @@ def run(work: Work) -> Outcome:
             ]
             named = {"question_id": row["question_id"], "model": model, "score": verdict.share}
             verdicts.append({**named, "detail": json.dumps(detail)})
-    tables.write(verdicts, tables.VERDICTS, work.folder / "part-00000.parquet")
-    parts = {"part-00000.parquet": len(verdicts)}
-    answers = {verdict.text for model in MODELS for verdict in judged[model]}
-    empty, constant = baselines(list(asked.values()), answers)
-    metrics: dict[str, Any] = {
+    if not asked:
+        return [], {}
+    texts = {verdict.text for model in MODELS for verdict in judged[model]}
+    empty, constant = baselines(list(asked.values()), texts)
+    return verdicts, {
         **{model: asdict(summarise(judged[model], settings.resamples, settings.seed)) for model in MODELS},
         "comparison": asdict(compare(judged["trained"], judged["base"], settings.resamples, settings.seed)),
         "empty": asdict(empty),
         "constant": asdict(constant),
     }
-    if settings.model is not None:
-        games, metrics["games"] = play(work, asked, judged)
-        parts["games.parquet"] = tables.write(games, tables.GAMES, work.folder / "games.parquet")
-    return Outcome(parts, metrics=metrics)
-
-
-def play(
-    work: Work, asked: Mapping[str, Question], judged: Mapping[str, Sequence[Judged]]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows of tables.GAMES and their figures: every question twice, once in each order, put to the judge."""
-    from actors.endpoint import Endpoint, Reply
-    from pipeline.evaluation.games import alike, as_row, read_game, summarise, wording
-
-    settings, resources = work.config.judge, work.config.resources
-    url, key = address(resources.judge_endpoint)
-    words = wording(settings.wording)
-    ours, theirs = ({each.question_id: each.text for each in judged[model]} for model in ("trained", "base"))
-    played = [alike(name, ours_first) for name in asked for ours_first in ORDERS if ours[name] == theirs[name]]
-    games = [(name, ours_first) for name in asked for ours_first in ORDERS if ours[name] != theirs[name]]
-    requests = []
-    for name, ours_first in games:
-        shown = (ours[name], theirs[name]) if ours_first else (theirs[name], ours[name])
-        requests.append(words.messages(asked[name].messages[-1]["content"], *shown))
-    progress = Progress("judge", len(requests), "verdicts", resources.log_seconds)
-
-    def answered(reply: Reply) -> None:
-        progress.add(1, "" if reply.text is not None else f", no answer ({reply.why})")
-
-    cache = work.step.address.root / ".replies"
-    replies = Endpoint(url, key, resources.judge_endpoint, cache).ask(
-        requests, answered, model=settings.model, max_tokens=settings.max_tokens, temperature=settings.temperature
-    )
-    played += [read_game(*game, reply.text, reply.why) for game, reply in zip(games, replies, strict=True)]
-    missing = [game for game in played if game.outcome == "missing"]
-    if len(missing) > settings.max_missing * len(played):
-        raise UserError(
-            f"{len(missing)} of {len(played)} verdicts are missing (judge.max_missing allows "
-            f"{settings.max_missing:.0%}), such as: {missing[0].judgment}",
-            "mend what keeps the judge from answering; the same command asks for the missing ones alone",
-        )
-    figures = {
-        **asdict(summarise(played, settings.resamples, settings.seed)),
-        "judge": settings.model,
-        "wording": words.name,
-        "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
-        "completion_tokens": sum(reply.completion_tokens for reply in replies),
-    }
-    return [as_row(game) for game in played], figures
-
-
-def address(endpoint: JudgeEndpoint) -> tuple[str, str | None]:
-    """(URL, key) of the judge. Raises UserError where either is not there, or the URL itself holds a secret."""
-    url = endpoint.url
-    if url is None:
-        raise UserError("judge.model is set, but not where it is", "set resources.judge_endpoint.url")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"resources.judge_endpoint.url={url} is no URL", "give one such as http://127.0.0.1:8000/v1")
-    if parts.username or parts.password or parts.query:
-        problem = f"resources.judge_endpoint.url of {parts.hostname} may hold a secret, which manifests would repeat"
-        raise UserError(problem, "put the key into an environment variable, and its name into key_env")
-    if endpoint.key_env is None:
-        return url, None
-    key = os.environ.get(endpoint.key_env)
-    if not key:
-        problem = f"resources.judge_endpoint.key_env={endpoint.key_env}: there is no such environment variable"
-        raise UserError(problem, f"export {endpoint.key_env}=... before the command")
-    return url, key
 
 
 def question_of(row: dict[str, Any]) -> Question:

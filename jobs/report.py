@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from jobs.judge import MODELS, Which
+from jobs.judge import MODELS, Which, first_samples
 from jobs.stage import Outcome, Work, main
+from pipeline import tables
+from pipeline.config import EMBEDDED
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pipeline.report import data
     from pipeline.statistics import WinRate
 
@@ -17,7 +21,6 @@ def run(work: Work) -> Outcome:
     """One self-contained HTML page from the manifests and tables of every stage before."""
     import pyarrow.parquet as pq
 
-    from pipeline import tables
     from pipeline.artifacts import write_aside
     from pipeline.objectives.presets import resolve
     from pipeline.report import data
@@ -39,6 +42,7 @@ def run(work: Work) -> Outcome:
         trained_pairs=pq.read_table(train.path / "trained_pairs.parquet", schema=tables.TRAINED_PAIRS).to_pylist(),
         held_out=held_out(train.manifest["metrics"]["held_out"]),
         benchmark=benchmark(work),
+        asked=asked(work),
         samples=samples(work),
         notes=notes(work),
     )
@@ -69,7 +73,6 @@ def provenance_lines(provenance: dict[str, Any]) -> dict[str, str]:
 
 
 def scheduled(work: Work) -> list[data.ScheduledPair]:
-    from pipeline import tables
     from pipeline.report.data import ScheduledPair
 
     pairs = tables.read(
@@ -92,13 +95,16 @@ def held_out(figures: dict[str, Any]) -> data.HeldOut | None:
     return HeldOut(figures["pairs"], before, HeldOutState(**figures["after"]))
 
 
-def benchmark(work: Work) -> data.Benchmark:
-    """The judge's figures, in the page's own records."""
+def benchmark(work: Work) -> data.Benchmark | None:
+    """The figures of the embedded tasks, in the page's own records; None where they were not asked."""
     from pipeline.evaluation.profile import Profile
     from pipeline.report import data
     from pipeline.statistics import Interval
 
     figures = work.inputs["judge"].manifest["metrics"]
+    if EMBEDDED not in figures["benchmarks"]:
+        return None
+    games = figures["benchmarks"][EMBEDDED].get("games")
 
     def model_score(model: Which) -> data.ModelScore:
         one = figures[model]
@@ -109,7 +115,7 @@ def benchmark(work: Work) -> data.Benchmark:
     counts = kind_counts(work)
     constant = {"empty answer": figures["empty"], "best constant answer": figures["constant"]}
     return data.Benchmark(
-        name=f"{work.config.generate.benchmark}/{work.config.generate.split}",
+        name=f"{EMBEDDED}/{work.config.generate.split}",
         questions=figures["base"]["prompts"],
         models={model: model_score(model) for model in MODELS},
         comparison=win_rate(figures),
@@ -120,7 +126,55 @@ def benchmark(work: Work) -> data.Benchmark:
             data.KindScore(kind, counts[kind], figures["base"]["kinds"][kind], figures["trained"]["kinds"][kind])
             for kind in sorted(counts)
         ],
-        judge=judge_score(figures["games"]) if "games" in figures else None,
+        judge=judge_score(games) if games else None,
+    )
+
+
+def asked(work: Work) -> list[data.Asked]:
+    """The other benchmarks, in the order in which they were asked."""
+    from pipeline.evaluation.profile import Profile
+    from pipeline.evaluation.questions import OWNERS
+    from pipeline.report import data
+
+    found = []
+    for name, figures in work.inputs["judge"].manifest["metrics"]["benchmarks"].items():
+        if name == EMBEDDED:
+            continue
+        looks = {
+            model: data.Looks(one["tokens"], one["no_room"], Profile(**one["profile"]))
+            for model, one in ((model, figures[model]) for model in MODELS)
+        }
+        found.append(
+            data.Asked(
+                name=name,
+                questions=figures["base"]["questions"],
+                licence=OWNERS[name].licence if name in OWNERS else "",
+                models=looks,
+                judge=judge_score(figures["games"]) if "games" in figures else None,
+                ratings=rating(figures["ratings"]) if "ratings" in figures else None,
+            )
+        )
+    return found
+
+
+def rating(figures: dict[str, Any]) -> data.Ratings:
+    from pipeline.report.data import ModelRating, Ratings
+    from pipeline.statistics import Interval
+
+    def interval(found: dict[str, float] | None) -> Interval | None:
+        return Interval(**found) if found else None
+
+    return Ratings(
+        judge=figures["judge"],
+        wording=figures["wording"],
+        models={
+            model: ModelRating(
+                interval(one["overall"]), one["turns"], one["categories"], one["unparsable"], one["missing"]
+            )
+            for model, one in ((model, figures["models"][model]) for model in MODELS)
+        },
+        difference=interval(figures["difference"]),
+        tokens=figures["prompt_tokens"] + figures["completion_tokens"],
     )
 
 
@@ -154,35 +208,60 @@ def win_rate(figures: dict[str, Any]) -> WinRate:
 def kind_counts(work: Work) -> dict[str, int]:
     from collections import Counter
 
-    rows = responses(work, "base")
+    rows = responses(work, "base").get(EMBEDDED, [])
     return Counter(constraint["kind"] for row in rows for constraint in json.loads(row["meta"])["constraints"])
 
 
-def responses(work: Work, model: Which) -> list[dict[str, Any]]:
-    from pipeline import tables
-
-    return tables.read(work.inputs[f"generate_{model}"].path, tables.RESPONSES).to_pylist()
+def responses(work: Work, model: Which) -> dict[str, list[dict[str, Any]]]:
+    """A model's answers by benchmark, as the judge saw them."""
+    return first_samples(work.inputs[f"generate_{model}"])
 
 
 def samples(work: Work) -> list[data.Sample]:
-    """Questions with both answers and what the rules said: the first of the benchmark, whatever they show."""
-    from pipeline import tables
+    """Questions with both answers, and what rules and judge said: the first of each benchmark, whatever they show."""
     from pipeline.report.data import Answer, Rule, Sample
 
-    verdicts = tables.read(work.inputs["judge"].path, tables.VERDICTS).to_pylist()
     rules = {
         (row["model"], row["question_id"]): [Rule(rule["wording"], rule["met"]) for rule in json.loads(row["detail"])]
-        for row in verdicts
+        for row in verdicts(work, tables.VERDICTS, "part-*.parquet")
     }
-    answers: dict[str, dict[Which, Answer]] = {}
-    questions: dict[str, str] = {}
-    for model in MODELS:
-        for row in responses(work, model):
-            key = row["question_id"]
-            questions[key] = json.loads(row["prompt"])[-1]["content"]
-            answers.setdefault(key, {})[model] = Answer(row["response"], row["finish_reason"], rules[model, key])
-    shown = list(questions)[: work.config.report.samples]
-    return [Sample(questions[key], answers[key]) for key in shown]
+    said: dict[tuple[str, str], list[str]] = {}
+    points: dict[tuple[str, str], list[float | None]] = {}
+    for row in verdicts(work, tables.GAMES, "games.parquet"):
+        place = "first" if row["ours_first"] else "second"
+        said.setdefault((row["benchmark"], row["question_id"]), []).append(
+            f"Trained answer shown {place}: {row['judgment'] or row['outcome']}"
+        )
+        points.setdefault((row["benchmark"], row["question_id"]), []).append(row["points"])
+    for row in verdicts(work, tables.RATINGS, "ratings.parquet"):
+        words = f"{row['model']}, turn {row['turn']}: {row['judgment']}"
+        said.setdefault((row["benchmark"], row["question_id"]), []).append(words)
+    base_answers, trained_answers = (responses(work, model) for model in MODELS)
+    found = []
+    for name, rows in base_answers.items():
+        both = list(zip(rows, trained_answers[name], strict=True))
+        for number, (base, trained) in enumerate(both[: work.config.report.samples]):
+            key = name, base["question_id"]
+            again = number and both[number - 1][0]["question_id"] == base["question_id"]  # a later turn
+            decided = [each for each in points.get(key, []) if each is not None]
+            whole = decided and len(decided) == len(points[key])
+            found.append(
+                Sample(
+                    json.loads(base["prompt"])[-1]["content"],
+                    {
+                        model: Answer(row["response"], row["finish_reason"], rules.get((model, key[1]), []))
+                        for model, row in zip(MODELS, (base, trained), strict=True)
+                    },
+                    points=sum(decided) / len(decided) if whole else None,
+                    benchmark=name,
+                    judgments=[] if again else said.get(key, []),
+                )
+            )
+    return found
+
+
+def verdicts(work: Work, schema: pa.Schema, pattern: str) -> list[dict[str, Any]]:
+    return tables.read(work.inputs["judge"].path, schema, pattern=pattern).to_pylist()
 
 
 def notes(work: Work) -> list[str]:
@@ -190,17 +269,32 @@ def notes(work: Work) -> list[str]:
     from pipeline.evaluation.profile import Profile, warnings
 
     figures = work.inputs["judge"].manifest["metrics"]
+    several = len(figures["benchmarks"]) > 1
     found = []
+    for name, own in figures["benchmarks"].items():
+        told = [line for model in MODELS for line in warnings(model, Profile(**own[model]["profile"]))]
+        for model in MODELS:
+            if count := own[model]["no_room"]:
+                turns = "turn" if count == 1 else "turns"
+                told.append(f"{count} {turns} did not fit into the {model} model: not asked, and not judged.")
+        if games := own.get("games"):
+            if undecided := games["unparsable"] + games["missing"]:
+                told.append(f"{undecided} of the judge's {games['games']} verdicts are missing or could not be read.")
+            if games["first_shown"] is not None and abs(games["first_shown"] - 50) > 10:
+                told.append(
+                    f"The judge gave {games['first_shown']:.0f}% of the points to the answer that it saw first."
+                )
+        for model, one in own.get("ratings", {}).get("models", {}).items():
+            if undecided := one["unparsable"] + one["missing"]:
+                told.append(f"{undecided} of the {model} model's ratings are missing or could not be read.")
+        found += [f"{name}: {line}" for line in told] if several else told
     for model in MODELS:
-        one = figures[model]
-        found += warnings(model, Profile(**one["profile"]))
-        if one["share_met"]["value"] <= figures["constant"]["share_met"]:
+        if EMBEDDED in figures["benchmarks"] and (
+            figures[model]["share_met"]["value"] <= figures["constant"]["share_met"]
+        ):
             found.append(f"The {model} model meets no more constraints than one constant answer does.")
-    if games := figures.get("games"):
-        if undecided := games["unparsable"] + games["missing"]:
-            found.append(f"{undecided} of the judge's {games['games']} verdicts are missing or could not be read.")
-        if games["first_shown"] is not None and abs(games["first_shown"] - 50) > 10:
-            found.append(f"The judge gave {games['first_shown']:.0f}% of the points to the answer that it saw first.")
+    if work.config.generate.samples > 1:
+        found.append(f"Of {work.config.generate.samples} answers to each question the first is judged.")
     if work.config.schedule.flip_fraction:
         found.append(f"{work.config.schedule.flip_fraction:.0%} of the training labels were flipped on purpose.")
     return found

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.report import provenance_lines, win_rate
 from jobs.stage import Work, shown
+from pipeline.config import EMBEDDED
 from pipeline.study import Cell, Grid
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def study_data(grid: Grid, work: Work) -> StudyData:
     shown_cells = [cell for cell, _ in grid.cells if (cell.seed, cell.flip_fraction) == (first, last)]
     objectives = {cell.method: cell.config.objective for cell in shown_cells}
     train = work.inputs[f"{shown_cells[0].name}:train"].manifest
-    judged = work.inputs.get(f"{shown_cells[0].name}:judge")
+    judged = rules_of(shown_cells[0], work)
     return StudyData(
         title=grid.config.name,
         config={
@@ -34,18 +35,25 @@ def study_data(grid: Grid, work: Work) -> StudyData:
         cells=cells,
         pooled=pooled_rates(grid, work) if judged else {},
         held_out_pairs=train["metrics"]["held_out"]["pairs"],
-        questions=judged.manifest["metrics"]["base"]["prompts"] if judged else None,
+        questions=judged["base"]["prompts"] if judged else None,
         pairs={cell.method: pulled(cell, work) for cell in shown_cells},
         adaptive=[name for name, one in objectives.items() if resolve(one.name, one.parameters)[0].gamma],
         seconds=sum(cell.seconds for cell in cells),
     )
 
 
+def rules_of(cell: Cell, work: Work) -> dict[str, Any] | None:
+    """A cell's figures of the embedded tasks; None where it is not judged, or not by them."""
+    judged = work.inputs.get(f"{cell.name}:judge")
+    figures = judged.manifest["metrics"] if judged else {}
+    return figures if EMBEDDED in figures.get("benchmarks", {}) else None
+
+
 def cell_figures(cell: Cell, work: Work) -> page.Cell:
     from pipeline.report import study as page
     from pipeline.statistics import Interval
 
-    train, judged = work.inputs[f"{cell.name}:train"], work.inputs.get(f"{cell.name}:judge")
+    train, judged = work.inputs[f"{cell.name}:train"], rules_of(cell, work)
     held_out = train.manifest["metrics"]["held_out"]
     before, after = held_out.get("before"), held_out["after"]
 
@@ -54,8 +62,8 @@ def cell_figures(cell: Cell, work: Work) -> page.Cell:
 
     answers: dict[str, Any] = {}
     if judged:
-        answers["win_rate"] = win_rate(judged.manifest["metrics"])
-        answers["share_met"] = Interval(**judged.manifest["metrics"]["trained"]["share_met"])
+        answers["win_rate"] = win_rate(judged)
+        answers["share_met"] = Interval(**judged["trained"]["share_met"])
     return page.Cell(
         cell.method,
         cell.flip_fraction,

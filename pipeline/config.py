@@ -16,6 +16,7 @@ from pipeline.objectives.presets import PRESETS, resolve
 
 EMBEDDED = "verifiable"
 Share = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 
 
 class Section(BaseModel):
@@ -113,15 +114,26 @@ class Train(Section):
 
 
 class Generate(Section):
-    benchmark: Literal["verifiable"] = "verifiable"
-    split: Literal["test", "dev"] = "test"  # settings are chosen on dev
-    prompts: int = Field(default=160, ge=1)
-    max_new_tokens: int = Field(default=32, ge=1)
-    temperature: float = Field(default=0.0, ge=0)
+    # What is asked: names with the file of their questions. Null is for the tasks made here (EMBEDDED), and for
+    # alpaca_eval, arena_hard_v0.1, arena_hard_v2.0, mt_bench, which are then taken from where their owners have them.
+    benchmarks: dict[Name, str | None] = Field(default={EMBEDDED: None}, min_length=1)
+    split: Literal["test", "dev"] = "test"  # of the embedded tasks; settings are chosen on dev
+    prompts: int | None = Field(default=None, ge=1)  # ask only the first so many of each benchmark
+    max_new_tokens: int = Field(default=32, ge=1)  # of one answer
+    samples: int = Field(default=1, ge=1)  # answers a question
+    temperature: float = Field(default=0.0, ge=0)  # but MT-Bench's questions, which have their own
     top_p: float = Field(default=1.0, gt=0, le=1)
+    stop: tuple[str, ...] = ()  # texts that end an answer
     seed: int = 0
-    # Prompts an engine call; a setting of its own, so that answers do not depend on the number of engines.
+    # Questions an engine call; a setting of its own, so that answers do not depend on the number of engines.
     shard_prompts: int = Field(default=40, ge=1)
+
+    @model_validator(mode="after")
+    def _embedded_has_no_file(self) -> "Generate":
+        if file := self.benchmarks.get(EMBEDDED):
+            problem = f"generate.benchmarks.{EMBEDDED}={file}: the embedded tasks are made, not read"
+            raise UserError(problem, f"give your questions another name, or set {EMBEDDED} to null")
+        return self
 
 
 class Judge(Section):
@@ -162,7 +174,7 @@ class Resources(Section):
     gpus_per_actor: float = Field(default=0, ge=0)  # a scorer lays its model over several; a train worker takes one
     micro_batch_tokens: int = Field(default=1024, ge=1)  # packed tokens a forward and backward
     score_tokens: int = Field(default=4096, ge=1)  # packed tokens a forward of the reference stage
-    logits_chunk: int = Field(default=256, ge=1)  # completion positions whose logits exist at one time
+    logits_chunk: int = Field(default=1024, ge=1)  # completion positions whose logits exist at one time
     checkpoint_activations: bool = False  # of every decoder layer: less memory, a third more arithmetic
     checkpoint_steps: int = Field(default=50, ge=1)
     max_failures: int = Field(default=2, ge=0)  # restarts of the train workers before the stage gives up

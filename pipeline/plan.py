@@ -17,6 +17,7 @@ from pipeline.compute.models import ModelSource, locate
 from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.config import EMBEDDED, RunConfig
 from pipeline.errors import UserError
+from pipeline.evaluation.questions import identity
 from pipeline.objectives.presets import Preset, resolve
 from pipeline.preferences.normalise import Preference, normalise
 from pipeline.preferences.sources import open_source
@@ -32,7 +33,7 @@ _PEEK = 100  # rows looked at for a first pair
 STAGES = ("prepare", "reference", "schedule", "train", "generate", "judge", "report")
 
 # Raise a stage's version when its code changes what it writes.
-VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 2, "train": 2, "generate": 1, "judge": 2, "report": 2}
+VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 2, "train": 2, "generate": 2, "judge": 3, "report": 3}
 VERSIONS["study"] = 1  # not of the line: the page of jobs.study
 
 
@@ -114,7 +115,7 @@ def make_plan(config: RunConfig) -> Plan:
     content, first = _data(config)
     _require_columns(config, preset, first)
     trained = {**preset.functions, "parameters": parameters}
-    benchmark = section("generate") | {"questions": VERIFIABLE_VERSION}
+    benchmark = section("generate") | {"benchmarks": _questions(config)}
     compared = config.schedule.difficulty in ("reference-gap", "reference-gap-per-token")
 
     add("prepare", Path(config.data.source).stem, {"data": content, "tokenizer": model.digest})
@@ -130,7 +131,7 @@ def make_plan(config: RunConfig) -> Plan:
     add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule")
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
-    add("judge", config.generate.benchmark, _judge(config), base="generate:base", trained="generate:trained")
+    add("judge", "-".join(config.generate.benchmarks), _judge(config), base="generate:base", trained="generate:trained")
     shown = {"report": section("report"), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
     return Plan(config, model, steps)
@@ -153,6 +154,14 @@ def _judge(config: RunConfig) -> dict[str, Any]:
             problem = f"judge.wording={config.judge.wording}: cannot be read ({error.strerror})"
             raise UserError(problem, "give a JSON file with system and user") from None
     return judge
+
+
+def _questions(config: RunConfig) -> dict[str, Any]:
+    """What is asked, by benchmark: the embedded tasks' version, or a digest of the questions' file."""
+    return {
+        name: VERIFIABLE_VERSION if name == EMBEDDED else identity(name, file)
+        for name, file in config.generate.benchmarks.items()
+    }
 
 
 def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:

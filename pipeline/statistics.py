@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ def points(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     return [1.0 if a > b else 0.0 if a < b else 0.5 for a, b in zip(ours, theirs, strict=True)]
 
 
+def draws(units: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:
+    """How often each unit is drawn in each resample of as many units, [resamples, units]."""
+    return np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=resamples)
+
+
 def clustered_mean(
     values: Sequence[float], clusters: Sequence[Hashable], resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Interval:
@@ -63,8 +69,7 @@ def clustered_mean(
     if array.size == 0:
         raise ValueError("no values: the mean over no clusters has no interval")
     of_value = [place[name] for name in clusters]
-    drawn = np.random.default_rng(seed).multinomial(len(place), np.full(len(place), 1 / len(place)), size=resamples)
-    counts = drawn[:, of_value]
+    counts = draws(len(place), resamples, seed)[:, of_value]
     low, high = np.quantile(counts @ array / counts.sum(1), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(array.mean()), float(low), float(high))
 

@@ -108,11 +108,13 @@ STEPS = _schema(
 RESPONSES = _schema(
     ("question_id", pa.string()),
     ("benchmark", pa.string()),
-    ("prompt", pa.string()),  # chat messages, as JSON
+    ("sample", pa.int32()),  # of generate.samples answers to a question, from 0
+    ("turn", pa.int32()),  # of the conversation, from 1
+    ("prompt", pa.string()),  # chat messages, as JSON; of a later turn with the answers before it
     ("meta", pa.string()),  # what the judge needs of the question, as JSON
     ("response", pa.string()),
     ("tokens", pa.int32()),
-    ("finish_reason", pa.string()),  # stop | length
+    ("finish_reason", pa.string()),  # stop | length | no-room, where the conversation does not fit into the model
     ("seed", pa.int64()),
 )
 
@@ -127,6 +129,7 @@ VERDICTS = _schema(
 
 # Made by judge where a model judges; read by report. One row a game: a question's two answers in one order.
 GAMES = _schema(
+    ("benchmark", pa.string()),
     ("question_id", pa.string()),
     ("ours_first", pa.bool_()),  # whether the trained model's answer was shown first
     ("outcome", pa.string()),  # read | alike | unparsable | missing
@@ -134,6 +137,19 @@ GAMES = _schema(
     ("times", pa.int64()),  # how often it counts: 3 for a strong verdict
     ("judgment", pa.string()),  # the judge's words, or why there are none
     optional=("points",),
+)
+
+# The same for single answers. One row a model, question and turn.
+RATINGS = _schema(
+    ("benchmark", pa.string()),
+    ("question_id", pa.string()),
+    ("turn", pa.int32()),
+    ("model", pa.string()),  # base | trained
+    ("category", pa.string()),
+    ("outcome", pa.string()),  # read | unparsable | missing
+    ("rating", pa.float64()),  # 1 to 10; null without one
+    ("judgment", pa.string()),  # the judge's words, or why there are none
+    optional=("category", "rating"),
 )
 
 

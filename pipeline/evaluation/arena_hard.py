@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.annotations import LeftOut, Row, number, read, require, text
 from pipeline.evaluation.profile import MARKDOWN, without_code
 from pipeline.evaluation.verdicts import arena_game
-from pipeline.statistics import Interval
+from pipeline.statistics import Interval, draws
 
 Array = npt.NDArray[np.float64]
 Version = Literal["v0.1", "v2.0"]
@@ -30,7 +30,6 @@ QUESTIONS: Mapping[str, int] = {
     "arena-hard-v0.1": 500,
     **{"hard_prompt": 500, "creative_writing": 250, "coding": 253, "math": 247},
 }
-STYLE = ("length", "headers", "lists", "bold")
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,8 @@ def _battles(row: Row, version: Version, left_out: LeftOut) -> list[Battle]:
     if version == "v2.0" and None in played:  # as its authors do: one game without a verdict takes the other along
         left_out["questions with a game that has no verdict"] += 1
         return []
-    left_out["games without a verdict"] += played.count(None)
+    if without := played.count(None):
+        left_out["games without a verdict"] += without
     baseline = text(row, "baseline") or "baseline"
     return [
         Battle(question, category, model, baseline, *game, model_is_first=number == 1)
@@ -192,7 +192,7 @@ def _draws(questions: Sequence[str], resample: Resample, resamples: int, seed: i
     units: list[Hashable] = list(questions) if resample == "questions" else list(range(len(questions)))
     place = {name: number for number, name in enumerate(dict.fromkeys(units))}
     of_battle = [place[name] for name in units]
-    drawn = np.random.default_rng(seed).multinomial(len(place), np.full(len(place), 1 / len(place)), size=resamples)
+    drawn = draws(len(place), resamples, seed)
     return np.concatenate([np.ones((1, len(questions))), drawn[:, of_battle]])
 
 

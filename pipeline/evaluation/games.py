@@ -41,6 +41,11 @@ Answer of assistant B {MARK}
 End of answer of assistant B {MARK}"""
 
 
+def mark_of(*texts: str) -> str:
+    """What stands around each of them before a judge: their digest, which none of them can know."""
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
 @dataclass(frozen=True)
 class Wording:
     name: str  # "widemargin's own", or the file
@@ -49,8 +54,7 @@ class Wording:
 
     def messages(self, question: str, answer_a: str, answer_b: str) -> list[Message]:
         texts = {"QUESTION": question, "ANSWER_A": answer_a, "ANSWER_B": answer_b}
-        joined = "\0".join((question, *sorted((answer_a, answer_b))))
-        texts["MARK"] = hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        texts["MARK"] = mark_of(question, *sorted((answer_a, answer_b)))
         # In one pass: what an answer says in braces stays as it is.
         user = re.sub(r"\{(QUESTION|ANSWER_A|ANSWER_B|MARK)\}", lambda found: texts[found.group(1)], self.user)
         return [{"role": "system", "content": self.system}, {"role": "user", "content": user}]

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UserError
+from pipeline.statistics import draws
 
 Array = npt.NDArray[np.float64]
 
@@ -101,9 +102,7 @@ def length_controlled(
         raise ValueError("no questions: nothing to control the length of")
     if not longer.any() and (preferences == 0.5).all():
         return LengthControlled(50.0, 0.0, 50.0, 50.0, (0.0, 0.0, 0.0), len(preferences), shared.label)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(preferences), np.full(len(preferences), 1 / len(preferences)), size=resamples)
-    counts_RQ = np.concatenate([np.ones((1, len(preferences))), drawn])
+    counts_RQ = np.concatenate([np.ones((1, len(preferences))), draws(len(preferences), resamples, seed)])
     weights_R3 = _fit(preferences, longer, d_Q, counts_RQ, shared)
     chances_RQ = _sigmoid(weights_R3[:, 1:2] * d_Q + weights_R3[:, 2:])
     rates_R = 100 * (chances_RQ * counts_RQ).sum(1) / counts_RQ.sum(1)

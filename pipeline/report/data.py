@@ -112,6 +112,49 @@ class JudgeScore:
 
 
 @dataclass(frozen=True)
+class ModelRating:
+    """A judge's ratings of one model's answers, 1 to 10."""
+
+    overall: Interval | None  # None without a rating
+    turns: Mapping[str, float]
+    categories: Mapping[str, float]
+    unparsable: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """What a judge said of single answers."""
+
+    judge: str
+    wording: str
+    models: Mapping[Model, ModelRating]
+    difference: Interval | None  # of trained - base
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What one model's answers to a benchmark look like."""
+
+    tokens: float  # mean length of an answer
+    no_room: int  # turns that were not asked, as they do not fit into the model
+    profile: Profile
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A benchmark of others, or a user's own questions, decided by no rule."""
+
+    name: str
+    questions: int
+    licence: str  # of the questions; empty where it is the user's own affair
+    models: Mapping[Model, Looks]
+    judge: JudgeScore | None = None
+    ratings: Ratings | None = None
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """One benchmark over `questions` questions; either model may be missing, and then so is the comparison."""
 
@@ -148,17 +191,23 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sample:
-    """One question with the answers to lay side by side."""
+    """One question with the answers to lay side by side, and what a judge said of them."""
 
     question: str
     answers: Mapping[Model, Answer]
+    benchmark: str = ""
+    points: float | None = None  # the trained model's share of the judge's points; None without both verdicts
+    judgments: Sequence[str] = ()
 
     @property
     def outcome(self) -> Literal["better", "same", "worse"]:
-        """The trained answer seen from the base answer; `same` where one of them is missing."""
+        """The trained answer seen from the base answer: by the rules, or else by the judge."""
         if any(model not in self.answers for model in MODELS):
             return "same"
-        change = self.answers["trained"].share_met - self.answers["base"].share_met
+        if any(answer.rules for answer in self.answers.values()):
+            change = self.answers["trained"].share_met - self.answers["base"].share_met
+        else:
+            change = 0.0 if self.points is None else self.points - 0.5
         return "better" if change > 0 else "worse" if change < 0 else "same"
 
 
@@ -185,6 +234,7 @@ class ReportData:
     steps: Sequence[Mapping[str, Any]] = ()
     trained_pairs: Sequence[Mapping[str, Any]] = ()
     held_out: HeldOut | None = None
-    benchmark: Benchmark | None = None
+    benchmark: Benchmark | None = None  # the embedded tasks
+    asked: Sequence[Asked] = ()  # the other benchmarks
     samples: Sequence[Sample] = ()
     notes: Sequence[str] = ()  # warnings, shown at the top

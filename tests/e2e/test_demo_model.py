@@ -1,12 +1,18 @@
 """The real demo model, from its GGUF file to the report: converting, scoring, training, answering, judging."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Head
+from tests.e2e.conftest import Head, free_ports, wait_for
 from tests.e2e.doors import made, only, rows
 
 pytestmark = pytest.mark.e2e
@@ -31,6 +37,38 @@ def test_the_demo_model_goes_through_the_whole_line(head: Head, tmp_path: Path) 
             assert row["response"] == greedy(folder, json.loads(row["prompt"]), 12).removesuffix(
                 "\N{REPLACEMENT CHARACTER}"
             )
+    judges_itself(converted, tmp_path, asked)
+
+
+def judges_itself(model: Path, root: Path, asked: tuple[str, ...]) -> None:
+    """vLLM's own server, with the base model, compares both models' answers; hardly a verdict of its can be read."""
+    with vllm_server(model) as url:
+        said = (f"resources.judge_endpoint.url={url}", "judge.model=demo", "judge.max_tokens=24", "judge.max_missing=0")
+        made("run", f"resources.root={root}", *asked, *said, "--from", "judge")
+    (judged,) = root.glob("judge/*/games.parquet")
+    games = json.loads((judged.parent / "manifest.json").read_text())["metrics"]["benchmarks"]["verifiable"]["games"]
+    assert (games["games"], games["missing"]) == (40, 0) and games["read"] + games["unparsable"] + games["alike"] == 40
+    assert games["unparsable"] + games["read"] > 0 and games["prompt_tokens"] > 0 and games["completion_tokens"] > 0
+
+
+@contextmanager
+def vllm_server(model: Path) -> Iterator[str]:
+    (port,) = free_ports(1)
+    options = ["--model", str(model), "--served-model-name", "demo", "--host", "127.0.0.1", "--port", str(port)]
+    options += ["--dtype", "float32", "--max-model-len", "2048", "--enforce-eager"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options],
+        env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(port, server)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def greedy(folder: Path, messages: list[dict[str, str]], tokens: int) -> str:

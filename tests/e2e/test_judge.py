@@ -4,19 +4,19 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.e2e.conftest import Head, Line
+from tests.e2e.conftest import KEY, Head, Line
 from tests.e2e.doors import made, only, refused, rows
-from tests.e2e.running import finish, settings, start, until
+from tests.e2e.running import finish, settings, start, submit, until
 from tests.judge_server import Answer, JudgeServer, judge_server
 
 pytestmark = pytest.mark.e2e
 
 STAGES = ("prepare", "reference", "schedule", "train", "generate")
-KEY = "planted-7f3a9c"
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,12 @@ def verdicts(line: Line) -> int:
 def judged(judge: JudgeServer, *more: str) -> tuple[str, ...]:
     asked = (f"resources.judge_endpoint.url={judge.url}", "judge.model=judge", "resources.judge_endpoint.key_env=KEY")
     return (*asked, "resources.judge_endpoint.timeout_seconds=5", "resources.judge_endpoint.retries=2", *more)
+
+
+def games_of(root: Path) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads((only(root, "judge") / "manifest.json").read_text())["metrics"]
+    games: dict[str, Any] = figures["benchmarks"]["verifiable"]["games"]
+    return games
 
 
 def first_wins(question: str, before: int) -> Answer:
@@ -58,7 +64,7 @@ def test_every_fault_once_changes_no_verdict(line: Line, verdicts: int, tmp_path
             made("run", *given, environment={"KEY": KEY})
             assert judge.keys == {f"Bearer {KEY}"}
             assert sorted(judge.asked.values()) == [1 if name == "calm" else 2] * verdicts
-        figures[name] = json.loads((only(tmp_path / name, "judge") / "manifest.json").read_text())["metrics"]["games"]
+        figures[name] = games_of(tmp_path / name)
     assert figures["calm"] == figures["troubled"]
     games = pq.read_table(only(tmp_path / "troubled", "judge") / "games.parquet").to_pylist()
     assert {(game["outcome"], game["points"]) for game in games} - {("alike", 0.5)} == {("read", 1.0), ("read", 0.0)}
@@ -83,19 +89,19 @@ def test_missing_verdicts_are_no_ties_and_alone_are_asked_for_again(line: Line, 
     given = settings(line, tmp_path, *STAGES)
     with judge_server(failing) as judge:
         told = refused("judge", *given, *judged(judge, "resources.judge_endpoint.retries=0"), environment={"KEY": KEY})
-        assert "2 of 12 verdicts are missing" in told and "status 503" in told and KEY not in told
+        assert "2 of 12 verdicts on verifiable are missing" in told and "status 503" in told and KEY not in told
     with judge_server(failing) as judge:
         asked = judged(judge, "resources.judge_endpoint.retries=0", "judge.max_missing=0.5")
         made("judge", *given, *asked, environment={"KEY": KEY})
         assert set(judge.asked) == lost
-    figures = json.loads((only(tmp_path, "judge") / "manifest.json").read_text())["metrics"]["games"]
+    figures = games_of(tmp_path)
     assert (figures["games"], figures["read"], figures["missing"]) == (12, verdicts - 2, 2)
     rows = pq.read_table(only(tmp_path, "judge") / "games.parquet").to_pylist()
     assert [row["points"] for row in rows if row["outcome"] == "missing"] == [None] * 2
     with judge_server(first_wins) as judge:
         made("judge", *given, *judged(judge), "--force", environment={"KEY": KEY})
         assert set(judge.asked) == lost
-    figures = json.loads((only(tmp_path, "judge") / "manifest.json").read_text())["metrics"]["games"]
+    figures = games_of(tmp_path)
     assert (figures["read"], figures["missing"]) == (verdicts, 0)
 
 
@@ -116,6 +122,21 @@ def test_a_killed_judge_stage_asks_nothing_twice(line: Line, verdicts: int, head
             del os.environ["KEY"]
         # The one that was being answered when the stage was killed is asked for again.
         assert verdicts <= sum(judge.asked.values()) <= verdicts + 1
+
+
+def test_the_key_is_in_no_job_metadata(line: Line, verdicts: int, head: Head, tmp_path: Path) -> None:
+    """A submitted job finds the key where its node has it. Neither what Ray tells of jobs nor their logs hold it."""
+    from ray.job_submission import JobSubmissionClient
+
+    with judge_server(first_wins) as judge:
+        asked = (*settings(line, tmp_path, *STAGES), *judged(judge), "resources.judge_endpoint.key_env=JUDGE_KEY")
+        said = submit(head, "judge", *asked)
+        assert judge.keys == {f"Bearer {KEY}"} and "judge: done in" in said
+    client = JobSubmissionClient(head.dashboard, headers={"Authorization": f"Bearer {head.token['RAY_AUTH_TOKEN']}"})
+    jobs = client.list_jobs()
+    assert any("jobs.judge" in job.entrypoint for job in jobs)
+    told = [said, *map(repr, jobs), *(client.get_job_logs(job.submission_id) for job in jobs if job.submission_id)]
+    assert not any(KEY in each for each in told)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +118,12 @@ def test_until_and_force(line: Line, tmp_path: Path, head: Head) -> None:
     assert again["outputs"] == first["outputs"]
 
 
-@pytest.mark.parametrize("preset", ["cpo-simpo", "mixdpo"])
-def test_other_presets_train_from_the_one_reference(line: Line, tmp_path: Path, head: Head, preset: str) -> None:
+def test_another_preset_trains_from_the_one_reference(line: Line, tmp_path: Path, head: Head) -> None:
     for stage in ("prepare", "reference"):
         shutil.copytree(line.root / stage, tmp_path / stage)
     config = tmp_path / "smoke.yaml"
     text = (REPOSITORY / "configs" / "smoke.yaml").read_text()
-    config.write_text(re.sub(r"objective:\n(  .*\n)+", f"objective:\n  name: {preset}\n", text))
+    config.write_text(re.sub(r"objective:\n(  .*\n)+", "objective:\n  name: mixdpo\n", text))
     settings = (line.settings[0], f"resources.root={tmp_path}")
     made("run", *settings, "--from", "schedule", "--until", "train", environment=head.environment, config=str(config))
     folder, manifest = manifests(tmp_path)["train"]
@@ -134,18 +131,3 @@ def test_other_presets_train_from_the_one_reference(line: Line, tmp_path: Path, 
     assert manifest["metrics"]["steps"] == 2
     base = file_digest(Path(line.settings[0].partition("=")[2]) / "model.safetensors")
     assert file_digest(folder / "model" / "model.safetensors") != base
-
-
-@pytest.mark.parametrize("stage", ["prepare", "reference", "train", "generate", "judge", "report", "run", "status"])
-def test_help_and_a_bad_configuration_answer_without_the_heavy_libraries(stage: str) -> None:
-    for arguments in (["--help"], ["--config", "configs/smoke.yaml", "data.pears=3"]):
-        code = f"""if True:
-            import runpy, sys
-            sys.argv = ["jobs.{stage}", *{arguments!r}]
-            try:
-                runpy.run_module("jobs.{stage}", run_name="__main__")
-            except SystemExit as end:
-                print(end.code, sorted({{"torch", "ray", "vllm", "transformers"}} & set(sys.modules)))
-        """
-        done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-        assert done.stdout.splitlines()[-1] == ("0 []" if arguments == ["--help"] else "2 []")

@@ -104,6 +104,14 @@ def test_filter_by_click_and_by_keyboard(opened: tuple[Page, list[str]]) -> None
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Space")
     assert shown() == expected and page.locator("#shown").inner_text() == f"{len(samples)} shown"
+    search = page.get_by_role("searchbox")
+    search.fill(samples[-1].answers["base"].text[:12].upper())
+    found = page.locator(".sample:visible").all_inner_texts()
+    assert 0 < len(found) < len(samples) and all(samples[-1].answers["base"].text[:12] in each for each in found)
+    search.fill("nothing has these words")
+    assert shown() == [] and page.locator("#shown").inner_text() == "0 shown"
+    search.fill("")
+    assert shown() == expected
     assert seen == []
 
 

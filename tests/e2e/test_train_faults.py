@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.conftest import Head
 from tests.e2e.doors import made, only, refused
-from tests.e2e.running import Calm, actors, beside, knows_a_checkpoint, same_training, start, until
+from tests.e2e.running import SNAPSHOT, Calm, actors, beside, knows_a_checkpoint, same_training, start, until
 
 pytestmark = pytest.mark.e2e
 
@@ -68,15 +68,21 @@ def newest_step(root: Path) -> int:
     return max(steps, default=-1)
 
 
-def test_a_loss_that_is_no_number_names_its_pair_and_is_not_tried_again(
+def test_a_loss_that_is_no_number_names_its_pair_and_keeps_the_checkpoint(
     trained: Calm, head: Head, tmp_path: Path
 ) -> None:
-    """Steps of an absurd size: soon the log-probs are no numbers."""
+    """Weights that grow fourfold a step, until the log-probs are no numbers. It is not tried again."""
     given = beside(trained, tmp_path, "prepare", "reference", "schedule")
-    told = refused("train", *given, "train.learning_rate=1e30", environment=head.environment)
-    assert re.search(r"step \d+: the loss or the gap of 1 pairs is not finite \(\w+\)", told)
-    log = next((tmp_path / "train").glob("*.partial")) / "refusal.json"
-    assert log.is_file()
+    growing = ("train.warmup_fraction=0", "train.weight_decay=5e4", "resources.checkpoint_steps=2")
+    told = refused("train", *given, *growing, environment=head.environment)
+    found = re.search(r"step (\d+): the loss or the gap of 1 pairs is not finite \(\w+\)", told)
+    assert found and int(found.group(1)) > 2, told
+    (partial,) = (tmp_path / "train").glob("*.partial")
+    assert (partial / "refusal.json").is_file()
+    (snapshot,) = tmp_path.glob(SNAPSHOT)
+    known = set(re.findall(r"step-(\d+)", snapshot.read_text()))  # another one may lie beside them, half written
+    assert known and all(int(step) <= int(found.group(1)) for step in known)
+    assert all((partial / "ray" / f"step-{step}" / ".metadata").is_file() for step in known)
 
 
 def test_a_training_that_the_disk_cannot_hold_is_refused_before_it_begins(trained: Calm, small_disk: Path) -> None:

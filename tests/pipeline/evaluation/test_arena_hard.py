@@ -131,7 +131,9 @@ def test_points_by_hand(tmp_path: Path) -> None:
 def test_categories_are_never_pooled(tmp_path: Path) -> None:
     rows = [judged("q1", "B>A", "A>B"), judged("q2", "A>B", "B>A", category="creative_writing")]
     rows.append(judged("q3", "A=B", "A=B", subcategory="coding"))
-    found = {score.category: score.rate.value for score in score_file(write(tmp_path / "j.jsonl", rows), "v2.0")}
+    scores = score_file(write(tmp_path / "j.jsonl", rows), "v2.0")
+    assert not any("left out" in note for score in scores for note in score.notes)  # nothing is, and nothing is said
+    found = {score.category: score.rate.value for score in scores}
     assert found == {"hard_prompt": 100, "creative_writing": 0, "coding": 50}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.evaluation.profile import profile
 from pipeline.report.data import (
     Answer,
+    Asked,
     Baseline,
     Benchmark,
     HeldOut,
@@ -14,8 +15,11 @@ from pipeline.report.data import (
     JudgeScore,
     KindScore,
     Ledger,
+    Looks,
+    ModelRating,
     ModelScore,
     Objective,
+    Ratings,
     ReportData,
     Route,
     Rule,
@@ -89,6 +93,25 @@ def sample_report() -> ReportData:
                 *(11, 2, 0.561, 183_422),
             ),
         ),
+        asked=[
+            Asked(
+                "mt_bench",
+                80,
+                "Apache-2.0",
+                {"base": Looks(211.0, 1, BASE), "trained": Looks(188.5, 0, TRAINED)},
+                ratings=Ratings(
+                    "<i>judge</i>",
+                    "widemargin's own",
+                    {
+                        "base": ModelRating(Interval(3.1, 2.7, 3.4), {"1": 3.6, "2": 2.6}, {"<b>math": 2.0}, 3, 0),
+                        "trained": ModelRating(None, {}, {}, 160, 0),
+                    },
+                    None,
+                    91_204,
+                ),
+            ),
+            Asked("mine", 3, "", {"base": Looks(8.0, 0, BASE), "trained": Looks(9.0, 0, TRAINED)}),
+        ],
         samples=[_sample(draw, index) for index in range(24)],
         notes=["trained: 4 of 160 answers were cut at the token limit", HOSTILE[0]],
     )  # fmt: skip
@@ -152,4 +175,7 @@ def _sample(draw: random.Random, index: int) -> Sample:
     base = answer(0.35, HOSTILE[index] if index < len(HOSTILE) else long, "length")
     trained = answer(0.65, "" if index == 6 else f"- {topic} are old\n- {topic} are loved", "stop")
     question = f"Tell me about {topic}.\nWrite only in lower case. Use the word. " + ("W" * 300 if index == 7 else "")
-    return Sample(question, {"base": base, "trained": trained})
+    said = [HOSTILE[index]] if index < len(HOSTILE) else []
+    return Sample(
+        question, {"base": base, "trained": trained}, "verifiable", points=0.5 if said else None, judgments=said
+    )

@@ -138,6 +138,7 @@ def test_any_one_part_may_be_missing(field: str) -> None:
     without = dataclasses.replace(full, **{field: getattr(EMPTY, field)})
     gone = set(Reader(render(full)).sections()) - set(Reader(render(without)).sections())
     only = {"stages": {"stages"}, "steps": {"training"}, "trained_pairs": {"margins"}, "held_out": {"held-out"}}
+    only["asked"] = {"asked"}
     assert gone == only.get(field, {"benchmark": {"result", "kinds"}, "samples": {"samples"}}.get(field, set()))
 
 
@@ -148,7 +149,7 @@ def test_one_model_alone_is_shown_without_a_comparison() -> None:
         full.benchmark, models={"base": full.benchmark.models["base"]}, comparison=None, kinds=(), judge=None
     )
     samples = [Sample(sample.question, {"base": sample.answers["base"]}) for sample in full.samples]
-    reader = Reader(render(dataclasses.replace(full, benchmark=alone, samples=samples)))
+    reader = Reader(render(dataclasses.replace(full, benchmark=alone, asked=(), samples=samples)))
     text = "".join(reader.text)
     assert "No comparison" in text and "base model" in text and "trained model" not in text
     assert {attrs["data-outcome"] for tag, attrs in reader.elements if tag == "article"} == {"same"}
