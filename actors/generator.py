@@ -4,61 +4,29 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from actors.engine import Engine, EngineSpec
 from pipeline import tables
 from pipeline.config import Generate
-from pipeline.preferences.shapes import Dropped
-from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
 from pipeline.schedule import uniform
 
 Question = dict[str, Any]  # a pipeline.evaluation.questions.Question, with `benchmark` and `sample`
+Row = dict[str, Any]  # of tables.RESPONSES
 
 
 @dataclass(frozen=True)
 class GeneratorSpec:
-    model: str  # a folder in Hugging Face format
-    dtype: Literal["float32", "bfloat16"]
-    chat_template: str | None  # a Jinja file
-    trust_remote_code: bool
+    engine: EngineSpec
     folder: str  # where finished shards go
     settings: Generate
-    max_model_len: int
-    gpus: float  # of one engine, which is laid over as many
-    gpu_memory_fraction: float
-
-
-def environment(kv_cache_gib: float, threads: int) -> dict[str, str]:
-    """What vLLM reads from the environment; given through the actor's runtime environment, never set at import."""
-    return {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in the actor, and dies with it
-        "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(kv_cache_gib))),
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "OMP_NUM_THREADS": str(threads),
-    }
 
 
 class Generator:
     def __init__(self, spec: GeneratorSpec):
-        from vllm import LLM
-
-        self.spec = spec
-        tokenizer = load_tokenizer(Path(spec.model), spec.chat_template, trust_remote_code=spec.trust_remote_code)
-        self.tokeniser = Tokeniser(tokenizer, spec.max_model_len, spec.max_model_len)
-        self.engine = LLM(
-            model=spec.model,
-            dtype=spec.dtype,
-            trust_remote_code=spec.trust_remote_code,
-            seed=spec.settings.seed,
-            max_model_len=spec.max_model_len,
-            tensor_parallel_size=max(1, int(spec.gpus)),
-            gpu_memory_utilization=spec.gpu_memory_fraction,
-            enforce_eager=True,
-            disable_log_stats=True,
-        )
+        self.spec, self.engine = spec, Engine(spec.engine)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Answer the shards in columns `part` and `questions` (JSON); a turn of a shard is one call of the engine."""
@@ -71,7 +39,7 @@ class Generator:
     def _shard(self, name: str, questions: list[Question]) -> dict[str, Any]:
         started = time.perf_counter()
         talks = [list(question["messages"]) for question in questions]
-        answers: list[list[dict[str, Any]]] = [[] for _ in questions]
+        answers: list[list[Row]] = [[] for _ in questions]
         for turn in range(1, 2 + max(len(question["then"]) for question in questions)):
             asked = [index for index, question in enumerate(questions) if turn <= 1 + len(question["then"])]
             for index, row in zip(asked, self._answers([(questions[i], talks[i], turn) for i in asked]), strict=True):
@@ -86,37 +54,32 @@ class Generator:
         tokens = sum(row["tokens"] for row in rows)
         return {"part": name, "rows": len(rows), "tokens": tokens, "seconds": time.perf_counter() - started}
 
-    def _answers(self, asked: list[tuple[Question, list[dict[str, str]], int]]) -> list[dict[str, Any]]:
-        """Rows of tables.RESPONSES for (question, messages, turn), by one call of the engine."""
-        from vllm import SamplingParams, TokensPrompt
+    def _answers(self, asked: list[tuple[Question, list[dict[str, str]], int]]) -> list[Row]:
+        """A row for each (question, messages, turn), by one call of the engine."""
+        sampling = [self._sampling(question, turn) for question, _, turn in asked]
+        answers = self.engine.answer([messages for _, messages, _ in asked], sampling)
+        return [
+            {
+                **{key: question[key] for key in ("question_id", "benchmark", "sample")},
+                "turn": turn,
+                "prompt": tables.messages_json(messages),
+                "meta": json.dumps(question["meta"]),
+                "response": answer.text if answer else "",
+                "tokens": answer.tokens if answer else 0,
+                "finish_reason": answer.finish_reason if answer else "no-room",
+                "seed": used["seed"],
+            }
+            for (question, messages, turn), used, answer in zip(asked, sampling, answers, strict=True)
+        ]
 
+    def _sampling(self, question: Question, turn: int) -> dict[str, Any]:
+        """The seed is keyed by what is asked, so that order and sharding do not matter."""
         settings = self.spec.settings
-        rows, prompts, parameters = [], [], []
-        for question, messages, turn in asked:
-            seed = self._seed(question, turn)
-            ids = self.tokeniser.prompt(messages)
-            row = {key: question[key] for key in ("question_id", "benchmark", "sample")}
-            row |= {"turn": turn, "prompt": tables.messages_json(messages), "meta": json.dumps(question["meta"])}
-            rows.append({**row, "seed": seed, "response": "", "tokens": 0, "finish_reason": "no-room"})
-            if not isinstance(ids, Dropped) and (room := self.spec.max_model_len - len(ids)) > 0:
-                prompts.append((rows[-1], TokensPrompt(prompt_token_ids=ids)))
-                temperature = settings.temperature if question["temperature"] is None else question["temperature"]
-                parameters.append(
-                    SamplingParams(
-                        temperature=temperature,
-                        top_p=settings.top_p,
-                        max_tokens=min(settings.max_new_tokens, room),
-                        stop=list(settings.stop),
-                        seed=seed,
-                    )
-                )
-        outputs = self.engine.generate([prompt for _, prompt in prompts], parameters, use_tqdm=False)
-        for (row, _), output in zip(prompts, outputs, strict=True):
-            (answer,) = output.outputs
-            row |= {"response": answer.text, "tokens": len(answer.token_ids), "finish_reason": answer.finish_reason}
-        return rows
-
-    def _seed(self, question: Question, turn: int) -> int:
-        """Keyed by what is asked, so that order and sharding do not matter."""
         key = (question["question_id"], question["sample"], turn)
-        return int(uniform("generate", self.spec.settings.seed, *key) * 2**31)
+        return {
+            "temperature": settings.temperature if question["temperature"] is None else question["temperature"],
+            "top_p": settings.top_p,
+            "max_tokens": settings.max_new_tokens,
+            "stop": list(settings.stop),
+            "seed": int(uniform("generate", settings.seed, *key) * 2**31),
+        }

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.stage import Outcome, Work, main
-from pipeline.config import EMBEDDED
+from pipeline.config import EMBEDDED, Model, Resources
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
+    from actors.engine import EngineSpec
     from pipeline.evaluation.questions import Question
     from pipeline.preferences.tokenise import Tokeniser
 
@@ -25,7 +26,8 @@ def run(work: Work) -> Outcome:
     One engine answers the questions of all benchmarks.
     """
     from actors.cluster import connected, threads
-    from actors.generator import Generator, GeneratorSpec, environment
+    from actors.engine import environment
+    from actors.generator import Generator, GeneratorSpec
     from jobs.pool import run_parts
     from jobs.prepare import base_model
     from pipeline import tables
@@ -50,17 +52,8 @@ def run(work: Work) -> Outcome:
     ]
     with connected():
         each = threads(resources.generators)
-        spec = GeneratorSpec(
-            model=str(model),
-            dtype="float32" if work.config.model.dtype == "float64" else work.config.model.dtype,
-            chat_template=work.config.model.chat_template,
-            trust_remote_code=work.config.model.trust_remote_code,
-            folder=str(work.folder),
-            settings=settings,
-            max_model_len=room,
-            gpus=resources.gpus_per_actor,
-            gpu_memory_fraction=resources.gpu_memory_fraction,
-        )
+        engine = engine_spec(model, work.config.model, room, resources, settings.seed)
+        spec = GeneratorSpec(engine, str(work.folder), settings)
         outcome = run_parts(
             shards,
             Generator,
@@ -76,6 +69,22 @@ def run(work: Work) -> Outcome:
     outcome.tokens = sum(answers["tokens"])
     outcome.metrics["no_room"] = answers["finish_reason"].count("no-room")
     return outcome
+
+
+def engine_spec(folder: Path, model: Model, room: int, resources: Resources, seed: int) -> EngineSpec:
+    """An engine for conversations of up to `room` tokens, with the model in `folder` that `model` describes."""
+    from actors.engine import EngineSpec
+
+    return EngineSpec(
+        model=str(folder),
+        dtype="float32" if model.dtype == "float64" else model.dtype,
+        chat_template=model.chat_template,
+        trust_remote_code=model.trust_remote_code,
+        max_model_len=room,
+        gpus=resources.gpus_per_actor,
+        gpu_memory_fraction=resources.gpu_memory_fraction,
+        seed=seed,
+    )
 
 
 def ask(work: Work) -> list[tuple[str, Question]]:

@@ -1,0 +1,86 @@
+"""A vLLM engine inside an actor: conversations in, texts out. What an actor does with them is its own affair."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.preferences.shapes import Dropped, Message
+from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    model: str  # a folder in Hugging Face format
+    dtype: Literal["float32", "bfloat16"]
+    chat_template: str | None  # a Jinja file
+    trust_remote_code: bool
+    max_model_len: int  # tokens of a conversation, the answer included
+    gpus: float  # the engine is laid over as many
+    gpu_memory_fraction: float
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    text: str
+    tokens: int
+    finish_reason: str  # stop | length
+    prompt_tokens: int
+    first: dict[str, float]  # log-probs of the likeliest first tokens, by their text; empty where none were asked for
+
+
+def environment(kv_cache_gib: float, threads: int) -> dict[str, str]:
+    """What vLLM reads from the environment; given through the actor's runtime environment, never set at import."""
+    return {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in the actor, and dies with it
+        "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(kv_cache_gib))),
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "OMP_NUM_THREADS": str(threads),
+    }
+
+
+class Engine:
+    def __init__(self, spec: EngineSpec):
+        from vllm import LLM
+
+        self.room = spec.max_model_len
+        tokenizer = load_tokenizer(Path(spec.model), spec.chat_template, trust_remote_code=spec.trust_remote_code)
+        self.tokeniser = Tokeniser(tokenizer, self.room, self.room)
+        self.llm = LLM(
+            model=spec.model,
+            dtype=spec.dtype,
+            trust_remote_code=spec.trust_remote_code,
+            seed=spec.seed,
+            max_model_len=spec.max_model_len,
+            tensor_parallel_size=max(1, int(spec.gpus)),
+            gpu_memory_utilization=spec.gpu_memory_fraction,
+            enforce_eager=True,
+            disable_log_stats=True,
+        )
+
+    def answer(
+        self, conversations: Sequence[Sequence[Message]], sampling: Sequence[dict[str, Any]]
+    ) -> list[Completion | None]:
+        """An answer to each conversation, by one call; None for one that leaves no token for an answer.
+
+        `sampling` holds what vLLM's SamplingParams take, for each; max_tokens is cut to the room there is.
+        """
+        from vllm import SamplingParams, TokensPrompt
+
+        asked, prompts, parameters = [], [], []
+        for index, (messages, given) in enumerate(zip(conversations, sampling, strict=True)):
+            ids = self.tokeniser.prompt(messages)
+            if isinstance(ids, Dropped) or (room := self.room - len(ids)) <= 0:
+                continue
+            asked.append(index)
+            prompts.append(TokensPrompt(prompt_token_ids=ids))
+            parameters.append(SamplingParams(**given | {"max_tokens": min(given["max_tokens"], room)}))
+        answers: list[Completion | None] = [None] * len(conversations)
+        for index, output in zip(asked, self.llm.generate(prompts, parameters, use_tqdm=False), strict=True):
+            (one,) = output.outputs
+            first = {str(each.decoded_token): each.logprob for each in (one.logprobs or [{}])[0].values()}
+            asked_tokens = len(output.prompt_token_ids or ())
+            answers[index] = Completion(one.text, len(one.token_ids), str(one.finish_reason), asked_tokens, first)
+        return answers
