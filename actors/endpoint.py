@@ -8,7 +8,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,12 @@ import openai
 from pipeline.artifacts import canonical, write_aside
 from pipeline.config import JudgeEndpoint
 from pipeline.errors import UserError
+from pipeline.evaluation.judging import Reply, Request
 
-Message = dict[str, str]
+TOP = 5  # likeliest first tokens that are asked for, as in AlpacaEval
 PATIENCE = 60.0  # seconds between two tries at most, whatever the endpoint asks for
 _PASSING = (408, 409, 425, 429)  # statuses of requests that may be answered later, as those from 500 on
 _SETTINGS = (401, 403, 404, 405)  # of an endpoint, a key or a model that are wrong: no request will be answered
-
-
-@dataclass(frozen=True)
-class Reply:
-    """`text` is None where there was no answer, and `why` says so. Token counts are 0 where the endpoint gives none."""
-
-    text: str | None
-    why: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
 
 
 class Endpoint:
@@ -39,18 +30,16 @@ class Endpoint:
         self.url, self.key, self.settings, self.cache = url, key, settings, cache
         cache.mkdir(parents=True, exist_ok=True)
 
-    def ask(
-        self, requests: Sequence[Sequence[Message]], answered: Callable[[Reply], None], **sampling: Any
-    ) -> list[Reply]:
-        """A reply for each conversation, in their order; `answered` hears of each as it comes.
+    def ask(self, requests: Sequence[Request], answered: Callable[[Reply], None], **sampling: Any) -> list[Reply]:
+        """A reply for each request, in their order; `answered` hears of each as it comes.
 
-        `sampling` goes into every request: model, max_tokens, temperature. Raises UserError where the endpoint refuses
-        the key or the model: then it would refuse all others, too.
+        `sampling` goes into every request: model, temperature. Raises UserError where the endpoint refuses the key or
+        the model: then it would refuse all others, too.
         """
         return asyncio.run(self._ask(requests, answered, sampling))
 
     async def _ask(
-        self, requests: Sequence[Sequence[Message]], answered: Callable[[Reply], None], sampling: dict[str, Any]
+        self, requests: Sequence[Request], answered: Callable[[Reply], None], sampling: dict[str, Any]
     ) -> list[Reply]:
         limit = asyncio.Semaphore(self.settings.concurrency)
         pace = _Pace(self.settings.requests_a_minute)
@@ -59,12 +48,13 @@ class Endpoint:
             base_url=self.url, api_key=self.key or "none", max_retries=0, timeout=self.settings.timeout_seconds
         ) as client:
 
-            async def one(messages: Sequence[Message]) -> Reply:
-                file = self._file(messages, sampling)
+            async def one(request: Request) -> Reply:
+                body = asked(request) | sampling
+                file = self._file(body)
                 reply = kept(file)
                 if reply is None:
                     async with limit:
-                        reply = await self._answer(client, pace, messages, sampling)
+                        reply = await self._answer(client, pace, body)
                     if reply.text is not None:
                         write_aside(file, json.dumps(asdict(reply)))
                 answered(reply)
@@ -72,18 +62,16 @@ class Endpoint:
 
             try:
                 async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(one(messages)) for messages in requests]
+                    tasks = [group.create_task(one(request)) for request in requests]
             except ExceptionGroup as several:
                 raise several.exceptions[0] from None  # the others were cancelled by it, or say the same
         return [task.result() for task in tasks]
 
-    def _file(self, messages: Sequence[Message], sampling: dict[str, Any]) -> Path:
-        asked = canonical({"messages": list(messages), "sampling": sampling})
-        return self.cache / f"{hashlib.sha256(asked.encode('utf-8', 'surrogatepass')).hexdigest()}.json"
+    def _file(self, body: dict[str, Any]) -> Path:
+        digest = hashlib.sha256(canonical(body).encode("utf-8", "surrogatepass")).hexdigest()
+        return self.cache / f"{digest}.json"
 
-    async def _answer(
-        self, client: openai.AsyncOpenAI, pace: "_Pace", messages: Sequence[Message], sampling: dict[str, Any]
-    ) -> Reply:
+    async def _answer(self, client: openai.AsyncOpenAI, pace: "_Pace", body: dict[str, Any]) -> Reply:
         why, asked_for = "", None
         for attempt in range(self.settings.retries + 1):
             if attempt:
@@ -91,8 +79,7 @@ class Endpoint:
             await pace.turn()
             asked_for = None
             try:
-                conversation: Any = list(messages)
-                return read(await client.chat.completions.create(messages=conversation, **sampling))
+                return read(await client.chat.completions.create(**body))
             except openai.APIStatusError as error:
                 why = self._hidden(f"status {error.status_code}: {' '.join(str(error.message).split())[:200]}")
                 if error.status_code in _SETTINGS:
@@ -108,6 +95,12 @@ class Endpoint:
     def _hidden(self, text: str) -> str:
         """An endpoint may repeat the key it was given."""
         return text.replace(self.key, "***") if self.key else text
+
+
+def asked(request: Request) -> dict[str, Any]:
+    """What a request is in the endpoint's own terms."""
+    body: dict[str, Any] = {"messages": list(request.messages), "max_tokens": request.max_tokens}
+    return body | {"logprobs": True, "top_logprobs": TOP} if request.first_token else body
 
 
 def kept(file: Path) -> Reply | None:
@@ -128,7 +121,16 @@ def read(completion: Any) -> Reply:
         raise ValueError("a chat completion without text")
     usage = getattr(completion, "usage", None)
     counts = [getattr(usage, f"{kind}_tokens", None) for kind in ("prompt", "completion")]
-    return Reply(text, "", *(count if isinstance(count, int) else 0 for count in counts))
+    prompt, completed = (count if isinstance(count, int) else 0 for count in counts)
+    return Reply(text, "", prompt, completed, first_token(completion))
+
+
+def first_token(completion: Any) -> dict[str, float]:
+    """Log-probs of the likeliest first tokens; none where the endpoint gives none."""
+    try:
+        return {each.token: float(each.logprob) for each in completion.choices[0].logprobs.content[0].top_logprobs}
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return {}
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:

@@ -16,8 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from actors.endpoint import Endpoint, Reply
+from actors.endpoint import Endpoint
 from pipeline.config import JudgeEndpoint
+from pipeline.evaluation.judging import Reply, Request
 
 ANSWER = json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": "[[A=B]]"}}]}).encode()
 
@@ -54,7 +55,8 @@ def ask(port: int, n: int, concurrency: int) -> float:
         settings = JudgeEndpoint(concurrency=concurrency)
         endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", None, settings, Path(folder))
         started = time.perf_counter()
-        endpoint.ask([[{"role": "user", "content": str(i)}] for i in range(n)], heard.append, model="judge")
+        requests = [Request(({"role": "user", "content": str(i)},), max_tokens=16) for i in range(n)]
+        endpoint.ask(requests, heard.append, model="judge")
         seconds = time.perf_counter() - started
     if len(heard) != n or any(reply.text is None for reply in heard):
         raise RuntimeError("some requests were not answered")

@@ -1,94 +1,121 @@
-"""Putting answers to a model that judges: games between two models' answers, and ratings of single ones."""
+"""Putting requests to the model that judges: one at an endpoint, or one that runs here in vLLM actors."""
 
+from __future__ import annotations
+
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from actors.endpoint import Endpoint, Reply
 from jobs.stage import Progress, Work
 from pipeline.config import JudgeEndpoint
 from pipeline.errors import UserError
-from pipeline.evaluation import games, ratings
 
-ORDERS = (False, True)  # of a question's two games: whether the trained model's answer is shown first
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from pipeline.evaluation.judging import Reply, Request
 
 
-class ModelJudge:
-    """The judge at resources.judge_endpoint. Raises UserError, before any work, where it cannot be asked."""
+class ModelJudge(Protocol):
+    name: str
 
-    def __init__(self, work: Work):
-        self.settings, self.resources = work.config.judge, work.config.resources
-        self.words = games.wording(self.settings.wording)
-        url, key = address(self.resources.judge_endpoint)
-        self.endpoint = Endpoint(url, key, self.resources.judge_endpoint, work.step.address.root / ".replies")
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        """A reply to each, in order."""
 
-    def compare(
-        self, benchmark: str, asked: Mapping[str, str], ours: Mapping[str, str], theirs: Mapping[str, str]
-    ) -> tuple[list[Row], Row]:
-        """Rows of tables.GAMES and their figures: every question twice, once in each order. Texts by question id."""
-        played = [games.alike(name, first) for name in asked for first in ORDERS if ours[name] == theirs[name]]
-        open_games = [(name, first) for name in asked for first in ORDERS if ours[name] != theirs[name]]
-        requests = [
-            self.words.messages(asked[name], *((ours[name], theirs[name]) if first else (theirs[name], ours[name])))
-            for name, first in open_games
-        ]
-        replies = self._ask(benchmark, requests)
-        found = [games.read_game(*game, reply.text, reply.why) for game, reply in zip(open_games, replies, strict=True)]
-        played += found
-        self._require([game.judgment for game in found if game.outcome == "missing"], len(played), benchmark)
-        figures = {
-            **asdict(games.summarise(played, self.settings.resamples, self.settings.seed)),
-            **self._cost(replies),
-        }
-        rows = [{"benchmark": benchmark} | games.as_row(game) for game in played]
-        return rows, {"judge": self.settings.model, "wording": self.words.name, **figures}
 
-    def rate(self, benchmark: str, answers: Mapping[str, Sequence[Row]]) -> tuple[list[Row], Row]:
-        """Rows of tables.RATINGS and their figures: each turn of each model's answers, rows of tables.RESPONSES."""
-        turns = [(model, ratings.Turn.of(row)) for model, rows in answers.items() for row in rows]
-        replies = self._ask(benchmark, [turn.messages() for _, turn in turns])
-        rated = [
-            ratings.read_rating(model, turn, reply.text, reply.why)
-            for (model, turn), reply in zip(turns, replies, strict=True)
-        ]
-        self._require([each.judgment for each in rated if each.outcome == "missing"], len(rated), benchmark)
-        figures = asdict(ratings.summarise(rated, self.settings.resamples, self.settings.seed))
-        return [{"benchmark": benchmark} | asdict(each) for each in rated], {
-            "judge": self.settings.model,
-            "wording": ratings.NAME,
-            **figures,
-            **self._cost(replies),
-        }
+def judge_of(work: Work) -> ModelJudge | None:
+    """The judge that the settings mean. Raises UserError, before any work, where it cannot be asked."""
+    if work.config.judge.model is not None:
+        return AtEndpoint(work, work.config.judge.model)
+    return Here(work) if work.config.judge.local is not None else None
 
-    def _ask(self, benchmark: str, requests: Sequence[Sequence[games.Message]]) -> list[Reply]:
-        progress = Progress(f"judge, {benchmark}", len(requests), "verdicts", self.resources.log_seconds)
+
+class AtEndpoint:
+    def __init__(self, work: Work, model: str):
+        from actors.endpoint import Endpoint
+
+        self.name, self.work = model, work
+        settings = work.config.resources.judge_endpoint
+        url, key = address(settings)
+        self.endpoint = Endpoint(url, key, settings, work.step.address.root / ".replies")
+
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        progress = Progress("judge", len(requests), "verdicts", self.work.config.resources.log_seconds)
 
         def answered(reply: Reply) -> None:
             progress.add(1, "" if reply.text is not None else f", no answer ({reply.why})")
 
-        sampling = {"max_tokens": self.settings.max_tokens, "temperature": self.settings.temperature}
-        return self.endpoint.ask(requests, answered, model=self.settings.model, **sampling)
+        return self.endpoint.ask(requests, answered, model=self.name, temperature=self.work.config.judge.temperature)
 
-    def _require(self, missing: Sequence[str], asked: int, benchmark: str) -> None:
-        if len(missing) > self.settings.max_missing * asked:
-            raise UserError(
-                f"{len(missing)} of {asked} verdicts on {benchmark} are missing (judge.max_missing allows "
-                f"{self.settings.max_missing:.0%}), such as: {missing[0]}",
-                "mend what keeps the judge from answering; the same command asks for the missing ones alone",
+
+class Here:
+    """A vLLM engine for all requests; finished shards are kept, and become a part of the result."""
+
+    def __init__(self, work: Work):
+        from jobs.prepare import opened
+
+        source, model = work.plan.judge, work.config.judge.local
+        assert source is not None and model is not None
+        self.name, self.work, self.model = source.label, work, model
+        self.folder = opened(work.plan, source, model, "judge.local")
+
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        from actors.cluster import connected, threads
+        from actors.engine import environment
+        from actors.judge import Judge, JudgeSpec
+        from jobs.generate import engine_spec
+        from jobs.pool import run_parts
+        from pipeline import tables
+        from pipeline.evaluation.judging import Reply
+
+        settings, resources, folder = self.work.config.judge, self.work.config.resources, self.work.folder
+        shards = [
+            {"part": f"replies-{number:05d}.parquet", "requests": json.dumps([asdict(each) for each in part])}
+            for number, part in enumerate(tables.parts(requests, settings.shard_prompts))
+        ]
+        with connected():
+            engine = engine_spec(self.folder, self.model, self._room(requests), resources, settings.seed)
+            run_parts(
+                shards,
+                Judge,
+                JudgeSpec(engine, str(folder), settings.temperature),
+                what="judge",
+                setting="resources.judges",
+                actors=resources.judges,
+                resources=resources,
+                folder=folder,
+                environment=environment(resources.kv_cache_gib, threads(resources.judges)),
             )
+        rows = tables.read(folder, tables.REPLIES, pattern="replies-*.parquet").to_pylist()
+        return [Reply(**row | {"first": json.loads(row["first"])}) for row in rows]
 
-    def _cost(self, replies: Sequence[Reply]) -> Row:
-        return {name: sum(getattr(reply, name) for reply in replies) for name in ("prompt_tokens", "completion_tokens")}
+    def _room(self, requests: Sequence[Request]) -> int:
+        """Tokens of the longest request and its reply; no more than the model takes."""
+        from jobs.generate import positions
+        from pipeline.preferences.normalise import Dropped
+        from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+
+        most = positions(self.folder)
+        tokenizer = load_tokenizer(
+            self.folder, self.model.chat_template, trust_remote_code=self.model.trust_remote_code
+        )
+        tokeniser = Tokeniser(tokenizer, most or 1, most or 1)
+        lengths = [1]
+        for request in requests:
+            ids = tokeniser.prompt(request.messages)
+            lengths.append(0 if isinstance(ids, Dropped) else len(ids) + request.max_tokens)
+        return min(max(lengths), most or max(lengths))
 
 
 def address(endpoint: JudgeEndpoint) -> tuple[str, str | None]:
     """(URL, key) of the judge. Raises UserError where either is not there, or the URL itself holds a secret."""
     url = endpoint.url
     if url is None:
-        raise UserError("judge.model is set, but not where it is", "set resources.judge_endpoint.url")
+        raise UserError(
+            "judge.model is set, but not where it is",
+            "set resources.judge_endpoint.url, or judge.local.source in place of judge.model",
+        )
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(f"resources.judge_endpoint.url={url} is no URL", "give one such as http://127.0.0.1:8000/v1")

@@ -1,16 +1,26 @@
-"""Write both models' answers for the benchmarks' own tools: python -m jobs.export --config FILE --to DIR"""
+"""Write answers and verdicts for the benchmarks' own tools: python -m jobs.export --config FILE --to DIR"""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from jobs.judge import MODELS, Answers, baseline_answers, contest, first_samples
 from jobs.stage import door, reported, say
 from pipeline.config import EMBEDDED, load
 from pipeline.errors import UserError
-from pipeline.plan import make_plan
+from pipeline.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from pipeline.artifacts import Artifact
+
+Files = Iterator[tuple[str, str]]  # name below the folder, content
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = door("python -m jobs.export", "Write committed answers for AlpacaEval, Arena-Hard, FastChat.")
+    parser = door("python -m jobs.export", "Write committed answers and verdicts for AlpacaEval, Arena-Hard, FastChat.")
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="a folder; one below it a benchmark")
     options = parser.parse_intermixed_args(arguments)
     with reported():
@@ -18,28 +28,78 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def write(config: str, overrides: Sequence[str], folder: Path) -> None:
-    """A file a benchmark and model. Raises UserError where the answers are not there, or a file cannot be written."""
-    from pipeline import tables
+    """Raises UserError where the answers are not there, or a file cannot be written."""
     from pipeline.artifacts import write_aside
-    from pipeline.evaluation.exports import export
 
     plan = make_plan(load(config, overrides))
-    for role in ("base", "trained"):
-        step = plan.steps[f"generate:{role}"]
-        rows = tables.read(plan.steps["judge"].input(role).path, tables.RESPONSES).to_pylist()
-        for benchmark in plan.config.generate.benchmarks:
-            if benchmark == EMBEDDED:  # nobody else's tool knows it
-                continue
-            name, content = export(
-                benchmark, step.address.label, [row for row in rows if row["benchmark"] == benchmark]
-            )
-            file = folder / benchmark / name
+    for files in (answers(plan), verdicts(plan)):
+        for name, content in files:
+            file = folder / name
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_aside(file, content)
             except OSError as error:
                 raise UserError(f"{file} cannot be written ({error.strerror})", "give another --to") from None
             say(f"export: {file}")
+
+
+def labels(plan: Plan) -> dict[str, str]:
+    """What our models are called for others."""
+    return {model: plan.steps[f"generate:{model}"].address.label for model in MODELS}
+
+
+def answers(plan: Plan) -> Files:
+    """A file a benchmark and model; nobody else's tool knows the embedded tasks."""
+    from pipeline import tables
+    from pipeline.evaluation.exports import export
+
+    for model, label in labels(plan).items():
+        rows = tables.read(plan.steps["judge"].input(model).path, tables.RESPONSES).to_pylist()
+        for benchmark in plan.config.generate.benchmarks:
+            if benchmark != EMBEDDED:
+                name, content = export(benchmark, label, [row for row in rows if row["benchmark"] == benchmark])
+                yield f"{benchmark}/{name}", content
+
+
+def verdicts(plan: Plan) -> Files:
+    """A file a benchmark and model, or where a judge rated one for both; nothing where no model judged."""
+    judged = plan.steps["report"].inputs["judge"].address.find()
+    if judged is None:
+        return
+    found: Answers = {model: first_samples(plan.steps["judge"].input(model)) for model in MODELS}
+    for benchmark, figures in judged.verify().manifest["metrics"]["benchmarks"].items():
+        if "judged" in figures and benchmark != EMBEDDED:
+            yield from verdicts_on(plan, judged, benchmark, found, figures["judged"]["judge"])
+
+
+def verdicts_on(plan: Plan, judged: Artifact, benchmark: str, found: Answers, judge: str) -> Files:
+    from pipeline import tables
+    from pipeline.evaluation import verdict_exports as exports
+    from pipeline.evaluation.games import Game
+    from pipeline.evaluation.ratings import Rated
+
+    def rows(schema: Any, file: str) -> list[dict[str, Any]]:
+        own = tables.read(judged.path, schema, pattern=file).to_pylist()
+        return [row for row in own if row["benchmark"] == benchmark]
+
+    names = labels(plan)
+    baseline = baseline_answers(rows(tables.BASELINES, "baselines.parquet"))
+    metas: Mapping[str, Any] = {row["question_id"]: json.loads(row["meta"]) for row in found["base"][benchmark]}
+    games = [Game(**row) for row in rows(tables.GAMES, "games.parquet")]
+    for match in contest(plan.config.judge, benchmark, found, baseline).matches:
+        own = [game for game in games if game.model == match.model]
+        label = names[match.model]
+        arena = benchmark in exports.ARENA
+        file = f"model_judgment/{judge}/{label}.jsonl" if arena else f"{label}/annotations.json"
+        made = exports.of_match(match, own, judge, metas, names)
+        yield f"{benchmark}/{file}", exports.as_text(made, lines=arena)
+    rated = [
+        Rated(**{key: value for key, value in row.items() if key != "benchmark"})
+        for row in rows(tables.RATINGS, "ratings.parquet")
+    ]
+    if rated:
+        made = exports.of_ratings(rated, names, judge)
+        yield f"{benchmark}/model_judgment/{judge}_single.jsonl", exports.as_text(made, lines=True)
 
 
 if __name__ == "__main__":

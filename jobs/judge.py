@@ -1,65 +1,190 @@
 """Judge both models' answers and compare them: python -m jobs.judge --config FILE [section.key=value ...]
 
-The embedded tasks are decided by rules. Where judge.model names a model, it compares both models' answers to every
-benchmark; answers of several turns, as MT-Bench's, it rates one by one.
+The embedded tasks are decided by rules. A model that judges (judge.model at an endpoint, or judge.local here) compares
+both models' answers to every benchmark with each other or with a baseline's, in the benchmark's own way, and rates
+those of conversations.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
+from jobs.ask_judge import ModelJudge, judge_of
 from jobs.stage import Outcome, Work, main
 from pipeline.config import EMBEDDED, Judge
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
+    from pipeline.evaluation.contest import Contest
+    from pipeline.evaluation.games import Answer, Game
+    from pipeline.evaluation.judging import Reply
+    from pipeline.evaluation.ratings import Rated
+    from pipeline.evaluation.verdict_exports import Figures
     from pipeline.preferences.verifiable import Question
 
 Which = Literal["base", "trained"]
 MODELS: tuple[Which, ...] = ("base", "trained")
 Row = dict[str, Any]
+Answers = Mapping[str, Mapping[str, Sequence[Row]]]  # rows of tables.RESPONSES by model and benchmark
 
 
 def run(work: Work) -> Outcome:
     """Verdicts as tables, and the benchmarks' figures in the manifest: the rules' on top, then `benchmarks`."""
     from pipeline import tables
 
-    settings, folder, judge = work.config.judge, work.folder, None
-    if settings.model is not None:
-        from jobs.ask_judge import ModelJudge
+    judge = judge_of(work)  # before any work: it may be none that can be asked
+    answers: Answers = {model: first_samples(work.inputs[model]) for model in MODELS}
+    verdicts, metrics = rules([answers[model].get(EMBEDDED, []) for model in MODELS], work.config.judge)
+    parts = {"part-00000.parquet": tables.write(verdicts, tables.VERDICTS, work.folder / "part-00000.parquet")}
+    metrics["benchmarks"] = {name: {model: looks(answers[model][name]) for model in MODELS} for name in answers["base"]}
+    if judge is not None:
+        parts |= put_to(judge, work, answers, metrics["benchmarks"])
+    return Outcome(parts, metrics=metrics)
 
-        judge = ModelJudge(work)  # before any work: it may be none that can be asked
-    base, trained = (first_samples(work.inputs[model]) for model in MODELS)
-    verdicts, metrics = rules([each.get(EMBEDDED, []) for each in (base, trained)], settings)
-    parts = {"part-00000.parquet": tables.write(verdicts, tables.VERDICTS, folder / "part-00000.parquet")}
-    metrics["benchmarks"] = {}
+
+def put_to(judge: ModelJudge, work: Work, answers: Answers, figures: dict[str, Row]) -> dict[str, int]:
+    """All answers put to the judge at once; its verdicts as tables, whose rows are returned, and into `figures`."""
+    from pipeline import tables
+    from pipeline.evaluation import baselines
+
+    contests = []
+    others: list[Row] = []
+    for name in answers["base"]:
+        baseline = baseline_of(work.config.judge, name, answers)
+        others += baselines.rows(name, baseline or {})
+        contests.append(contest(work.config.judge, name, answers, baseline))
+    asked = [each.requests() for each in contests]
+    replies = iter(judge.ask([request for requests in asked for request in requests]))
     games: list[Row] = []
     ratings: list[Row] = []
-    for benchmark, theirs in base.items():
-        ours = trained[benchmark]
-        figures = metrics["benchmarks"][benchmark] = {"base": looks(theirs), "trained": looks(ours)}
-        if judge is None:
-            continue
-        # What a model was not asked is no bad answer, and nothing that a judge could compare.
-        ours, theirs = ([row for row in rows if row["finish_reason"] != "no-room"] for rows in (ours, theirs))
-        if any(row["turn"] > 1 for row in theirs):
-            rows, figures["ratings"] = judge.rate(benchmark, {"base": theirs, "trained": ours})
-            ratings += rows
-        else:
-            texts, other = ({row["question_id"]: row["response"] for row in rows} for rows in (ours, theirs))
-            asked = {
-                row["question_id"]: as_text(json.loads(row["prompt"])) for row in theirs if row["question_id"] in texts
-            }
-            rows, figures["games"] = judge.compare(benchmark, asked, texts, other)
-            games += rows
-    if games:
-        parts["games.parquet"] = tables.write(games, tables.GAMES, folder / "games.parquet")
-    if ratings:
-        parts["ratings.parquet"] = tables.write(ratings, tables.RATINGS, folder / "ratings.parquet")
-    return Outcome(parts, metrics=metrics)
+    for each, requests in zip(contests, asked, strict=True):
+        own = [next(replies) for _ in requests]
+        refuse(each, own, work.config.judge)
+        played, rated = each.read(own)
+        games += [asdict(game) for game in played]
+        ratings += [{"benchmark": each.benchmark} | asdict(one) for one in rated]
+        metas = {row["question_id"]: json.loads(row["meta"]) for row in answers["base"][each.benchmark]}
+        figures[each.benchmark]["judged"] = {
+            **{"judge": judge.name, "wording": each.words.name, "method": each.method},
+            **cost(own, work.config.resources.judge_endpoint.dollars_per_million),
+            **judged(each, played, rated, metas, judge.name, work.config.judge),
+        }
+    written = (
+        ("games", tables.GAMES, games),
+        ("ratings", tables.RATINGS, ratings),
+        ("baselines", tables.BASELINES, others),
+    )
+    return {
+        f"{name}.parquet": tables.write(rows, schema, work.folder / f"{name}.parquet")
+        for name, schema, rows in written
+        if rows
+    }
+
+
+def baseline_of(settings: Judge, benchmark: str, answers: Answers) -> dict[str, Answer] | None:
+    from pipeline.evaluation import baselines
+    from pipeline.evaluation.contest import questions_of
+
+    if benchmark not in settings.baselines:
+        return None
+    return baselines.read(benchmark, settings.baselines[benchmark], questions_of(answers["base"][benchmark]))
+
+
+def baseline_answers(rows: Sequence[Row]) -> dict[str, Answer] | None:
+    """A benchmark's rows of tables.BASELINES as `contest` takes them; None where there are none."""
+    from pipeline.evaluation.games import Answer
+
+    return {row["question_id"]: Answer(row["name"], row["response"], row["tokens"]) for row in rows} or None
+
+
+def contest(settings: Judge, benchmark: str, answers: Answers, baseline: Mapping[str, Answer] | None) -> Contest:
+    """One benchmark's answers as they are put to a judge."""
+    from pipeline.evaluation.contest import MAX_TOKENS, Contest, matches, method_of
+    from pipeline.evaluation.judge_words import words
+    from pipeline.evaluation.ratings import Turn
+
+    # What a model was not asked is no bad answer, and nothing that a judge could compare.
+    rows: dict[str, Sequence[Row]] = {
+        model: [row for row in answers[model][benchmark] if row["finish_reason"] != "no-room"] for model in MODELS
+    }
+    several = any(row["turn"] > 1 for model in MODELS for row in answers[model][benchmark])
+    method = method_of(benchmark, several, settings.methods.get(benchmark))
+    told = words(benchmark, method, settings.wording.get(benchmark))
+    most = settings.max_tokens or MAX_TOKENS.get(benchmark, 1024)
+    if method == "ratings":
+        turns = [Turn.of(model, row) for model in MODELS for row in rows[model]]
+        return Contest(benchmark, method, told, most, turns=turns)
+    return Contest(benchmark, method, told, most, matches(benchmark, rows, baseline))
+
+
+def refuse(contest: Contest, replies: Sequence[Reply], settings: Judge) -> None:
+    """Raise UserError where too many verdicts are missing, or the judge cannot judge in this way."""
+    missing = [reply.why for reply in replies if reply.text is None]
+    if len(missing) > settings.max_missing * len(replies):
+        raise UserError(
+            f"{len(missing)} of {len(replies)} verdicts on {contest.benchmark} are missing (judge.max_missing allows "
+            f"{settings.max_missing:.0%}), such as: {missing[0]}",
+            "mend what keeps the judge from answering; the same command asks for the missing ones alone",
+        )
+    if contest.method == "preference" and replies and not any(reply.first for reply in replies):
+        raise UserError(
+            f"the judge gives no log-probs, which its preference on {contest.benchmark} is read from",
+            f"name a judge that does, or compare by its words: judge.methods.{contest.benchmark}=games",
+        )
+
+
+def judged(
+    contest: Contest,
+    games: Sequence[Game],
+    rated: Sequence[Rated],
+    metas: Mapping[str, Row],
+    judge: str,
+    settings: Judge,
+) -> Row:
+    """The figures of a benchmark's verdicts: of each match, or of the ratings, and of one model against the other."""
+    from pipeline.evaluation import verdict_exports as exports
+    from pipeline.evaluation.games import shares, summarise
+    from pipeline.evaluation.ratings import summarise as summarise_ratings
+    from pipeline.statistics import paired
+
+    drawn = (settings.resamples, settings.seed)
+    found: list[Row] = []
+    by_model: dict[str, dict[Any, float]] = {}
+    for match in contest.matches:
+        own = [game for game in games if game.model == match.model]
+        rows = exports.of_match(match, own, judge, metas)
+        score = summarise(own, *drawn)
+        by_model[match.model] = {name: share for name, share in shares(own).items() if share is not None}
+        shown = described(exports.figures(match, rows, *drawn))
+        found.append({"model": match.model, "against": match.against, "summary": asdict(score), **shown})
+    figures: Figures = ([], [])
+    for model in MODELS if rated else ():
+        own_ratings = [each for each in rated if each.model == model]
+        by_model[model] = {(each.question_id, each.turn): each.rating for each in own_ratings if each.rating}
+        one = exports.rating_figures(exports.of_ratings(own_ratings, {model: model}, judge), *drawn)
+        figures = (figures[0] + one[0], figures[1] + one[1])
+    shared = by_model.get("trained", {}).keys() & by_model.get("base", {}).keys()
+    return {
+        "matches": found,
+        "paired": asdict(paired(by_model["trained"], by_model["base"], *drawn)) if shared else None,
+        "ratings": asdict(summarise_ratings(rated, *drawn)) if rated else None,
+        **described(figures),
+    }
+
+
+def described(figures: Figures) -> Row:
+    return {"figures": [asdict(figure) for figure in figures[0]], "notes": figures[1]}
+
+
+def cost(replies: Sequence[Reply], prices: tuple[float, float] | None) -> Row:
+    """Tokens asked and answered, and dollars where a million of each has a price."""
+    tokens = [sum(getattr(reply, f"{kind}_tokens") for reply in replies) for kind in ("prompt", "completion")]
+    dollars = sum(price * count for price, count in zip(prices, tokens, strict=True)) / 1e6 if prices else None
+    return {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "dollars": dollars}
 
 
 def first_samples(responses: Artifact) -> dict[str, list[Row]]:
@@ -71,13 +196,6 @@ def first_samples(responses: Artifact) -> dict[str, list[Row]]:
         if row["sample"] == 0:
             answers.setdefault(row["benchmark"], []).append(row)
     return answers
-
-
-def as_text(messages: Sequence[Row]) -> str:
-    """What was asked, as one text: with the messages before the question, where there are any."""
-    if len(messages) == 1:
-        return str(messages[0]["content"])
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def looks(rows: Sequence[Row]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.stage import Outcome, Work, main, provenance, say
-from pipeline.config import EMBEDDED, Data
+from pipeline.config import EMBEDDED, Data, Model
 from pipeline.errors import UserError
 from pipeline.plan import VERSIONS, Plan
 
 if TYPE_CHECKING:
+    from pipeline.compute.models import ModelSource
     from pipeline.preferences.tokenise import Tokeniser
 
 Row = dict[str, Any]
@@ -140,25 +141,31 @@ def refuse_losses(data: Data, ledger: Row, kept_aside: Path) -> None:
 
 
 def base_model(plan: Plan) -> Path:
-    """The base model's folder; a .gguf file is converted once, into an artifact of its own."""
+    """The base model's folder."""
+    return opened(plan, plan.model, plan.config.model, "model")
+
+
+def opened(plan: Plan, source: "ModelSource", model: Model, setting: str) -> Path:
+    """A model's folder, verified; a .gguf file is converted once, into an artifact of its own."""
     from pipeline.artifacts import DigestMemory
     from pipeline.compute.cpu import give_back_memory
     from pipeline.compute.models import convert_gguf, locate
 
-    locate(plan.config.model, DigestMemory(plan.steps["prepare"].address.root), verify=True)
-    if not plan.model.is_gguf:
-        return plan.model.path
-    if artifact := plan.converted.find():
+    locate(model, DigestMemory(plan.steps["prepare"].address.root), verify=True, setting=setting)
+    if not source.is_gguf:
+        return source.path
+    address = plan.converted(source)
+    if artifact := address.find():
         return artifact.verify().path
-    say(f"model: converting {plan.model.path.name}")
+    say(f"model: converting {source.path.name}")
     started = time.perf_counter()
-    with plan.converted.writing() as folder:
+    with address.writing() as folder:
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars of two libraries
-            convert_gguf(plan.model, folder)
+            convert_gguf(source, folder)
         give_back_memory()
-        facts = {"name": "model", "version": VERSIONS["model"], "identity": {"model": plan.model.digest}, "inputs": {}}
+        facts = {"name": "model", "version": VERSIONS["model"], "identity": {"model": source.digest}, "inputs": {}}
         seconds = round(time.perf_counter() - started, 3)
-        artifact = plan.converted.commit({**facts, "provenance": provenance(), "seconds": seconds}, {})
+        artifact = address.commit({**facts, "provenance": provenance(), "seconds": seconds}, {})
     say(f"model: done in {seconds:.1f} s")
     return artifact.path
 

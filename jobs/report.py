@@ -133,7 +133,7 @@ def benchmark(work: Work) -> data.Benchmark | None:
 def asked(work: Work) -> list[data.Asked]:
     """The other benchmarks, in the order in which they were asked."""
     from pipeline.evaluation.profile import Profile
-    from pipeline.evaluation.questions import OWNERS
+    from pipeline.evaluation.questions import LICENCES
     from pipeline.report import data
 
     found = []
@@ -148,7 +148,7 @@ def asked(work: Work) -> list[data.Asked]:
             data.Asked(
                 name=name,
                 questions=figures["base"]["questions"],
-                licence=OWNERS[name].licence if name in OWNERS else "",
+                licence=LICENCES.get(name, ""),
                 models=looks,
                 judge=judge_score(figures["games"]) if "games" in figures else None,
                 ratings=rating(figures["ratings"]) if "ratings" in figures else None,

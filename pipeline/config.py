@@ -139,16 +139,30 @@ class Generate(Section):
 class Judge(Section):
     resamples: int = Field(default=2000, ge=100)  # of the bootstrap intervals
     seed: int = 0
-    # A model that compares both models' answers, too, by its name at resources.judge_endpoint; null: rules alone.
+    # A model that judges, too: by its name at resources.judge_endpoint, or one that is run here. Null: rules alone.
     model: str | None = Field(default=None, min_length=1)
-    wording: str | None = None  # a JSON file with system and user, in place of our own words to the judge
-    max_tokens: int = Field(default=1024, ge=1)  # of its words on a pair of answers
+    local: Model | None = None
+    # By benchmark, in place of its own way: two games a question, one preference by log-probs, or ratings 1 to 10.
+    methods: dict[Name, Literal["games", "preference", "ratings"]] = {}
+    wording: dict[Name, str] = {}  # by benchmark, a file of words to the judge, in place of its owners' or ours
+    # By benchmark, a file of answers that both models' are compared with; null: those of its owners. Where there is
+    # none, the two models' answers are compared with each other.
+    baselines: dict[Name, str | None] = {}
+    max_tokens: int | None = Field(default=None, ge=1)  # of its words on one verdict; null: as the benchmark has it
     temperature: float = Field(default=0.0, ge=0)
+    shard_prompts: int = Field(default=40, ge=1)  # of local: requests an engine call, as generate.shard_prompts
     max_missing: float = Field(default=0.05, ge=0, le=1)  # share of verdicts that may be missing before judge fails
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> "Judge":
+        if self.model is not None and self.local is not None:
+            problem = f"judge.model={self.model} and judge.local.source={self.local.source} are two judges"
+            raise UserError(problem, "set one of them to null; jobs.score --second-judge compares two")
+        return self
 
 
 class Report(Section):
-    samples: int = Field(default=24, ge=0)  # answers shown side by side
+    samples: int = Field(default=1000, ge=0)  # questions of each benchmark whose answers are shown side by side
 
 
 class JudgeEndpoint(Section):
@@ -158,6 +172,8 @@ class JudgeEndpoint(Section):
     key_env: str | None = Field(default=None, min_length=1)  # the environment variable that holds its key; null: none
     concurrency: int = Field(default=8, ge=1)  # requests at a time
     requests_a_minute: float | None = Field(default=None, gt=0)
+    # What a million tokens cost, asked and answered, for the report.
+    dollars_per_million: tuple[float, float] | None = None
     timeout_seconds: float = Field(default=120.0, gt=0)  # of one request
     retries: int = Field(default=5, ge=0)  # of one request, ever longer apart
 
@@ -170,6 +186,7 @@ class Resources(Section):
     scorers: int = Field(default=1, ge=1)  # actors of the reference stage
     train_workers: int = Field(default=1, ge=1)
     generators: int = Field(default=1, ge=1)  # vLLM engines at a time
+    judges: int = Field(default=1, ge=1)  # the same, of judge.local
     study_cells: int = Field(default=1, ge=1)  # cells of a study trained side by side; they share a node's cores
     gpus_per_actor: float = Field(default=0, ge=0)  # a scorer lays its model over several; a train worker takes one
     micro_batch_tokens: int = Field(default=1024, ge=1)  # packed tokens a forward and backward
@@ -233,6 +250,13 @@ class RunConfig(Section):
                 f"schedule.sft_below={self.schedule.sft_below} are two ways to say the same",
                 "set one of them to null",
             )
+        for name in ("methods", "wording", "baselines"):
+            for benchmark in getattr(self.judge, name):
+                if benchmark not in self.generate.benchmarks:
+                    raise UserError(
+                        f"judge.{name}.{benchmark}: {benchmark} is not asked",
+                        f"generate.benchmarks holds {', '.join(self.generate.benchmarks)}",
+                    )
         return self
 
 

@@ -17,7 +17,7 @@ from pipeline.compute.models import ModelSource, locate
 from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.config import EMBEDDED, RunConfig
 from pipeline.errors import UserError
-from pipeline.evaluation.questions import identity
+from pipeline.evaluation import baselines, judge_words, questions
 from pipeline.objectives.presets import Preset, resolve
 from pipeline.preferences.normalise import Preference, normalise
 from pipeline.preferences.sources import open_source
@@ -33,7 +33,7 @@ _PEEK = 100  # rows looked at for a first pair
 STAGES = ("prepare", "reference", "schedule", "train", "generate", "judge", "report")
 
 # Raise a stage's version when its code changes what it writes.
-VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 2, "train": 2, "generate": 2, "judge": 3, "report": 3}
+VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 2, "train": 2, "generate": 2, "judge": 4, "report": 4}
 VERSIONS["study"] = 1  # not of the line: the page of jobs.study
 
 
@@ -68,6 +68,7 @@ class Plan:
 
     config: RunConfig
     model: ModelSource
+    judge: ModelSource | None  # judge.local
     steps: Mapping[str, Step]  # in the order of the line
 
     def of(self, stage: str) -> list[Step]:
@@ -77,13 +78,12 @@ class Plan:
     @property
     def model_folder(self) -> Path:
         """Where the base model is, or will be once prepare has converted it."""
-        return self.converted.path if self.model.is_gguf else self.model.path
+        return self.converted(self.model).path if self.model.is_gguf else self.model.path
 
-    @property
-    def converted(self) -> Address:
+    def converted(self, model: ModelSource) -> Address:
         """The address of a .gguf model in Hugging Face format: the only result that is not a stage of the line."""
-        digest = fingerprint("model", VERSIONS["model"], {"model": self.model.digest}, {})
-        return self.steps["prepare"].address.beside("model", self.model.label, digest)
+        digest = fingerprint("model", VERSIONS["model"], {"model": model.digest}, {})
+        return self.steps["prepare"].address.beside("model", model.label, digest)
 
 
 def make_plan(config: RunConfig) -> Plan:
@@ -96,7 +96,10 @@ def make_plan(config: RunConfig) -> Plan:
         root = store.mirror(Path(config.resources.mirror).expanduser().absolute())
     else:
         root = Path(config.resources.root).expanduser().absolute()  # workers run elsewhere
-    model = locate(config.model, DigestMemory(root))
+    memory = DigestMemory(root)
+    model = locate(config.model, memory)
+    local = config.judge.local
+    judge = locate(local, memory, setting="judge.local") if local else None
     steps: dict[str, Step] = {}
 
     def add(name: str, label: str, identity: Mapping[str, Any], **inputs: str) -> None:
@@ -131,10 +134,16 @@ def make_plan(config: RunConfig) -> Plan:
     add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule")
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
-    add("judge", "-".join(config.generate.benchmarks), _judge(config), base="generate:base", trained="generate:trained")
+    add(
+        "judge",
+        "-".join(config.generate.benchmarks),
+        _judge(config, judge),
+        base="generate:base",
+        trained="generate:trained",
+    )
     shown = {"report": section("report"), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
-    return Plan(config, model, steps)
+    return Plan(config, model, judge, steps)
 
 
 def readable(label: str) -> str:
@@ -142,24 +151,28 @@ def readable(label: str) -> str:
     return re.sub(r"[^\w.-]+", "-", label).strip("-.")
 
 
-def _judge(config: RunConfig) -> dict[str, Any]:
-    """What verdicts depend on. Raises UserError where the judge's wording cannot be read."""
-    judge = config.judge.model_dump(mode="json", exclude={"max_missing"})
-    if config.judge.model is None:
+def _judge(config: RunConfig, local: ModelSource | None) -> dict[str, Any]:
+    """What verdicts depend on. Raises UserError where words to the judge, or answers to compare with, are not there."""
+    settings = config.judge
+    judge = settings.model_dump(mode="json", exclude={"max_missing", "local", "wording", "baselines"})
+    if settings.model is None and settings.local is None:
         return {key: judge[key] for key in ("resamples", "seed")}
-    if config.judge.wording is not None:
-        try:
-            judge["wording"] = file_digest(Path(config.judge.wording))
-        except OSError as error:
-            problem = f"judge.wording={config.judge.wording}: cannot be read ({error.strerror})"
-            raise UserError(problem, "give a JSON file with system and user") from None
+    if settings.local is not None and local is not None:
+        judge["local"] = {"model": local.digest, "dtype": settings.local.dtype}
+    judge["wording"] = {
+        name: judge_words.identity(name, settings.wording.get(name)) for name in config.generate.benchmarks
+    }
+    judge["baselines"] = {
+        name: [file_digest(each.file) for each in baselines.locate(name, given)]
+        for name, given in settings.baselines.items()
+    }
     return judge
 
 
 def _questions(config: RunConfig) -> dict[str, Any]:
     """What is asked, by benchmark: the embedded tasks' version, or a digest of the questions' file."""
     return {
-        name: VERIFIABLE_VERSION if name == EMBEDDED else identity(name, file)
+        name: VERIFIABLE_VERSION if name == EMBEDDED else questions.identity(name, file)
         for name, file in config.generate.benchmarks.items()
     }
 

@@ -127,13 +127,15 @@ VERDICTS = _schema(
 )
 
 
-# Made by judge where a model judges; read by report. One row a game: a question's two answers in one order.
+# Made by judge where a model judges; read by report and export. One row a game: two answers in one order.
 GAMES = _schema(
     ("benchmark", pa.string()),
     ("question_id", pa.string()),
-    ("ours_first", pa.bool_()),  # whether the trained model's answer was shown first
+    ("model", pa.string()),  # base | trained
+    ("against", pa.string()),  # base, or whose answers they are
+    ("model_first", pa.bool_()),  # whether the model's answer was shown first
     ("outcome", pa.string()),  # read | alike | unparsable | missing
-    ("points", pa.float64()),  # of the trained model: 1, 1/2 or 0; null without a verdict
+    ("points", pa.float64()),  # of the model: 1, 1/2 or 0, or a probability; null without a verdict
     ("times", pa.int64()),  # how often it counts: 3 for a strong verdict
     ("judgment", pa.string()),  # the judge's words, or why there are none
     optional=("points",),
@@ -150,6 +152,26 @@ RATINGS = _schema(
     ("rating", pa.float64()),  # 1 to 10; null without one
     ("judgment", pa.string()),  # the judge's words, or why there are none
     optional=("category", "rating"),
+)
+
+# Answers of others that the models' were compared with.
+BASELINES = _schema(
+    ("benchmark", pa.string()),
+    ("question_id", pa.string()),
+    ("name", pa.string()),  # who answered
+    ("response", pa.string()),
+    ("tokens", pa.int32()),  # as the file of answers has them
+    optional=("tokens",),
+)
+
+# Made by a judge that runs here, before its words are read: a row a request, in order.
+REPLIES = _schema(
+    ("text", pa.string()),  # null without an answer
+    ("why", pa.string()),  # there is none
+    ("prompt_tokens", pa.int32()),
+    ("completion_tokens", pa.int32()),
+    ("first", pa.string()),  # log-probs of the likeliest first tokens, as JSON
+    optional=("text",),
 )
 
 

@@ -21,6 +21,7 @@ class Answer:
     raw: bytes | None = None
     seconds: float = 0.0
     drop: bool = False
+    first: dict[str, float] | None = None  # log-probs of the first token
 
 
 Script = Callable[[str, int], Answer]  # of the last message, and how often it was asked before
@@ -62,7 +63,7 @@ def judge_server(script: Script) -> Iterator[JudgeServer]:
             if answer.drop:
                 self.close_connection = True
                 return
-            content = answer.raw if answer.raw is not None else completion(answer.text)
+            content = answer.raw if answer.raw is not None else completion(answer)
             self.send_response(answer.status)
             for name, value in {"Content-Type": "application/json", **answer.headers}.items():
                 self.send_header(name, value)
@@ -91,8 +92,12 @@ def judge_server(script: Script) -> Iterator[JudgeServer]:
         thread.join()
 
 
-def completion(text: str) -> bytes:
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+def completion(answer: Answer) -> bytes:
+    choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+    choice["message"] = {"role": "assistant", "content": answer.text}
+    if answer.first is not None:
+        top = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in answer.first.items()]
+        choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
     usage = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
     whole = {
         "id": "1",

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from actors.endpoint import Endpoint, Reply
+from actors.endpoint import Endpoint
 from pipeline.config import JudgeEndpoint
 from pipeline.errors import UserError
+from pipeline.evaluation.judging import Reply, Request
 from tests.judge_server import Answer, JudgeServer, Script, judge_server
 
 FAULTS = {
@@ -25,11 +26,15 @@ FAULTS = {
 
 def ask(judge: JudgeServer, cache: Path, *questions: str, key: str | None = None, **settings: Any) -> list[Reply]:
     given = JudgeEndpoint(**{"timeout_seconds": 20.0, "retries": 1, **settings})
-    asked = [[{"role": "user", "content": question}] for question in questions]
+    asked = [request(question) for question in questions]
     heard: list[Reply] = []
-    replies = Endpoint(judge.url, key, given, cache).ask(asked, heard.append, model="judge", max_tokens=5)
+    replies = Endpoint(judge.url, key, given, cache).ask(asked, heard.append, model="judge")
     assert sorted(map(repr, heard)) == sorted(map(repr, replies))
     return replies
+
+
+def request(question: str, max_tokens: int = 5, first_token: bool = False) -> Request:
+    return Request(({"role": "user", "content": question},), max_tokens, first_token)
 
 
 def patience(fault: str) -> dict[str, Any]:
@@ -98,9 +103,22 @@ def test_other_words_to_the_judge_are_another_question(tmp_path: Path) -> None:
         ask(judge, tmp_path, "q")
         given = JudgeEndpoint(retries=0)
         endpoint = Endpoint(judge.url, None, given, tmp_path)
-        for sampling in ({"model": "judge", "max_tokens": 5}, {"model": "judge", "max_tokens": 6}, {"model": "other"}):
-            endpoint.ask([[{"role": "user", "content": "q"}]], lambda _: None, **sampling)
+        for one, model in ((request("q"), "judge"), (request("q", 6), "judge"), (request("q"), "other")):
+            endpoint.ask([one], lambda _: None, model=model)
     assert judge.asked == {"q": 3}
+
+
+def test_log_probs_of_the_first_token(tmp_path: Path) -> None:
+    """Asked for where they are wanted, read as they are, kept with the reply; none where the endpoint gives none."""
+    answer = Answer("m", first={"m": -0.5, "M": -1.25})
+    with judge_server(lambda question, _: answer if question == "q" else Answer("m")) as judge:
+        for _ in range(2):
+            replies = Endpoint(judge.url, None, JudgeEndpoint(), tmp_path).ask(
+                [request("q", 1, True), request("r", 1, True), request("s", 1)], lambda _: None, model="judge"
+            )
+            assert [reply.first for reply in replies] == [{"m": -0.5, "M": -1.25}, {}, {}]
+    asked = {body["messages"][0]["content"]: body.get("top_logprobs") for body in judge.bodies}
+    assert asked == {"q": 5, "r": 5, "s": None} and len(judge.bodies) == 3
 
 
 def test_a_spoilt_reply_is_asked_for_again(tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
-"""How long a conversation may be, and how a judge is shown one: without an engine."""
+"""How long a conversation may be: without an engine."""
 
 from typing import Any
 
 import pytest
 
 from jobs.generate import room_for
-from jobs.judge import as_text
 from pipeline.errors import UserError
 from pipeline.evaluation.questions import Question
 
@@ -35,9 +34,3 @@ def test_a_model_that_takes_no_question_is_refused() -> None:
     assert room([SHORT, TALK], 7) == 7  # the talk's answers will be cut
     with pytest.raises(UserError, match="may take 7 tokens, the model takes 6"):
         room([SHORT, TALK], 6)
-
-
-def test_a_judge_sees_what_was_said_before_the_question() -> None:
-    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    assert as_text(asked[1:]) == "Hi"
-    assert as_text(asked) == "system: Be brief.\n\nuser: Hi"

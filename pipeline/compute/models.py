@@ -31,23 +31,25 @@ class ModelSource:
     is_gguf: bool
 
 
-def locate(model: Model, memory: DigestMemory, verify: bool = False) -> ModelSource:
-    """Find what `model.source` names and digest it. Raises UserError that says what was looked for."""
-    path = _path(model)
+def locate(model: Model, memory: DigestMemory, verify: bool = False, setting: str = "model") -> ModelSource:
+    """Find what the section `setting` names and digest it. Raises UserError that says what was looked for."""
+    path = _path(model, setting)
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file() and file.name.endswith(_endings(model)))
         names = [file.name for file in files]
         if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
             found = ", ".join(names[:8]) or "nothing"
-            problem = f"model.source={model.source} has no config.json with *.safetensors (found: {found})"
+            problem = f"{setting}.source={model.source} has no config.json with *.safetensors (found: {found})"
             raise UserError(problem, "give a directory as save_pretrained writes it")
     elif path.suffix == ".gguf":
         files = [path]
     else:
-        raise UserError(f"model.source={model.source} is neither a directory nor a .gguf file", "give one of these")
+        raise UserError(f"{setting}.source={model.source} is neither a directory nor a .gguf file", "give one of these")
     if model.chat_template:
         if not Path(model.chat_template).is_file():
-            raise UserError(f"model.chat_template={model.chat_template}: there is no such file", "give a Jinja file")
+            raise UserError(
+                f"{setting}.chat_template={model.chat_template}: there is no such file", "give a Jinja file"
+            )
         files.append(Path(model.chat_template))
     digest = hashlib.sha256()
     for file in files:
@@ -62,20 +64,20 @@ def _endings(model: Model) -> tuple[str, ...]:
     return (*_FILES, *_CODE) if model.trust_remote_code else _FILES
 
 
-def _path(model: Model) -> Path:
+def _path(model: Model, setting: str) -> Path:
     if model.source.startswith(SCHEME):
-        path = in_package(model.source, "model.source")
+        path = in_package(model.source, f"{setting}.source")
     else:
         path = Path(model.source).expanduser()
     if path.exists():
         return path
     if model.source.startswith(("/", ".", "~", SCHEME)) or model.source.count("/") != 1:
-        problem = f"model.source={model.source}: there is nothing at {path}"
+        problem = f"{setting}.source={model.source}: there is nothing at {path}"
         raise UserError(problem, "give a directory, a .gguf file or a hub name such as owner/name")
-    return _download(model)
+    return _download(model, setting)
 
 
-def _download(model: Model) -> Path:
+def _download(model: Model, setting: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
@@ -83,7 +85,7 @@ def _download(model: Model) -> Path:
         return Path(snapshot_download(model.source, revision=model.revision, allow_patterns=patterns))
     except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        problem = f"model.source={model.source} is no local path, and the hub did not give it ({why})"
+        problem = f"{setting}.source={model.source} is no local path, and the hub did not give it ({why})"
         raise UserError(problem, "check the name, the revision and the network, or give a local directory") from None
 
 

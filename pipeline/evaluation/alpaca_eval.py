@@ -56,6 +56,13 @@ def score_file(path: Path, shared: Coefficients, resamples: int = 1000, seed: in
     return sorted(scores, key=lambda score: -score.win_rate.value)
 
 
+def score_rows(rows: Sequence[Row], shared: Coefficients, resamples: int = 1000, seed: int = 0) -> Score:
+    """The score of one model's annotations. Raises UserError where none of them can be used."""
+    left_out = LeftOut()
+    model, baseline = (text(rows[0], name) or "" for name in ("generator_2", "generator_1"))
+    return score(model, baseline, preferences(rows, left_out), left_out, shared, resamples, seed)
+
+
 def points(path: Path) -> dict[str, dict[Hashable, float]]:
     """P(model preferred) by model and question."""
     return {

@@ -73,7 +73,19 @@ def score_file(
     `styles` holds `style` of the answers by (model, question): with it v2.0's style control is done.
     Raises UserError where the file is neither, or no verdict in it can be used.
     """
-    battles, left_out = read_battles(path, version)
+    return score(*read_battles(path, version), version, styles, resample, resamples, seed)
+
+
+def score(
+    battles: Sequence[Battle],
+    left_out: LeftOut,
+    version: Version,
+    styles: Mapping[tuple[str, str], Array] | None = None,
+    resample: Resample = "questions",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[Score]:
+    """The same of battles that were read already."""
     categories: dict[str, list[Battle]] = defaultdict(list)
     for battle in battles:
         categories[battle.category].append(battle)
@@ -98,10 +110,15 @@ def read_battles(path: Path, version: Version) -> tuple[list[Battle], LeftOut]:
     left_out = LeftOut()
     rows = read(path, left_out)
     require(rows, [("games", "winner")], path, "Arena-Hard judgments")
+    return battles_of(rows, version, left_out, str(path)), left_out
+
+
+def battles_of(rows: Sequence[Row], version: Version, left_out: LeftOut, source: str) -> list[Battle]:
+    """The games of rows that count. Raises UserError where none does."""
     battles = [battle for row in rows for battle in _battles(row, version, left_out)]
     if not battles:
-        raise UserError(f"{path}: no verdict can be used ({left_out})", "mend the judgments, or judge again")
-    return battles, left_out
+        raise UserError(f"{source}: no verdict can be used ({left_out})", "mend the judgments, or judge again")
+    return battles
 
 
 def _battles(row: Row, version: Version, left_out: LeftOut) -> list[Battle]:
@@ -276,7 +293,7 @@ def read_styles(paths: Sequence[Path]) -> dict[tuple[str, str], Array]:
         rows = read(path, LeftOut())
         require(rows, [("uid", "question_id"), ("messages", "choices")], path, "Arena-Hard answers")
         for row in rows:
-            answer, model = _answer(row), text(row, "model", "model_id")
+            answer, model = answer_of(row), text(row, "model", "model_id")
             if answer is None or model is None:
                 continue
             metadata = row.get("metadata") or row.get("conv_metadata") or {}
@@ -288,14 +305,12 @@ def read_styles(paths: Sequence[Path]) -> dict[tuple[str, str], Array]:
     return found
 
 
-def _answer(row: Row) -> str | None:
-    """The last assistant message: `messages` as v2.0 writes them, `choices[0].turns` as v0.1 does."""
+def answer_of(row: Row) -> str | None:
+    """The last assistant message: `messages` as v2.0 writes them, `choices[0].turns` as v0.1 and FastChat do."""
     try:
-        if "messages" in row:
-            content = row["messages"][-1]["content"]
-            content = content.get("answer") if isinstance(content, dict) else content
-        else:
-            content = row["choices"][0]["turns"][-1]["content"]
+        last = row["messages"][-1]["content"] if "messages" in row else row["choices"][0]["turns"][-1]
     except (LookupError, TypeError):
         return None
-    return content if isinstance(content, str) else None
+    for name in ("content", "answer"):
+        last = last.get(name, last) if isinstance(last, dict) else last
+    return last if isinstance(last, str) else None

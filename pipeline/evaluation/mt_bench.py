@@ -63,6 +63,11 @@ def score_file(path: Path, resamples: int = 1000, seed: int = 0) -> list[Score]:
     return sorted(scores, key=lambda score: -score.overall.value)
 
 
+def score_rows(rows: Sequence[Row], resamples: int = 1000, seed: int = 0) -> Score:
+    """The score of one model's judgments. Raises UserError where none of them can be used."""
+    return _score(_ratings(text(rows[0], "model") or "", rows, LeftOut()), resamples, seed)
+
+
 def points(path: Path) -> dict[str, dict[Hashable, float]]:
     """Ratings by model, and by question and turn."""
     return {each.model: {(one.question, one.turn): one.value for one in each.found} for each in read_models(path)}

