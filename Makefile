@@ -33,11 +33,11 @@ format: .venv/ready
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-.venv/ready: requirements/cpu.txt requirements/dev.txt
+.venv/ready: requirements/cpu.txt requirements/dev.txt requirements/owners.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH) -c requirements/cpu.txt
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/cpu.txt -r requirements/dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/cpu.txt -r requirements/dev.txt -r requirements/owners.txt
 	touch .venv/ready
 
 # The report's test drives a real browser: Debian's Chromium is fetched where there is none and we may install it.

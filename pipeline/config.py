@@ -144,7 +144,8 @@ class Judge(Section):
     local: Model | None = None
     # By benchmark, in place of its own way: two games a question, one preference by log-probs, or ratings 1 to 10.
     methods: dict[Name, Literal["games", "preference", "ratings"]] = {}
-    wording: dict[Name, str] = {}  # by benchmark, a file of words to the judge, in place of its owners' or ours
+    # By benchmark, a file of words to the judge, or `own` for ours. Else its owners', where installed, or ours.
+    wording: dict[Name, str] = {}
     # By benchmark, a file of answers that both models' are compared with; null: those of its owners. Where there is
     # none, the two models' answers are compared with each other.
     baselines: dict[Name, str | None] = {}

@@ -84,12 +84,12 @@ class Words:
 
 
 def words(benchmark: str, method: Method, given: str | None) -> Words:
-    """The words in the file `given`, or the owners' where their package is installed, or our own.
+    """The words in the file `given`, or the owners' where their package is installed, or our own (`given` is "own").
 
     Raises UserError for a file that holds none.
     """
-    own_method, _ = OWNERS.get(benchmark, (None, ""))
-    file = _file(benchmark, given) if given is not None or own_method == method else None
+    owners_method, _ = OWNERS.get(benchmark, (None, ""))
+    file = _file(benchmark, given) if given is not None or owners_method == method else None
     if file is None:
         return _OURS[method]
     return _read(file, method, f"judge.wording.{benchmark}={file}", given or OWNERS[benchmark][1])
@@ -108,6 +108,8 @@ def identity(benchmark: str, given: str | None) -> str:
 def _file(benchmark: str, given: str | None) -> Path | None:
     """The file named, or the owners' where their package is installed; None for our own words."""
     setting = f"judge.wording.{benchmark}"
+    if given == "own":
+        return None
     if given is not None:
         return in_package(given, setting) if given.startswith(SCHEME) else Path(given).expanduser()
     try:

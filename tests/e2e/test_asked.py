@@ -1,7 +1,10 @@
 """Questions that are not ours, through the doors: answered in turns, judged by a model, shown, exported, scored."""
 
 import json
+import math
+import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 
 from tests.e2e.conftest import Head, Line
 from tests.e2e.doors import REPOSITORY, command, made, only, refused, rows
-from tests.e2e.running import settings
+from tests.e2e.running import actors, finish, settings, start, until
 from tests.judge_server import Answer, judge_server
 
 pytestmark = pytest.mark.e2e
@@ -26,11 +29,16 @@ TALKS = [
 
 
 def judge(question: str, before: int) -> Answer:
-    """Rates with 6 what it has no reference for; between two answers the longer one wins."""
+    """Rates with 6 what it has no reference for; between two answers the longer one is likelier the better."""
     if "to be rated" in question:
         return Answer("No. [[3]]" if "reference answer" in question else "Well. [[6]]")
-    a, b = (len(question.split(f"Answer of assistant {name}", 1)[1].split("End of answer")[0]) for name in "AB")
-    return Answer("[[A>B]]" if a > b else "[[B>A]]")
+    first, second = (
+        len(part.split("End of answer")[0]) for part in re.split(r"Answer of assistant \w \w+\n", question)[1:]
+    )
+    if question.endswith("m or M:"):
+        chances = (0.5, 0.5) if first == second else (0.8, 0.2) if first > second else (0.2, 0.8)
+        return Answer("m", first=dict(zip("mM", map(math.log, chances), strict=True)))
+    return Answer("[[A>B]]" if first > second else "[[B>A]]" if first < second else "[[A=B]]")
 
 
 def test_other_benchmarks_are_answered_judged_shown_and_exported(line: Line, head: Head, tmp_path: Path) -> None:
@@ -38,12 +46,17 @@ def test_other_benchmarks_are_answered_judged_shown_and_exported(line: Line, hea
     for name, questions in (("alpaca_eval", ALPACA), ("arena_hard_v2.0", ARENA), ("mt_bench", TALKS)):
         files[name] = str(tmp_path / f"{name}.jsonl")
         Path(files[name]).write_text("".join(f"{json.dumps(question)}\n" for question in questions))
+    theirs = tmp_path / "theirs.json"
+    theirs.write_text(json.dumps([{**row, "output": "x" * 20, "generator": "gpt"} for row in ALPACA]))
     with judge_server(judge) as server:
         given = (
             *settings(line, tmp_path / "root", *STAGES),
             f"generate.benchmarks={json.dumps({'verifiable': None, **files})}",
             *("generate.shard_prompts=4", "generate.samples=2", "judge.model=judge"),
+            f"judge.baselines={json.dumps({'alpaca_eval': str(theirs)})}",
+            f"judge.wording={json.dumps(dict.fromkeys(files, 'own'))}",
             f"resources.judge_endpoint.url={server.url}",
+            "resources.judge_endpoint.dollars_per_million=[1000000, 0]",
         )
         made("run", *given, environment=head.environment)
     root = tmp_path / "root"
@@ -61,31 +74,38 @@ def test_other_benchmarks_are_answered_judged_shown_and_exported(line: Line, hea
 
     figures = json.loads((only(root, "judge") / "manifest.json").read_text())["metrics"]["benchmarks"]
     assert list(figures) == ["verifiable", "alpaca_eval", "arena_hard_v2.0", "mt_bench"]
-    rated = figures["mt_bench"]["ratings"]
-    assert rated["models"]["base"]["categories"] == {"reasoning": 3.0, "writing": 6.0}
-    assert rated["models"]["base"]["overall"]["value"] == 4.5 and rated["difference"]["value"] == 0
-    longer = longer_wins(answers, rows(only(root, "generate", "gamma-dpo-*")))
-    assert figures["alpaca_eval"]["games"]["rate"]["value"] == pytest.approx(longer)
+    rated = figures["mt_bench"]["judged"]
+    assert rated["method"] == "ratings" and rated["ratings"]["models"]["base"]["categories"] == {
+        "reasoning": 3.0,
+        "writing": 6.0,
+    }
+    assert [each["value"] for each in rated["figures"] if "overall" in each["label"]] == [4.5, 4.5]
+    assert rated["paired"]["difference"]["value"] == 0 and rated["dollars"] == rated["prompt_tokens"]
+    compared = figures["alpaca_eval"]["judged"]
+    assert compared["method"] == "preference" and [each["against"] for each in compared["matches"]] == ["gpt", "gpt"]
+    for match, label in zip(compared["matches"], ("tiny-*", "gamma-dpo-*"), strict=True):
+        assert match["summary"]["rate"]["value"] == pytest.approx(likes_long(rows(only(root, "generate", label))))
+        assert match["figures"][0]["value"] == match["summary"]["rate"]["value"]
     assert len(pq.read_table(only(root, "judge") / "ratings.parquet")) == 8
 
     page = (only(root, "report") / "report.html").read_text()
     assert "Other benchmarks" in page and "CC BY-NC 4.0" in page and "Of 2 answers to each question" in page
     assert "alpaca_eval: 1 turn did not fit into the base model: not asked, and not judged." in page
-    assert "rated each answer from 1 to 10" in page and "What the judge said" in page
-    exported(given, tmp_path / "exports", answers)
+    exported(given, tmp_path / "exports", answers, compared["matches"][1]["summary"]["rate"]["value"])
 
 
-def longer_wins(base: list[dict[str, Any]], trained: list[dict[str, Any]]) -> float:
-    """The trained model's points in percent, where the judge likes the longer answer, and of two alike the second."""
+def likes_long(answers: list[dict[str, Any]]) -> float:
+    """The points against twenty characters, in percent: the longer answer has 80, answers of one length 50."""
     points = []
-    for a, b in zip(base, trained, strict=True):
-        if a["benchmark"] == "alpaca_eval" and a["sample"] == 0 and a["finish_reason"] != "no-room":
-            one, other = len(a["response"]), len(b["response"])
-            points.append(50.0 if one == other else 100.0 * (other > one))
+    for row in answers:
+        if row["benchmark"] == "alpaca_eval" and row["sample"] == 0 and row["finish_reason"] != "no-room":
+            length = len(row["response"])
+            points.append(50.0 if length == 20 else 80.0 if length > 20 else 20.0)
     return sum(points) / len(points)
 
 
-def exported(given: tuple[str, ...], folder: Path, answers: list[dict[str, Any]]) -> None:
+def exported(given: tuple[str, ...], folder: Path, answers: list[dict[str, Any]], rate: float) -> None:
+    """Every file is there, and what was judged scores elsewhere as it does here."""
     done = subprocess.run(
         command("export", *given, "--to", str(folder)), cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
@@ -93,7 +113,51 @@ def exported(given: tuple[str, ...], folder: Path, answers: list[dict[str, Any]]
     (outputs,) = folder.glob("alpaca_eval/tiny*/model_outputs.json")
     wanted = [row["response"] for row in answers if row["benchmark"] == "alpaca_eval" and row["sample"] == 0]
     assert [row["output"] for row in json.loads(outputs.read_text())] == wanted
-    assert len(list(folder.glob("*/*/*.json*"))) == 6
+    (annotations,) = folder.glob("alpaca_eval/gamma-dpo/annotations.json")
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.json*"))
+    assert len(names) == 6 + 2 + 1 + 1, names  # answers; alpaca_eval of both models, one match of arena, one of ratings
+    score = [sys.executable, "-m", "jobs.score", "--json", "--resamples", "100"]
+    for benchmark, file, value in (
+        ("alpaca_eval", annotations, lambda one: one["win_rate"]["value"]),
+        ("mt_bench", folder / "mt_bench/model_judgment/judge_single.jsonl", lambda one: one["overall"]["value"]),
+    ):
+        ended = subprocess.run(
+            [*score, "--benchmark", benchmark, "--annotations", str(file)],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found = [value(one) for one in json.loads(ended.stdout)["scores"]]
+        assert found == ([pytest.approx(rate)] if benchmark == "alpaca_eval" else [4.5, 4.5])
+
+
+def killed_at_its_first_shard(root: Path, head: Head, driver: "subprocess.Popen[str]") -> None:
+    until(lambda: list(root.glob("judge/*.partial/replies-*.parquet")), driver, pause=0.002)
+    for actor in actors(head.pid, "MapBatches(Judge)"):
+        actor.kill()
+
+
+def test_a_judge_that_runs_here_and_is_killed_in_mid_shard(line: Line, head: Head, tmp_path: Path) -> None:
+    """It is replaced, and every reply is that of one that was left alone."""
+    model = line.settings[0].partition("=")[2]
+    local = (
+        f"judge.local.source={model}",
+        "judge.max_tokens=4",
+        "judge.shard_prompts=2",
+        "judge.methods.verifiable=games",
+    )
+    for name in ("calm", "troubled"):
+        driver = start(head, "judge", *settings(line, tmp_path / name, *STAGES, "generate"), *local)
+        if name == "troubled":
+            killed_at_its_first_shard(tmp_path / name, head, driver)
+        finish(driver)
+    calm, troubled = (only(tmp_path / name, "judge") for name in ("calm", "troubled"))
+    replies = [pq.read_table(sorted(folder.glob("replies-*.parquet"))).to_pylist() for folder in (calm, troubled)]
+    assert replies[0] == replies[1] and len(replies[0]) > 4 and all(row["completion_tokens"] for row in replies[0])
+    assert pq.read_table(calm / "games.parquet").equals(pq.read_table(troubled / "games.parquet"))
+    figures = json.loads((calm / "manifest.json").read_text())["metrics"]["benchmarks"]["verifiable"]["judged"]
+    assert figures["judge"] == "tiny" and figures["matches"][0]["summary"]["missing"] == 0
 
 
 @pytest.mark.parametrize(
@@ -108,3 +172,18 @@ def exported(given: tuple[str, ...], folder: Path, answers: list[dict[str, Any]]
 )
 def test_questions_that_cannot_be_asked_are_refused(line: Line, tmp_path: Path, asked: str, says: str) -> None:
     assert says in refused("generate", *settings(line, tmp_path, *STAGES), f"generate.benchmarks={asked}")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("judge.methods.mt_bench=games",), "mt_bench is not asked"),
+        (("judge.methods.verifiable=guess",), "judge.methods.verifiable"),
+        (("judge.model=a", "judge.local.source=b"), "are two judges"),
+        (("judge.local.source=/nowhere",), "judge.local.source=/nowhere"),
+        (("judge.model=a", "judge.wording.verifiable=/nowhere.json"), "judge.wording.verifiable"),
+        (("judge.model=a", "judge.baselines.verifiable=null"), "names no file of answers"),
+    ],
+)
+def test_judges_that_cannot_be_asked_are_refused(line: Line, tmp_path: Path, given: tuple[str, ...], says: str) -> None:
+    assert says in refused("judge", *settings(line, tmp_path, *STAGES, "generate"), *given)

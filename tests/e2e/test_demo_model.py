@@ -46,9 +46,10 @@ def judges_itself(model: Path, root: Path, asked: tuple[str, ...]) -> None:
         said = (f"resources.judge_endpoint.url={url}", "judge.model=demo", "judge.max_tokens=24", "judge.max_missing=0")
         made("run", f"resources.root={root}", *asked, *said, "--from", "judge")
     (judged,) = root.glob("judge/*/games.parquet")
-    games = json.loads((judged.parent / "manifest.json").read_text())["metrics"]["benchmarks"]["verifiable"]["games"]
+    figures = json.loads((judged.parent / "manifest.json").read_text())["metrics"]["benchmarks"]["verifiable"]["judged"]
+    games = figures["matches"][0]["summary"]
     assert (games["games"], games["missing"]) == (40, 0) and games["read"] + games["unparsable"] + games["alike"] == 40
-    assert games["unparsable"] + games["read"] > 0 and games["prompt_tokens"] > 0 and games["completion_tokens"] > 0
+    assert games["unparsable"] + games["read"] > 0 and figures["prompt_tokens"] > 0 and figures["completion_tokens"] > 0
 
 
 @contextmanager

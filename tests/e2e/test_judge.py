@@ -38,7 +38,7 @@ def judged(judge: JudgeServer, *more: str) -> tuple[str, ...]:
 
 def games_of(root: Path) -> dict[str, Any]:
     figures: dict[str, Any] = json.loads((only(root, "judge") / "manifest.json").read_text())["metrics"]
-    games: dict[str, Any] = figures["benchmarks"]["verifiable"]["games"]
+    games: dict[str, Any] = figures["benchmarks"]["verifiable"]["judged"]["matches"][0]["summary"]
     return games
 
 

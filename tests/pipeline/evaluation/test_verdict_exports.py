@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.evaluation import alpaca_eval, arena_hard, mt_bench
-from pipeline.evaluation.games import Answer, Asked, Game, Match
+from pipeline.evaluation.games import Answer, Asked, Game, Match, Outcome
 from pipeline.evaluation.judging import Reply
 from pipeline.evaluation.length_control import read_coefficients
 from pipeline.evaluation.ratings import Rated, Turn, read_rating
@@ -27,7 +27,7 @@ def match(benchmark: str, *questions: str, tokens: int | None = 3) -> Match:
 
 
 def game(benchmark: str, question: str, first: bool, points: float | None, judgment: str, times: int = 1) -> Game:
-    outcome = "unparsable" if points is None else "read"
+    outcome: Outcome = "unparsable" if points is None else "read"
     return Game(benchmark, question, "trained", "gpt", first, outcome, points, 0 if points is None else times, judgment)
 
 
@@ -50,6 +50,26 @@ def test_alpaca_evals_annotations_and_their_win_rate(tmp_path: Path) -> None:
     file.write_text(as_text(rows, lines=False))
     (score,) = alpaca_eval.score_file(file, read_coefficients(), 100)
     assert score.win_rate.value == pytest.approx(62.5) and score.model == "our-model"
+
+
+def test_alpaca_evals_own_code_finds_the_same_in_our_export() -> None:
+    """The package itself, on draws, ties of identical answers and verdicts that are missing."""
+    from alpaca_eval.metrics import get_winrate
+
+    points = [0.25, 1.0, 0.5, 0.0, 0.9031, None, 0.5]
+    names = [f"q{n}" for n in range(len(points))]
+    one = match("alpaca_eval", *names)
+    played = [
+        game("alpaca_eval", name, n % 2 == 0, p, "m") for n, (name, p) in enumerate(zip(names, points, strict=True))
+    ]
+    rows = of_match(one, played, "judge", {name: {} for name in names}, NAMES)
+    theirs = get_winrate(json.loads(as_text(rows, lines=False)))
+    ours = alpaca_eval.score_rows(rows, read_coefficients(), 100)
+    assert ours.win_rate.value == pytest.approx(theirs["win_rate"], abs=1e-9)
+    assert ours.standard_error == pytest.approx(theirs["standard_error"], abs=1e-9)
+    assert ours.discrete_win_rate == pytest.approx(theirs["discrete_win_rate"], abs=1e-9)
+    for name in ("n_wins", "n_wins_base", "n_draws", "n_total"):
+        assert getattr(ours, name) == theirs[name]
 
 
 def test_arena_hards_judgments_and_their_score(tmp_path: Path) -> None:
