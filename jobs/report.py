@@ -11,10 +11,14 @@ from pipeline import tables
 from pipeline.config import EMBEDDED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pyarrow as pa
 
     from pipeline.report import data
     from pipeline.statistics import WinRate
+
+Rows = list[dict[str, Any]]
 
 
 def run(work: Work) -> Outcome:
@@ -29,6 +33,9 @@ def run(work: Work) -> Outcome:
     config, train = work.config, work.inputs["train"]
     _, parameters = resolve(config.objective.name, config.objective.parameters)
     ledger = work.inputs["prepare"].manifest["ledger"]
+    told = said(work)
+    judged = judgements(work, *told)
+    shown, not_shown = samples(work, *told)
     page = data.ReportData(
         title=config.name,
         config_name=config.name,
@@ -41,9 +48,10 @@ def run(work: Work) -> Outcome:
         steps=pq.read_table(train.path / "steps.parquet", schema=tables.STEPS).to_pylist(),
         trained_pairs=pq.read_table(train.path / "trained_pairs.parquet", schema=tables.TRAINED_PAIRS).to_pylist(),
         held_out=held_out(train.manifest["metrics"]["held_out"]),
-        benchmark=benchmark(work),
-        asked=asked(work),
-        samples=samples(work),
+        benchmark=benchmark(work, judged.get(EMBEDDED)),
+        asked=asked(work, judged),
+        samples=shown,
+        not_shown=not_shown,
         notes=notes(work),
     )
     write_aside(work.folder / "report.html", render(page))
@@ -95,7 +103,7 @@ def held_out(figures: dict[str, Any]) -> data.HeldOut | None:
     return HeldOut(figures["pairs"], before, HeldOutState(**figures["after"]))
 
 
-def benchmark(work: Work) -> data.Benchmark | None:
+def benchmark(work: Work, judged: data.Judged | None) -> data.Benchmark | None:
     """The figures of the embedded tasks, in the page's own records; None where they were not asked."""
     from pipeline.evaluation.profile import Profile
     from pipeline.report import data
@@ -104,7 +112,6 @@ def benchmark(work: Work) -> data.Benchmark | None:
     figures = work.inputs["judge"].manifest["metrics"]
     if EMBEDDED not in figures["benchmarks"]:
         return None
-    games = figures["benchmarks"][EMBEDDED].get("games")
 
     def model_score(model: Which) -> data.ModelScore:
         one = figures[model]
@@ -126,11 +133,11 @@ def benchmark(work: Work) -> data.Benchmark | None:
             data.KindScore(kind, counts[kind], figures["base"]["kinds"][kind], figures["trained"]["kinds"][kind])
             for kind in sorted(counts)
         ],
-        judge=judge_score(games) if games else None,
+        judged=judged,
     )
 
 
-def asked(work: Work) -> list[data.Asked]:
+def asked(work: Work, judged: Mapping[str, data.Judged]) -> list[data.Asked]:
     """The other benchmarks, in the order in which they were asked."""
     from pipeline.evaluation.profile import Profile
     from pipeline.evaluation.questions import LICENCES
@@ -150,51 +157,45 @@ def asked(work: Work) -> list[data.Asked]:
                 questions=figures["base"]["questions"],
                 licence=LICENCES.get(name, ""),
                 models=looks,
-                judge=judge_score(figures["games"]) if "games" in figures else None,
-                ratings=rating(figures["ratings"]) if "ratings" in figures else None,
+                judged=judged.get(name),
             )
         )
     return found
 
 
-def rating(figures: dict[str, Any]) -> data.Ratings:
-    from pipeline.report.data import ModelRating, Ratings
-    from pipeline.statistics import Interval
+def judgements(work: Work, games: Rows, ratings: Rows, baselines: Rows) -> dict[str, data.Judged]:
+    """What a judge model said, by benchmark; of those that it did not judge, nothing."""
+    from pipeline.report import judging
 
-    def interval(found: dict[str, float] | None) -> Interval | None:
-        return Interval(**found) if found else None
+    settings = work.config.judge
+    answers = {model: responses(work, model) for model in MODELS}
+    played, rated, others = (by_benchmark(rows) for rows in (games, ratings, baselines))
+    found = {}
+    for name, figures in work.inputs["judge"].manifest["metrics"]["benchmarks"].items():
+        if "judged" in figures:
+            theirs = judging.Asked.of({model: answers[model][name] for model in MODELS}, others.get(name, []))
+            rows = played.get(name, []), rated.get(name, [])
+            found[name] = judging.judged(figures["judged"], theirs, *rows, settings.resamples, settings.seed)
+    return found
 
-    return Ratings(
-        judge=figures["judge"],
-        wording=figures["wording"],
-        models={
-            model: ModelRating(
-                interval(one["overall"]), one["turns"], one["categories"], one["unparsable"], one["missing"]
-            )
-            for model, one in ((model, figures["models"][model]) for model in MODELS)
-        },
-        difference=interval(figures["difference"]),
-        tokens=figures["prompt_tokens"] + figures["completion_tokens"],
+
+def said(work: Work) -> tuple[Rows, Rows, Rows]:
+    """Rows of the games, of the ratings, and of the baselines' answers; none where there were none."""
+    import pyarrow.parquet as pq
+
+    baselines = work.inputs["judge"].path / "baselines.parquet"
+    return (
+        verdicts(work, tables.GAMES, "games.parquet"),
+        verdicts(work, tables.RATINGS, "ratings.parquet"),
+        pq.read_table(baselines).to_pylist() if baselines.exists() else [],
     )
 
 
-def judge_score(games: dict[str, Any]) -> data.JudgeScore:
-    """The games' figures, which are in percent, in the page's shares."""
-    from pipeline.report.data import JudgeScore
-    from pipeline.statistics import Interval
-
-    rate, first = games["rate"], games["first_shown"]
-    return JudgeScore(
-        judge=games["judge"],
-        wording=games["wording"],
-        rate=Interval(*(rate[end] / 100 for end in ("value", "low", "high"))) if rate else None,
-        questions=games["questions"],
-        games=games["games"],
-        unparsable=games["unparsable"],
-        missing=games["missing"],
-        first_shown=None if first is None else first / 100,
-        tokens=games["prompt_tokens"] + games["completion_tokens"],
-    )
+def by_benchmark(rows: Rows) -> dict[str, Rows]:
+    found: dict[str, Rows] = {}
+    for row in rows:
+        found.setdefault(row["benchmark"], []).append(row)
+    return found
 
 
 def win_rate(figures: dict[str, Any]) -> WinRate:
@@ -212,55 +213,28 @@ def kind_counts(work: Work) -> dict[str, int]:
     return Counter(constraint["kind"] for row in rows for constraint in json.loads(row["meta"])["constraints"])
 
 
-def responses(work: Work, model: Which) -> dict[str, list[dict[str, Any]]]:
+def responses(work: Work, model: Which) -> dict[str, Rows]:
     """A model's answers by benchmark, as the judge saw them."""
     return first_samples(work.inputs[f"generate_{model}"])
 
 
-def samples(work: Work) -> list[data.Sample]:
-    """Questions with both answers, and what rules and judge said: the first of each benchmark, whatever they show."""
-    from pipeline.report.data import Answer, Rule, Sample
+def samples(work: Work, games: Rows, ratings: Rows, baselines: Rows) -> tuple[list[data.Sample], int]:
+    """The first answers to each benchmark, whatever they show, and how many there are beyond them."""
+    from pipeline.report.data import Rule
+    from pipeline.report.samples import laid_out
 
     rules = {
         (row["model"], row["question_id"]): [Rule(rule["wording"], rule["met"]) for rule in json.loads(row["detail"])]
         for row in verdicts(work, tables.VERDICTS, "part-*.parquet")
     }
-    said: dict[tuple[str, str], list[str]] = {}
-    points: dict[tuple[str, str], list[float | None]] = {}
-    for row in verdicts(work, tables.GAMES, "games.parquet"):
-        place = "first" if row["ours_first"] else "second"
-        said.setdefault((row["benchmark"], row["question_id"]), []).append(
-            f"Trained answer shown {place}: {row['judgment'] or row['outcome']}"
-        )
-        points.setdefault((row["benchmark"], row["question_id"]), []).append(row["points"])
-    for row in verdicts(work, tables.RATINGS, "ratings.parquet"):
-        words = f"{row['model']}, turn {row['turn']}: {row['judgment']}"
-        said.setdefault((row["benchmark"], row["question_id"]), []).append(words)
-    base_answers, trained_answers = (responses(work, model) for model in MODELS)
-    found = []
-    for name, rows in base_answers.items():
-        both = list(zip(rows, trained_answers[name], strict=True))
-        for number, (base, trained) in enumerate(both[: work.config.report.samples]):
-            key = name, base["question_id"]
-            again = number and both[number - 1][0]["question_id"] == base["question_id"]  # a later turn
-            decided = [each for each in points.get(key, []) if each is not None]
-            whole = decided and len(decided) == len(points[key])
-            found.append(
-                Sample(
-                    json.loads(base["prompt"])[-1]["content"],
-                    {
-                        model: Answer(row["response"], row["finish_reason"], rules.get((model, key[1]), []))
-                        for model, row in zip(MODELS, (base, trained), strict=True)
-                    },
-                    points=sum(decided) / len(decided) if whole else None,
-                    benchmark=name,
-                    judgments=[] if again else said.get(key, []),
-                )
-            )
-    return found
+    base, trained = (responses(work, model) for model in MODELS)
+    most = work.config.report.samples
+    first = {name: list(zip(rows, trained[name], strict=True))[:most] for name, rows in base.items()}
+    beyond = sum(max(0, len(rows) - most) for rows in base.values())
+    return laid_out(first, rules, games, ratings, baselines), beyond
 
 
-def verdicts(work: Work, schema: pa.Schema, pattern: str) -> list[dict[str, Any]]:
+def verdicts(work: Work, schema: pa.Schema, pattern: str) -> Rows:
     return tables.read(work.inputs["judge"].path, schema, pattern=pattern).to_pylist()
 
 
@@ -277,16 +251,8 @@ def notes(work: Work) -> list[str]:
             if count := own[model]["no_room"]:
                 turns = "turn" if count == 1 else "turns"
                 told.append(f"{count} {turns} did not fit into the {model} model: not asked, and not judged.")
-        if games := own.get("games"):
-            if undecided := games["unparsable"] + games["missing"]:
-                told.append(f"{undecided} of the judge's {games['games']} verdicts are missing or could not be read.")
-            if games["first_shown"] is not None and abs(games["first_shown"] - 50) > 10:
-                told.append(
-                    f"The judge gave {games['first_shown']:.0f}% of the points to the answer that it saw first."
-                )
-        for model, one in own.get("ratings", {}).get("models", {}).items():
-            if undecided := one["unparsable"] + one["missing"]:
-                told.append(f"{undecided} of the {model} model's ratings are missing or could not be read.")
+        if "judged" in own:
+            told += doubts(own["judged"])
         found += [f"{name}: {line}" for line in told] if several else told
     for model in MODELS:
         if EMBEDDED in figures["benchmarks"] and (
@@ -297,6 +263,25 @@ def notes(work: Work) -> list[str]:
         found.append(f"Of {work.config.generate.samples} answers to each question the first is judged.")
     if work.config.schedule.flip_fraction:
         found.append(f"{work.config.schedule.flip_fraction:.0%} of the training labels were flipped on purpose.")
+    return found
+
+
+def doubts(judged: dict[str, Any]) -> list[str]:
+    """What speaks against a judge's figures: verdicts that are not there, and a bias for the place."""
+    found = []
+    for match in judged["matches"]:
+        summary = match["summary"]
+        where = f" ({match['model']} against {match['against']})" if len(judged["matches"]) > 1 else ""
+        if undecided := summary["unparsable"] + summary["missing"]:
+            found.append(
+                f"{undecided} of the judge's {summary['games']} verdicts{where} are missing or could not be read."
+            )
+        first = summary["first_shown"]
+        if first is not None and abs(first - 50) > 10:
+            found.append(f"The judge gave {first:.0f}% of the points to the answer that it saw first{where}.")
+    for model, one in (judged["ratings"] or {"models": {}})["models"].items():
+        if undecided := one["unparsable"] + one["missing"]:
+            found.append(f"{undecided} of the {model} model's ratings are missing or could not be read.")
     return found
 
 

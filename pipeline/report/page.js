@@ -33,31 +33,3 @@ function draw() {
 
 draw();
 dark.addEventListener("change", draw);
-
-// Sample answers: those with one outcome, or all, and of these the ones that hold what is searched for.
-const buttons = document.querySelectorAll("button[data-filter]");
-const search = document.querySelector("#search");
-const samples = [...document.querySelectorAll("[data-outcome]")].map((element) => ({
-  element,
-  outcome: element.dataset.outcome,
-  text: element.textContent.toLowerCase(),
-}));
-
-function filter() {
-  const wanted = document.querySelector('button[data-filter][aria-pressed="true"]').dataset.filter;
-  const words = search.value.trim().toLowerCase();
-  let shown = 0;
-  for (const { element, outcome, text } of samples) {
-    element.hidden = !["all", outcome].includes(wanted) || !text.includes(words);
-    shown += element.hidden ? 0 : 1;
-  }
-  document.querySelector("#shown").textContent = `${shown} shown`;
-}
-
-for (const button of buttons) {
-  button.addEventListener("click", () => {
-    for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
-    filter();
-  });
-}
-if (search) search.addEventListener("input", filter);

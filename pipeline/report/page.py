@@ -9,6 +9,7 @@ never markup. A content security policy allows the scripts of the page by their 
 import base64
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ import yaml
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from pipeline.report import figures, training_figures
-from pipeline.report.data import MODELS, HeldOut, ReportData, StageRun
+from pipeline.report import figures, judging_figures, training_figures
+from pipeline.report.data import MODELS, HeldOut, ReportData, Sample, StageRun
 
 _HERE = Path(__file__).parent
 _NONE = "\N{EN DASH}"
@@ -31,10 +32,18 @@ _SECTIONS = {
     "training": "Training",
     "margins": "Target margins",
     "data": "Data",
-    "samples": "Sample answers",
+    "samples": "Answers and verdicts",
     "stages": "Stages",
     "configuration": "Configuration",
 }
+_OUTCOMES = {
+    "all": "all",
+    "better": "trained better",
+    "same": "same",
+    "worse": "trained worse",
+    "undecided": "not decided",
+}
+_VERDICTS = {"won": "{} won", "tied": "{} tied", "lost": "{} lost", "undecided": "no verdict on {}"}
 
 
 def render(data: ReportData) -> str:
@@ -56,10 +65,12 @@ def render(data: ReportData) -> str:
         "page.html.j2",
         data,
         {name: title for name, title in _SECTIONS.items() if present[name]},
+        ("page.js", "verdicts.js"),
         absent=[title.lower() for name, title in _SECTIONS.items() if not present[name]],
         models=MODELS,
         figures=drawn,
         verdict=_verdict(data),
+        filters=_filters(data.samples),
         sft_start=training_figures.sft_start(data.steps),
         held_out=_held_out_rows(data.held_out) if data.held_out else [],
         stages=_stage_rows(data.stages),
@@ -100,6 +111,11 @@ def _figures(data: ReportData) -> dict[str, Any]:
         drawn["win_rate"] = figures.win_rate(data.benchmark.comparison)
     if data.benchmark and data.benchmark.kinds:
         drawn["kinds"] = figures.kinds(data.benchmark.kinds)
+    drawn["judged"] = {
+        benchmark.name: judging_figures.of_benchmark(benchmark.judged, str(place))
+        for place, benchmark in enumerate((data.benchmark, *data.asked))
+        if benchmark and benchmark.judged
+    }
     histogram = figures.score_margins(data.scheduled)
     return drawn if histogram is None else {**drawn, "score_margins": histogram}
 
@@ -114,6 +130,22 @@ def _verdict(data: ReportData) -> str:
     if rate.high < 0.5:
         return "The whole interval lies below 50%: the trained model is the worse one on these questions."
     return "The interval holds 50%: these questions do not tell the two models apart."
+
+
+def _filters(samples: Sequence[Sample]) -> dict[str, Any]:
+    """What the samples can be filtered by, as far as any of them has it, by the values in the page's attributes."""
+    counts: Counter[str] = Counter(sample.outcome for sample in samples)
+    found = {f"{verdict.model}-{verdict.outcome}" for sample in samples for verdict in sample.verdicts}
+    named = {
+        f"{model}-{outcome}": label.format(model) for model in reversed(MODELS) for outcome, label in _VERDICTS.items()
+    }
+    return {
+        # A kind of outcome that never comes would only be in the way; better, same and worse are always asked about.
+        "outcomes": {name: label for name, label in _OUTCOMES.items() if name != "undecided" or counts[name]},
+        "counts": {**{name: counts[name] for name in _OUTCOMES}, "all": len(samples)},
+        "benchmarks": list(dict.fromkeys(sample.benchmark for sample in samples)),
+        "verdicts": {name: label for name, label in named.items() if name in found},
+    }
 
 
 def _held_out_rows(held_out: HeldOut) -> list[list[str]]:
@@ -162,6 +194,11 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.1f}%".replace("-", "\N{MINUS SIGN}")
 
 
+def dollars(amount: float) -> str:
+    """An amount in dollars and cents; what is below a cent says so."""
+    return "less than $0.01" if 0 < amount < 0.01 else f"${amount:,.2f}"
+
+
 def duration(seconds: float) -> str:
     """Seconds below a minute, else minutes and seconds, else hours and minutes."""
     if seconds < 59.95:
@@ -178,7 +215,9 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, signed=signed, percent=percent, duration=duration, yaml=_yaml)
+    environment.filters.update(
+        number=number, signed=signed, percent=percent, dollars=dollars, duration=duration, yaml=_yaml
+    )
     # Python's NaN is no JSON: better an error here than a page whose script stops.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from pipeline.report.page import render
 from pipeline.report.study import StudyData, render_study
+from tests.pipeline.report.sample_judging import BASELINE
 from tests.pipeline.report.sample_report import HOSTILE, sample_report
 from tests.pipeline.report.sample_study import METHODS, sample_study
 
@@ -78,41 +79,127 @@ def is_clean_and_draws(page: Page, seen: list[str], figures: int) -> bool:
 
 def test_opens_clean_and_draws_every_figure(opened: tuple[Page, list[str]]) -> None:
     page, seen = opened
-    assert is_clean_and_draws(page, seen, 12)
+    assert is_clean_and_draws(page, seen, 16)
     # A figure's text has the colour of the page's text, whichever scheme it is.
     assert page.evaluate(f"getComputedStyle(document.querySelector('.xtick text')).fill === {INK}")
+
+
+def outcomes(page: Page) -> list[str]:
+    """The outcomes of the cards that are shown."""
+    return page.evaluate("[...document.querySelectorAll('.sample:not([hidden])')].map(card => card.dataset.outcome)")
 
 
 def test_filter_by_click_and_by_keyboard(opened: tuple[Page, list[str]]) -> None:
     page, seen = opened
     samples = sample_report().samples
-
-    def shown() -> list[str | None]:
-        return [article.get_attribute("data-outcome") for article in page.locator(".sample:visible").all()]
-
     expected = [sample.outcome for sample in samples]
-    assert set(expected) == {"better", "same", "worse"} and shown() == expected
+    assert set(expected) == {"better", "same", "worse", "undecided"} and outcomes(page) == expected
+    count = page.locator("#shown")
     page.get_by_role("button", name="trained better").click()
-    assert shown() == [outcome for outcome in expected if outcome == "better"]
+    better = [outcome for outcome in expected if outcome == "better"]
+    assert outcomes(page) == better and count.inner_text() == f"{len(better)} of {len(samples)} shown"
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    assert shown() == [outcome for outcome in expected if outcome == "worse"]
+    assert outcomes(page) == [outcome for outcome in expected if outcome == "worse"]
     assert page.locator("button[aria-pressed=true]").inner_text().startswith("trained worse")
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Space")
-    assert shown() == expected and page.locator("#shown").inner_text() == f"{len(samples)} shown"
-    search = page.get_by_role("searchbox")
-    search.fill(samples[-1].answers["base"].text[:12].upper())
-    found = page.locator(".sample:visible").all_inner_texts()
-    assert 0 < len(found) < len(samples) and all(samples[-1].answers["base"].text[:12] in each for each in found)
-    search.fill("nothing has these words")
-    assert shown() == [] and page.locator("#shown").inner_text() == "0 shown"
-    search.fill("")
-    assert shown() == expected
+    assert outcomes(page) == expected and count.inner_text() == f"{len(samples)} of {len(samples)} shown"
     assert seen == []
+
+
+def test_search_by_keyboard_in_answers_and_judgments(opened: tuple[Page, list[str]]) -> None:
+    page, seen = opened
+    samples = sample_report().samples
+    page.get_by_role("button", name="all").focus()
+    page.keyboard.press("/")
+    search = page.get_by_role("searchbox")
+    expect(search).to_be_focused()
+    expect(search).to_have_value("")  # the key itself is not searched for
+    page.keyboard.type("ARE AMONG THE MOST")
+    wanted = [sample.outcome for sample in samples if "are among the most" in sample.answers["base"].text]
+    assert 0 < len(wanted) < len(samples) and outcomes(page) == wanted
+    search.fill("no verdict could be read:")  # stands in a judge's words alone
+    undecided = [card for card in samples if any(verdict.outcome == "undecided" for verdict in card.verdicts)]
+    assert 0 < len(outcomes(page)) <= len(undecided)
+    search.fill("what the judge said")  # the page's own words are not searched
+    assert outcomes(page) == [] and page.locator("#shown").inner_text() == f"0 of {len(samples)} shown"
+    page.keyboard.type("/")
+    expect(search).to_have_value("what the judge said/")
+    search.fill("")
+    assert outcomes(page) == [sample.outcome for sample in samples] and seen == []
+
+
+def test_filter_by_benchmark_and_by_the_judges_verdict(opened: tuple[Page, list[str]]) -> None:
+    page, seen = opened
+    samples = sample_report().samples
+    page.get_by_label("Benchmark", exact=True).select_option("alpaca_eval")
+    ours = [sample for sample in samples if sample.benchmark == "alpaca_eval"]
+    assert outcomes(page) == [sample.outcome for sample in ours]
+    verdict = page.get_by_label("The judge's verdict", exact=True)
+    verdict.focus()
+    page.keyboard.type("base won")  # a select takes the option that begins with what is typed
+    won = [s for s in ours if any((each.model, each.outcome) == ("base", "won") for each in s.verdicts)]
+    assert 0 < len(won) < len(ours) and outcomes(page) == [sample.outcome for sample in won]
+    page.get_by_role("button", name="trained worse").click()
+    assert outcomes(page) == [sample.outcome for sample in won if sample.outcome == "worse"]
+    page.get_by_role("button", name="all").click()
+    for label in ("Benchmark", "The judge's verdict"):
+        page.get_by_label(label, exact=True).select_option("")
+    assert len(outcomes(page)) == len(samples) and seen == []
+
+
+def test_the_judges_words_open_by_keyboard_and_stay_text(opened: tuple[Page, list[str]]) -> None:
+    page, seen = opened
+    card = page.locator(".sample[data-benchmark=alpaca_eval]").first
+    words = card.locator("details .text").first
+    expect(words).to_be_hidden()
+    card.locator("summary").focus()
+    page.keyboard.press("Enter")
+    expect(words).to_be_visible()
+    assert words.inner_text() == HOSTILE[0] and BASELINE in card.inner_text()
+    page.keyboard.press("Enter")
+    expect(words).to_be_hidden()
+    assert page.evaluate("window.pwned") is None and seen == []
+
+
+def test_eight_hundred_questions_of_two_models(browser: Browser, tmp_path: Path) -> None:
+    """All of them are in the page, and those far from the window are not laid out, whatever the filters do."""
+    report = sample_report(questions=805, words=280)
+    (tmp_path / "report.html").write_text(render(report), encoding="utf-8")
+    with opening(browser, (tmp_path / "report.html").as_uri(), 1280, "light") as (page, seen):
+        wanted = [sample.outcome for sample in report.samples]
+        assert len(wanted) == 835 and outcomes(page) == wanted
+        skipped = (
+            "[...document.querySelectorAll('.sample .answers')]"
+            ".filter(part => !part.checkVisibility({contentVisibilityAuto: true})).length"
+        )
+        assert page.evaluate(skipped) > 800
+        page.get_by_role("button", name="trained worse").click()
+        worse = [outcome for outcome in wanted if outcome == "worse"]
+        assert outcomes(page) == worse
+        page.get_by_role("searchbox").fill(report.samples[700].answers["trained"].text[:60])
+        page.get_by_role("button", name="all").click()
+        assert outcomes(page) == [report.samples[700].outcome]
+        expect(page.locator("#shown")).to_have_text("1 of 835 shown")
+        assert seen == []
+
+
+def test_on_paper_every_word_is_there_and_the_filters_are_not(browser: Browser, address: str) -> None:
+    with opening(browser, address, 1280, "dark") as (page, _):
+        page.emulate_media(media="print", color_scheme="dark")
+        expect(page.locator(".filter")).to_be_hidden()
+        last = page.locator(".sample[data-benchmark=mt_bench]").last
+        assert page.evaluate(
+            "[...document.querySelectorAll('.sample .text')].every(text => text.checkVisibility("
+            "{contentVisibilityAuto: true}) && text.scrollWidth <= text.clientWidth && text.clientHeight > 0)"
+        )
+        expect(last.locator("details .text").first).to_be_visible()  # although it is not open
+        # Dark ink on paper, also for those whose screen is dark.
+        assert page.evaluate(f"{INK}") == "rgb(28, 35, 48)"
 
 
 def test_the_policy_stops_a_script_that_got_in(browser: Browser, address: str) -> None:

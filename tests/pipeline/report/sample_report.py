@@ -12,22 +12,24 @@ from pipeline.report.data import (
     Benchmark,
     HeldOut,
     HeldOutState,
-    JudgeScore,
+    Judged,
     KindScore,
     Ledger,
     Looks,
-    ModelRating,
+    Match,
     ModelScore,
     Objective,
-    Ratings,
     ReportData,
     Route,
     Rule,
     Sample,
+    Saying,
     ScheduledPair,
     StageRun,
+    Verdict,
 )
 from pipeline.statistics import Interval, WinRate
+from tests.pipeline.report.sample_judging import alpaca, talks
 
 # Each would set window.pwned, or load something, if any door took it for markup.
 HOSTILE = (
@@ -52,9 +54,14 @@ BASE = profile([f"**{n}** is a number\n- indeed" for n in range(160)], truncated
 TRAINED = profile([f"answer {n % 140}" for n in range(160)], truncated=4)
 
 
-def sample_report() -> ReportData:
-    """The quickstart as it might turn out: MixDPO, 256 pairs in 32 steps, 160 questions."""
+def sample_report(questions: int = 40, words: int = 60) -> ReportData:
+    """The quickstart as it might turn out: MixDPO, 256 pairs in 32 steps, 160 questions.
+
+    Of AlpacaEval so many `questions`, with answers of about so many `words`.
+    """
     draw = random.Random("report")
+    compared, answers = alpaca(questions, HOSTILE, words)
+    rated, turns = talks(HOSTILE)
     scheduled = [_scheduled(draw, position) for position in range(256)]
     trained = [_trained(draw, position, pair) for position, pair in enumerate(scheduled)]
     return ReportData(
@@ -88,31 +95,30 @@ def sample_report() -> ReportData:
                 KindScore(kind, draw.randint(14, 34), 0.3 * draw.random(), min(1.0, 0.15 + 0.85 * draw.random()))
                 for kind in (*_KINDS, "<b>bold</b>")
             ],
-            judge=JudgeScore(
-                *("<i>judge</i>", "widemargin's own", Interval(0.713, 0.664, 0.759), 151, 320),
-                *(11, 2, 0.561, 183_422),
+            judged=Judged(
+                *("<i>judge</i>", "widemargin's own", "games", 180_018, 3_404),
+                matches=[Match("trained", "base", Interval(0.713, 0.664, 0.759), 151, 320, 0, 11, 2, 0.561)],
             ),
         ),
         asked=[
             Asked(
+                "alpaca_eval",
+                questions,
+                "CC BY-NC 4.0",
+                {"base": Looks(211.0, 1, BASE), "trained": Looks(188.5, 0, TRAINED)},
+                compared,
+            ),
+            Asked(
                 "mt_bench",
-                80,
+                3,
                 "Apache-2.0",
                 {"base": Looks(211.0, 1, BASE), "trained": Looks(188.5, 0, TRAINED)},
-                ratings=Ratings(
-                    "<i>judge</i>",
-                    "widemargin's own",
-                    {
-                        "base": ModelRating(Interval(3.1, 2.7, 3.4), {"1": 3.6, "2": 2.6}, {"<b>math": 2.0}, 3, 0),
-                        "trained": ModelRating(None, {}, {}, 160, 0),
-                    },
-                    None,
-                    91_204,
-                ),
+                rated,
             ),
             Asked("mine", 3, "", {"base": Looks(8.0, 0, BASE), "trained": Looks(9.0, 0, TRAINED)}),
         ],
-        samples=[_sample(draw, index) for index in range(24)],
+        samples=[*(_sample(draw, index) for index in range(24)), *answers, *turns],
+        not_shown=136,
         notes=["trained: 4 of 160 answers were cut at the token limit", HOSTILE[0]],
     )  # fmt: skip
 
@@ -175,7 +181,6 @@ def _sample(draw: random.Random, index: int) -> Sample:
     base = answer(0.35, HOSTILE[index] if index < len(HOSTILE) else long, "length")
     trained = answer(0.65, "" if index == 6 else f"- {topic} are old\n- {topic} are loved", "stop")
     question = f"Tell me about {topic}.\nWrite only in lower case. Use the word. " + ("W" * 300 if index == 7 else "")
-    said = [HOSTILE[index]] if index < len(HOSTILE) else []
-    return Sample(
-        question, {"base": base, "trained": trained}, "verifiable", points=0.5 if said else None, judgments=said
-    )
+    said = HOSTILE[index] if index < len(HOSTILE) else "Both will do."
+    verdict = Verdict("trained", "base", (0.5, 1.0, 0.25, None)[index % 4], [Saying("shown first", said)])
+    return Sample(question, {"base": base, "trained": trained}, "verifiable", verdicts=[verdict])
