@@ -162,8 +162,10 @@ def judged(
         shown = described(exports.figures(match, rows, *drawn))
         found.append({"model": match.model, "against": match.against, "summary": asdict(score), **shown})
     figures: Figures = ([], [])
+    ratings: Row = {}
     for model in MODELS if rated else ():
         own_ratings = [each for each in rated if each.model == model]
+        ratings[model] = asdict(summarise_ratings(own_ratings, *drawn))
         by_model[model] = {(each.question_id, each.turn): each.rating for each in own_ratings if each.rating}
         one = exports.rating_figures(exports.of_ratings(own_ratings, {model: model}, judge), *drawn)
         figures = (figures[0] + one[0], figures[1] + one[1])
@@ -171,7 +173,7 @@ def judged(
     return {
         "matches": found,
         "paired": asdict(paired(by_model["trained"], by_model["base"], *drawn)) if shared else None,
-        "ratings": asdict(summarise_ratings(rated, *drawn)) if rated else None,
+        "ratings": {"models": ratings} if rated else None,
         **described(figures),
     }
 

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,13 +88,20 @@ class Paired:
 
 
 def paired(
-    ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float], resamples: int = 1000, seed: int = 0
+    ours: Mapping[Any, float],
+    theirs: Mapping[Any, float],
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Paired:
-    """Ours against theirs, question by question, over those that both have. Raises ValueError where there is none."""
+    """Ours against theirs, key by key, over those that both have. Raises ValueError where there is none.
+
+    A key is a question, or a question and its turn: the turns of one question are resampled together.
+    """
     shared = [question for question in ours if question in theirs]
     differences = [ours[question] - theirs[question] for question in shared]
     higher, lower = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    interval = bootstrap_mean(differences, resamples, seed)
+    questions = [key[0] if isinstance(key, tuple) else key for key in shared]
+    interval = clustered_mean(differences, questions, resamples, seed)
     return Paired(len(shared), interval, higher, len(shared) - higher - lower, lower, sign_test(higher, lower))
 
 

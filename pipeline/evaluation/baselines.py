@@ -53,6 +53,7 @@ def locate(benchmark: str, given: str | None) -> list[Baseline]:
 
 def read(benchmark: str, given: str | None, questions: Mapping[str, Asked]) -> dict[str, Answer]:
     """An answer by question_id, for those of `questions` that have one. Raises UserError where none has."""
+    setting = f"judge.baselines.{benchmark}"
     found: dict[str, Answer] = {}
     of_text = {question.text: name for name, question in questions.items()}
     for baseline in locate(benchmark, given):
@@ -62,17 +63,20 @@ def read(benchmark: str, given: str | None, questions: Mapping[str, Asked]) -> d
             answer = answer_of(row) or text(row, "output", "response")
             wanted = name is not None and (baseline.category in (None, questions[name].category))
             if name is not None and wanted and answer is not None and name not in found:
-                found[name] = Answer(_author(row, baseline.file), answer, _tokens(row))
+                found[name] = Answer(_author(row, baseline.file, setting), answer, _tokens(row))
     if not found:
         raise UserError(
-            f"judge.baselines.{benchmark}={given}: none of its rows answers one of the {len(questions)} questions",
+            f"{setting}={given}: none of its rows answers one of the {len(questions)} questions",
             "give answers to the questions that are asked: rows name them by question_id, or by their instruction",
         )
     return found
 
 
-def _author(row: Row, file: Path) -> str:
-    return text(row, "generator", "model", "model_id") or file.stem
+def _author(row: Row, file: Path, setting: str) -> str:
+    name = text(row, "generator", "model", "model_id") or file.stem
+    if name in ("base", "trained"):  # which are ours
+        raise UserError(f"{setting}={file}: its answers are by {name!r}", "give their author another name")
+    return name
 
 
 def _tokens(row: Row) -> int | None:

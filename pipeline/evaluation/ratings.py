@@ -99,31 +99,8 @@ class ModelRating:
     missing: int
 
 
-@dataclass(frozen=True)
-class Summary:
-    models: dict[str, ModelRating]
-    difference: Interval | None  # trained - base, over the answers that have both ratings
-
-
-def summarise(rated: Sequence[Rated], resamples: int, seed: int) -> Summary:
-    """What has no rating counts for nothing, and is counted."""
-    by_model: dict[str, list[Rated]] = {}
-    for each in rated:
-        by_model.setdefault(each.model, []).append(each)
-    values = {
-        model: {(each.question_id, each.turn): each.rating for each in own if each.rating is not None}
-        for model, own in by_model.items()
-    }
-    ours, theirs = values.get("trained", {}), values.get("base", {})
-    both = sorted(ours.keys() & theirs.keys())
-    differences = [ours[key] - theirs[key] for key in both]
-    return Summary(
-        {model: _of_model(own, resamples, seed) for model, own in by_model.items()},
-        clustered_mean(differences, [question for question, _ in both], resamples, seed) if both else None,
-    )
-
-
-def _of_model(rated: Sequence[Rated], resamples: int, seed: int) -> ModelRating:
+def summarise(rated: Sequence[Rated], resamples: int, seed: int) -> ModelRating:
+    """One model's means. What has no rating counts for nothing, and is counted."""
     found = [(each, each.rating) for each in rated if each.rating is not None]
     outcomes = [each.outcome for each in rated]
 

@@ -67,6 +67,15 @@ def test_paired_takes_what_both_have():
         paired({1: 1.0}, {2: 1.0})
 
 
+def test_the_turns_of_a_question_are_resampled_together() -> None:
+    """Of two questions, one differs by 1 in both turns, the other by 0: a resample has 0, 1/2 or 1, never 1/4."""
+    ours = {("a", 1): 1.0, ("a", 2): 1.0, ("b", 1): 0.0, ("b", 2): 0.0}
+    theirs = dict.fromkeys(ours, 0.0)
+    found = paired(ours, theirs, resamples=400)
+    assert (found.difference.low, found.difference.value, found.difference.high) == (0.0, 0.5, 1.0)
+    assert {round(100 * paired(ours, theirs, 1, seed).difference.low) for seed in range(40)} == {0, 50, 100}
+
+
 def test_clusters_are_drawn_whole():
     """Two clusters, of two equal values each: a resample is one of them, the other, or both."""
     found = clustered_mean([0.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b"], resamples=400)

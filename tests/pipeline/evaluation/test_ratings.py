@@ -88,21 +88,17 @@ def rated(model: str, question: str, turn: int, rating: float | None, category: 
 
 
 def test_means_by_hand() -> None:
-    found = summarise(
-        [
-            *(rated("base", "a", 1, 4.0), rated("base", "a", 2, 2.0), rated("base", "b", 1, 6.0, "stem")),
-            *(rated("trained", "a", 1, 5.0), rated("trained", "a", 2, None), rated("trained", "b", 1, 9.0, "stem")),
-        ],
+    one = summarise(
+        [rated("base", "a", 1, 4.0), rated("base", "a", 2, 2.0), rated("base", "b", 1, 6.0, "stem")],
         resamples=100,
         seed=0,
     )
-    base, trained = found.models["base"], found.models["trained"]
-    assert base.overall and base.overall.value == 4 and base.turns == {"1": 5.0, "2": 2.0}
-    assert base.categories == {"math": 3.0, "stem": 6.0}
-    assert trained.overall and trained.overall.value == 7 and (trained.ratings, trained.unparsable) == (2, 1)
-    assert found.difference and found.difference.value == 2.0  # a turn that only one model has a rating for is left out
+    assert one.overall and one.overall.value == 4 and one.turns == {"1": 5.0, "2": 2.0}
+    assert one.categories == {"math": 3.0, "stem": 6.0} and (one.ratings, one.unparsable) == (3, 0)
 
 
-def test_without_a_rating_there_is_no_mean() -> None:
-    found = summarise([rated("base", "a", 1, None), rated("trained", "a", 1, None)], 100, 0)
-    assert found.difference is None and found.models["base"].overall is None
+def test_what_has_no_rating_counts_for_nothing() -> None:
+    found = [rated("base", "a", 1, 5.0), rated("base", "a", 2, None)]
+    one, none = summarise(found, 100, 0), summarise(found[1:], 100, 0)
+    assert one.overall and one.overall.value == 5 and (one.ratings, one.unparsable) == (1, 1)
+    assert none.overall is None and none.turns == {} and none.unparsable == 1
