@@ -103,7 +103,8 @@ def length_controlled(
     if not longer.any() and (preferences == 0.5).all():
         return LengthControlled(50.0, 0.0, 50.0, 50.0, (0.0, 0.0, 0.0), len(preferences), shared.label)
     counts_RQ = np.concatenate([np.ones((1, len(preferences))), draws(len(preferences), resamples, seed)])
-    weights_R3 = _fit(preferences, longer, d_Q, counts_RQ, shared)
+    fit = _fit(preferences, longer, d_Q, counts_RQ[:1], shared, np.zeros((1, 3)))
+    weights_R3 = _fit(preferences, longer, d_Q, counts_RQ, shared, fit)  # the resamples' fits are not far from it
     chances_RQ = _sigmoid(weights_R3[:, 1:2] * d_Q + weights_R3[:, 2:])
     rates_R = 100 * (chances_RQ * counts_RQ).sum(1) / counts_RQ.sum(1)
     low, high = np.quantile(rates_R[1:], [0.025, 0.975]) if resamples else (rates_R[0], rates_R[0])
@@ -114,7 +115,9 @@ def length_controlled(
     )
 
 
-def _fit(preferences_Q: Array, longer_Q: Array, d_Q: Array, counts_RQ: Array, shared: Coefficients) -> Array:
+def _fit(
+    preferences_Q: Array, longer_Q: Array, d_Q: Array, counts_RQ: Array, shared: Coefficients, start_13: Array
+) -> Array:
     """Weights [R, 3] of R resamples, each question taken `counts` times, by Newton's method in all of them at once."""
     # The rewritten baselines' rows are the same in every resample.
     longer_2N = shared.baseline_lengths_N - shared.rewritten_lengths_2N
@@ -126,7 +129,7 @@ def _fit(preferences_Q: Array, longer_Q: Array, d_Q: Array, counts_RQ: Array, sh
     ones = np.ones_like(length_RQ)
     design_RQ3 = np.stack([length_RQ, d_Q * ones, ones], axis=2)
 
-    weights_R3 = np.zeros((len(counts_RQ), 3))
+    weights_R3 = np.repeat(start_13, len(counts_RQ), axis=0)
     for _ in range(_STEPS):
         chances_RQ = _sigmoid(np.einsum("rqk,rk->rq", design_RQ3, weights_R3))
         chances_RG = _sigmoid(weights_R3 @ design_G3.T)
