@@ -2,8 +2,8 @@
 
     python -m benchmarks.scoring --annotations FILE [--resamples 1000] [--times 5]
 
-FILE holds AlpacaEval annotations. Measured are reading them, every figure, and with `resamples` its intervals, for which
-length control is fitted again in each resample; medians of `times`.
+FILE holds AlpacaEval annotations. Measured are reading them, every figure, and with `resamples` its intervals, for
+which length control is fitted again in each resample; medians of `times`.
 """
 
 import argparse

@@ -6,9 +6,8 @@ group says how many it has.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -43,23 +42,6 @@ class Longer:
 
     characters: int
     value: float
-
-
-def points(games: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
-    """The model's share of the points by question, from the rows of tables.GAMES of one match.
-
-    A game counts `times`. None where any of a question's games has no verdict, as in the score of the match.
-    """
-    played: dict[str, list[Mapping[str, Any]]] = {}
-    for game in games:
-        played.setdefault(game["question_id"], []).append(game)
-    return {question: _share(own) for question, own in played.items()}
-
-
-def _share(games: Sequence[Mapping[str, Any]]) -> float | None:
-    if any(game["points"] is None for game in games):
-        return None
-    return sum(game["points"] * game["times"] for game in games) / sum(game["times"] for game in games)
 
 
 def by_category(

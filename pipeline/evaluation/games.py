@@ -5,7 +5,7 @@ both orders, and its labels are worth 1, 1/2 or 0, a strong one three times. Alp
 2404.04475) plays one, which a seed of the instruction decides, and takes the judge's own probability as the points.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
@@ -122,7 +122,7 @@ class Score:
     first_shown: float | None  # points of the answer shown first: 50 without a bias for the place
 
 
-def shares(games: Sequence[Game]) -> dict[str, float | None]:
+def shares(games: Iterable[Game]) -> dict[str, float | None]:
     """The mean points of each question, strong verdicts counted three times; None where a game has no verdict."""
     found: dict[str, list[float | None]] = {}
     for game in games:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.evaluation import breakdown
 from pipeline.evaluation.breakdown import Longer, Value
+from pipeline.evaluation.games import Game, shares
 from pipeline.evaluation.profile import profile
 from pipeline.report.data import MODELS, Judged, Match, Model, OwnFigure, Rated, Saying, Verdict
 from pipeline.statistics import Interval, Paired
@@ -72,9 +73,11 @@ def judged(
 def _match(match: Row, asked: Asked, games: Sequence[Row], resamples: int, seed: int) -> Match:
     """The figures of the manifest, which are in percent, in the page's shares."""
     model, against, summary = match["model"], match["against"], match["summary"]
-    own = [row for row in games if (row["model"], row["against"]) == (model, against)]
-    values = [Value(key, share) for key, share in breakdown.points(own).items() if share is not None]
-    theirs = asked.answers["base"] if against == "base" else asked.baselines.get(against, {})
+    own = [row for row in games if row["model"] == model]
+    values = [Value(key, share) for key, share in shares(Game(**row) for row in own).items() if share is not None]
+    # A baseline may be of several, each for a category of questions.
+    others = {key: text for answers in asked.baselines.values() for key, text in answers.items()}
+    theirs = asked.answers["base"] if against == "base" else others
     longer = breakdown.differences(asked.answers[model], theirs)
     compared = [value for value in values if value.question_id in longer]
     parts = breakdown.length_parts(len(compared))
@@ -115,7 +118,7 @@ def verdicts(games: Iterable[Row], ratings: Iterable[Row]) -> dict[tuple[str, st
     found: dict[tuple[str, str, int], list[Verdict]] = {}
     played = _by(games, "benchmark", "question_id", "model", "against")
     for (benchmark, question_id, model, against), rows in played.items():
-        ((_, share),) = breakdown.points(rows).items()
+        ((_, share),) = shares(Game(**row) for row in rows).items()
         sayings = [Saying(f"shown {'first' if row['model_first'] else 'second'}", _words(row)) for row in rows]
         found.setdefault((benchmark, question_id, 1), []).append(Verdict(model, against, share, sayings))
     for row in ratings:

@@ -89,7 +89,9 @@ def test_missing_verdicts_are_no_ties_and_alone_are_asked_for_again(line: Line, 
     given = settings(line, tmp_path, *STAGES)
     with judge_server(failing) as judge:
         told = refused("judge", *given, *judged(judge, "resources.judge_endpoint.retries=0"), environment={"KEY": KEY})
-        assert f"2 of {verdicts} verdicts on verifiable are missing" in told and "status 503" in told and KEY not in told
+        assert (
+            f"2 of {verdicts} verdicts on verifiable are missing" in told and "status 503" in told and KEY not in told
+        )
     with judge_server(failing) as judge:
         asked = judged(judge, "resources.judge_endpoint.retries=0", "judge.max_missing=0.5")
         made("judge", *given, *asked, environment={"KEY": KEY})

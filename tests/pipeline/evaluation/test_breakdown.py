@@ -2,27 +2,12 @@
 
 import itertools
 import random
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evaluation.breakdown import Value, by_category, by_number, differences, length_parts, points
-
-
-def game(question: str, share: float | None, times: int = 1) -> dict[str, Any]:
-    return {"question_id": question, "points": share, "times": times}
-
-
-def test_a_strong_verdict_counts_three_times_and_half_a_verdict_is_none() -> None:
-    games = [
-        *(game("a", 1.0, 3), game("a", 0.0)),
-        *(game("b", 0.5), game("b", 0.5)),
-        *(game("c", 1.0), game("c", None, 0)),
-        game("d", 0.7),
-    ]
-    assert points(games) == {"a": 0.75, "b": 0.5, "c": None, "d": 0.7}
+from pipeline.evaluation.breakdown import Value, by_category, by_number, differences, length_parts
 
 
 def test_categories_by_hand() -> None:

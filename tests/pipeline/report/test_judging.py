@@ -96,6 +96,19 @@ def test_a_baseline_is_what_its_matches_are_measured_against() -> None:
     assert f"gpt , the opponent 50.0% {NONE} {NONE} 5 0" in told
 
 
+def test_a_baseline_of_several_is_one_opponent() -> None:
+    """Arena-Hard v2.0 has one for each category."""
+    rows = {"base": answers(a="12", b="12"), "trained": answers(a="123", b="1")}
+    baselines = [
+        {"benchmark": "mine", "question_id": key, "name": name, "response": "12345"} for key, name in ("a3", "b4")
+    ]
+    games = [game("a", 1.0, against="3"), game("b", 0.5, against="4")]
+    matches: list[Row] = [{"model": "trained", "against": "3, 4", "summary": SUMMARY, "figures": [], "notes": []}]
+    found = judged(about("games", matches=matches), Questions.of(rows, baselines), games, [], 200, 0)  # type: ignore[arg-type]
+    (one,) = found.matches
+    assert one.longer == [Longer(-2, 1.0), Longer(-4, 0.5)] and len(one.categories) == 2
+
+
 def test_ratings_by_hand() -> None:
     rows = {model: [response("m", "q", "?", "x", {"category": "math"}, turn) for turn in (1, 2)] for model in ("base",)}
     rated = [
