@@ -25,7 +25,8 @@ EMBEDDED_QUESTIONS = 160  # where generate.prompts does not say how many: there 
 def run(work: Work) -> Outcome:
     """A part of answers for every shard of questions: by the model that is an input, or else by the base model.
 
-    One engine answers the questions of all benchmarks.
+    Where the input holds unmerged adapters, they are put on the base model. One engine answers the questions of all
+    benchmarks.
     """
     from actors.cluster import connected, threads
     from actors.engine import environment
@@ -37,7 +38,9 @@ def run(work: Work) -> Outcome:
     from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
 
     resources, settings = work.config.resources, work.config.generate
-    model: Path = work.inputs["model"].path / "model" if "model" in work.inputs else base_model(work.plan)
+    trained = work.inputs["model"].path if "model" in work.inputs else None
+    adapter = trained / "adapter" if trained and (trained / "adapter").exists() else None
+    model: Path = trained / "model" if trained and not adapter else base_model(work.plan)
     tokenizer = load_tokenizer(
         model, work.config.model.chat_template, trust_remote_code=work.config.model.trust_remote_code
     )
@@ -58,7 +61,7 @@ def run(work: Work) -> Outcome:
     ]
     with connected():
         each = threads(resources.generators)
-        engine = engine_spec(model, work.config.model, room, resources, settings.seed)
+        engine = engine_spec(model, work.config.model, room, resources, settings.seed, adapter)
         spec = GeneratorSpec(engine, str(work.folder), settings.seed)
         outcome = run_parts(
             shards,
@@ -77,8 +80,13 @@ def run(work: Work) -> Outcome:
     return outcome
 
 
-def engine_spec(folder: Path, model: Model, room: int, resources: Resources, seed: int) -> EngineSpec:
-    """An engine for conversations of up to `room` tokens, with the model in `folder` that `model` describes."""
+def engine_spec(
+    folder: Path, model: Model, room: int, resources: Resources, seed: int, adapter: Path | None = None
+) -> EngineSpec:
+    """An engine for conversations of up to `room` tokens, with the model in `folder` that `model` describes.
+
+    `adapter` is a folder in PEFT's format, whose adapters are put on that model.
+    """
     from actors.engine import EngineSpec
 
     return EngineSpec(
@@ -90,6 +98,7 @@ def engine_spec(folder: Path, model: Model, room: int, resources: Resources, see
         gpus=resources.gpus_per_actor,
         gpu_memory_fraction=resources.gpu_memory_fraction,
         seed=seed,
+        adapter=str(adapter) if adapter else None,
     )
 
 

@@ -100,6 +100,14 @@ class Lora(Section):
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     layers: str | tuple[str, ...] = "all-linear"  # all but the output head, or names such as q_proj
+    merge: bool = True  # into the exported model; false keeps them apart, and vLLM puts them on the base model
+
+    @model_validator(mode="after")
+    def _served(self) -> "Lora":
+        if self.rank > 512 and not self.merge:
+            problem = f"train.lora.rank={self.rank} is more than the 512 that vLLM serves unmerged"
+            raise UserError(problem, "lower it, or set train.lora.merge to true")
+        return self
 
 
 class Train(Section):
