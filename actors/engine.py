@@ -1,9 +1,10 @@
 """A vLLM engine inside an actor: conversations in, texts out. What an actor does with them is its own affair."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pipeline.preferences.shapes import Dropped, Message
 from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
@@ -19,6 +20,7 @@ class EngineSpec:
     gpus: float  # the engine is laid over as many
     gpu_memory_fraction: float
     seed: int = 0
+    adapter: str | None = None  # a folder in PEFT's format: low-rank adapters that are put on the model, never merged
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def environment(kv_cache_gib: float, threads: int) -> dict[str, str]:
 class Engine:
     def __init__(self, spec: EngineSpec):
         from vllm import LLM
+        from vllm.lora.request import LoRARequest
 
         self.room = spec.max_model_len
         tokenizer = load_tokenizer(Path(spec.model), spec.chat_template, trust_remote_code=spec.trust_remote_code)
@@ -58,7 +61,9 @@ class Engine:
             gpu_memory_utilization=spec.gpu_memory_fraction,
             enforce_eager=True,
             disable_log_stats=True,
+            **(lora_options(Path(spec.adapter)) if spec.adapter else {}),
         )
+        self.adapter = LoRARequest("trained", 1, spec.adapter) if spec.adapter else None
 
     def answer(
         self, conversations: Sequence[Sequence[Message]], sampling: Sequence[dict[str, Any]]
@@ -78,9 +83,18 @@ class Engine:
             prompts.append(TokensPrompt(prompt_token_ids=ids))
             parameters.append(SamplingParams(**given | {"max_tokens": min(given["max_tokens"], room)}))
         answers: list[Completion | None] = [None] * len(conversations)
-        for index, output in zip(asked, self.llm.generate(prompts, parameters, use_tqdm=False), strict=True):
+        outputs = self.llm.generate(prompts, parameters, use_tqdm=False, lora_request=self.adapter)
+        for index, output in zip(asked, outputs, strict=True):
             (one,) = output.outputs
             first = {str(each.decoded_token): each.logprob for each in (one.logprobs or [{}])[0].values()}
             asked_tokens = len(output.prompt_token_ids or ())
             answers[index] = Completion(one.text, len(one.token_ids), str(one.finish_reason), asked_tokens, first)
         return answers
+
+
+def lora_options(adapter: Path) -> dict[str, Any]:
+    """What vLLM must be told to serve one adapter; it sets aside room for the rank in steps of its own."""
+    from vllm.config.lora import MaxLoRARanks
+
+    rank = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(n for n in get_args(MaxLoRARanks) if n >= rank)}

@@ -10,10 +10,9 @@ import numpy as np
 
 from actors.engine import Engine, EngineSpec
 from pipeline import tables
-from pipeline.config import Generate
 from pipeline.schedule import uniform
 
-Question = dict[str, Any]  # a pipeline.evaluation.questions.Question, with `benchmark` and `sample`
+Question = dict[str, Any]  # a pipeline.evaluation.questions.Question, with `benchmark`, `sample` and its `sampling`
 Row = dict[str, Any]  # of tables.RESPONSES
 
 
@@ -21,7 +20,7 @@ Row = dict[str, Any]  # of tables.RESPONSES
 class GeneratorSpec:
     engine: EngineSpec
     folder: str  # where finished shards go
-    settings: Generate
+    seed: int
 
 
 class Generator:
@@ -73,13 +72,6 @@ class Generator:
         ]
 
     def _sampling(self, question: Question, turn: int) -> dict[str, Any]:
-        """The seed is keyed by what is asked, so that order and sharding do not matter."""
-        settings = self.spec.settings
+        """What SamplingParams take. The seed is keyed by what is asked, so that order and sharding do not matter."""
         key = (question["question_id"], question["sample"], turn)
-        return {
-            "temperature": settings.temperature if question["temperature"] is None else question["temperature"],
-            "top_p": settings.top_p,
-            "max_tokens": settings.max_new_tokens,
-            "stop": list(settings.stop),
-            "seed": int(uniform("generate", settings.seed, *key) * 2**31),
-        }
+        return question["sampling"] | {"seed": int(uniform("generate", self.spec.seed, *key) * 2**31)}

@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray.train
 import torch
@@ -22,6 +22,9 @@ from pipeline.errors import UserError
 from pipeline.objectives.objective import build
 from pipeline.preferences.tokenise import load_tokenizer
 from pipeline.training import Trainer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 STOP = "stop"  # the door writes it: end after this step
 REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
@@ -119,31 +122,48 @@ def _checkpoint(trainer: Trainer, work: WorkerSpec) -> None:
 
 
 def export(trainer: Trainer, work: WorkerSpec) -> None:
-    """The trained model in Hugging Face format under model/, what was logged as Parquet, and the held-out figures."""
-    folder, base = Path(work.folder), Path(work.model)
+    """The trained model, what was logged as Parquet, and the held-out figures.
+
+    The model is in Hugging Face format under model/; or its adapters alone, where they are not merged, in PEFT's under
+    adapter/.
+    """
+    folder = Path(work.folder)
     held_out, trained = trainer.held_out(), trainer.policy.trained(lambda: base_model(work, "cpu"))
     if trained is None:  # the first worker has it
         return
-    model = folder / "model"
-    if trained.generation_config is None:
-        trained.generation_config = GenerationConfig.from_model_config(trained.config)
-    trained.save_pretrained(model)
-    settings = work.config.model
-    tokenizer = load_tokenizer(base, settings.chat_template, trust_remote_code=settings.trust_remote_code)
-    tokenizer.save_pretrained(model)
-    write_aside(model / "README.md", model_card(work))
+    if isinstance(trained, PreTrainedModel):
+        _export_model(trained, work, folder / "model")
+    else:
+        _export_adapter(trained, work, folder / "adapter")
     tables.write(trainer.steps_log, tables.STEPS, folder / "steps.parquet")
     tables.write(trainer.pairs_log, tables.TRAINED_PAIRS, folder / "trained_pairs.parquet")
     write_aside(folder / "held_out.json", json.dumps(held_out))
 
 
-def model_card(work: WorkerSpec) -> str:
+def _export_model(trained: PreTrainedModel, work: WorkerSpec, folder: Path) -> None:
+    if trained.generation_config is None:
+        trained.generation_config = GenerationConfig.from_model_config(trained.config)
+    trained.save_pretrained(folder)
+    settings = work.config.model
+    tokenizer = load_tokenizer(Path(work.model), settings.chat_template, trust_remote_code=settings.trust_remote_code)
+    tokenizer.save_pretrained(folder)
+    write_aside(folder / "README.md", model_card(work, "transformers", "Trained"))
+
+
+def _export_adapter(trained: "PeftModel", work: WorkerSpec, folder: Path) -> None:
+    named = trained.peft_config["default"]
+    named.base_model_name_or_path, named.revision = work.config.model.source, work.config.model.revision
+    trained.save_pretrained(str(folder), save_embedding_layers=False)  # the base model has them
+    write_aside(folder / "README.md", model_card(work, "peft", "Low-rank adapters, trained"))
+
+
+def model_card(work: WorkerSpec, library: str, what: str) -> str:
     """What the exported folder is, for whoever finds it without the rest."""
     config = work.config
     objective = ", ".join(f"{key}={value}" for key, value in config.objective.model_dump().items())
     return (
-        "---\nlibrary_name: transformers\ntags: [preference-optimisation, widemargin]\n---\n"
-        f"# {config.name}\n\nTrained with widemargin from `{config.model.source}` on `{config.data.source}`.\n\n"
+        f"---\nlibrary_name: {library}\ntags: [preference-optimisation, widemargin]\n---\n"
+        f"# {config.name}\n\n{what} with widemargin from `{config.model.source}` on `{config.data.source}`.\n\n"
         f"- objective: {objective}\n"
         f"- training: {config.train.model_dump_json()}\n"
         f"- schedule: {config.schedule.model_dump_json()}\n\n"

@@ -13,6 +13,8 @@ from pipeline.config import EMBEDDED, Model, Resources
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from actors.engine import EngineSpec
     from pipeline.evaluation.questions import Question
     from pipeline.preferences.tokenise import Tokeniser
@@ -23,7 +25,8 @@ EMBEDDED_QUESTIONS = 160  # where generate.prompts does not say how many: there 
 def run(work: Work) -> Outcome:
     """A part of answers for every shard of questions: by the model that is an input, or else by the base model.
 
-    One engine answers the questions of all benchmarks.
+    Where the input holds unmerged adapters, they are put on the base model. One engine answers the questions of all
+    benchmarks.
     """
     from actors.cluster import connected, threads
     from actors.engine import environment
@@ -31,19 +34,25 @@ def run(work: Work) -> Outcome:
     from jobs.pool import run_parts
     from jobs.prepare import base_model
     from pipeline import tables
+    from pipeline.evaluation.sampling import sampling
     from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
 
     resources, settings = work.config.resources, work.config.generate
-    model: Path = work.inputs["model"].path / "model" if "model" in work.inputs else base_model(work.plan)
+    trained = work.inputs["model"].path if "model" in work.inputs else None
+    adapter = trained / "adapter" if trained and (trained / "adapter").exists() else None
+    model: Path = trained / "model" if trained and not adapter else base_model(work.plan)
     tokenizer = load_tokenizer(
         model, work.config.model.chat_template, trust_remote_code=work.config.model.trust_remote_code
     )
-    tokeniser = Tokeniser(tokenizer, work.config.data.max_prompt_tokens, settings.max_new_tokens)
+    if settings.preset and settings.stop_token_ids is None:
+        check_family(settings.preset, tokenizer)
+    tokeniser = Tokeniser(tokenizer, work.config.data.max_prompt_tokens, work.config.data.max_completion_tokens)
     asked = ask(work)
-    room = room_for(asked, tokeniser, settings.max_new_tokens, positions(model))
+    sampled = [sampling(settings, benchmark, question) for benchmark, question in asked]
+    room = room_for(asked, [each.max_tokens for each in sampled], tokeniser, positions(model))
     rows = [
-        asdict(question) | {"benchmark": benchmark, "sample": sample}
-        for benchmark, question in asked
+        asdict(question) | {"benchmark": benchmark, "sample": sample, "sampling": asdict(how)}
+        for (benchmark, question), how in zip(asked, sampled, strict=True)
         for sample in range(settings.samples)
     ]
     shards = [
@@ -52,8 +61,8 @@ def run(work: Work) -> Outcome:
     ]
     with connected():
         each = threads(resources.generators)
-        engine = engine_spec(model, work.config.model, room, resources, settings.seed)
-        spec = GeneratorSpec(engine, str(work.folder), settings)
+        engine = engine_spec(model, work.config.model, room, resources, settings.seed, adapter)
+        spec = GeneratorSpec(engine, str(work.folder), settings.seed)
         outcome = run_parts(
             shards,
             Generator,
@@ -71,8 +80,13 @@ def run(work: Work) -> Outcome:
     return outcome
 
 
-def engine_spec(folder: Path, model: Model, room: int, resources: Resources, seed: int) -> EngineSpec:
-    """An engine for conversations of up to `room` tokens, with the model in `folder` that `model` describes."""
+def engine_spec(
+    folder: Path, model: Model, room: int, resources: Resources, seed: int, adapter: Path | None = None
+) -> EngineSpec:
+    """An engine for conversations of up to `room` tokens, with the model in `folder` that `model` describes.
+
+    `adapter` is a folder in PEFT's format, whose adapters are put on that model.
+    """
     from actors.engine import EngineSpec
 
     return EngineSpec(
@@ -84,6 +98,7 @@ def engine_spec(folder: Path, model: Model, room: int, resources: Resources, see
         gpus=resources.gpus_per_actor,
         gpu_memory_fraction=resources.gpu_memory_fraction,
         seed=seed,
+        adapter=str(adapter) if adapter else None,
     )
 
 
@@ -104,8 +119,24 @@ def ask(work: Work) -> list[tuple[str, Question]]:
     return asked
 
 
-def room_for(asked: Sequence[tuple[str, Question]], tokeniser: Tokeniser, answer: int, most: int | None) -> int:
-    """Tokens of the longest conversation, each answer taking all it may; no more than the `most` that the model takes.
+def check_family(preset: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UserError where a token that would end answers is one that this model writes answers with."""
+    from pipeline.evaluation.sampling import PRESETS
+
+    for token in PRESETS[preset]["stop_token_ids"]:
+        if token not in tokenizer.added_tokens_decoder:
+            found = repr(tokenizer.convert_ids_to_tokens(token)) if token < len(tokenizer) else "none"
+            raise UserError(
+                f"generate.preset={preset} ends answers at token {token}, which here is no control token but {found}",
+                "choose the preset of the model's own family, or set temperature and max_new_tokens without one",
+            )
+
+
+def room_for(
+    asked: Sequence[tuple[str, Question]], answers: Sequence[int], tokeniser: Tokeniser, most: int | None
+) -> int:
+    """Tokens of the longest conversation, each answer taking all it may, which is `answers` for each question; no more
+    than the `most` that the model takes.
 
     In one that is longer, answers are cut short, and what is left no token is not asked. Raises UserError where all of
     them are longer, or one cannot be asked.
@@ -113,7 +144,7 @@ def room_for(asked: Sequence[tuple[str, Question]], tokeniser: Tokeniser, answer
     from pipeline.preferences.normalise import Dropped
 
     lengths = []
-    for benchmark, question in asked:
+    for (benchmark, question), answer in zip(asked, answers, strict=True):
         later = [turn for text in question.then for turn in (_message("assistant", "x"), _message("user", text))]
         ids = tokeniser.prompt([*question.messages, *later])
         if isinstance(ids, Dropped):

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.stage import Outcome, Progress, Terminated, Work, main, say
+from pipeline.config import Lora
 from pipeline.errors import UserError
 
 
 def run(work: Work) -> Outcome:
-    """The trained model under model/, and what happened as steps.parquet and trained_pairs.parquet."""
+    """The trained model under model/, or its unmerged adapters under adapter/; and what happened, as tables."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
     import ray.train
@@ -26,7 +27,7 @@ def run(work: Work) -> Outcome:
 
     config, resources = work.config, work.config.resources
     base = base_model(work.plan)
-    require_room(work.folder, base, checkpoints=config.train.lora is None)
+    require_room(work.folder, base, config.train.lora)
     inputs = {role: str(work.inputs[role].path) for role in ("pairs", "reference", "schedule")}
     with connected():
         gpus = min(resources.gpus_per_actor, 1.0)  # a worker drives one GPU; FSDP2 shards over workers
@@ -79,8 +80,8 @@ def run(work: Work) -> Outcome:
     return Outcome(rows, tokens=pc.sum(steps["tokens"]).as_py(), metrics=metrics)
 
 
-def require_room(folder: Path, model: Path, checkpoints: bool) -> None:
-    """Raise UserError where the disk has no room for the trained model and, unless they are small, two checkpoints.
+def require_room(folder: Path, model: Path, lora: Lora | None) -> None:
+    """Raise UserError where the disk has no room for the trained model and two checkpoints; adapters' are small.
 
     A checkpoint holds float32 weights and two moments of each; the one before stays until the next is whole.
     """
@@ -90,7 +91,8 @@ def require_room(folder: Path, model: Path, checkpoints: bool) -> None:
     for file in model.glob("*.safetensors"):
         with safe_open(file, framework="np") as tensors:
             weights += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - it is no dictionary
-    needed, free = 4 * weights * (1 + 2 * 3 * checkpoints), shutil.disk_usage(folder).free
+    models, checkpoints = int(lora is None or lora.merge), 2 * int(lora is None)
+    needed, free = 4 * weights * (models + 3 * checkpoints), shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
             f"{folder} needs about {needed / 1e9:.1f} GB for two checkpoints and the trained model, "

@@ -15,7 +15,10 @@ from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
 
 EMBEDDED = "verifiable"
+# How answers are sampled where neither `generate` nor its preset says: greedily, and briefly.
+PLAIN: dict[str, Any] = {"max_new_tokens": 32, "temperature": 0.0, "top_p": 1.0, "stop_token_ids": ()}
 Share = Annotated[float, Field(ge=0, lt=1)]
+TokenId = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 
 
@@ -97,6 +100,14 @@ class Lora(Section):
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     layers: str | tuple[str, ...] = "all-linear"  # all but the output head, or names such as q_proj
+    merge: bool = True  # into the exported model; false keeps them apart, and vLLM puts them on the base model
+
+    @model_validator(mode="after")
+    def _served(self) -> "Lora":
+        if self.rank > 512 and not self.merge:
+            problem = f"train.lora.rank={self.rank} is more than the 512 that vLLM serves unmerged"
+            raise UserError(problem, "lower it, or set train.lora.merge to true")
+        return self
 
 
 class Train(Section):
@@ -119,14 +130,26 @@ class Generate(Section):
     benchmarks: dict[Name, str | None] = Field(default={EMBEDDED: None}, min_length=1)
     split: Literal["test", "dev"] = "test"  # of the embedded tasks; settings are chosen on dev
     prompts: int | None = Field(default=None, ge=1)  # ask only the first so many of each benchmark
-    max_new_tokens: int = Field(default=32, ge=1)  # of one answer
     samples: int = Field(default=1, ge=1)  # answers a question
-    temperature: float = Field(default=0.0, ge=0)  # but MT-Bench's questions, which have their own
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    # How papers sample with a family of models (pipeline/evaluation/sampling.py): what is null below is as it says, and
+    # PLAIN without one, as for the embedded tasks in any case.
+    preset: Literal["llama-3-instruct", "mistral-base", "mistral-instruct", "gemma-2"] | None = None
+    max_new_tokens: int | None = Field(default=None, ge=1)  # of one answer
+    temperature: float | None = Field(default=None, ge=0)  # but MT-Bench's questions, which have their own
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    stop_token_ids: tuple[TokenId, ...] | None = None  # end an answer, as the model's own end of sequence does
     stop: tuple[str, ...] = ()  # texts that end an answer
     seed: int = 0
     # Questions an engine call; a setting of its own, so that answers do not depend on the number of engines.
     shard_prompts: int = Field(default=40, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, raw: Any) -> Any:
+        """Without a preset, write what null means into the section: an identity then holds values."""
+        if not isinstance(raw, dict) or raw.get("preset") is not None:
+            return raw
+        return raw | {name: value for name, value in PLAIN.items() if raw.get(name) is None}
 
     @model_validator(mode="after")
     def _embedded_has_no_file(self) -> "Generate":

@@ -6,7 +6,7 @@ rounding, which at step 0 is exactly what the reference was scored with.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,9 @@ from pipeline.compute.layout import Pack
 from pipeline.compute.logprobs import token_logps
 from pipeline.config import Lora, Resources, Train
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 class Policy(torch.nn.Module):
@@ -62,10 +65,11 @@ class Policy(torch.nn.Module):
                 fully_shard(module, **options)
         fully_shard(self, **options)
 
-    def trained(self, base: Callable[[], PreTrainedModel]) -> PreTrainedModel | None:
-        """The model to save, adapters merged into it; None on all workers but the first. Every worker must call this.
+    def trained(self, base: Callable[[], PreTrainedModel]) -> "PreTrainedModel | PeftModel | None":
+        """The model to save, adapters merged into it, or as a PeftModel where they are to stay apart.
 
-        `base` loads the model that training began with, once more.
+        None on all workers but the first. Every worker must call this. `base` loads the model that training began with,
+        once more.
         """
         if not self.sharded and not self.lora:
             return self.model
@@ -73,13 +77,14 @@ class Policy(torch.nn.Module):
         if self.sharded and dist.get_rank() > 0:
             return None
         model = base()
-        merge = add_adapters(model, self.lora).merge_and_unload if self.lora else lambda: model
+        adapted = add_adapters(model, self.lora) if self.lora else None
         model.load_state_dict({name.removeprefix("model."): weight for name, weight in whole.items()})
-        merged: PreTrainedModel = merge()
-        return merged
+        if adapted is None:
+            return model
+        return adapted.merge_and_unload() if self.lora and self.lora.merge else adapted
 
 
-def add_adapters(model: PreTrainedModel, lora: Lora) -> Any:
+def add_adapters(model: PreTrainedModel, lora: Lora) -> "PeftModel":
     """Put low-rank adapters (Hu et al. 2021, arXiv 2106.09685) into `model`; only they will be trained. The PeftModel.
 
     Raises UserError where the model has none of the layers that are named.
@@ -105,10 +110,14 @@ def add_adapters(model: PreTrainedModel, lora: Lora) -> Any:
 
 
 def _untie(model: PreTrainedModel, lora: Lora) -> None:
-    """Where the output head is adapted it gets weights of its own: merged into shared ones, it would move the input."""
+    """Where the output head or the input embeddings are adapted, each gets weights of its own.
+
+    Adapters merged into shared ones would move both.
+    """
     head: Any = model.get_output_embeddings()
-    name = next(name for name, module in model.named_modules() if module is head)
     embeddings: Any = model.get_input_embeddings()
-    if head.weight is embeddings.weight and name in lora.layers:
+    names = [f".{name}" for name, module in model.named_modules() if module in (head, embeddings)]
+    layers = [lora.layers] if isinstance(lora.layers, str) else lora.layers
+    if head.weight is embeddings.weight and any(name.endswith(f".{layer}") for name in names for layer in layers):
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
         model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False

@@ -52,7 +52,8 @@ def test_other_benchmarks_are_answered_judged_shown_and_exported(line: Line, hea
         given = (
             *settings(line, tmp_path / "root", *STAGES),
             f"generate.benchmarks={json.dumps({'verifiable': None, **files})}",
-            *("generate.shard_prompts=4", "generate.samples=2", "judge.model=judge"),
+            *("generate.shard_prompts=4", "generate.samples=2", "generate.preset=mistral-instruct"),
+            "judge.model=judge",
             f"judge.baselines={json.dumps({'alpaca_eval': str(theirs)})}",
             f"judge.wording={json.dumps(dict.fromkeys(files, 'own'))}",
             f"resources.judge_endpoint.url={server.url}",
@@ -69,6 +70,12 @@ def test_other_benchmarks_are_answered_judged_shown_and_exported(line: Line, hea
     assert [message["role"] for message in before] == ["user", "assistant", "user"]
     assert before[1]["content"] == first["response"] and before[2]["content"] == "Another."
     assert {row["seed"] for row in talk} != {row["seed"] for row in answers if row["question_id"] == "81"}
+
+    samples: dict[tuple[str, int], list[str]] = {}
+    for row in answers:
+        samples.setdefault((row["benchmark"], row["sample"]), []).append(row["response"])
+    assert samples["arena_hard_v2.0", 0] == samples["arena_hard_v2.0", 1]  # greedy, says the preset
+    assert samples["alpaca_eval", 0] != samples["alpaca_eval", 1]  # at 0.5
 
     assert [row["finish_reason"] for row in answers if len(row["prompt"]) > 10_000] == ["no-room"] * 2
 

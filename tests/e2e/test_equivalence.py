@@ -1,13 +1,17 @@
 """How many processes share the work changes nothing: the claim on which `resources` stays out of every identity."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.e2e.answers import greedy
 from tests.e2e.conftest import Head, Line
 from tests.e2e.doors import made, only, rows
 
@@ -30,15 +34,26 @@ def test_two_scorers_score_as_one(line: Line, head: Head, tmp_path: Path) -> Non
         assert pq.read_table(one / part).equals(pq.read_table(two / part))
 
 
-def test_adapters_sharded_over_two_workers(line: Line, head: Head, tmp_path: Path, tiny: Path) -> None:
-    """Sharded, saved, resumed or not, merged: the export of two workers is that of one, and not the base."""
-    adapted = ("train.lora.rank=4", "train.learning_rate=1e-3", "resources.checkpoint_steps=1")
-    merged = []
-    for workers in (1, 2):
-        root = tmp_path / str(workers)
-        settings = start_from(line, root, "prepare", "reference", "schedule")
-        made("train", *settings, *adapted, f"resources.train_workers={workers}", environment=head.environment)
-        merged.append(load_file(only(root, "train") / "model" / "model.safetensors"))
+LORA = ("train.lora.rank=4", "train.learning_rate=1e-2", "resources.checkpoint_steps=1")
+APART = (*LORA, "train.lora.merge=false", "resources.train_workers=2")
+
+
+@pytest.fixture(scope="module")
+def adapted(line: Line, head: Head, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two roots: one worker that merged its adapters, and two that kept theirs apart."""
+    roots = []
+    for lora in (LORA, APART):
+        roots.append(tmp_path_factory.mktemp("adapted"))
+        settings = start_from(line, roots[-1], "prepare", "reference", "schedule")
+        made("train", *settings, *lora, environment=head.environment)
+    return roots[0], roots[1]
+
+
+def test_adapters_sharded_over_two_workers(adapted: tuple[Path, Path], tiny: Path, tmp_path: Path) -> None:
+    """Sharded, saved, resumed or not, merged or not: what two workers learnt is what one did, and not the base."""
+    one, two = (only(root, "train") for root in adapted)
+    merge(tiny, two / "adapter", tmp_path)
+    merged = [load_file(folder / "model.safetensors") for folder in (one / "model", tmp_path)]
     base = load_file(tiny / "model.safetensors")
     assert merged[0].keys() == merged[1].keys() == base.keys()
     update, apart = (
@@ -47,6 +62,26 @@ def test_adapters_sharded_over_two_workers(line: Line, head: Head, tmp_path: Pat
     )
     assert update.norm() > 0
     assert apart.norm() <= 1e-2 * update.norm()
+
+
+def test_unmerged_adapters_answer_as_merged_ones(
+    adapted: tuple[Path, Path], line: Line, tiny: Path, head: Head, tmp_path: Path
+) -> None:
+    """Put on the base model by vLLM, or merged into it and run by transformers: the same words, and not the base's."""
+    root, base = adapted[1], only(line.root, "generate", "tiny-*")
+    shutil.copytree(base, root / "generate" / base.name)
+    made("generate", line.settings[0], f"resources.root={root}", *APART, environment=head.environment)
+    merge(tiny, only(root, "train") / "adapter", tmp_path)
+    answers = rows(only(root, "generate", "gamma-dpo-*"))
+    assert [row["response"] for row in answers] == [greedy(tmp_path, json.loads(row["prompt"]), 8) for row in answers]
+    assert not {row["response"] for row in answers} & {row["response"] for row in rows(base)}
+
+
+def merge(base: Path, adapter: Path, folder: Path) -> None:
+    """As anyone would who was given an adapter and knows its base model."""
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(adapter)).merge_and_unload()
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,7 @@ def test_the_schedule_holds_what_the_objective_asks() -> None:
         ("train.adam_betas=[0.9, 1]", "train.adam_betas.1=1", "give less than 1"),
         ("schedule.order=shuffel", "schedule.order='shuffel'", "did you mean shuffle? choose one of shuffle, easy-"),
         ("schedule.sft_below=0.1", "two ways to say the same", "set one of them to null"),
+        ("train.lora={rank: 513, merge: false}", "train.lora.rank=513 is more than", "train.lora.merge to true"),
         ("model.source=", "model.source has no value", "give text"),
         ("model.source=''", "model.source=''", "give a value"),
         ("model=", "model.source is missing", "model.source=VALUE"),

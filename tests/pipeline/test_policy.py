@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from safetensors.torch import load_file
 
 from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.logprobs import score
@@ -46,6 +48,24 @@ def test_adapters_alone_are_trained_and_the_export_is_their_merge(bench: Bench, 
     torch.testing.assert_close(scores(merged, bench), learnt, rtol=1e-4, atol=1e-3)
     reference = torch.tensor([[row["chosen_logps"], row["rejected_logps"]] for row in bench.reference])
     assert float((learnt - reference).abs().max()) > 0.1
+
+
+def test_unmerged_adapters_are_a_few_weights_beside_the_base_model(bench: Bench, tmp_path: Path) -> None:
+    """Also where an embedding that the head shares is adapted: the base's weights are neither saved nor moved."""
+    base = bench.base()
+    name = next(name for name, module in base.named_modules() if module is base.get_input_embeddings())
+    lora = LORA | {"layers": [name], "merge": False}
+    trainer = bench.trainer("dpo", train={"lora": lora, "learning_rate": 0.05})
+    run(trainer)
+    adapters: Any = trainer.policy.trained(bench.base)
+    adapters.save_pretrained(tmp_path, save_embedding_layers=False)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert sum(weight.numel() for weight in saved.values()) == 4 * (97 + 32)  # rank x (vocabulary + width)
+    trainer.policy.eval()
+    learnt = scores(trainer.policy.model, bench)
+    again: Any = PeftModel.from_pretrained(base, str(tmp_path))
+    torch.testing.assert_close(scores(again.get_base_model(), bench), learnt, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(scores(adapters.merge_and_unload(), bench), learnt, rtol=1e-4, atol=1e-3)
 
 
 def test_layers_that_are_not_there_are_named(bench: Bench) -> None:
