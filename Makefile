@@ -12,11 +12,14 @@ TORCH := torch==2.13.0
 demo: .venv/ready
 	$(PY) -m jobs.run --config configs/quickstart.yaml
 
+# Two files at a time: tests of the doors wait for processes to start as long as they compute.
+PYTEST := $(PY) -m pytest -n 2 --dist loadfile
+
 test: check browser
-	$(PY) -m pytest
+	$(PYTEST) --durations=40
 
 quick: .venv/ready
-	$(PY) -m pytest -m "not e2e"
+	$(PYTEST) -m "not e2e"
 
 # Every fault again and again: TIMES rounds; then killed scorers, drivers and workers of the demo model.
 TIMES ?= 5
