@@ -1,6 +1,7 @@
 """The train worker: the function every Ray Train worker runs. The loop itself is pipeline/training.py."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from pipeline import tables
 from pipeline.artifacts import write_aside
 from pipeline.checkpoints import load, save
+from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.compute.models import load_model
 from pipeline.config import RunConfig
 from pipeline.epoch import Epoch
@@ -57,6 +59,7 @@ def train(spec: dict[str, Any]) -> None:
 
 
 def _train(work: WorkerSpec) -> None:
+    os.environ.update(ENVIRONMENT)  # read when a first product is computed
     torch.set_num_threads(work.threads)
     context, config = ray.train.get_context(), work.config
     rank, world = context.get_world_rank(), context.get_world_size()

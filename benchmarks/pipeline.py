@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ROOT, Result, alternate, median_ratio, reported, run_child
-from pipeline.compute.environment import ENVIRONMENT
+from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.errors import UserError
 
 BEFORE = {"reference": ("prepare",), "train": ("prepare", "reference", "schedule")}

@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.measure import Result, alternate, median_ratio, reported, run_child
 from benchmarks.pairs import IDS, Row, from_file, multi_turn, packed_tokens, prompt_share
-from pipeline.compute.environment import ENVIRONMENT
+from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.errors import UserError
 
 SETTINGS = {"learning_rate": 1e-6, "beta": 0.1, "adam_betas": (0.9, 0.999), "weight_decay": 0.0, "max_grad_norm": 1.0}

@@ -11,7 +11,6 @@ def run(work: Work) -> Outcome:
     from actors.scorer import Scorer, ScorerSpec
     from jobs.pool import run_parts
     from jobs.prepare import base_model
-    from pipeline.compute.environment import ENVIRONMENT
 
     pairs, resources = work.inputs["pairs"], work.config.resources
     parts = sorted(path.name for path in pairs.path.glob("part-*.parquet"))
@@ -35,7 +34,6 @@ def run(work: Work) -> Outcome:
             actors=resources.scorers,
             resources=resources,
             folder=work.folder,
-            environment=ENVIRONMENT,
         )
     outcome.tokens = sum(tokens(pairs.path / name) for name in parts)
     return outcome

@@ -24,7 +24,6 @@ def run(work: Work) -> Outcome:
     from actors.cluster import claim, connected, threads
     from actors.worker import REFUSAL, STOP, WorkerSpec, train
     from jobs.prepare import base_model
-    from pipeline.compute.environment import ENVIRONMENT
 
     config, resources = work.config, work.config.resources
     base = base_model(work.plan)
@@ -51,12 +50,11 @@ def run(work: Work) -> Outcome:
                     **({"GPU": asked["num_gpus"]} if asked["num_gpus"] else {}),
                 },
             ),
-            run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees the first version's
+            run_config=ray.train.RunConfig(
                 name="ray",
                 storage_path=str(work.folder.resolve()),
                 failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-                worker_runtime_env={"env_vars": ENVIRONMENT},
             ),
         )
         refusal = work.folder / REFUSAL
