@@ -26,7 +26,8 @@ def run_parts(
 ) -> Outcome:
     """`work` is a row a part, with its file name in column `part`; parts that stand in `folder` are not made again.
 
-    An actor answers a row a part; a `note` in it, which says what is unusual, is said once and kept in the metrics.
+    An actor answers a row a part; a `note` in it, which says what is unusual, is said once and kept in the metrics. So
+    are the tokens and seconds of the parts made here, added up: those of the actors alone, without their start.
 
     Ray Data promises no order and none is needed: a part is found by its name. Call inside `connected()`.
     """
@@ -39,6 +40,7 @@ def run_parts(
     if kept:
         say(f"{what}: {kept} of {len(work)} parts are finished already and kept")
     notes: set[str] = set()
+    made = {"actor_tokens": 0, "actor_seconds": 0.0}
     progress = Progress(what, len(work), "parts", resources.log_seconds, done=kept)
     if pending:
         pool = min(actors, len(pending))
@@ -52,8 +54,10 @@ def run_parts(
             if (note := row.get("note")) and note not in notes:
                 notes.add(note)
                 say(f"{what}: {note}")
+            made["actor_tokens"] += int(row["tokens"])
+            made["actor_seconds"] += float(row["seconds"])
             progress.add(1, f", {row['tokens'] / row['seconds']:,.0f} tokens/s an actor")
-    return Outcome(rows=part_rows(folder, [row["part"] for row in work]), metrics={"notes": sorted(notes)})
+    return Outcome(rows=part_rows(folder, [row["part"] for row in work]), metrics={"notes": sorted(notes), **made})
 
 
 def in_a_thread(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -140,8 +140,9 @@ class Generate(Section):
     stop_token_ids: tuple[TokenId, ...] | None = None  # end an answer, as the model's own end of sequence does
     stop: tuple[str, ...] = ()  # texts that end an answer
     seed: int = 0
-    # Questions an engine call; a setting of its own, so that answers do not depend on the number of engines.
-    shard_prompts: int = Field(default=40, ge=1)
+    # Questions an engine call; a setting of its own, so that answers do not depend on the number of engines. An engine
+    # on a CPU answers 256 at once: fewer leave it idle, and more engines than shards have nothing to do.
+    shard_prompts: int = Field(default=256, ge=1)
 
     @model_validator(mode="before")
     @classmethod

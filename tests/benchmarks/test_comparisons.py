@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import attention, linear, logprobs
+from benchmarks import attention, generate, linear, logprobs
 
 
 @pytest.mark.parametrize("share", [0.1, 0.7])
@@ -33,3 +33,17 @@ def test_linear_layers_agree() -> None:
     found = linear.run(job)["layers"]
     assert [(row["in"], row["out"]) for row in found] == [(8, 12), (12, 8)]
     assert all(row["largest_relative_difference"] < 1e-5 for row in found)
+
+
+def test_rates_of_the_generate_stage_by_hand() -> None:
+    """Tokens over the time of answering, each against the bare engine's of the same turn; starts are in `seconds`."""
+
+    def result(tokens: int, answering: float, answer: str) -> dict[str, Any]:
+        return {"tokens": tokens, "answering": answering, "seconds": answering + 30, "answers": {"a": answer, "b": "x"}}
+
+    bare = [result(100, 2.0, "yes"), result(100, 1.0, "yes"), result(100, 4.0, "yes")]
+    stage = [result(80, 2.0, "no"), result(80, 1.0, "no"), result(80, 2.0, "no")]
+    found = generate.figures(stage, bare)
+    assert found["tokens_per_second"] == [40.0, 80.0, 40.0] and found["median_tokens_per_second"] == 40.0
+    assert found["over_bare"] == 0.8  # of 0.8, 0.8 and 1.6
+    assert found["seconds"] == [32.0, 31.0, 32.0] and found["answers_like_bare"] == 1
