@@ -59,7 +59,7 @@ class Engine:
             max_model_len=spec.max_model_len,
             tensor_parallel_size=max(1, int(spec.gpus)),
             gpu_memory_utilization=spec.gpu_memory_fraction,
-            enforce_eager=True,
+            enforce_eager=not spec.gpus,  # a CPU has nothing to capture, a GPU gains by CUDA graphs
             disable_log_stats=True,
             **(lora_options(Path(spec.adapter)) if spec.adapter else {}),
         )
