@@ -33,7 +33,7 @@ def write(path: Path, content: str | bytes) -> str:
         ("a.jsonl", LINES, "jsonl"),
         ("no-suffix", LINES.rstrip("\n"), "jsonl"),
         ("a.json", LINES, "jsonl"),  # the content decides, not the name
-        ("a.jsonl.gz", gzip.compress(LINES.encode()), "jsonl"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0), "jsonl"),
         ("bom.jsonl", b"\xef\xbb\xbf" + LINES.replace("\n", "\r\n\r\n").encode(), "jsonl"),
         ("a.json", json.dumps(PAIRS), "json"),
         ("a.json", "\n" + json.dumps(PAIRS, indent=2), "json"),
@@ -131,7 +131,7 @@ def test_odd_characters_inside_strings_pass(tmp_path):
         ("numbers.json", "[1, 2]", "a JSON int, not an object"),
         ("cut.json", json.dumps(PAIRS)[:-5], "not valid JSON"),
         ("garbage.jsonl.gz", b"\x1f\x8b" + b"garbage" * 9, "cannot be read"),
-        ("cut.jsonl.gz", gzip.compress(LINES.encode())[:-12], "cannot be read"),
+        ("cut.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-12], "cannot be read"),
         ("a.parquet", "not Parquet", "not valid Parquet"),
         ("magic-only", b"PAR1" + b"\0" * 50, "not valid Parquet"),
     ],
