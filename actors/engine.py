@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 from pipeline.preferences.shapes import Dropped, Message
 from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
 
+BATCHED_TOKENS = 4096  # of a step of the engine on a CPU, as vLLM has it
+
 
 @dataclass(frozen=True)
 class EngineSpec:
@@ -61,6 +63,7 @@ class Engine:
             gpu_memory_utilization=spec.gpu_memory_fraction,
             enforce_eager=not spec.gpus,  # a CPU has nothing to capture, a GPU gains by CUDA graphs
             disable_log_stats=True,
+            **({} if spec.gpus else whole_prompts(spec.max_model_len)),
             **(lora_options(Path(spec.adapter)) if spec.adapter else {}),
         )
         self.adapter = LoRARequest("trained", 1, spec.adapter) if spec.adapter else None
@@ -90,6 +93,12 @@ class Engine:
             asked_tokens = len(output.prompt_token_ids or ())
             answers[index] = Completion(one.text, len(one.token_ids), str(one.finish_reason), asked_tokens, first)
         return answers
+
+
+def whole_prompts(room: int) -> dict[str, Any]:
+    """What keeps vLLM on a CPU from computing a prompt in parts: for a seeded sample it would rewind a generator then,
+    which only a GPU's can do, and fail."""
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(room, BATCHED_TOKENS)}
 
 
 def lora_options(adapter: Path) -> dict[str, Any]:
