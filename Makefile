@@ -23,8 +23,9 @@ quick: .venv/ready
 
 # Every fault again and again: TIMES rounds; then killed scorers, drivers and workers of the demo model.
 TIMES ?= 5
+FAULTS := $(wildcard tests/e2e/test_*faults.py) $(patsubst %,tests/e2e/test_%.py,nodes store judge asked malformed)
 test-faults: .venv/ready
-	for round in $$(seq $(TIMES)); do $(PY) -m pytest tests/e2e/test_*faults.py tests/e2e/test_nodes.py tests/e2e/test_store.py tests/e2e/test_judge.py || exit 1; done
+	for round in $$(seq $(TIMES)); do $(PYTEST) $(FAULTS) || exit 1; done
 	$(PY) -m pytest --real-model -k "killed and not generator" tests/e2e/test_faults.py tests/e2e/test_train_faults.py
 
 check: .venv/ready
