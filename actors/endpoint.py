@@ -122,7 +122,8 @@ def read(completion: Any) -> Reply:
     usage = getattr(completion, "usage", None)
     counts = [getattr(usage, f"{kind}_tokens", None) for kind in ("prompt", "completion")]
     prompt, completed = (count if isinstance(count, int) else 0 for count in counts)
-    return Reply(text, "", prompt, completed, first_token(completion))
+    cut = getattr(completion.choices[0], "finish_reason", None) == "length"
+    return Reply(text, "", prompt, completed, first_token(completion), cut)
 
 
 def first_token(completion: Any) -> dict[str, float]:

@@ -50,6 +50,7 @@ class Judge:
                 "prompt_tokens": answer.prompt_tokens if answer else 0,
                 "completion_tokens": answer.tokens if answer else 0,
                 "first": json.dumps(answer.first if answer else {}),
+                "cut": answer is not None and answer.finish_reason == "length",
             }
             for answer in self.engine.answer([request["messages"] for request in requests], sampling)
         ]

@@ -73,6 +73,8 @@ def put_to(judge: ModelJudge, work: Work, answers: Answers, figures: dict[str, R
             **cost(own, work.config.resources.judge_endpoint.dollars_per_million),
             **judged(each, played, rated, metas, judge.name, work.config.judge),
         }
+        if cut := sum(reply.cut for reply in own) if each.method != "preference" else 0:
+            figures[each.benchmark]["judged"]["notes"].append(f"{cut} of the {len(own)} replies were cut short")
     written = (
         ("games", tables.GAMES, games),
         ("ratings", tables.RATINGS, ratings),

@@ -171,6 +171,7 @@ REPLIES = _schema(
     ("prompt_tokens", pa.int32()),
     ("completion_tokens", pa.int32()),
     ("first", pa.string()),  # log-probs of the likeliest first tokens, as JSON
+    ("cut", pa.bool_()),  # whether it ended at its token limit
     optional=("text",),
 )
 

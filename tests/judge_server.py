@@ -22,6 +22,7 @@ class Answer:
     seconds: float = 0.0
     drop: bool = False
     first: dict[str, float] | None = None  # log-probs of the first token
+    finish_reason: str = "stop"
 
 
 Script = Callable[[str, int], Answer]  # of the last message, and how often it was asked before
@@ -93,7 +94,7 @@ def judge_server(script: Script) -> Iterator[JudgeServer]:
 
 
 def completion(answer: Answer) -> bytes:
-    choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+    choice: dict[str, Any] = {"index": 0, "finish_reason": answer.finish_reason}
     choice["message"] = {"role": "assistant", "content": answer.text}
     if answer.first is not None:
         top = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in answer.first.items()]

@@ -121,6 +121,14 @@ def test_log_probs_of_the_first_token(tmp_path: Path) -> None:
     assert asked == {"q": 5, "r": 5, "s": None} and len(judge.bodies) == 3
 
 
+def test_a_reply_that_was_cut_short_says_so(tmp_path: Path) -> None:
+    """Also when it is asked for again, which takes it from where it was kept."""
+    with judge_server(
+        lambda question, _: Answer("so far", finish_reason="length" if question == "q" else "stop")
+    ) as judge:
+        assert [[reply.cut for reply in ask(judge, tmp_path, "q", "r")] for _ in range(2)] == [[True, False]] * 2
+
+
 def test_a_spoilt_reply_is_asked_for_again(tmp_path: Path) -> None:
     with judge_server(echo) as judge:
         ask(judge, tmp_path, "q")

@@ -21,3 +21,4 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     first: dict[str, float] = field(default_factory=dict)  # log-probs of the likeliest first tokens, by their text
+    cut: bool = False  # whether it ended at its token limit

@@ -120,12 +120,13 @@ def figures(match: Match, rows: Sequence[Row], resamples: int, seed: int) -> Fig
     if match.benchmark != "alpaca_eval" or all(row["preference"] is None for row in rows):
         return [], []
     score = alpaca_eval.score_rows(rows, read_coefficients(), resamples, seed)
-    found = [Figure.of("win rate", score.win_rate), Figure("standard error", score.standard_error)]
-    found.append(Figure("discrete win rate", score.discrete_win_rate))
+    # The win rate itself is that of the match.
+    found = [Figure("standard error", score.standard_error), Figure("discrete win rate", score.discrete_win_rate)]
+    notes = list(score.notes)
     if one := score.length_controlled:
-        label = f"length-controlled win rate, {one.questions} questions (coefficients: {one.coefficients})"
-        found.append(Figure(label, one.win_rate, one.low, one.high))
-    return found, list(score.notes)
+        found.append(Figure("length-controlled win rate", one.win_rate, one.low, one.high))
+        notes.append(f"length control: {one.questions} questions, coefficients {one.coefficients}")
+    return found, notes
 
 
 def _arena_figures(

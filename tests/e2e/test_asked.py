@@ -94,7 +94,7 @@ def test_other_benchmarks_are_answered_judged_shown_and_exported(line: Line, hea
     assert compared["method"] == "preference" and [each["against"] for each in compared["matches"]] == ["gpt", "gpt"]
     for match, label in zip(compared["matches"], ("tiny-*", "gamma-dpo-*"), strict=True):
         assert match["summary"]["rate"]["value"] == pytest.approx(likes_long(rows(only(root, "generate", label))))
-        assert match["figures"][0]["value"] == match["summary"]["rate"]["value"]
+        assert [each["label"] for each in match["figures"]] == ["standard error", "discrete win rate"]
     assert len(pq.read_table(only(root, "judge") / "ratings.parquet")) == 8
 
     page = (only(root, "report") / "report.html").read_text()
@@ -167,6 +167,8 @@ def test_a_judge_that_runs_here_and_is_killed_in_mid_shard(line: Line, head: Hea
     assert pq.read_table(calm / "games.parquet").equals(pq.read_table(troubled / "games.parquet"))
     figures = json.loads((calm / "manifest.json").read_text())["metrics"]["benchmarks"]["verifiable"]["judged"]
     assert figures["judge"] == "tiny" and figures["matches"][0]["summary"]["missing"] == 0
+    cut = sum(row["cut"] for row in replies[0])
+    assert cut and figures["notes"] == [f"{cut} of the {len(replies[0])} replies were cut short"]
 
 
 @pytest.mark.parametrize(

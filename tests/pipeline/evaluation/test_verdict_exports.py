@@ -44,7 +44,8 @@ def test_alpaca_evals_annotations_and_their_win_rate(tmp_path: Path) -> None:
     }
     assert [row["preference"] for row in rows] == [1.25, 2.0, None]
     found, notes = figures(one, rows, 100, 0)
-    assert found[0].label == "win rate" and found[0].value == pytest.approx(62.5)
+    assert [each.label for each in found] == ["standard error", "discrete win rate"]  # not AlpacaEval's questions
+    assert [each.value for each in found] == pytest.approx([37.5, 50.0])
     assert any("1 rows without a preference" in note for note in notes)
     file = tmp_path / "annotations.json"
     file.write_text(as_text(rows, lines=False))
