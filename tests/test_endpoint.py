@@ -123,9 +123,8 @@ def test_log_probs_of_the_first_token(tmp_path: Path) -> None:
 
 def test_a_reply_that_was_cut_short_says_so(tmp_path: Path) -> None:
     """Also when it is asked for again, which takes it from where it was kept."""
-    with judge_server(
-        lambda question, _: Answer("so far", finish_reason="length" if question == "q" else "stop")
-    ) as judge:
+    ends = {"q": "length", "r": "stop"}
+    with judge_server(lambda question, _: Answer("so far", finish_reason=ends[question])) as judge:
         assert [[reply.cut for reply in ask(judge, tmp_path, "q", "r")] for _ in range(2)] == [[True, False]] * 2
 
 
