@@ -12,8 +12,8 @@ TORCH := torch==2.13.0
 demo: .venv/ready
 	$(PY) -m jobs.run --config configs/quickstart.yaml
 
-# Two files at a time: tests of the doors wait for processes to start as long as they compute.
-PYTEST := $(PY) -m pytest -n 2 --dist loadfile
+# Two files at a time, as tests of the doors wait for processes to start as long as they compute; these are first in order.
+PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: check browser
 	$(PYTEST) --durations=40
