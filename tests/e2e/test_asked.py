@@ -20,8 +20,8 @@ pytestmark = pytest.mark.e2e
 
 STAGES = ("prepare", "reference", "schedule", "train")
 ALPACA = [{"instruction": f"Name {count} colours.", "dataset": "koala"} for count in ("two", "three", "four")]
-# Two samples of each in one shard: more than an engine takes at a time, and each is sampled with a seed.
-ALPACA[:0] = [{"instruction": f"{word} " * 1400, "dataset": "koala"} for word in ("long", "longer", "longest")]
+# Together they are more than an engine takes at a time, and each is sampled with a seed.
+ALPACA += [{"instruction": f"{word} " * 1400, "dataset": "koala"} for word in ("long", "longer")]
 ALPACA.append({"instruction": "more than the model takes " * 1000, "dataset": "koala"})
 ARENA = [{"uid": f"u{n}", "prompt": f"Say {n}.", "category": "hard_prompt", "subcategory": "math"} for n in range(2)]
 TALKS = [
