@@ -19,9 +19,9 @@ from tests.judge_server import Answer, judge_server
 pytestmark = pytest.mark.e2e
 
 STAGES = ("prepare", "reference", "schedule", "train")
-ALPACA = [{"instruction": f"Name {count} colours.", "dataset": "koala"} for count in ("two", "three", "four")]
-# Together they are more than an engine takes at a time, and each is sampled with a seed.
-ALPACA += [{"instruction": f"{word} " * 1400, "dataset": "koala"} for word in ("long", "longer")]
+# Together more than an engine takes at a time, and each is sampled with a seed.
+ALPACA = [{"instruction": f"{word} " * 1400, "dataset": "koala"} for word in ("long", "wide", "deep", "tall")]
+ALPACA.append({"instruction": "Name two colours.", "dataset": "koala"})
 ALPACA.append({"instruction": "more than the model takes " * 1000, "dataset": "koala"})
 ARENA = [{"uid": f"u{n}", "prompt": f"Say {n}.", "category": "hard_prompt", "subcategory": "math"} for n in range(2)]
 TALKS = [
@@ -54,7 +54,7 @@ def test_other_benchmarks_are_answered_judged_shown_and_exported(line: Line, hea
         given = (
             *settings(line, tmp_path / "root", *STAGES),
             f"generate.benchmarks={json.dumps({'verifiable': None, **files})}",
-            *("generate.shard_prompts=4", "generate.samples=2", "generate.preset=mistral-instruct"),
+            *("generate.shard_prompts=12", "generate.samples=2", "generate.preset=mistral-instruct"),
             "judge.model=judge",
             f"judge.baselines={json.dumps({'alpaca_eval': str(theirs)})}",
             f"judge.wording={json.dumps(dict.fromkeys(files, 'own'))}",
