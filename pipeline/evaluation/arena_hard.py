@@ -296,13 +296,19 @@ def read_styles(paths: Sequence[Path]) -> dict[tuple[str, str], Array]:
             answer, model = answer_of(row), text(row, "model", "model_id")
             if answer is None or model is None:
                 continue
-            metadata = row.get("metadata") or row.get("conv_metadata") or {}
-            tokens = number(metadata.get("token_len")) if isinstance(metadata, dict) else None
+            tokens = tokens_of(row)
             if tokens is None:
                 raise UserError(f"{path}: answers without metadata.token_len", "count their tokens into metadata first")
             question = text(row, "uid", "question_id") or str(row.get("uid", row.get("question_id")))
-            found[model, question] = style(answer, int(tokens))
+            found[model, question] = style(answer, tokens)
     return found
+
+
+def tokens_of(row: Row) -> int | None:
+    """The length of an answer as its own metadata count it; None where they do not."""
+    metadata = row.get("metadata") or row.get("conv_metadata") or {}
+    found = number(metadata.get("token_len")) if isinstance(metadata, dict) else None
+    return None if found is None else int(found)
 
 
 def answer_of(row: Row) -> str | None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.evaluation.annotations import LeftOut, Row, number, text
+from pipeline.evaluation.annotations import LeftOut, Row, text
 from pipeline.evaluation.annotations import read as read_rows
-from pipeline.evaluation.arena_hard import answer_of
+from pipeline.evaluation.arena_hard import answer_of, tokens_of
 from pipeline.evaluation.games import Answer, Asked
 from pipeline.evaluation.questions import Owner, from_owner
 
@@ -63,7 +63,7 @@ def read(benchmark: str, given: str | None, questions: Mapping[str, Asked]) -> d
             answer = answer_of(row) or text(row, "output", "response")
             wanted = name is not None and (baseline.category in (None, questions[name].category))
             if name is not None and wanted and answer is not None and name not in found:
-                found[name] = Answer(_author(row, baseline.file, setting), answer, _tokens(row))
+                found[name] = Answer(_author(row, baseline.file, setting), answer, tokens_of(row))
     if not found:
         raise UserError(
             f"{setting}={given}: none of its rows answers one of the {len(questions)} questions",
@@ -77,12 +77,6 @@ def _author(row: Row, file: Path, setting: str) -> str:
     if name in ("base", "trained"):  # which are ours
         raise UserError(f"{setting}={file}: its answers are by {name!r}", "give their author another name")
     return name
-
-
-def _tokens(row: Row) -> int | None:
-    metadata = row.get("metadata") or row.get("conv_metadata") or {}
-    found = number(metadata.get("token_len")) if isinstance(metadata, dict) else None
-    return None if found is None else int(found)
 
 
 def rows(benchmark: str, answers: Mapping[str, Answer]) -> Sequence[Row]:
