@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ def _train(work: WorkerSpec) -> None:
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             load(trainer, Path(folder))
-    known = {"steps": trainer.epoch.steps, "resumed": trainer.next_step}
+    known = {"steps": trainer.epoch.steps, "resumed": trainer.next_step, "began": time.time()}
     while not trainer.done:
         record = trainer.step()
         if rank == 0:

@@ -5,6 +5,7 @@ import math
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,14 +149,18 @@ class watched:
         self.thread.join()
 
     def _watch(self) -> None:
-        progress: Progress | None = None
+        progress, began = None, None
         while not self.stop.wait(1.0):
             if self.file.exists():
                 record = json.loads(self.file.read_text(encoding="utf-8"))
-                if progress is None:
-                    progress = Progress("train", record["steps"], "steps", self.every, done=record["resumed"])
-                    if record["resumed"]:
-                        say(f"train: {record['resumed']} of {record['steps']} steps are in a checkpoint and kept")
+                steps, resumed = record["steps"], record["resumed"]
+                if progress is None or record["began"] != began:
+                    if progress:
+                        say("train: a worker died or failed, and all began anew")
+                    progress, began = Progress("train", steps, "steps", self.every, done=resumed), record["began"]
+                    progress.started -= max(0.0, time.time() - began)  # its first steps are done when they are seen
+                    if resumed:
+                        say(f"train: {resumed} of {steps} steps are in a checkpoint and kept")
                 if record["step"] + 1 > progress.done:
                     progress.add(record["step"] + 1 - progress.done, f", loss {record['loss']:.4f}")
 
