@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 class ModelJudge(Protocol):
     name: str
+    prices: tuple[float, float] | None  # dollars a million tokens, asked and answered
+    remedy: str  # where too many of its verdicts are missing
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """A reply to each, in order."""
@@ -37,6 +39,8 @@ class AtEndpoint:
 
         self.name, self.work = model, work
         settings = work.config.resources.judge_endpoint
+        self.prices = settings.dollars_per_million
+        self.remedy = "mend what keeps the judge from answering; the same command asks for the missing ones alone"
         url, key = address(settings)
         self.endpoint = Endpoint(url, key, settings, work.step.address.root / ".replies")
 
@@ -52,12 +56,17 @@ class AtEndpoint:
 class Here:
     """A vLLM engine for all requests; finished shards are kept, and become a part of the result."""
 
+    prices: tuple[float, float] | None = None
+    remedy = (
+        "take a judge of more context or lower judge.max_tokens, or raise judge.max_missing, which keeps its replies"
+    )
+
     def __init__(self, work: Work):
         from jobs.prepare import opened
 
         source, model = work.plan.judge, work.config.judge.local
         assert source is not None and model is not None
-        self.name, self.work, self.model = source.label, work, model
+        self.name, self.work, self.model, self.calls = source.label, work, model, 0
         self.folder = opened(work.plan, source, model, "judge.local")
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
@@ -70,8 +79,9 @@ class Here:
         from pipeline.evaluation.judging import Reply
 
         settings, resources, folder = self.work.config.judge, self.work.config.resources, self.work.folder
+        self.calls, call = self.calls + 1, self.calls
         shards = [
-            {"part": f"replies-{number:05d}.parquet", "requests": json.dumps([asdict(each) for each in part])}
+            {"part": f"replies-{call}-{number:05d}.parquet", "requests": json.dumps([asdict(each) for each in part])}
             for number, part in enumerate(tables.parts(requests, settings.shard_prompts))
         ]
         with connected():
@@ -87,7 +97,7 @@ class Here:
                 folder=folder,
                 environment=environment(resources.kv_cache_gib, threads(resources.judges)),
             )
-        rows = tables.read(folder, tables.REPLIES, pattern="replies-*.parquet").to_pylist()
+        rows = tables.read(folder, tables.REPLIES, pattern=f"replies-{call}-*.parquet").to_pylist()
         return [Reply(**row | {"first": json.loads(row["first"])}) for row in rows]
 
     def _room(self, requests: Sequence[Request]) -> int:

@@ -57,20 +57,17 @@ def put_to(judge: ModelJudge, work: Work, answers: Answers, figures: dict[str, R
         baseline = baseline_of(work.config.judge, name, answers)
         others += baselines.rows(name, baseline or {})
         contests.append(contest(work.config.judge, name, answers, baseline))
-    asked = [each.requests() for each in contests]
-    replies = iter(judge.ask([request for requests in asked for request in requests]))
     games: list[Row] = []
     ratings: list[Row] = []
-    for each, requests in zip(contests, asked, strict=True):
-        own = [next(replies) for _ in requests]
-        refuse(each, own, work.config.judge)
+    for each, own in zip(contests, replies_of(judge, contests), strict=True):
+        refuse(each, own, work.config.judge, judge.remedy)
         played, rated = each.read(own)
         games += [asdict(game) for game in played]
         ratings += [{"benchmark": each.benchmark} | asdict(one) for one in rated]
         metas = {row["question_id"]: json.loads(row["meta"]) for row in answers["base"][each.benchmark]}
         figures[each.benchmark]["judged"] = {
             **{"judge": judge.name, "wording": each.words.name, "method": each.method},
-            **cost(own, work.config.resources.judge_endpoint.dollars_per_million),
+            **cost(own, judge.prices),
             **judged(each, played, rated, metas, judge.name, work.config.judge),
         }
         if cut := sum(reply.cut for reply in own) if each.method != "preference" else 0:
@@ -85,6 +82,20 @@ def put_to(judge: ModelJudge, work: Work, answers: Answers, figures: dict[str, R
         for name, schema, rows in written
         if rows
     }
+
+
+def replies_of(judge: ModelJudge, contests: Sequence[Contest]) -> list[list[Reply]]:
+    """The judge's replies to each contest's requests; those it was asked to go on from with what it said then."""
+    asked = [each.requests() for each in contests]
+    said = iter(judge.ask([request for requests in asked for request in requests]))
+    replies = [[next(said) for _ in requests] for requests in asked]
+    further = [each.further(requests, own) for each, requests, own in zip(contests, asked, replies, strict=True)]
+    if any(further):
+        said = iter(judge.ask([request for requests in further for request in requests.values()]))
+    for own, requests in zip(replies, further, strict=True):
+        for number in requests:
+            own[number] = own[number].then(next(said))
+    return replies
 
 
 def baseline_of(settings: Judge, benchmark: str, answers: Answers) -> dict[str, Answer] | None:
@@ -123,14 +134,14 @@ def contest(settings: Judge, benchmark: str, answers: Answers, baseline: Mapping
     return Contest(benchmark, method, told, most, matches(benchmark, rows, baseline))
 
 
-def refuse(contest: Contest, replies: Sequence[Reply], settings: Judge) -> None:
+def refuse(contest: Contest, replies: Sequence[Reply], settings: Judge, remedy: str) -> None:
     """Raise UserError where too many verdicts are missing, or the judge cannot judge in this way."""
     missing = [reply.why for reply in replies if reply.text is None]
     if len(missing) > settings.max_missing * len(replies):
         raise UserError(
             f"{len(missing)} of {len(replies)} verdicts on {contest.benchmark} are missing (judge.max_missing allows "
             f"{settings.max_missing:.0%}), such as: {missing[0]}",
-            "mend what keeps the judge from answering; the same command asks for the missing ones alone",
+            remedy,
         )
     if contest.method == "preference" and replies and not any(reply.first for reply in replies):
         raise UserError(

@@ -33,7 +33,7 @@ _PEEK = 100  # rows looked at for a first pair
 STAGES = ("prepare", "reference", "schedule", "train", "generate", "judge", "report")
 
 # Raise a stage's version when its code changes what it writes.
-VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 2, "train": 2, "generate": 2, "judge": 4, "report": 4}
+VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 2, "train": 2, "generate": 2, "judge": 5, "report": 4}
 VERSIONS["study"] = 1  # not of the line: the page of jobs.study
 
 
@@ -157,7 +157,9 @@ def _judge(config: RunConfig, local: ModelSource | None) -> dict[str, Any]:
     judge = settings.model_dump(mode="json", exclude={"max_missing", "local", "wording", "baselines"})
     if settings.model is None and settings.local is None:
         return {key: judge[key] for key in ("resamples", "seed")}
-    if settings.local is not None and local is not None:
+    if settings.local is None or local is None:
+        del judge["shard_prompts"]
+    else:
         judge["local"] = {"model": local.digest, "dtype": settings.local.dtype}
     judge["wording"] = {
         name: judge_words.identity(name, settings.wording.get(name)) for name in config.generate.benchmarks

@@ -82,6 +82,14 @@ class Contest:
         ]
         return asked + [turn.request(self.words, self.max_tokens) for turn in self.turns]
 
+    def further(self, asked: Sequence[Request], replies: Sequence[Reply]) -> dict[int, Request]:
+        """What the judge is asked a second time, by the index of the reply that it goes on from."""
+        found = {
+            number: games.further(self.benchmark, self.method, *each)
+            for number, each in enumerate(zip(asked, replies, strict=True))
+        }
+        return {number: request for number, request in found.items() if request}
+
     def read(self, replies: Sequence[Reply]) -> tuple[list[Game], list[Rated]]:
         """The verdicts that the replies to `requests` hold."""
         left = iter(replies)

@@ -12,7 +12,15 @@ from typing import Any, Literal
 
 from pipeline.evaluation.judge_words import Method, Words
 from pipeline.evaluation.judging import Reply, Request
-from pipeline.evaluation.verdicts import arena_game, arena_label, is_switched, preference
+from pipeline.evaluation.verdicts import (
+    arena_game,
+    arena_label,
+    arena_label_v01,
+    arena_labels_v01,
+    is_switched,
+    preference,
+)
+from pipeline.preferences.shapes import Message
 from pipeline.statistics import Interval, bootstrap_mean
 
 Outcome = Literal["read", "alike", "unparsable", "missing"]
@@ -87,6 +95,17 @@ def request(match: Match, fixture: Fixture, method: Method, words: Words, max_to
     return Request(words.messages(case, texts), 1 if only_a_name else max_tokens, first_token=only_a_name)
 
 
+GO_ON = "You have given no verdict yet. Go on with your judgment, and end it with one of the five labels."
+
+
+def further(benchmark: str, method: Method, asked: Request, reply: Reply) -> Request | None:
+    """What Arena-Hard v0.1 asks a judge, once, whose judgment holds no label; None where all is said."""
+    if benchmark != "arena_hard_v0.1" or method != "games" or reply.text is None or arena_labels_v01(reply.text):
+        return None
+    said: tuple[Message, ...] = ({"role": "assistant", "content": reply.text}, {"role": "user", "content": GO_ON})
+    return Request((*asked.messages, *said), asked.max_tokens)
+
+
 def read(match: Match, fixture: Fixture, method: Method, reply: Reply | None) -> Game:
     """The verdict that a reply holds; None is for answers that are alike."""
     name, model_first = fixture
@@ -104,7 +123,8 @@ def read(match: Match, fixture: Fixture, method: Method, reply: Reply | None) ->
         if chance is None:
             return game("unparsable", None, 0, reply.text)
         return game("read", chance - 1, 1, reply.text)
-    found = arena_game(arena_label(reply.text), model_is_a=model_first)
+    label = (arena_label_v01 if match.benchmark == "arena_hard_v0.1" else arena_label)(reply.text)
+    found = arena_game(label, model_is_a=model_first)
     return game("unparsable", None, 0, reply.text) if found is None else game("read", *found, reply.text)
 
 

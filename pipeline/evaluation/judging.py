@@ -22,3 +22,13 @@ class Reply:
     completion_tokens: int = 0
     first: dict[str, float] = field(default_factory=dict)  # log-probs of the likeliest first tokens, by their text
     cut: bool = False  # whether it ended at its token limit
+
+    def then(self, further: "Reply") -> "Reply":
+        """This reply and what the judge said when it was asked on; none where that did not come."""
+        return Reply(
+            None if further.text is None else f"{self.text}\n{further.text}",
+            further.why,
+            self.prompt_tokens + further.prompt_tokens,
+            self.completion_tokens + further.completion_tokens,
+            cut=further.cut,
+        )

@@ -14,7 +14,6 @@ from pipeline.statistics import Interval, clustered_mean
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 FIRST_QUESTION, PER_CATEGORY = 81, 10
 JUDGMENTS = 160
-WITH_REFERENCE = ("math", "reasoning", "coding")  # judged beside a reference answer
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,15 @@ def arena_label(judgment: str) -> str | None:
     return found[-1] if found else None
 
 
+def arena_labels_v01(judgment: str) -> set[str]:
+    """Arena-Hard v0.1: the labels in double brackets. One is the verdict, several are none, and without any the judge
+    is asked to go on."""
+    return {label for label in _DOUBLE.findall(judgment) if label}
+
+
 def arena_label_v01(judgment: str) -> str | None:
     """Arena-Hard v0.1: a label in double brackets; labels that contradict each other are none."""
-    found = {label for label in _DOUBLE.findall(judgment) if label}
+    found = arena_labels_v01(judgment)
     return found.pop() if len(found) == 1 else None
 
 

@@ -4,15 +4,15 @@ import math
 
 import pytest
 
-from pipeline.evaluation.games import Answer, Asked, Game, Match, fixtures, read, request, shares, summarise
+from pipeline.evaluation.games import Answer, Asked, Game, Match, fixtures, further, read, request, shares, summarise
 from pipeline.evaluation.judge_words import Method, words
 from pipeline.evaluation.judging import Reply
 from pipeline.evaluation.verdicts import is_switched
 
 
-def match(*questions: str, theirs: str = "their answer") -> Match:
+def match(*questions: str, theirs: str = "their answer", benchmark: str = "mine") -> Match:
     return Match(
-        "mine",
+        benchmark,
         "trained",
         {name: Asked(f"text of {name}") for name in questions},
         {name: Answer("trained", "our answer") for name in questions},
@@ -54,6 +54,29 @@ def test_what_words_mean(reply: str | None, model_first: bool, expected: tuple[o
     assert (game.outcome, game.points, game.times) == expected
     assert game.judgment == (reply if reply is not None else "no connection")
     assert (game.benchmark, game.question_id, game.model, game.against) == ("mine", "a", "trained", "gpt")
+
+
+def test_arena_hard_v01_takes_no_verdict_from_labels_that_contradict_each_other() -> None:
+    reply = Reply("first [[B>A]], no: [[A>B]]")
+    old, new = (read(match("a", benchmark=f"arena_hard_{v}"), ("a", True), "games", reply) for v in ("v0.1", "v2.0"))
+    assert (old.outcome, old.points) == ("unparsable", None) and (new.outcome, new.points) == ("read", 1.0)
+
+
+def test_arena_hard_v01_asks_once_more_where_there_is_no_label() -> None:
+    asked = request(match("a"), ("a", True), "games", words("mine", "games", None), max_tokens=99)
+    again = further("arena_hard_v0.1", "games", asked, Reply("A is better"))
+    assert again is not None and again.max_tokens == 99
+    assert again.messages[:-1] == (*asked.messages, {"role": "assistant", "content": "A is better"})
+    assert again.messages[-1]["role"] == "user" and "[[" not in again.messages[-1]["content"]
+    for reply in (Reply("[[A>B]]"), Reply("[[A>B]] or [[B>A]]"), Reply(None, "no connection")):
+        assert further("arena_hard_v0.1", "games", asked, reply) is None
+    assert further("arena_hard_v2.0", "games", asked, Reply("A is better")) is None
+
+
+def test_a_reply_and_what_was_said_when_asked_on() -> None:
+    first = Reply("A is better", "", 10, 3, cut=True)
+    assert first.then(Reply("[[A>B]]", "", 15, 2)) == Reply("A is better\n[[A>B]]", "", 25, 5)
+    assert first.then(Reply(None, "no connection")) == Reply(None, "no connection", 10, 3)
 
 
 @pytest.mark.parametrize(
