@@ -4,10 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from pipeline.errors import UserError
 from pipeline.preferences.shapes import Dropped, Message
 from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+
+if TYPE_CHECKING:
+    from vllm import LLM
 
 BATCHED_TOKENS = 4096  # of a step of the engine on a CPU, as vLLM has it
 
@@ -46,26 +50,15 @@ def environment(kv_cache_gib: float, threads: int) -> dict[str, str]:
 
 
 class Engine:
+    """A vLLM engine of one model. Raises UserError for a model that vLLM does not serve as `spec` asks."""
+
     def __init__(self, spec: EngineSpec):
-        from vllm import LLM
         from vllm.lora.request import LoRARequest
 
         self.room = spec.max_model_len
         tokenizer = load_tokenizer(Path(spec.model), spec.chat_template, trust_remote_code=spec.trust_remote_code)
         self.tokeniser = Tokeniser(tokenizer, self.room, self.room)
-        self.llm = LLM(
-            model=spec.model,
-            dtype=spec.dtype,
-            trust_remote_code=spec.trust_remote_code,
-            seed=spec.seed,
-            max_model_len=spec.max_model_len,
-            tensor_parallel_size=max(1, int(spec.gpus)),
-            gpu_memory_utilization=spec.gpu_memory_fraction,
-            enforce_eager=not spec.gpus,  # a CPU has nothing to capture, a GPU gains by CUDA graphs
-            disable_log_stats=True,
-            **({} if spec.gpus else whole_prompts(spec.max_model_len)),
-            **(lora_options(Path(spec.adapter)) if spec.adapter else {}),
-        )
+        self.llm = llm(spec)
         self.adapter = LoRARequest("trained", 1, spec.adapter) if spec.adapter else None
 
     def answer(
@@ -93,6 +86,30 @@ class Engine:
             asked_tokens = len(output.prompt_token_ids or ())
             answers[index] = Completion(one.text, len(one.token_ids), str(one.finish_reason), asked_tokens, first)
         return answers
+
+
+def llm(spec: EngineSpec) -> "LLM":
+    """vLLM with a model loaded, and its cache laid out."""
+    from vllm import LLM
+
+    try:
+        return LLM(
+            model=spec.model,
+            dtype=spec.dtype,
+            trust_remote_code=spec.trust_remote_code,
+            seed=spec.seed,
+            max_model_len=spec.max_model_len,
+            tensor_parallel_size=max(1, int(spec.gpus)),
+            gpu_memory_utilization=spec.gpu_memory_fraction,
+            enforce_eager=not spec.gpus,  # a CPU has nothing to capture, a GPU gains by CUDA graphs
+            disable_log_stats=True,
+            **({} if spec.gpus else whole_prompts(spec.max_model_len)),
+            **(lora_options(Path(spec.adapter)) if spec.adapter else {}),
+        )
+    except (ValueError, NotImplementedError) as error:
+        problem = f"vLLM cannot serve the model in {spec.model} ({' '.join(str(error).split())[:300]})"
+        remedy = "for room raise resources.kv_cache_gib (GPU: gpu_memory_fraction); else see what vLLM supports"
+        raise UserError(problem, f"{remedy}; or set train.lora.merge=true" if spec.adapter else remedy) from error
 
 
 def whole_prompts(room: int) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from actors.engine import Engine, EngineSpec
+from actors.pooled import Pooled
 from pipeline import tables
 from pipeline.schedule import uniform
 
@@ -23,20 +22,13 @@ class GeneratorSpec:
     seed: int
 
 
-class Generator:
-    def __init__(self, spec: GeneratorSpec):
+class Generator(Pooled):
+    def open(self, spec: GeneratorSpec) -> None:
         self.spec, self.engine = spec, Engine(spec.engine)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Answer the shards in columns `part` and `questions` (JSON); a turn of a shard is one call of the engine."""
-        done = [
-            self._shard(str(name), json.loads(rows))
-            for name, rows in zip(batch["part"], batch["questions"], strict=True)
-        ]
-        return {key: [row[key] for row in done] for key in ("part", "rows", "tokens", "seconds")}
-
-    def _shard(self, name: str, questions: list[Question]) -> dict[str, Any]:
-        started = time.perf_counter()
+    def make(self, work: dict[str, Any]) -> dict[str, Any]:
+        """Answer a shard of `questions` (JSON of Question); a turn of it is one call of the engine."""
+        started, questions = time.perf_counter(), json.loads(work["questions"])
         talks = [list(question["messages"]) for question in questions]
         answers: list[list[Row]] = [[] for _ in questions]
         for turn in range(1, 2 + max(len(question["then"]) for question in questions)):
@@ -49,9 +41,9 @@ class Generator:
                         {"role": "user", "content": questions[index]["then"][turn - 1]},
                     ]
         rows = [row for own in answers for row in own]
-        tables.write(rows, tables.RESPONSES, Path(self.spec.folder) / name)
+        tables.write(rows, tables.RESPONSES, Path(self.spec.folder) / work["part"])
         tokens = sum(row["tokens"] for row in rows)
-        return {"part": name, "rows": len(rows), "tokens": tokens, "seconds": time.perf_counter() - started}
+        return {"part": work["part"], "rows": len(rows), "tokens": tokens, "seconds": time.perf_counter() - started}
 
     def _answers(self, asked: list[tuple[Question, list[dict[str, str]], int]]) -> list[Row]:
         """A row for each (question, messages, turn), by one call of the engine."""

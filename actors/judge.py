@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from actors.endpoint import TOP
 from actors.engine import Engine, EngineSpec
+from actors.pooled import Pooled
 from pipeline import tables
 
 
@@ -20,20 +19,13 @@ class JudgeSpec:
     temperature: float
 
 
-class Judge:
-    def __init__(self, spec: JudgeSpec):
+class Judge(Pooled):
+    def open(self, spec: JudgeSpec) -> None:
         self.spec, self.engine = spec, Engine(spec.engine)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Reply to the shards in columns `part` and `requests` (JSON of judging.Request), by one engine call each."""
-        done = [
-            self._shard(str(name), json.loads(requests))
-            for name, requests in zip(batch["part"], batch["requests"], strict=True)
-        ]
-        return {key: [row[key] for row in done] for key in ("part", "rows", "tokens", "seconds")}
-
-    def _shard(self, name: str, requests: list[dict[str, Any]]) -> dict[str, Any]:
-        started = time.perf_counter()
+    def make(self, work: dict[str, Any]) -> dict[str, Any]:
+        """Reply to a shard of `requests` (JSON of judging.Request), by one engine call."""
+        started, requests = time.perf_counter(), json.loads(work["requests"])
         sampling = [
             {
                 "max_tokens": request["max_tokens"],
@@ -54,6 +46,6 @@ class Judge:
             }
             for answer in self.engine.answer([request["messages"] for request in requests], sampling)
         ]
-        tables.write(rows, tables.REPLIES, Path(self.spec.folder) / name)
+        tables.write(rows, tables.REPLIES, Path(self.spec.folder) / work["part"])
         tokens = sum(row["prompt_tokens"] + row["completion_tokens"] for row in rows)
-        return {"part": name, "rows": len(rows), "tokens": tokens, "seconds": time.perf_counter() - started}
+        return {"part": work["part"], "rows": len(rows), "tokens": tokens, "seconds": time.perf_counter() - started}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from actors.pooled import Pooled
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class ScorerSpec:
     trust_remote_code: bool = False
 
 
-class Scorer:
-    def __init__(self, spec: ScorerSpec):
+class Scorer(Pooled):
+    def open(self, spec: ScorerSpec) -> None:
         import torch
 
         from pipeline.compute.attention import is_packed
@@ -38,20 +38,13 @@ class Scorer:
         name = type(self.model).__name__
         self.note = "" if is_packed(self.model) else f"{name} cannot be packed: it takes one sequence a side, slower"
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Score the parts named in column `part`; each is written whole or not at all, under its own name.
-
-        `note` is what the door should say of the model, once; empty where nothing is unusual.
-        """
-        done = [self._part(str(name)) for name in batch["part"]]
-        return {key: [row[key] for row in done] for key in ("part", "rows", "tokens", "seconds", "note")}
-
-    def _part(self, name: str) -> dict[str, Any]:
+    def make(self, work: dict[str, Any]) -> dict[str, Any]:
+        """Score a part of pairs. `note` is what the door should say of the model, once; empty if nothing is unusual."""
         from pipeline.scoring import score_part
 
-        spec, started = self.spec, time.perf_counter()
+        spec, part, started = self.spec, str(work["part"]), time.perf_counter()
         rows, tokens = score_part(
-            self.model, Path(spec.pairs) / name, Path(spec.folder) / name, spec.score_tokens, spec.logits_chunk
+            self.model, Path(spec.pairs) / part, Path(spec.folder) / part, spec.score_tokens, spec.logits_chunk
         )
         seconds = time.perf_counter() - started
-        return {"part": name, "rows": rows, "tokens": tokens, "seconds": seconds, "note": self.note}
+        return {"part": part, "rows": rows, "tokens": tokens, "seconds": seconds, "note": self.note}

@@ -6,15 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.pooled import Pooled
 from jobs.stage import Outcome, Progress, say
 from pipeline.config import Resources
+from pipeline.errors import UserError
 
 
 def run_parts(
     work: Sequence[dict[str, Any]],
-    actor: type,
+    actor: type[Pooled],
     spec: Any,
     *,
     what: str,
@@ -80,5 +83,14 @@ def in_a_thread(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def part_rows(folder: Path, parts: Iterable[str]) -> dict[str, int]:
-    """Rows of each Parquet part, from its footer."""
-    return {name: pq.read_metadata(folder / name).num_rows for name in parts}
+    """Rows of each Parquet part, from its footer. Raises UserError where one is no Parquet file."""
+    rows = {}
+    for name in parts:
+        try:
+            rows[name] = pq.read_metadata(folder / name).num_rows
+        except pa.ArrowInvalid as error:
+            raise UserError(
+                f"{folder / name}, a finished part, can no longer be read ({error})",
+                "remove it; the same command makes it again",
+            ) from error
+    return rows

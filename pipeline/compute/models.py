@@ -117,6 +117,7 @@ def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_co
     from pipeline.compute.cpu import use_onednn
     from pipeline.compute.selfcheck import choose_attention, choose_head
 
+    incomplete = "its *.safetensors are incomplete: fetch or save the model again"
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -130,11 +131,11 @@ def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_co
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         problem = f"the model in {folder} cannot be opened ({' '.join(str(error).split())[:300]})"
         remedy = code_not_trusted(error) or "give a causal language model as save_pretrained writes it"
-        raise UserError(problem, remedy) from error
+        raise UserError(problem, incomplete if isinstance(error, SafetensorError) else remedy) from error
     model, report = loaded
     if report["missing_keys"]:
         problem = f"the model in {folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"
-        raise UserError(problem, "its *.safetensors are incomplete: fetch or save the model again")
+        raise UserError(problem, incomplete)
     model = model.eval()
     use_onednn(model)
     choose_attention(model)

@@ -40,6 +40,9 @@ def choose_attention(model: PreTrainedModel) -> None:
         model.set_attn_implementation("eager")  # changes nothing where the model has but one
         a, b, c, d, e, f = _parts(model)
         expected_N = torch.cat([_alone(model, *side) for side in ((a, b), (a, c), (d, e), (d, f))])
+        if not expected_N.isfinite().all():
+            remedy = "its weights are spoilt or too large for model.dtype: fetch them again, or try model.dtype=float32"
+            raise UserError(f"{type(model).__name__} gives log-probs that are no finite numbers", remedy)
         for attention in (default, "eager") if _turns_by_length(model) else (NAME, default, "eager"):
             model.set_attn_implementation(attention)
             if model.config._attn_implementation != attention:

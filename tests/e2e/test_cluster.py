@@ -1,5 +1,6 @@
 """On a cluster: a submitted job, Ctrl-C, and what an actor raises."""
 
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.e2e.conftest import Head, Line
 from tests.e2e.doors import door, made, only, refused
@@ -57,15 +59,40 @@ def test_what_an_actor_refuses_comes_out_as_one_message(line: Line, head: Head, 
     assert "resources.score_tokens=8" in told
 
 
-def test_an_unexpected_failure_says_what_failed_and_where_to_look(
-    line: Line, head: Head, tmp_path: Path, tiny: Path
+@pytest.mark.parametrize("spoilt", ["cut", "no numbers"])
+def test_a_model_that_an_actor_cannot_open_is_refused(
+    line: Line, head: Head, tmp_path: Path, tiny: Path, spoilt: str
 ) -> None:
-    spoilt = tmp_path / "spoilt"
-    shutil.copytree(tiny, spoilt)
-    weights = (spoilt / "model.safetensors").read_bytes()
-    (spoilt / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    ready = (f"model.source={spoilt}", f"resources.root={tmp_path / 'root'}")
+    """Cut weights, as a broken download leaves them; and weights that are no numbers."""
+    shutil.copytree(tiny, tmp_path / "spoilt")
+    file = tmp_path / "spoilt" / "model.safetensors"
+    if spoilt == "cut":
+        os.truncate(file, file.stat().st_size // 2)
+    else:
+        weights = load_file(file)
+        weights["model.norm.weight"][3] = float("nan")
+        save_file(weights, file, metadata={"format": "pt"})
+    ready = (f"model.source={tmp_path / 'spoilt'}", f"resources.root={tmp_path / 'root'}")
     made("prepare", *ready)
+    told = refused("reference", *ready, environment=head.environment)
+    assert ("cannot be opened" if spoilt == "cut" else "LlamaForCausalLM gives log-probs that are no finite") in told
+    assert "fetch" in told
+
+
+def test_a_model_that_vllm_does_not_know_is_refused(head: Head, tmp_path: Path, tiny: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "unheard-of")
+    config = json.loads((tiny / "config.json").read_text()) | {"architectures": ["UnheardOfForCausalLM"]}
+    (tmp_path / "unheard-of" / "config.json").write_text(json.dumps(config))
+    given = (f"model.source={tmp_path / 'unheard-of'}", f"resources.root={tmp_path / 'root'}")
+    told = refused("generate", *given, environment=head.environment)
+    assert "vLLM cannot serve the model in" in told and "UnheardOfForCausalLM" in told
+
+
+def test_an_unexpected_failure_says_what_failed_and_where_to_look(line: Line, head: Head, tmp_path: Path) -> None:
+    """A folder where a part should be."""
+    ready = settings(line, tmp_path, "prepare")
+    reference = only(line.root, "reference").name
+    (tmp_path / "reference" / f"{reference}.partial" / "part-00000.parquet").mkdir(parents=True)
     done = door("reference", *ready, environment=head.environment)
     assert done.returncode == 1
     first, *rest = done.stderr.splitlines()
@@ -74,3 +101,15 @@ def test_an_unexpected_failure_says_what_failed_and_where_to_look(
     logs = re.search(r"Ray's logs are in (\S+?)(;|$)", first)
     assert logs and Path(logs[1]).is_dir()
     assert any(said.startswith("Traceback") for said in rest)
+
+
+def test_a_finished_part_that_was_spoilt_before_the_rest_is_made(line: Line, head: Head, tmp_path: Path) -> None:
+    ready = settings(line, tmp_path, "prepare")
+    partial = tmp_path / "reference" / f"{only(line.root, 'reference').name}.partial"
+    partial.mkdir(parents=True)
+    part = (only(line.root, "reference") / "part-00000.parquet").read_bytes()
+    (partial / "part-00000.parquet").write_bytes(part[: len(part) // 2])
+    told = refused("reference", *ready, environment=head.environment)
+    assert str(partial / "part-00000.parquet") in told and "remove it" in told
+    (partial / "part-00000.parquet").unlink()
+    assert "3 of 4 parts are finished already and kept" in made("reference", *ready, environment=head.environment)
