@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -113,15 +114,27 @@ def threads(actors: int) -> int:
 def user_error(error: BaseException) -> UserError | None:
     """The UserError inside what Ray raised, if there is one: Ray wraps an actor's exception several times.
 
-    A full disk is one, too.
+    A full disk is one, too, and a node whose memory ran out.
     """
     seen: list[Any] = [error]
     for item in seen:
         if isinstance(item, UserError):
             return UserError(item.problem, item.remedy)
-        if full := no_room(item):
+        if full := no_room(item) or no_memory(item):
             return full
         inner = [item.__cause__, item.__context__, getattr(item, "cause", None)]
         inner += list(getattr(item, "worker_failures", {}).values())
         seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]
     return None
+
+
+def no_memory(error: BaseException) -> UserError | None:
+    """What Ray says where it killed processes of a node before its memory ran out; it says so in words alone."""
+    found = re.search(r"running low on memory\..*? was (\S+) used / (\S+) limit", str(error), re.DOTALL)
+    if found is None:
+        return None
+    return UserError(
+        f"a node ran out of memory: {found[1]} of {found[2]} were used, and Ray ended processes on it",
+        "lower what the stage asks for, such as resources.micro_batch_tokens, score_tokens, kv_cache_gib or its number "
+        "of actors; what is finished is kept",
+    )
