@@ -120,8 +120,8 @@ def user_error(error: BaseException) -> UserError | None:
     for item in seen:
         if isinstance(item, UserError):
             return UserError(item.problem, item.remedy)
-        if full := no_room(item) or no_memory(item):
-            return full
+        if found := no_room(item) or no_memory(item):
+            return found
         inner = [item.__cause__, item.__context__, getattr(item, "cause", None)]
         inner += list(getattr(item, "worker_failures", {}).values())
         seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]

@@ -1,7 +1,6 @@
 """The judge that runs here: an actor that holds one vLLM engine and replies to one shard of requests a call."""
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ class Judge(Pooled):
 
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
         """Reply to a shard of `requests` (JSON of judging.Request), by one engine call."""
-        started, requests = time.perf_counter(), json.loads(work["requests"])
+        requests = json.loads(work["requests"])
         sampling = [
             {
                 "max_tokens": request["max_tokens"],
@@ -48,4 +47,4 @@ class Judge(Pooled):
         ]
         tables.write(rows, tables.REPLIES, Path(self.spec.folder) / work["part"])
         tokens = sum(row["prompt_tokens"] + row["completion_tokens"] for row in rows)
-        return {"part": work["part"], "rows": len(rows), "tokens": tokens, "seconds": time.perf_counter() - started}
+        return {"rows": len(rows), "tokens": tokens}

@@ -1,5 +1,6 @@
 """What a pool's actors share (jobs/pool.py): they are opened once, and then make parts of a result."""
 
+import time
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -23,8 +24,12 @@ class Pooled(ABC):
         """Make the parts that the rows of `batch` ask for; its column `part` names them."""
         if self.refusal:
             raise self.refusal
-        done = [self.make(dict(zip(batch, row, strict=True))) for row in zip(*batch.values(), strict=True)]
+        done = [self._timed(dict(zip(batch, row, strict=True))) for row in zip(*batch.values(), strict=True)]
         return {key: [row[key] for row in done] for key in done[0]}
+
+    def _timed(self, work: dict[str, Any]) -> dict[str, Any]:
+        started = time.perf_counter()
+        return {"part": work["part"], **self.make(work), "seconds": time.perf_counter() - started}
 
     @abstractmethod
     def open(self, spec: Any) -> None:
@@ -32,4 +37,4 @@ class Pooled(ABC):
 
     @abstractmethod
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
-        """Write the file work["part"], whole or not at all; returns `part`, `rows`, `tokens` and `seconds`."""
+        """Write the file work["part"], whole or not at all; returns its `rows` and `tokens`."""

@@ -3,7 +3,6 @@
 Torch is imported by the actor alone: the driver that starts the pool has no use for it, and it takes seconds.
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,9 +41,8 @@ class Scorer(Pooled):
         """Score a part of pairs. `note` is what the door should say of the model, once; empty if nothing is unusual."""
         from pipeline.scoring import score_part
 
-        spec, part, started = self.spec, str(work["part"]), time.perf_counter()
+        spec, part = self.spec, work["part"]
         rows, tokens = score_part(
             self.model, Path(spec.pairs) / part, Path(spec.folder) / part, spec.score_tokens, spec.logits_chunk
         )
-        seconds = time.perf_counter() - started
-        return {"part": part, "rows": rows, "tokens": tokens, "seconds": seconds, "note": self.note}
+        return {"rows": rows, "tokens": tokens, "note": self.note}

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file
 
 from pipeline.artifacts import file_digest
 from tests.e2e.doors import REPOSITORY, command
@@ -124,6 +126,18 @@ def same_training(one: Path, two: Path) -> bool:
     logs = [pq.read_table(folder / "trained_pairs.parquet", columns=columns) for folder in (one, two)]
     weights = [file_digest(folder / "model" / "model.safetensors") for folder in (one, two)]
     return logs[0].equals(logs[1]) and weights[0] == weights[1]
+
+
+def apart(base: Path, one: Path, other: Path) -> float:
+    """How far the weights in two folders are from each other, over how far the first moved from the base model's."""
+    weights = [load_file(folder / "model.safetensors") for folder in (base, one, other)]
+    assert weights[0].keys() == weights[1].keys() == weights[2].keys()
+    moved, off = (
+        torch.cat([(a[name] - b[name]).flatten() for name in a]).norm()
+        for a, b in ((weights[1], weights[0]), (weights[1], weights[2]))
+    )
+    assert moved > 0
+    return float(off / moved)
 
 
 def knows_a_checkpoint(root: Path) -> bool:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.e2e.conftest import Head, Line
+from tests.e2e.conftest import Head, Line, running_head
 from tests.e2e.doors import door, made, only, refused
 from tests.e2e.running import MANY, parts, settings, start, submit, until
 
@@ -101,6 +101,15 @@ def test_an_unexpected_failure_says_what_failed_and_where_to_look(line: Line, he
     logs = re.search(r"Ray's logs are in (\S+?)(;|$)", first)
     assert logs and Path(logs[1]).is_dir()
     assert any(said.startswith("Traceback") for said in rest)
+
+
+def test_a_node_out_of_memory_is_told_in_words(line: Line, tmp_path: Path) -> None:
+    """On a node whose memory Ray takes for full once a thousandth of it is used."""
+    ready = settings(line, tmp_path, "prepare", "reference", "schedule")
+    with running_head(cpus=2, RAY_memory_usage_threshold="0.001") as full:
+        told = refused("train", *ready, environment=full.environment)
+    assert re.search(r"a node ran out of memory: \S+GB of \S+GB were used", told), told
+    assert "resources.micro_batch_tokens" in told
 
 
 def test_a_finished_part_that_was_spoilt_before_the_rest_is_made(line: Line, head: Head, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.e2e.answers import greedy
 from tests.e2e.conftest import Head, Line
 from tests.e2e.doors import made, only, rows
+from tests.e2e.running import apart
 
 pytestmark = pytest.mark.e2e
 
@@ -53,15 +54,7 @@ def test_adapters_sharded_over_two_workers(adapted: tuple[Path, Path], tiny: Pat
     """Sharded, saved, resumed or not, merged or not: what two workers learnt is what one did, and not the base."""
     one, two = (only(root, "train") for root in adapted)
     merge(tiny, two / "adapter", tmp_path)
-    merged = [load_file(folder / "model.safetensors") for folder in (one / "model", tmp_path)]
-    base = load_file(tiny / "model.safetensors")
-    assert merged[0].keys() == merged[1].keys() == base.keys()
-    update, apart = (
-        torch.cat([(one[name] - other[name]).flatten() for name in base])
-        for one, other in ((merged[0], base), (merged[0], merged[1]))
-    )
-    assert update.norm() > 0
-    assert apart.norm() <= 1e-2 * update.norm()
+    assert apart(tiny, one / "model", tmp_path) <= 1e-2
 
 
 def test_unmerged_adapters_answer_as_merged_ones(
