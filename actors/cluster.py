@@ -29,7 +29,7 @@ def connected() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if found := user_error(error):
+        if found := user_error(error, logs):
             raise found from None
         error.add_note(f"Ray's logs are in {logs}")
         raise
@@ -111,21 +111,25 @@ def threads(actors: int) -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1.0)) // max(nodes, actors))
 
 
-def user_error(error: BaseException) -> UserError | None:
+def user_error(error: BaseException, logs: str) -> UserError | None:
     """The UserError inside what Ray raised, if there is one: Ray wraps an actor's exception several times.
 
-    A full disk is one, too, and a node whose memory ran out.
+    A full disk is one, too, a node whose memory ran out, and a process that dies each time it is begun. `logs`: Ray's.
     """
     seen: list[Any] = [error]
     for item in seen:
         if isinstance(item, UserError):
             return UserError(item.problem, item.remedy)
-        if found := no_room(item) or no_memory(item):
+        if found := no_room(item) or no_memory(item) or no_life(item, logs):
             return found
         inner = [item.__cause__, item.__context__, getattr(item, "cause", None)]
+        inner.append(getattr(item, "controller_failure", None))
         inner += list(getattr(item, "worker_failures", {}).values())
         seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]
     return None
+
+
+ROOM = "the stage asks for, such as resources.micro_batch_tokens, score_tokens, kv_cache_gib or its number of actors"
 
 
 def no_memory(error: BaseException) -> UserError | None:
@@ -135,6 +139,25 @@ def no_memory(error: BaseException) -> UserError | None:
         return None
     return UserError(
         f"a node ran out of memory: {found[1]} of {found[2]} were used, and Ray ended processes on it",
-        "lower what the stage asks for, such as resources.micro_batch_tokens, score_tokens, kv_cache_gib or its number "
-        "of actors; what is finished is kept",
+        f"lower what {ROOM}; what is finished is kept",
     )
+
+
+# What Ray says, in words alone, where it gives up.
+LOST = {
+    r"is dead because its worker process has died|worker actors failed to initialize": "the process of an actor died",
+    r"is dead because its node has died": "the node of an actor was lost",
+    r"worker group startup timed out": "the cluster had no room for the train workers",
+}
+
+
+def no_life(error: BaseException, logs: str) -> UserError | None:
+    """Where what an actor runs on was lost, and has no restarts left. Not where it raised something: that is ours."""
+    for pattern, what in LOST.items():
+        if re.search(pattern, str(error)):
+            return UserError(
+                f"{what}, again after every restart that resources.max_failures allows",
+                f"Ray's logs in {logs} say more. Where the system ended it as memory ran out (dmesg tells), lower what "
+                f"{ROOM}; what is finished is kept",
+            )
+    return None

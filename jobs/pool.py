@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,35 +33,64 @@ def run_parts(
     An actor answers a row a part; a `note` in it, which says what is unusual, is said once and kept in the metrics. So
     are the tokens and seconds of the parts made here, added up: those of the actors alone, without their start.
 
+    An actor that dies is begun anew, and its part made again, `resources.max_failures` times. After that the pool is,
+    as long as each finishes some part: it gives up where nothing can be made, not where much went wrong in long hours.
+
     Ray Data promises no order and none is needed: a part is found by its name. Call inside `connected()`.
     """
     import ray
 
     from actors.cluster import claim
 
-    pending = [row for row in work if not (folder / row["part"]).exists()]
-    kept = len(work) - len(pending)
-    if kept:
+    pending = unfinished(work, folder)
+    if kept := len(work) - len(pending):
         say(f"{what}: {kept} of {len(work)} parts are finished already and kept")
     notes: set[str] = set()
     made = {"actor_tokens": 0, "actor_seconds": 0.0}
     progress = Progress(what, len(work), "parts", resources.log_seconds, done=kept)
-    if pending:
-        pool = min(actors, len(pending))
+    while pending:
         options: dict[str, Any] = claim(setting, actors, resources.gpus_per_actor)
+        options |= {"max_restarts": resources.max_failures, "max_task_retries": resources.max_failures}
         if environment:
             options["runtime_env"] = {"env_vars": environment}
-        data = ray.data.from_items(list(pending), override_num_blocks=len(pending)).map_batches(
-            actor, fn_constructor_args=(spec,), batch_size=1, compute=ray.data.ActorPoolStrategy(size=pool), **options
-        )
-        for row in in_a_thread(data.iter_rows()):
-            if (note := row.get("note")) and note not in notes:
-                notes.add(note)
-                say(f"{what}: {note}")
-            made["actor_tokens"] += int(row["tokens"])
-            made["actor_seconds"] += float(row["seconds"])
-            progress.add(1, f", {row['tokens'] / row['seconds']:,.0f} tokens/s an actor")
+        try:
+            for row in in_a_thread(pooled(pending, actor, spec, min(actors, len(pending)), options)):
+                if (note := row.get("note")) and note not in notes:
+                    notes.add(note)
+                    say(f"{what}: {note}")
+                made["actor_tokens"] += int(row["tokens"])
+                made["actor_seconds"] += float(row["seconds"])
+                progress.add(1, f", {row['tokens'] / row['seconds']:,.0f} tokens/s an actor")
+            break
+        except ray.exceptions.RayActorError:
+            before, pending = len(pending), unfinished(work, folder)
+            if len(pending) == before:
+                raise
+            say(f"{what}: an actor died, with no restarts left; a new pool makes the {len(pending)} parts that are")
+            progress.done = len(work) - len(pending)
     return Outcome(rows=part_rows(folder, [row["part"] for row in work]), metrics={"notes": sorted(notes), **made})
+
+
+def unfinished(work: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    return [row for row in work if not (folder / row["part"]).exists()]
+
+
+def pooled(
+    work: list[dict[str, Any]], actor: type[Pooled], spec: Any, size: int, options: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """What a pool of `size` actors answers. Raises RayActorError where one died and has no restarts left."""
+    import ray
+    from ray.util.annotations import RayDeprecationWarning
+
+    with warnings.catch_warnings(action="ignore", category=RayDeprecationWarning):  # Ray names no other way to restarts
+        data = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
+            actor,
+            fn_constructor_args=(spec,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=size),
+            **options,
+        )
+    yield from data.iter_rows()
 
 
 def in_a_thread(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

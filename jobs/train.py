@@ -14,6 +14,8 @@ from jobs.stage import Outcome, Progress, Terminated, Work, main, say
 from pipeline.config import Lora
 from pipeline.errors import UserError
 
+STARTS = 10  # groups of workers that may fail to start; where the cluster has no room, each waits for it a minute
+
 
 def run(work: Work) -> Outcome:
     """The trained model under model/, or its unmerged adapters under adapter/; and what happened, as tables."""
@@ -54,7 +56,9 @@ def run(work: Work) -> Outcome:
             run_config=ray.train.RunConfig(
                 name="ray",
                 storage_path=str(work.folder.resolve()),
-                failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
+                failure_config=ray.train.FailureConfig(
+                    max_failures=resources.max_failures, controller_failure_limit=STARTS
+                ),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             ),
         )

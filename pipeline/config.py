@@ -219,7 +219,7 @@ class Resources(Section):
     logits_chunk: int = Field(default=1024, ge=1)  # completion positions whose logits exist at one time
     checkpoint_activations: bool = False  # of every decoder layer: less memory, a third more arithmetic
     checkpoint_steps: int = Field(default=50, ge=1)
-    max_failures: int = Field(default=2, ge=0)  # restarts of the train workers before the stage gives up
+    max_failures: int = Field(default=2, ge=0)  # restarts of train workers, or of an actor, before the stage gives up
     judge_endpoint: JudgeEndpoint = JudgeEndpoint()
     kv_cache_gib: float = Field(default=1.0, gt=0)  # a vLLM engine's cache on a CPU
     gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1)  # a vLLM engine's share of a GPU
