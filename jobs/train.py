@@ -57,7 +57,8 @@ def run(work: Work) -> Outcome:
                 name="ray",
                 storage_path=str(work.folder.resolve()),
                 failure_config=ray.train.FailureConfig(
-                    max_failures=resources.max_failures, controller_failure_limit=STARTS
+                    max_failures=resources.max_failures,
+                    controller_failure_limit=STARTS,  # type: ignore[call-arg]
                 ),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             ),

@@ -107,9 +107,10 @@ def test_a_node_out_of_memory_is_told_in_words(line: Line, tmp_path: Path) -> No
     """On a node whose memory Ray takes for full once a thousandth of it is used."""
     ready = settings(line, tmp_path, "prepare", "reference", "schedule")
     with running_head(cpus=2, RAY_memory_usage_threshold="0.001") as full:
-        told = refused("train", *ready, environment=full.environment)
-    assert re.search(r"a node ran out of memory: \S+GB of \S+GB were used", told), told
-    assert "resources.micro_batch_tokens" in told
+        for stage in ("train", "generate", "reference"):
+            told = refused(stage, *ready, *(["--force"] if stage == "reference" else []), environment=full.environment)
+            assert re.search(r"a node ran out of memory: \S+GB of \S+GB were used", told), told
+            assert "resources.micro_batch_tokens" in told
 
 
 def test_a_finished_part_that_was_spoilt_before_the_rest_is_made(line: Line, head: Head, tmp_path: Path) -> None:

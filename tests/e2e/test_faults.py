@@ -3,6 +3,7 @@
 Whatever is killed, the result that stands in the end is byte for byte that of a run that was left alone.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -10,8 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.conftest import Head, Line
@@ -30,6 +33,43 @@ def test_a_killed_scorer_is_replaced(scored: Calm, head: Head, tmp_path: Path) -
     assert same_parts(only(scored.root, "reference"), only(tmp_path, "reference"))
 
 
+def test_a_pool_without_restarts_left_begins_anew_while_parts_are_finished(
+    scored: Calm, head: Head, tmp_path: Path
+) -> None:
+    driver = start(head, "reference", *beside(scored, tmp_path, "prepare"), "resources.max_failures=0")
+    until(lambda: len(list(tmp_path.glob(PARTS))) >= 3, driver)
+    (scorer,) = actors(head.pid, "Scorer")
+    scorer.kill()
+    assert "reference: an actor died, with no restarts left; a new pool makes the" in finish(driver)
+    assert same_parts(only(scored.root, "reference"), only(tmp_path, "reference"))
+
+
+@pytest.mark.parametrize(("stage", "title"), [("reference", "Scorer"), ("train", "RayTrainWorker")])
+def test_a_process_that_dies_each_time_ends_the_stage(
+    scored: Calm, trained: Calm, head: Head, tmp_path: Path, stage: str, title: str
+) -> None:
+    """Killed as soon as it is seen, as a kernel does that has no memory for it."""
+    calm = scored if stage == "reference" else trained
+    inputs = ("prepare",) if stage == "reference" else ("prepare", "reference", "schedule")
+    driver = start(head, stage, *beside(calm, tmp_path, *inputs))
+
+    def killed() -> bool:
+        for process in actors(head.pid, title):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        return driver.poll() is not None
+
+    deadline = time.monotonic() + 300
+    while not killed():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    said, _ = driver.communicate()
+    assert driver.returncode == 2 and "Traceback" not in said, said
+    assert "error: the process of an actor died, again after every restart that resources.max_failures allows" in said
+    logs = re.search(r"remedy: Ray's logs in (\S+) say more", said)
+    assert logs and Path(logs[1]).is_dir()
+
+
 def test_a_generator_killed_in_mid_shard_is_replaced(line: Line, head: Head, tmp_path: Path) -> None:
     """Stopped once its first shard is there and it is at the second; shards here take a fifth of a second."""
     driver = start(head, "generate", *settings(line, tmp_path, "prepare", "reference", "schedule", "train"))
@@ -45,6 +85,19 @@ def test_a_generator_killed_in_mid_shard_is_replaced(line: Line, head: Head, tmp
     finish(driver)
     for label in ("tiny-*", "gamma-dpo-*"):
         assert rows(only(line.root, "generate", label)) == rows(only(tmp_path, "generate", label))
+
+
+def test_answers_outlive_a_killed_driver(line: Line, head: Head, tmp_path: Path) -> None:
+    given = settings(line, tmp_path, "prepare", "reference", "schedule", "train")
+    driver = start(head, "generate", *given)
+    shards = "generate/tiny-*.partial/part-*.parquet"
+    until(lambda: list(tmp_path.glob(shards)), driver, pause=0.002)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    said = made("generate", *given, environment=head.environment)
+    assert re.search(r"generate:base: [12] of 2 parts are finished already and kept", said), said
+    for label in ("tiny-*", "gamma-dpo-*"):
+        assert same_parts(only(line.root, "generate", label), only(tmp_path, "generate", label))
 
 
 def test_a_killed_driver_leaves_finished_parts(scored: Calm, head: Head, tmp_path: Path) -> None:
