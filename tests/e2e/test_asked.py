@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.evaluation.games import GO_ON
 from tests.e2e.conftest import Head, Line
 from tests.e2e.doors import REPOSITORY, command, made, only, refused, rows
 from tests.e2e.running import actors, finish, settings, start, until
@@ -24,6 +25,9 @@ ALPACA = [{"instruction": f"{word} " * 1400, "dataset": "koala"} for word in ("l
 ALPACA.append({"instruction": "Name two colours.", "dataset": "koala"})
 ALPACA.append({"instruction": "more than the model takes " * 1000, "dataset": "koala"})
 ARENA = [{"uid": f"u{n}", "prompt": f"Say {n}.", "category": "hard_prompt", "subcategory": "math"} for n in range(2)]
+FIRST_ARENA = [
+    {"question_id": f"v{n}", "category": "arena-hard-v0.1", "turns": [{"content": f"Is {n} so?"}]} for n in range(4)
+]
 TALKS = [
     {"question_id": 101, "category": "reasoning", "turns": ["Is it wet?", "Why?"], "reference_gpt4": ["Yes.", "Rain."]},
     {"question_id": 81, "category": "writing", "turns": ["Write a line.", "Another."]},
@@ -31,7 +35,14 @@ TALKS = [
 
 
 def judge(question: str, before: int) -> Answer:
-    """Rates with 6 what it has no reference for; between two answers the longer one is likelier the better."""
+    """Rates with 6 what it has no reference for; between two answers the longer one is likelier the better.
+
+    Of Arena-Hard v0.1 it has to be asked twice.
+    """
+    if question == GO_ON:
+        return Answer("[[A>>B]]")
+    if re.search(r"Is \d so\?", question):
+        return Answer("Let me think.")
     if "to be rated" in question:
         return Answer("No. [[3]]" if "reference answer" in question else "Well. [[6]]")
     first, second = (
@@ -45,7 +56,13 @@ def judge(question: str, before: int) -> Answer:
 
 def test_other_benchmarks_are_answered_judged_shown_and_exported(line: Line, head: Head, tmp_path: Path) -> None:
     files = {}
-    for name, questions in (("alpaca_eval", ALPACA), ("arena_hard_v2.0", ARENA), ("mt_bench", TALKS)):
+    asked: dict[str, list[dict[str, Any]]] = {
+        "alpaca_eval": ALPACA,
+        "arena_hard_v0.1": FIRST_ARENA,
+        "arena_hard_v2.0": ARENA,
+        "mt_bench": TALKS,
+    }
+    for name, questions in asked.items():
         files[name] = str(tmp_path / f"{name}.jsonl")
         Path(files[name]).write_text("".join(f"{json.dumps(question)}\n" for question in questions))
     theirs = tmp_path / "theirs.json"
@@ -82,7 +99,7 @@ def test_other_benchmarks_are_answered_judged_shown_and_exported(line: Line, hea
     assert [row["finish_reason"] for row in answers if len(row["prompt"]) > 10_000] == ["no-room"] * 2
 
     figures = json.loads((only(root, "judge") / "manifest.json").read_text())["metrics"]["benchmarks"]
-    assert list(figures) == ["verifiable", "alpaca_eval", "arena_hard_v2.0", "mt_bench"]
+    assert list(figures) == ["verifiable", *asked]
     rated = figures["mt_bench"]["judged"]
     assert rated["method"] == "ratings" and rated["ratings"]["models"]["base"]["categories"] == {
         "reasoning": 3.0,
@@ -96,6 +113,15 @@ def test_other_benchmarks_are_answered_judged_shown_and_exported(line: Line, hea
         assert match["summary"]["rate"]["value"] == pytest.approx(likes_long(rows(only(root, "generate", label))))
         assert [each["label"] for each in match["figures"]] == ["standard error", "discrete win rate"]
     assert len(pq.read_table(only(root, "judge") / "ratings.parquet")) == 8
+
+    # The first shown wins either game, three times: half of the points. A judge without a label was asked to go on.
+    played = pq.read_table(only(root, "judge") / "games.parquet").to_pylist()
+    met = [row for row in played if row["benchmark"] == "arena_hard_v0.1" and row["outcome"] != "alike"]
+    assert met and all((row["judgment"], row["times"]) == ("Let me think.\n[[A>>B]]", 3) for row in met)
+    went_on = [body["messages"] for body in server.bodies if body["messages"][-1]["content"] == GO_ON]
+    said = [[message["role"] for message in messages[-3:]] for messages in went_on]
+    assert said == [["user", "assistant", "user"]] * len(met)
+    assert figures["arena_hard_v0.1"]["judged"]["matches"][0]["summary"]["rate"]["value"] == 50
 
     page = (only(root, "report") / "report.html").read_text()
     assert "Other benchmarks" in page and "CC BY-NC 4.0" in page and "Of 2 answers to each question" in page
@@ -124,7 +150,9 @@ def exported(given: tuple[str, ...], folder: Path, answers: list[dict[str, Any]]
     assert [row["output"] for row in json.loads(outputs.read_text())] == wanted
     (annotations,) = folder.glob("alpaca_eval/gamma-dpo/annotations.json")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.json*"))
-    assert len(names) == 6 + 2 + 1 + 1, names  # answers; alpaca_eval of both models, one match of arena, one of ratings
+    assert len(names) == 8 + 2 + 2 + 1, (
+        names
+    )  # answers; alpaca_eval of both models, a match of either arena, one of ratings
     score = [sys.executable, "-m", "jobs.score", "--json", "--resamples", "100"]
     for benchmark, file, value in (
         ("alpaca_eval", annotations, lambda one: one["win_rate"]["value"]),
