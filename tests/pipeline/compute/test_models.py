@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline.artifacts import DigestMemory
 from pipeline.compute.attention import is_packed
@@ -59,6 +60,18 @@ def test_a_broken_model_is_one_error(tiny_model: Callable[[str], Path], tmp_path
     (folder / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(UserError, match="cannot be opened"):
         load_model(folder, "float32")
+
+
+def test_weights_in_a_pickle_are_not_loaded(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    """Sound ones, that transformers opens by itself."""
+    folder = shutil.copytree(tiny_model("Llama"), tmp_path / "model")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert AutoModelForCausalLM.from_pretrained(folder)
+    with pytest.raises(UserError, match="cannot be opened"):
+        load_model(folder, "float32")
+    with pytest.raises(UserError, match="safetensors"):
+        locate(Model(source=str(folder)), DigestMemory(tmp_path))
 
 
 OWN = """
