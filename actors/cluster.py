@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import ray
@@ -118,15 +119,19 @@ def user_error(error: BaseException, logs: str) -> UserError | None:
     """
     seen: list[Any] = [error]
     for item in seen:
-        if isinstance(item, UserError):
-            return UserError(item.problem, item.remedy)
-        if found := no_room(item) or no_memory(item) or no_life(item, logs):
-            return found
         inner = [item.__cause__, item.__context__, getattr(item, "cause", None)]
         inner.append(getattr(item, "controller_failure", None))
         inner += list(getattr(item, "worker_failures", {}).values())
         seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]
+    for find in (plainly, no_room, no_memory, partial(no_life, logs=logs)):  # what was raised before what followed
+        for item in seen:
+            if found := find(item):
+                return found
     return None
+
+
+def plainly(error: BaseException) -> UserError | None:
+    return UserError(error.problem, error.remedy) if isinstance(error, UserError) else None
 
 
 ROOM = "the stage asks for, such as resources.micro_batch_tokens, score_tokens, kv_cache_gib or its number of actors"

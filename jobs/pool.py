@@ -66,7 +66,7 @@ def run_parts(
             before, pending = len(pending), unfinished(work, folder)
             if len(pending) == before:
                 raise
-            say(f"{what}: an actor died, with no restarts left; a new pool makes the {len(pending)} parts that are")
+            say(f"{what}: an actor died too often (resources.max_failures); a new pool makes {len(pending)} parts more")
             progress.done = len(work) - len(pending)
     return Outcome(rows=part_rows(folder, [row["part"] for row in work]), metrics={"notes": sorted(notes), **made})
 

@@ -40,7 +40,7 @@ def test_a_pool_without_restarts_left_begins_anew_while_parts_are_finished(
     until(lambda: len(list(tmp_path.glob(PARTS))) >= 3, driver)
     (scorer,) = actors(head.pid, "Scorer")
     scorer.kill()
-    assert "reference: an actor died, with no restarts left; a new pool makes the" in finish(driver)
+    assert "reference: an actor died too often (resources.max_failures); a new pool makes" in finish(driver)
     assert same_parts(only(scored.root, "reference"), only(tmp_path, "reference"))
 
 
