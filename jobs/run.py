@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             plan = plan_again(Path(options.manifest), options.overrides)
         else:
             plan = make_plan(load(options.config, options.overrides))
-        steps = [step for stage in wanted for step in plan.of(stage)]
+        steps = plan.of(*wanted)
         pending = [step for step in steps if step.stage in options.force or not step.address.find()]
         if options.dry_run:
             for step in steps:

@@ -71,9 +71,9 @@ class Plan:
     judge: ModelSource | None  # judge.local
     steps: Mapping[str, Step]  # in the order of the line
 
-    def of(self, stage: str) -> list[Step]:
-        """The steps of a stage, in order."""
-        return [step for step in self.steps.values() if step.stage == stage]
+    def of(self, *stages: str) -> list[Step]:
+        """The steps of some stages, in the order in which they are made."""
+        return [step for step in self.steps.values() if step.stage in stages]
 
     @property
     def model_folder(self) -> Path:
@@ -130,9 +130,10 @@ def make_plan(config: RunConfig) -> Plan:
         pairs="prepare",
         **({"reference": "reference"} if compared else {}),
     )
+    # Before the training, which would be for nothing with a model that vLLM cannot serve.
+    add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
     train = {"objective": trained, "train": section("train"), **weights}
     add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule")
-    add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
     add(
         "judge",

@@ -21,7 +21,7 @@ from pipeline.config import RunConfig, Section, validate
 from pipeline.config_faults import explain
 from pipeline.config_file import read
 from pipeline.errors import UserError
-from pipeline.plan import VERSIONS, Plan, Step, make_plan, readable
+from pipeline.plan import STAGES, VERSIONS, Plan, Step, make_plan, readable
 
 CHANGED = ("objective", "schedule", "train")  # the sections a method may change; the others are shared by all cells
 
@@ -107,8 +107,7 @@ class Grid(Plan):
 
     def steps_of(self, plan: Plan) -> list[Step]:
         """A cell's results in order, up to where the study ends."""
-        names = list(plan.steps)
-        return [plan.steps[name] for name in names[: names.index(self.study.until) + 1]]
+        return plan.of(*STAGES[: STAGES.index(self.study.until) + 1])
 
 
 def plan_study(path: str, overrides: Sequence[str]) -> tuple[Grid, Step]:

@@ -14,7 +14,7 @@ from tests.e2e.doors import REPOSITORY, made, only, refused
 
 pytestmark = pytest.mark.e2e
 
-RESULTS = ["prepare", "reference", "schedule", "train", "generate:base", "generate:trained", "judge", "report"]
+RESULTS = ["prepare", "reference", "schedule", "generate:base", "train", "generate:trained", "judge", "report"]
 
 
 def manifests(root: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
