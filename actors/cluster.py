@@ -119,8 +119,7 @@ def user_error(error: BaseException, logs: str) -> UserError | None:
     """
     seen: list[Any] = [error]
     for item in seen:
-        inner = [item.__cause__, item.__context__, getattr(item, "cause", None)]
-        inner.append(getattr(item, "controller_failure", None))
+        inner = [getattr(item, name, None) for name in ("__cause__", "__context__", "cause", "controller_failure")]
         inner += list(getattr(item, "worker_failures", {}).values())
         seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]
     for find in (plainly, no_room, no_memory, partial(no_life, logs=logs)):  # what was raised before what followed

@@ -12,7 +12,7 @@ class Pooled(ABC):
     """An actor that opens what it needs and makes its parts in one thread of its own.
 
     Ray Data calls from another thread than the constructor's. Two threads that compute have two of OpenMP's teams, and
-    with more threads than cores those no longer spin where they wait for each other, but sleep: a tenth slower.
+    with more threads than cores those no longer spin where they wait for each other, but sleep (docs/performance.md).
     What opening raises comes out of the first call: of what a constructor raises, Ray keeps the text alone.
     """
 

@@ -54,7 +54,7 @@ def run_parts(
         if environment:
             options["runtime_env"] = {"env_vars": environment}
         try:
-            for row in in_a_thread(pooled(pending, actor, spec, min(actors, len(pending)), options)):
+            for row in in_a_thread(answers(pending, actor, spec, min(actors, len(pending)), options)):
                 if (note := row.get("note")) and note not in notes:
                     notes.add(note)
                     say(f"{what}: {note}")
@@ -75,7 +75,7 @@ def unfinished(work: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, A
     return [row for row in work if not (folder / row["part"]).exists()]
 
 
-def pooled(
+def answers(
     work: list[dict[str, Any]], actor: type[Pooled], spec: Any, size: int, options: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """What a pool of `size` actors answers. Raises RayActorError where one died and has no restarts left."""

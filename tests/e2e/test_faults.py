@@ -53,15 +53,12 @@ def test_a_process_that_dies_each_time_ends_the_stage(
     inputs = ("prepare",) if stage == "reference" else ("prepare", "reference", "schedule")
     driver = start(head, stage, *beside(calm, tmp_path, *inputs))
 
-    def killed() -> bool:
+    deadline = time.monotonic() + 300
+    while driver.poll() is None:
+        assert time.monotonic() < deadline
         for process in actors(head.pid, title):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        return driver.poll() is not None
-
-    deadline = time.monotonic() + 300
-    while not killed():
-        assert time.monotonic() < deadline
         time.sleep(0.1)
     said, _ = driver.communicate()
     assert driver.returncode == 2 and "Traceback" not in said, said
