@@ -14,10 +14,11 @@ from typing import Any
 
 import openai
 
-from pipeline.artifacts import canonical, write_aside
-from pipeline.config import JudgeEndpoint
 from pipeline.errors import UserError
-from pipeline.evaluation.judging import Reply, Request
+from pipeline.evaluation.judging.asking import Reply, Request
+from pipeline.results.artifacts import canonical
+from pipeline.results.files import write_aside
+from pipeline.settings.config import JudgeEndpoint
 
 TOP = 5  # likeliest first tokens that are asked for, as in AlpacaEval
 PATIENCE = 60.0  # seconds between two tries at most, whatever the endpoint asks for

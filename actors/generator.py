@@ -7,10 +7,10 @@ from typing import Any
 
 from actors.engine import Engine, EngineSpec
 from actors.pooled import Pooled
-from pipeline import tables
-from pipeline.schedule import uniform
+from pipeline.results import tables
+from pipeline.training.schedule import uniform
 
-Question = dict[str, Any]  # a pipeline.evaluation.questions.Question, with `benchmark`, `sample` and its `sampling`
+Question = dict[str, Any]  # as benchmarks.questions.Question, with `benchmark`, `sample` and its `sampling`
 Row = dict[str, Any]  # of tables.RESPONSES
 
 

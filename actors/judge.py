@@ -8,7 +8,7 @@ from typing import Any
 from actors.endpoint import TOP
 from actors.engine import Engine, EngineSpec
 from actors.pooled import Pooled
-from pipeline import tables
+from pipeline.results import tables
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a pool's actors share (jobs/pool.py): they are opened once, and then make parts of a result."""
+"""What a pool's actors share (jobs/common/pool.py): they are opened once, and then make parts of a result."""
 
 import time
 from abc import ABC, abstractmethod

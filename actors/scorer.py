@@ -39,7 +39,7 @@ class Scorer(Pooled):
 
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
         """Score a part of pairs. `note` is what the door should say of the model, once; empty if nothing is unusual."""
-        from pipeline.scoring import score_part
+        from pipeline.compute.scoring import score_part
 
         spec, part = self.spec, work["part"]
         rows, tokens = score_part(

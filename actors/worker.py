@@ -1,4 +1,4 @@
-"""The train worker: the function every Ray Train worker runs. The loop itself is pipeline/training.py."""
+"""The train worker: the function every Ray Train worker runs. The loop itself is pipeline/training/loop.py."""
 
 import json
 import os
@@ -12,17 +12,17 @@ import torch
 import torch.distributed as dist
 from transformers import GenerationConfig, PreTrainedModel
 
-from pipeline import tables
-from pipeline.artifacts import write_aside
-from pipeline.checkpoints import load, save
 from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.compute.models import load_model
-from pipeline.config import RunConfig
-from pipeline.epoch import Epoch
 from pipeline.errors import UserError
 from pipeline.objectives.objective import build
 from pipeline.preferences.tokenise import load_tokenizer
-from pipeline.training import Trainer
+from pipeline.results import tables
+from pipeline.results.files import write_aside
+from pipeline.settings.config import RunConfig
+from pipeline.training.checkpoints import load, save
+from pipeline.training.epoch import Epoch
+from pipeline.training.loop import Trainer
 
 if TYPE_CHECKING:
     from peft import PeftModel

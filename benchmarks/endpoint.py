@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from actors.endpoint import Endpoint
-from pipeline.config import JudgeEndpoint
-from pipeline.evaluation.judging import Reply, Request
+from pipeline.evaluation.judging.asking import Reply, Request
+from pipeline.settings.config import JudgeEndpoint
 
 ANSWER = json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": "[[A=B]]"}}]}).encode()
 

@@ -50,7 +50,7 @@ def figures(results: list[Result], bare: list[Result]) -> Result:
 
 def timed(side: str, job: dict[str, Any]) -> Result:
     from actors.engine import environment
-    from pipeline.config import load
+    from pipeline.settings.config import load
 
     kv_cache = load(job["config"]).resources.kv_cache_gib
     started = time.perf_counter()
@@ -61,8 +61,8 @@ def timed(side: str, job: dict[str, Any]) -> Result:
 def model_folder(job: dict[str, Any]) -> Result:
     """A .gguf file is converted once, for all."""
     from jobs.prepare import base_model
-    from pipeline.config import load
-    from pipeline.plan import make_plan
+    from pipeline.line.plan import make_plan
+    from pipeline.settings.config import load
 
     return {"folder": str(base_model(make_plan(load(job["config"]))))}
 
@@ -71,9 +71,9 @@ def stage(job: dict[str, Any]) -> Result:
     """The stage as its door runs it, for the base model alone."""
     import pyarrow.parquet as pq
 
-    from jobs.stage import make
-    from pipeline.config import load
-    from pipeline.plan import make_plan
+    from jobs.common.stage import make
+    from pipeline.line.plan import make_plan
+    from pipeline.settings.config import load
 
     plan = make_plan(load(job["config"], [f"generate.shard_prompts={job['shard_prompts']}"]))
     made = make(plan, plan.steps["generate:base"], force=True)
@@ -89,8 +89,8 @@ def bare(job: dict[str, Any]) -> Result:
     from transformers import AutoTokenizer
     from vllm import LLM, SamplingParams, TokensPrompt
 
-    from pipeline.config import load
-    from pipeline.evaluation.questions import read
+    from pipeline.evaluation.benchmarks.questions import read
+    from pipeline.settings.config import load
 
     config = load(job["config"])
     (name, file), most = next(iter(config.generate.benchmarks.items())), config.generate.max_new_tokens or 1

@@ -21,10 +21,10 @@ from typing import Any
 import psutil
 
 from benchmarks.measure import ROOT, Result, reported
-from pipeline import tables
-from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.plan import make_plan
+from pipeline.line.plan import make_plan
+from pipeline.results import tables
+from pipeline.settings.config import RunConfig
 
 PART = 1000  # pairs
 VOCABULARY = 256

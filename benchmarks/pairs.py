@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Data
 from pipeline.errors import UserError
+from pipeline.settings.config import Data
 
 Row = dict[str, Any]
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")

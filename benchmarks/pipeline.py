@@ -76,7 +76,7 @@ def bare_reference(job: dict[str, Any]) -> Result:
     import numpy as np
 
     from actors.scorer import Scorer, ScorerSpec
-    from pipeline.config import load
+    from pipeline.settings.config import load
 
     config, pairs, folder = load(job["config"]), Path(job["inputs"]["prepare"]), Path(job["folder"])
     folder.mkdir(exist_ok=True)
@@ -96,13 +96,13 @@ def bare_reference(job: dict[str, Any]) -> Result:
 def bare_train(job: dict[str, Any]) -> Result:
     import torch
 
-    from pipeline import tables
     from pipeline.compute.models import load_model
-    from pipeline.config import load
-    from pipeline.epoch import Epoch
     from pipeline.objectives.objective import build
     from pipeline.preferences.tokenise import load_tokenizer
-    from pipeline.training import Trainer
+    from pipeline.results import tables
+    from pipeline.settings.config import load
+    from pipeline.training.epoch import Epoch
+    from pipeline.training.loop import Trainer
 
     torch.set_num_threads(os.cpu_count() or 1)
     config, folder, model = load(job["config"]), Path(job["folder"]), Path(load(job["config"]).model.source)

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import reported
-from pipeline.evaluation.alpaca_eval import score_file
-from pipeline.evaluation.length_control import read_coefficients
+from pipeline.evaluation.benchmarks.alpaca_eval import score_file
+from pipeline.evaluation.benchmarks.length_control import read_coefficients
 
 LIMIT = 1.0  # seconds
 

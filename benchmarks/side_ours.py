@@ -12,13 +12,13 @@ from transformers import PreTrainedModel
 from actors.scorer import Scorer, ScorerSpec
 from benchmarks.measure import Result, forget_peak, forward_flops, linear_shapes, matrix_peak, peak_memory
 from benchmarks.pairs import IDS, Row
-from pipeline import tables
 from pipeline.compute.layout import Tokens
 from pipeline.compute.models import load_model
-from pipeline.config import Resources, Train
-from pipeline.epoch import Epoch
 from pipeline.objectives.objective import build
-from pipeline.training import Trainer
+from pipeline.results import tables
+from pipeline.settings.config import Resources, Train
+from pipeline.training.epoch import Epoch
+from pipeline.training.loop import Trainer
 
 WARMUP, TIMED = "part-00000.parquet", "part-00001.parquet"
 

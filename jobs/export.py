@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.common.stage import door, reported, say
 from jobs.judge import MODELS, Answers, baseline_answers, contest, first_samples
-from jobs.stage import door, reported, say
-from pipeline.config import EMBEDDED, load
 from pipeline.errors import UserError
-from pipeline.plan import Plan, make_plan
+from pipeline.line.plan import Plan, make_plan
+from pipeline.settings.config import EMBEDDED, load
 
 if TYPE_CHECKING:
-    from pipeline.artifacts import Artifact
+    from pipeline.results.artifacts import Artifact
 
 Files = Iterator[tuple[str, str]]  # name below the folder, content
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def write(config: str, overrides: Sequence[str], folder: Path) -> None:
     """Raises UserError where the answers are not there, or a file cannot be written."""
-    from pipeline.artifacts import write_aside
+    from pipeline.results.files import write_aside
 
     plan = make_plan(load(config, overrides))
     for files in (answers(plan), verdicts(plan)):
@@ -50,8 +50,8 @@ def labels(plan: Plan) -> dict[str, str]:
 
 def answers(plan: Plan) -> Files:
     """A file a benchmark and model; nobody else's tool knows the embedded tasks."""
-    from pipeline import tables
-    from pipeline.evaluation.exports import export
+    from pipeline.evaluation.exports.answers import export
+    from pipeline.results import tables
 
     for model, label in labels(plan).items():
         rows = tables.read(plan.steps["judge"].input(model).path, tables.RESPONSES).to_pylist()
@@ -73,10 +73,10 @@ def verdicts(plan: Plan) -> Files:
 
 
 def verdicts_on(plan: Plan, judged: Artifact, benchmark: str, found: Answers, judge: str) -> Files:
-    from pipeline import tables
-    from pipeline.evaluation import verdict_exports as exports
-    from pipeline.evaluation.games import Game
-    from pipeline.evaluation.ratings import Rated
+    from pipeline.evaluation.exports import verdicts as exports
+    from pipeline.evaluation.judging.games import Game
+    from pipeline.evaluation.judging.ratings import Rated
+    from pipeline.results import tables
 
     def rows(schema: Any, file: str) -> list[dict[str, Any]]:
         own = tables.read(judged.path, schema, pattern=file).to_pylist()

@@ -8,15 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.stage import Outcome, Work, main
-from pipeline.config import EMBEDDED, Model, Resources
+from jobs.common.stage import Outcome, Work, main
 from pipeline.errors import UserError
+from pipeline.settings.config import EMBEDDED, Model, Resources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from actors.engine import EngineSpec
-    from pipeline.evaluation.questions import Question
+    from pipeline.evaluation.benchmarks.questions import Question
     from pipeline.preferences.tokenise import Tokeniser
 
 EMBEDDED_QUESTIONS = 160  # where generate.prompts does not say how many: there is no end of them
@@ -31,11 +31,11 @@ def run(work: Work) -> Outcome:
     from actors.cluster import connected, threads
     from actors.engine import environment
     from actors.generator import Generator, GeneratorSpec
-    from jobs.pool import run_parts
+    from jobs.common.pool import run_parts
     from jobs.prepare import base_model
-    from pipeline import tables
-    from pipeline.evaluation.sampling import sampling
+    from pipeline.evaluation.benchmarks.sampling import sampling
     from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+    from pipeline.results import tables
 
     resources, settings = work.config.resources, work.config.generate
     trained = work.inputs["model"].path if "model" in work.inputs else None
@@ -104,7 +104,7 @@ def engine_spec(
 
 def ask(work: Work) -> list[tuple[str, Question]]:
     """(benchmark, question) of everything that is asked, in order."""
-    from pipeline.evaluation.questions import Question, read
+    from pipeline.evaluation.benchmarks.questions import Question, read
     from pipeline.preferences import verifiable
 
     settings = work.config.generate
@@ -121,7 +121,7 @@ def ask(work: Work) -> list[tuple[str, Question]]:
 
 def check_family(preset: str, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise UserError where a token that would end answers is one that this model writes answers with."""
-    from pipeline.evaluation.sampling import PRESETS
+    from pipeline.evaluation.benchmarks.sampling import PRESETS
 
     for token in PRESETS[preset]["stop_token_ids"]:
         if token not in tokenizer.added_tokens_decoder:

@@ -12,19 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobs.ask_judge import ModelJudge, judge_of
-from jobs.stage import Outcome, Work, main
-from pipeline.config import EMBEDDED, Judge
+from jobs.common.ask_judge import ModelJudge, judge_of
+from jobs.common.stage import Outcome, Work, main
 from pipeline.errors import UserError
+from pipeline.settings.config import EMBEDDED, Judge
 
 if TYPE_CHECKING:
-    from pipeline.artifacts import Artifact
-    from pipeline.evaluation.contest import Contest
-    from pipeline.evaluation.games import Answer, Game
-    from pipeline.evaluation.judging import Reply
-    from pipeline.evaluation.ratings import Rated
-    from pipeline.evaluation.verdict_exports import Figures
+    from pipeline.evaluation.exports.verdicts import Figures
+    from pipeline.evaluation.judging.asking import Reply
+    from pipeline.evaluation.judging.contest import Contest
+    from pipeline.evaluation.judging.games import Answer, Game
+    from pipeline.evaluation.judging.ratings import Rated
     from pipeline.preferences.verifiable import Question
+    from pipeline.results.artifacts import Artifact
 
 Which = Literal["base", "trained"]
 MODELS: tuple[Which, ...] = ("base", "trained")
@@ -34,7 +34,7 @@ Answers = Mapping[str, Mapping[str, Sequence[Row]]]  # rows of tables.RESPONSES 
 
 def run(work: Work) -> Outcome:
     """Verdicts as tables, and the benchmarks' figures in the manifest: the rules' on top, then `benchmarks`."""
-    from pipeline import tables
+    from pipeline.results import tables
 
     judge = judge_of(work)  # before any work: it may be none that can be asked
     answers: Answers = {model: first_samples(work.inputs[model]) for model in MODELS}
@@ -48,8 +48,8 @@ def run(work: Work) -> Outcome:
 
 def put_to(judge: ModelJudge, work: Work, answers: Answers, figures: dict[str, Row]) -> dict[str, int]:
     """All answers put to the judge at once; its verdicts as tables, whose rows are returned, and into `figures`."""
-    from pipeline import tables
-    from pipeline.evaluation import baselines
+    from pipeline.evaluation.judging import baselines
+    from pipeline.results import tables
 
     contests = []
     others: list[Row] = []
@@ -99,8 +99,8 @@ def replies_of(judge: ModelJudge, contests: Sequence[Contest]) -> list[list[Repl
 
 
 def baseline_of(settings: Judge, benchmark: str, answers: Answers) -> dict[str, Answer] | None:
-    from pipeline.evaluation import baselines
-    from pipeline.evaluation.contest import questions_of
+    from pipeline.evaluation.judging import baselines
+    from pipeline.evaluation.judging.contest import questions_of
 
     if benchmark not in settings.baselines:
         return None
@@ -109,16 +109,16 @@ def baseline_of(settings: Judge, benchmark: str, answers: Answers) -> dict[str, 
 
 def baseline_answers(rows: Sequence[Row]) -> dict[str, Answer] | None:
     """A benchmark's rows of tables.BASELINES as `contest` takes them; None where there are none."""
-    from pipeline.evaluation.games import Answer
+    from pipeline.evaluation.judging.games import Answer
 
     return {row["question_id"]: Answer(row["name"], row["response"], row["tokens"]) for row in rows} or None
 
 
 def contest(settings: Judge, benchmark: str, answers: Answers, baseline: Mapping[str, Answer] | None) -> Contest:
     """One benchmark's answers as they are put to a judge."""
-    from pipeline.evaluation.contest import MAX_TOKENS, Contest, matches, method_of
-    from pipeline.evaluation.judge_words import words
-    from pipeline.evaluation.ratings import Turn
+    from pipeline.evaluation.judging.contest import MAX_TOKENS, Contest, matches, method_of
+    from pipeline.evaluation.judging.ratings import Turn
+    from pipeline.evaluation.judging.words import words
 
     # What a model was not asked is no bad answer, and nothing that a judge could compare.
     rows: dict[str, Sequence[Row]] = {
@@ -159,9 +159,9 @@ def judged(
     settings: Judge,
 ) -> Row:
     """The figures of a benchmark's verdicts: of each match, or of the ratings, and of one model against the other."""
-    from pipeline.evaluation import verdict_exports as exports
-    from pipeline.evaluation.games import shares, summarise
-    from pipeline.evaluation.ratings import summarise as summarise_ratings
+    from pipeline.evaluation.exports import verdicts as exports
+    from pipeline.evaluation.judging.games import shares, summarise
+    from pipeline.evaluation.judging.ratings import summarise as summarise_ratings
     from pipeline.statistics import paired
 
     drawn = (settings.resamples, settings.seed)
@@ -204,7 +204,7 @@ def cost(replies: Sequence[Reply], prices: tuple[float, float] | None) -> Row:
 
 def first_samples(responses: Artifact) -> dict[str, list[Row]]:
     """A model's answers by benchmark, in order: where there are several to a question, the first of them."""
-    from pipeline import tables
+    from pipeline.results import tables
 
     answers: dict[str, list[Row]] = {}
     for row in tables.read(responses.path, tables.RESPONSES).to_pylist():
@@ -228,7 +228,7 @@ def looks(rows: Sequence[Row]) -> dict[str, Any]:
 
 def rules(answers: Sequence[Sequence[Row]], settings: Judge) -> tuple[list[Row], dict[str, Any]]:
     """Rows of tables.VERDICTS and figures of the embedded tasks, from both MODELS' rows; nothing without any."""
-    from pipeline.evaluation.verifiable import Judged, baselines, compare, judge, summarise
+    from pipeline.evaluation.benchmarks.verifiable import Judged, baselines, compare, judge, summarise
 
     verdicts: list[Row] = []
     judged: dict[str, list[Judged]] = {model: [] for model in MODELS}

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.stage import Outcome, Work, main, provenance, say
-from pipeline.config import EMBEDDED, Data, Model
+from jobs.common.stage import Outcome, Work, main, provenance, say
 from pipeline.errors import UserError
-from pipeline.plan import VERSIONS, Plan
+from pipeline.line.plan import VERSIONS, Plan
+from pipeline.settings.config import EMBEDDED, Data, Model
 
 if TYPE_CHECKING:
     from pipeline.compute.models import ModelSource
@@ -23,8 +23,8 @@ Row = dict[str, Any]
 
 def run(work: Work) -> Outcome:
     """Parts of pairs, and a ledger: what was dropped and why stands in dropped.parquet."""
-    from pipeline import tables
     from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+    from pipeline.results import tables
 
     data = work.config.data
     model = work.config.model
@@ -79,7 +79,7 @@ class Reader:
         from pipeline.preferences.files import Unreadable
         from pipeline.preferences.normalise import Dropped, normalise, pair_id, split_of
         from pipeline.preferences.shapes import require_shape, shape_of
-        from pipeline.tables import messages_json
+        from pipeline.results.tables import messages_json
 
         seen: set[str] = set()
         for number, row in rows:
@@ -147,9 +147,9 @@ def base_model(plan: Plan) -> Path:
 
 def opened(plan: Plan, source: "ModelSource", model: Model, setting: str) -> Path:
     """A model's folder, verified; a .gguf file is converted once, into an artifact of its own."""
-    from pipeline.artifacts import DigestMemory
     from pipeline.compute.cpu import give_back_memory
     from pipeline.compute.models import convert_gguf, locate
+    from pipeline.results.files import DigestMemory
 
     locate(model, DigestMemory(plan.steps["prepare"].address.root), verify=True, setting=setting)
     if not source.is_gguf:

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from jobs.stage import Outcome, Work, main
+from jobs.common.stage import Outcome, Work, main
 
 
 def run(work: Work) -> Outcome:
     """One part of log-prob sums for every part of pairs, by a pool of scorers."""
     from actors.cluster import connected, threads
     from actors.scorer import Scorer, ScorerSpec
-    from jobs.pool import run_parts
+    from jobs.common.pool import run_parts
     from jobs.prepare import base_model
 
     pairs, resources = work.inputs["pairs"], work.config.resources

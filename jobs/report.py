@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from jobs.common.stage import Outcome, Work, main
 from jobs.judge import MODELS, Which, first_samples
-from jobs.stage import Outcome, Work, main
-from pipeline import tables
-from pipeline.config import EMBEDDED
+from pipeline.results import tables
+from pipeline.settings.config import EMBEDDED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,10 +25,10 @@ def run(work: Work) -> Outcome:
     """One self-contained HTML page from the manifests and tables of every stage before."""
     import pyarrow.parquet as pq
 
-    from pipeline.artifacts import write_aside
     from pipeline.objectives.presets import resolve
     from pipeline.report import data
     from pipeline.report.page import render
+    from pipeline.results.files import write_aside
 
     config, train = work.config, work.inputs["train"]
     _, parameters = resolve(config.objective.name, config.objective.parameters)
@@ -139,8 +139,8 @@ def benchmark(work: Work, judged: data.Judged | None) -> data.Benchmark | None:
 
 def asked(work: Work, judged: Mapping[str, data.Judged]) -> list[data.Asked]:
     """The other benchmarks, in the order in which they were asked."""
+    from pipeline.evaluation.benchmarks.questions import LICENCES
     from pipeline.evaluation.profile import Profile
-    from pipeline.evaluation.questions import LICENCES
     from pipeline.report import data
 
     found = []

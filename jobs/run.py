@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.stage import door, make, provenance, reported, say, shown, tell
-from pipeline.config import load, validate
-from pipeline.config_file import override_one
+from jobs.common.stage import door, make, provenance, reported, say, shown, tell
 from pipeline.errors import UserError
-from pipeline.plan import STAGES, VERSIONS, Plan, Step, make_plan
+from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan
+from pipeline.settings.config import load, validate
+from pipeline.settings.file import override_one
 
 ON_RAY = ("reference", "train", "generate")
 

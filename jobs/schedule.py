@@ -1,15 +1,15 @@
 """Decide order, route and flips of every train pair: python -m jobs.schedule --config FILE [section.key=value ...]"""
 
-from jobs.stage import Outcome, Work, main
+from jobs.common.stage import Outcome, Work, main
 
 
 def run(work: Work) -> Outcome:
     """One table: a row a position of the run, then the dropped pairs."""
     import pyarrow.compute as pc
 
-    from pipeline import tables
     from pipeline.errors import UserError
-    from pipeline.schedule import Candidate, make_schedule
+    from pipeline.results import tables
+    from pipeline.training.schedule import Candidate, make_schedule
 
     columns = ["pair_id", "chosen_score", "rejected_score", "difficulty", "split"]
     pairs = tables.read(work.inputs["pairs"].path, tables.PAIRS, columns)

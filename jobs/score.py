@@ -7,10 +7,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.stage import reported, tell
+from jobs.common.stage import reported, tell
 from pipeline.errors import UserError
-from pipeline.evaluation import alpaca_eval, arena_hard, mt_bench
-from pipeline.evaluation.length_control import PACKAGED, read_coefficients
+from pipeline.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench
+from pipeline.evaluation.benchmarks.length_control import PACKAGED, read_coefficients
 from pipeline.statistics import Interval, kappa, paired
 
 Points = Mapping[str, Mapping[Hashable, float]]

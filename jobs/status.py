@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from jobs.stage import door, reported, shown, tell
-from pipeline.config import load
-from pipeline.plan import make_plan
+from jobs.common.stage import door, reported, shown, tell
+from pipeline.line.plan import make_plan
+from pipeline.settings.config import load
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

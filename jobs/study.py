@@ -19,10 +19,10 @@ from pathlib import Path
 
 import yaml
 
-from jobs.stage import Outcome, Work, door, make, reported, say, shown, tell
-from pipeline.artifacts import write_aside
+from jobs.common.stage import Outcome, Work, door, make, reported, say, shown, tell
 from pipeline.errors import UserError
-from pipeline.study import Cell, Grid, plan_study
+from pipeline.line.study import Cell, Grid, plan_study
+from pipeline.results.files import write_aside
 
 CLOCK = r"^\[[\d:]+\] "  # before every line a door says
 
@@ -122,7 +122,7 @@ class Processes:
 
 def run(work: Work) -> Outcome:
     """The study's page and its figures, from the cells' manifests and tables."""
-    from jobs.study_page import study_data
+    from jobs.common.study_page import study_data
     from pipeline.report.study import render_study
 
     assert isinstance(work.plan, Grid)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.stage import Outcome, Progress, Terminated, Work, main, say
-from pipeline.config import Lora
+from jobs.common.stage import Outcome, Progress, Terminated, Work, main, say
 from pipeline.errors import UserError
+from pipeline.settings.config import Lora
 
 STARTS = 10  # groups of workers that may fail to start; where the cluster has no room, each waits for it a minute
 

@@ -1,4 +1,4 @@
-"""The arrows of the three packages, jobs -> actors -> pipeline, and what each layer keeps out; doors answer at once."""
+"""The arrows, jobs -> actors -> pipeline and down its floors, and what each layer keeps out; doors answer at once."""
 
 import ast
 import subprocess
@@ -16,6 +16,16 @@ FORBIDDEN = {
     "actors": ("jobs",),
     "jobs": (),
 }
+# The floors of pipeline/, from the ground. A room imports from floors below its own, and from no other room beside it.
+FLOORS = (
+    ("errors", "statistics"),
+    ("preferences", "objectives", "results", "packages"),
+    ("settings",),
+    ("compute", "evaluation"),
+    ("training", "line", "report"),
+)
+# The same within evaluation/.
+EVALUATION = (("profile", "breakdown"), ("benchmarks",), ("judging",), ("exports",))
 HEAVY = ("torch", "ray", "vllm", "transformers", "datasets")
 
 
@@ -60,6 +70,55 @@ def test_a_planted_breach_is_named() -> None:
     assert breaches("actors", "actors/x.py", text) == ["actors/x.py:5: actors -> jobs.train"]
     hidden = "import importlib\nimportlib.import_module('vllm')\nfrom . import y\n"
     assert breaches("pipeline", "x.py", hidden) == ["x.py:2: pipeline -> vllm", "x.py:3: pipeline -> ."]
+
+
+def modules(text: str) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import; a name that is imported from a package stands as a module of it."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def climbs(floors: tuple[tuple[str, ...], ...], house: str, room: str, file: str, text: str) -> list[str]:
+    """The imports of a file in `room` of package `house` that do not go down, as `file:line: room -> other room`."""
+    level = {name: number for number, floor in enumerate(floors) for name in floor}
+    inside = [
+        (line, name.removeprefix(f"{house}.").split(".")[0])
+        for line, name in modules(text)
+        if name.startswith(f"{house}.")
+    ]
+    return [
+        f"{file}:{line}: {room} -> {other}" for line, other in inside if other != room and level[other] >= level[room]
+    ]
+
+
+@pytest.mark.parametrize(("house", "floors"), [("pipeline", FLOORS), ("pipeline.evaluation", EVALUATION)])
+def test_arrows_run_down_the_floors(house: str, floors: tuple[tuple[str, ...], ...]) -> None:
+    folder = ROOT / house.replace(".", "/")
+    files = [file for file in sorted(folder.rglob("*.py")) if file != folder / "__init__.py"]
+    rooms = {file: file.relative_to(folder).with_suffix("").parts[0] for file in files}
+    assert set(rooms.values()) == {name for floor in floors for name in floor}
+    found = [
+        each
+        for file, room in rooms.items()
+        for each in climbs(floors, house, room, str(file.relative_to(ROOT)), file.read_text())
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_a_planted_climb_is_named() -> None:
+    text = "import torch\nfrom pipeline.errors import UserError\ndef f():\n    from pipeline.line import plan\n"
+    assert climbs(FLOORS, "pipeline", "compute", "x.py", text) == ["x.py:4: compute -> line"]
+    assert climbs(FLOORS, "pipeline", "training", "x.py", text) == ["x.py:4: training -> line"]  # beside it
+
+
+def test_jobs_shows_doors() -> None:
+    assert sorted(file.stem for file in (ROOT / "jobs").glob("*.py")) == sorted([*DOORS, "__init__"])
+    assert [file.name for file in (ROOT / "jobs").iterdir() if file.is_dir() and file.name != "__pycache__"] == [
+        "common"
+    ]
 
 
 def test_pipeline_reads_no_environment_and_prints_nothing() -> None:
@@ -142,6 +201,6 @@ for door, arguments, expected in {calls!r}:
 
 
 def test_every_stage_has_a_door() -> None:
-    from pipeline.plan import STAGES
+    from pipeline.line.plan import STAGES
 
     assert set(DOORS) == {*STAGES, "run", "study", "status", "score", "export"}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts import DigestMemory
-from pipeline.config import Model
 from pipeline.errors import UserError, code_not_trusted
 from pipeline.packages import SCHEME, in_package
+from pipeline.results.files import DigestMemory
+from pipeline.settings.config import Model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -18,8 +18,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pipeline.compute.layout import Pack
 from pipeline.compute.logprobs import token_logps
-from pipeline.config import Lora, Resources, Train
 from pipeline.errors import UserError
+from pipeline.settings.config import Lora, Resources, Train
 
 if TYPE_CHECKING:
     from peft import PeftModel

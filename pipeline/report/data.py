@@ -318,7 +318,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything the page shows. `steps` and `trained_pairs` are rows of `pipeline.tables` STEPS and TRAINED_PAIRS."""
+    """Everything the page shows. `steps` and `trained_pairs` are rows of STEPS and TRAINED_PAIRS (results/tables.py)."""
 
     title: str
     config_name: str

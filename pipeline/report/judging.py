@@ -1,6 +1,6 @@
 """From what the judge stage wrote to what the page shows of it: the judge's figures, their breakdown, the verdicts.
 
-Rows are those of `pipeline.tables` RESPONSES, GAMES and RATINGS, and of the judge's baselines.parquet.
+Rows are those of `pipeline.results.tables` RESPONSES, GAMES and RATINGS, and of the judge's baselines.parquet.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.evaluation import breakdown
 from pipeline.evaluation.breakdown import Longer, Value
-from pipeline.evaluation.games import Game, shares
+from pipeline.evaluation.judging.games import Game, shares
 from pipeline.evaluation.profile import profile
 from pipeline.report.data import MODELS, Judged, Match, Model, OwnFigure, Rated, Saying, Verdict
 from pipeline.statistics import Interval, Paired

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file
 
-from pipeline.artifacts import file_digest
+from pipeline.results.files import file_digest
 from tests.e2e.doors import REPOSITORY, command
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.evaluation.games import GO_ON
+from pipeline.evaluation.judging.games import GO_ON
 from tests.e2e.conftest import Head, Line
 from tests.e2e.doors import REPOSITORY, command, made, only, refused, rows
 from tests.e2e.running import actors, finish, settings, start, until

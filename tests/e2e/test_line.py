@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import MANIFEST, file_digest
+from pipeline.results.files import MANIFEST, file_digest
 from tests.e2e.conftest import Head, Line
 from tests.e2e.doors import REPOSITORY, made, only, refused
 

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from pipeline.artifacts import DigestMemory
 from pipeline.compute.attention import is_packed
 from pipeline.compute.models import load_model, locate
-from pipeline.config import Model
 from pipeline.errors import UserError
+from pipeline.results.files import DigestMemory
+from pipeline.settings.config import Model
 
 
 @pytest.mark.parametrize(

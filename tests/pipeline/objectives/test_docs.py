@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config import RunConfig
 from pipeline.objectives import PairBatch, build, margins, presets
+from pipeline.settings.config import RunConfig
 
 PAGE = (Path(__file__).parents[3] / "docs" / "objectives.md").read_text(encoding="utf-8")
 

@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.evaluation.verifiable import CONSTANTS
+from pipeline.evaluation.benchmarks.verifiable import CONSTANTS
 from pipeline.preferences.constraint_draws import compatible
 from pipeline.preferences.constraints import KINDS, Constraint, met, share_met
 from pipeline.preferences.topics import CALLS, CLOSINGS, KEYS, OPENERS, SPLITS, TOPICS

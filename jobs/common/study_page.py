@@ -1,0 +1,113 @@
+"""What the page of a study shows, gathered from its cells' manifests and tables; see jobs/study.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobs.common.stage import Work, shown
+from jobs.report import provenance_lines, win_rate
+from pipeline.line.study import Cell, Grid
+from pipeline.settings.config import EMBEDDED
+
+if TYPE_CHECKING:
+    from pipeline.report import study as page
+    from pipeline.report.study import Pulled, StudyData
+    from pipeline.statistics import Interval
+
+
+def study_data(grid: Grid, work: Work) -> StudyData:
+    from pipeline.objectives.presets import resolve
+    from pipeline.report.study import StudyData
+
+    cells = [cell_figures(cell, work) for cell, _ in grid.cells]
+    first, last = grid.study.seeds[0], max(grid.study.flip_fractions)
+    shown_cells = [cell for cell, _ in grid.cells if (cell.seed, cell.flip_fraction) == (first, last)]
+    objectives = {cell.method: cell.config.objective for cell in shown_cells}
+    train = work.inputs[f"{shown_cells[0].name}:train"].manifest
+    judged = rules_of(shown_cells[0], work)
+    return StudyData(
+        title=grid.config.name,
+        config={
+            "study": grid.study.model_dump(mode="json"),
+            **grid.config.model_dump(mode="json", exclude={"resources"}),
+        },
+        provenance=provenance_lines(train["provenance"]),
+        cells=cells,
+        pooled=pooled_rates(grid, work) if judged else {},
+        held_out_pairs=train["metrics"]["held_out"]["pairs"],
+        questions=judged["base"]["prompts"] if judged else None,
+        pairs={cell.method: pulled(cell, work) for cell in shown_cells},
+        adaptive=[name for name, one in objectives.items() if resolve(one.name, one.parameters)[0].gamma],
+        seconds=sum(cell.seconds for cell in cells),
+    )
+
+
+def rules_of(cell: Cell, work: Work) -> dict[str, Any] | None:
+    """A cell's figures of the embedded tasks; None where it is not judged, or not by them."""
+    judged = work.inputs.get(f"{cell.name}:judge")
+    figures = judged.manifest["metrics"] if judged else {}
+    return figures if EMBEDDED in figures.get("benchmarks", {}) else None
+
+
+def cell_figures(cell: Cell, work: Work) -> page.Cell:
+    from pipeline.report import study as page
+    from pipeline.statistics import Interval
+
+    train, judged = work.inputs[f"{cell.name}:train"], rules_of(cell, work)
+    held_out = train.manifest["metrics"]["held_out"]
+    before, after = held_out.get("before"), held_out["after"]
+
+    def change(side: str) -> float | None:
+        return after[side] - before[side] if before else None
+
+    answers: dict[str, Any] = {}
+    if judged:
+        answers["win_rate"] = win_rate(judged)
+        answers["share_met"] = Interval(**judged["trained"]["share_met"])
+    return page.Cell(
+        cell.method,
+        cell.flip_fraction,
+        cell.seed,
+        accuracy=after["accuracy"],
+        gap=after["gap"],
+        chosen_change=change("chosen_logps"),
+        rejected_change=change("rejected_logps"),
+        seconds=train.manifest["seconds"],
+        address=shown(train.path),
+        **answers,
+    )
+
+
+def pooled_rates(grid: Grid, work: Work) -> dict[tuple[str, float], Interval]:
+    """The win rate of a method at a flip fraction over its seeds: questions are resampled, each with all its seeds."""
+    from pipeline.results import tables
+    from pipeline.statistics import bootstrap_mean, points
+
+    won: dict[
+        tuple[str, float], dict[str, list[float]]
+    ] = {}  # by method and flips: each question's points, a seed each
+    for cell, _ in grid.cells:
+        scores: dict[str, dict[str, float]] = {"trained": {}, "base": {}}
+        for row in tables.read(work.inputs[f"{cell.name}:judge"].path, tables.VERDICTS).to_pylist():
+            scores[row["model"]][row["question_id"]] = row["score"]
+        questions = list(scores["trained"])
+        theirs = [scores["base"][question] for question in questions]
+        found = won.setdefault((cell.method, cell.flip_fraction), {})
+        for question, point in zip(questions, points(list(scores["trained"].values()), theirs), strict=True):
+            found.setdefault(question, []).append(point)
+    judge = grid.config.judge
+    return {
+        key: bootstrap_mean([sum(each) / len(each) for each in found.values()], judge.resamples, judge.seed)
+        for key, found in won.items()
+    }
+
+
+def pulled(cell: Cell, work: Work) -> list[Pulled]:
+    """The trained preference pairs of a cell, in schedule order."""
+    import pyarrow.parquet as pq
+
+    from pipeline.report.study import Pulled
+
+    columns = ["gap", "margin", "weight", "flipped"]
+    table = pq.read_table(work.inputs[f"{cell.name}:train"].path / "trained_pairs.parquet", columns=columns)
+    return [Pulled(**row) for row in table.to_pylist() if row["gap"] is not None]

@@ -1,0 +1,180 @@
+"""AlpacaEval 2: win rates against GPT-4 Turbo's answers (Dubois et al. 2024, arXiv 2404.04475), from annotations.
+
+A preference is 1 where the baseline's answer is preferred, 2 where the model's is, and in between by the judge's own
+probabilities. Questions are told apart by their instruction, never by their place in a file.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.evaluation.benchmarks.annotations import LeftOut, Row, by, number, read, require, text
+from pipeline.evaluation.benchmarks.length_control import Coefficients, LengthControlled, length_controlled
+from pipeline.evaluation.benchmarks.verdicts import is_switched
+from pipeline.statistics import Interval, bootstrap_mean
+
+QUESTIONS = 805
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One question's verdict. Lengths are in characters, None where the annotations hold no answers."""
+
+    instruction: str
+    preference: float  # 1 to 2
+    baseline_length: int | None
+    model_length: int | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One model's figures, rates in percent, named as AlpacaEval's leaderboard names what they are."""
+
+    model: str
+    baseline: str
+    n_total: int
+    win_rate: Interval  # 95 % bootstrap over questions
+    standard_error: float
+    n_wins: int
+    n_wins_base: int
+    n_draws: int
+    discrete_win_rate: float
+    avg_length: int | None
+    first_shown: float  # mean preference for the answer that AlpacaEval's seeds show first: 50 without a bias
+    length_controlled: LengthControlled | None
+    left_out: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def score_file(path: Path, shared: Coefficients, resamples: int = 1000, seed: int = 0) -> list[Score]:
+    """A score for every model of an annotations file. Raises UserError where it is none, or nothing can be used."""
+    scores = [score(*each, shared, resamples, seed) for each in read_models(path)]
+    return sorted(scores, key=lambda score: -score.win_rate.value)
+
+
+def score_rows(rows: Sequence[Row], shared: Coefficients, resamples: int = 1000, seed: int = 0) -> Score:
+    """The score of one model's annotations. Raises UserError where none of them can be used."""
+    left_out = LeftOut()
+    model, baseline = (text(rows[0], name) or "" for name in ("generator_2", "generator_1"))
+    return score(model, baseline, preferences(rows, left_out), left_out, shared, resamples, seed)
+
+
+def points(path: Path) -> dict[str, dict[Hashable, float]]:
+    """P(model preferred) by model and question."""
+    return {
+        model: {each.instruction: each.preference - 1 for each in found} for model, _, found, _ in read_models(path)
+    }
+
+
+def read_models(path: Path) -> list[tuple[str, str, list[Preference], LeftOut]]:
+    """(model, baseline, what can be used, what cannot) for every model of a file."""
+    unread = LeftOut()
+    rows = read(path, unread)
+    require(rows, [("instruction",), ("preference",)], path, "AlpacaEval annotations")
+    models = []
+    for name, own in by(rows, "generator_2").items():
+        left_out = LeftOut(unread)
+        found = preferences(own, left_out)
+        model = name if name not in ("", "example") else path.parent.name  # some files on the leaderboard say "example"
+        models.append((model, text(own[0], "generator_1") or "baseline", found, left_out))
+    return models
+
+
+def preferences(rows: Sequence[Row], left_out: LeftOut) -> list[Preference]:
+    """What can be used of a model's rows: one a question, the first where there are several."""
+    found: dict[str, Preference] = {}
+    for row in rows:
+        instruction, value = text(row, "instruction"), number(row.get("preference"))
+        if instruction is None:
+            left_out["without an instruction"] += 1
+        elif row.get("preference") is None:
+            left_out["without a preference"] += 1
+        elif value is None:
+            left_out["whose preference is no number"] += 1
+        elif value != 0 and not 1 <= value <= 2:
+            left_out["whose preference is outside of 1 to 2"] += 1
+        elif instruction in found:
+            left_out["for a question that has one already"] += 1
+        else:
+            value = value or 1.5  # how early files wrote a draw
+            found[instruction] = Preference(instruction, value, _length(row, 1), _length(row, 2))
+    return list(found.values())
+
+
+def _length(row: Row, which: int) -> int | None:
+    answer, length = text(row, f"output_{which}"), number(row.get(f"output_{which}_len"))
+    return len(answer) if answer is not None else None if length is None else int(length)
+
+
+def score(
+    model: str,
+    baseline: str,
+    found: Sequence[Preference],
+    left_out: LeftOut,
+    shared: Coefficients,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Score:
+    """Raises UserError without any preference."""
+    if not found:
+        raise UserError(f"{model}: no verdict can be used ({left_out})", "mend the annotations, or judge again")
+    won = np.array([each.preference - 1 for each in found])
+    wins, losses, draws = (int(flags.sum()) for flags in (won > 0.5, won < 0.5, won == 0.5))
+    interval = bootstrap_mean((100 * won).tolist(), resamples, seed)
+    notes = [f"{left_out[reason]} rows {reason} are left out" for reason in left_out]
+    if len(found) < QUESTIONS:
+        notes.append(f"{len(found)} of AlpacaEval's {QUESTIONS} questions: not comparable with its leaderboard")
+    controlled, why = _controlled(found, shared, resamples, seed)
+    notes += why
+    if controlled and _extreme(interval.value, controlled.win_rate):
+        notes.append("length control moves the win rate unusually far: look at the answers")
+    lengths = [each.model_length for each in found if each.model_length is not None]
+    return Score(
+        model=model,
+        baseline=baseline,
+        n_total=len(found),
+        win_rate=interval,
+        standard_error=float(100 * won.std(ddof=1) / len(won) ** 0.5) if len(won) > 1 else 0.0,
+        n_wins=wins,
+        n_wins_base=losses,
+        n_draws=draws,
+        discrete_win_rate=100 * (wins + draws / 2) / len(won),
+        avg_length=int(fmean(lengths)) if lengths else None,
+        first_shown=100
+        * fmean(p if is_switched(each.instruction) else 1 - p for each, p in zip(found, won, strict=True)),
+        length_controlled=controlled,
+        left_out=dict(left_out),
+        notes=tuple(notes),
+    )
+
+
+def _controlled(
+    found: Sequence[Preference], shared: Coefficients, resamples: int, seed: int
+) -> tuple[LengthControlled | None, list[str]]:
+    """The length-controlled figure of the questions that have lengths and a difficulty, and what to say of the rest."""
+    usable, unknown, unmeasured = [], 0, 0
+    for each in found:
+        row = shared.find(each.instruction)
+        if row is None:
+            unknown += 1
+        elif each.baseline_length is None or each.model_length is None:
+            unmeasured += 1
+        else:
+            usable.append((each.preference - 1, each.baseline_length - each.model_length, row))
+    notes = [f"{unknown} questions are not AlpacaEval's: left out of length control"] if unknown else []
+    notes += [f"{unmeasured} rows hold no answers: left out of length control"] if unmeasured else []
+    if not usable:
+        return None, notes
+    chances, longer, rows = zip(*usable, strict=True)
+    return length_controlled(chances, longer, rows, shared, resamples, seed), notes
+
+
+def _extreme(win_rate: float, controlled: float) -> bool:
+    """AlpacaEval's own bounds for a length-controlled rate that is worth a warning."""
+    low = min(win_rate - win_rate / 4, win_rate - 10)
+    high = max(win_rate + (100 - win_rate) / 4, win_rate + 10)
+    return not low <= controlled <= high

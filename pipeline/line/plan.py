@@ -1,0 +1,218 @@
+"""The line as data: which results a configuration means, what each depends on, and where it is.
+
+    prepare ─► reference ─► schedule ─► train ─► generate ─► judge ─► report
+
+Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model.
+"""
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.compute.models import ModelSource, locate
+from pipeline.compute.version import COMPUTE_VERSION
+from pipeline.errors import UserError
+from pipeline.evaluation.benchmarks import questions
+from pipeline.evaluation.judging import baselines, words
+from pipeline.objectives.presets import Preset, resolve
+from pipeline.preferences.normalise import Preference, normalise
+from pipeline.preferences.sources import open_source
+from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
+from pipeline.results.artifacts import Address, Artifact, fingerprint
+from pipeline.results.files import DigestMemory, file_digest
+from pipeline.settings.config import EMBEDDED, RunConfig
+
+COLUMNS = {  # what a row may carry beside the pair, and what to do where it does not
+    "scores": "give rows chosen_score and rejected_score, or choose a setting that asks for none",
+    "label_confidence": "give rows label_confidence, P(chosen is preferred), or choose another objective",
+    "difficulty": "give rows difficulty, or name the column that holds it in data.difficulty_column",
+}
+_PEEK = 100  # rows looked at for a first pair
+
+STAGES = ("prepare", "reference", "schedule", "train", "generate", "judge", "report")
+
+# Raise a stage's version when its code changes what it writes.
+VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 2, "train": 2, "generate": 2, "judge": 5, "report": 4}
+VERSIONS["study"] = 1  # not of the line: the page of jobs.study
+
+
+@dataclass(frozen=True)
+class Step:
+    """One result: its address, and the steps whose results it reads, by role."""
+
+    name: str  # the stage, or stage:model for generate
+    address: Address
+    identity: Mapping[str, Any]
+    inputs: Mapping[str, "Step"] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> str:
+        return self.address.stage
+
+    def input(self, role: str) -> Artifact:
+        """A committed and verified input. Raises UserError that names the command which makes it."""
+        step = self.inputs[role]
+        artifact = step.address.find()
+        if artifact is None:
+            raise UserError(
+                f"stage {self.stage} needs the result of stage {step.stage}, which is not at {step.address.path}",
+                f"python -m jobs.{step.stage} with the same --config and overrides, or python -m jobs.run",
+            )
+        return artifact.verify()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration and every result it means."""
+
+    config: RunConfig
+    model: ModelSource
+    judge: ModelSource | None  # judge.local
+    steps: Mapping[str, Step]  # in the order of the line
+
+    def of(self, *stages: str) -> list[Step]:
+        """The steps of some stages, in the order in which they are made."""
+        return [step for step in self.steps.values() if step.stage in stages]
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the base model is, or will be once prepare has converted it."""
+        return self.converted(self.model).path if self.model.is_gguf else self.model.path
+
+    def converted(self, model: ModelSource) -> Address:
+        """The address of a .gguf model in Hugging Face format: the only result that is not a stage of the line."""
+        digest = fingerprint("model", VERSIONS["model"], {"model": model.digest}, {})
+        return self.steps["prepare"].address.beside("model", model.label, digest)
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """Everything a configuration will make. Raises UserError where the model or the data cannot be found."""
+    store = None
+    if "://" in config.resources.root:
+        from pipeline.results.store import Store
+
+        store = Store(config.resources.root)
+        root = store.mirror(Path(config.resources.mirror).expanduser().absolute())
+    else:
+        root = Path(config.resources.root).expanduser().absolute()  # workers run elsewhere
+    memory = DigestMemory(root)
+    model = locate(config.model, memory)
+    local = config.judge.local
+    judge = locate(local, memory, setting="judge.local") if local else None
+    steps: dict[str, Step] = {}
+
+    def add(name: str, label: str, identity: Mapping[str, Any], **inputs: str) -> None:
+        stage = name.partition(":")[0]
+        needed = {role: steps[other] for role, other in inputs.items()}
+        digest = fingerprint(
+            stage, VERSIONS[stage], identity, {role: step.address.fingerprint for role, step in needed.items()}
+        )
+        steps[name] = Step(name, Address(root, stage, readable(label) or stage, digest, store), identity, needed)
+
+    def section(name: str) -> dict[str, Any]:
+        return getattr(config, name).model_dump(mode="json")
+
+    weights = {"model": model.digest, "dtype": config.model.dtype, "compute": COMPUTE_VERSION}
+    preset, parameters = resolve(config.objective.name, config.objective.parameters)
+    content, first = _data(config)
+    _require_columns(config, preset, first)
+    trained = {**preset.functions, "parameters": parameters}
+    benchmark = section("generate") | {"benchmarks": _questions(config)}
+    compared = config.schedule.difficulty in ("reference-gap", "reference-gap-per-token")
+
+    add("prepare", Path(config.data.source).stem, {"data": content, "tokenizer": model.digest})
+    add("reference", model.label, weights, pairs="prepare")
+    add(
+        "schedule",
+        config.schedule.order or "",
+        section("schedule"),
+        pairs="prepare",
+        **({"reference": "reference"} if compared else {}),
+    )
+    # Before the training, which would be for nothing with a model that vLLM cannot serve.
+    add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
+    train = {"objective": trained, "train": section("train"), **weights}
+    add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule")
+    add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
+    add(
+        "judge",
+        "-".join(config.generate.benchmarks),
+        _judge(config, judge),
+        base="generate:base",
+        trained="generate:trained",
+    )
+    shown = {"report": section("report"), "name": config.name}
+    add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
+    return Plan(config, model, judge, steps)
+
+
+def readable(label: str) -> str:
+    """What is left of a user's name that is good for a folder's."""
+    return re.sub(r"[^\w.-]+", "-", label).strip("-.")
+
+
+def _judge(config: RunConfig, local: ModelSource | None) -> dict[str, Any]:
+    """What verdicts depend on. Raises UserError where words to the judge, or answers to compare with, are not there."""
+    settings = config.judge
+    judge = settings.model_dump(mode="json", exclude={"max_missing", "local", "wording", "baselines"})
+    if settings.model is None and settings.local is None:
+        return {key: judge[key] for key in ("resamples", "seed")}
+    if settings.local is None or local is None:
+        del judge["shard_prompts"]
+    else:
+        judge["local"] = {"model": local.digest, "dtype": settings.local.dtype}
+    judge["wording"] = {name: words.identity(name, settings.wording.get(name)) for name in config.generate.benchmarks}
+    judge["baselines"] = {
+        name: [file_digest(each.file) for each in baselines.locate(name, given)]
+        for name, given in settings.baselines.items()
+    }
+    return judge
+
+
+def _questions(config: RunConfig) -> dict[str, Any]:
+    """What is asked, by benchmark: the embedded tasks' version, or a digest of the questions' file."""
+    return {
+        name: VERIFIABLE_VERSION if name == EMBEDDED else questions.identity(name, file)
+        for name, file in config.generate.benchmarks.items()
+    }
+
+
+def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
+    """What the pairs depend on: a file's content, a hub data set's commit, the tasks' version; and a first row.
+
+    The row is None for the embedded tasks, and where no row holds a pair (prepare says why).
+    """
+    data = config.data.model_dump(mode="json", exclude={"source", "max_dropped"})
+    if config.data.source == EMBEDDED:
+        used = data.keys() - {"dev_fraction", "difficulty_column"}
+        return {"content": {"verifiable": VERIFIABLE_VERSION}, **{key: data[key] for key in used}}, None
+    used = data.keys() - {"pairs", "dev_pairs", "seed"}
+    source = open_source(
+        config.data.source, split=config.data.split, subset=config.data.subset, revision=config.data.revision
+    )
+    column = config.data.difficulty_column or "difficulty"
+    read = (normalise(row, difficulty_column=column) for _, row in source.rows)
+    first = next((each for each in itertools.islice(read, _PEEK) if isinstance(each, Preference)), None)
+    return {"content": source.identity, **{key: data[key] for key in used}}, first
+
+
+def _require_columns(config: RunConfig, preset: Preset, first: Preference | None) -> None:
+    """Raise UserError, before any work, where the data lack a column that the objective or the schedule lives on."""
+    needs = {name: f"objective.name={config.objective.name}" for name in preset.needs}
+    by = {"column": "difficulty", "score-margin": "scores"}.get(config.schedule.difficulty)
+    if by and config.schedule.ranks:
+        needs.setdefault(by, f"schedule.difficulty={config.schedule.difficulty}")
+    if config.data.source == EMBEDDED:
+        has = {"scores": True}
+    elif first:
+        scores = first.chosen_score is not None and first.rejected_score is not None
+        has = {"scores": scores, "label_confidence": first.label_confidence is not None}
+        has |= {"difficulty": first.difficulty is not None}
+    else:
+        return
+    for name, setting in needs.items():
+        if name in COLUMNS and not has.get(name):
+            raise UserError(f"{setting} needs {name}, which data.source={config.data.source} lacks", COLUMNS[name])

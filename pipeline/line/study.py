@@ -1,0 +1,126 @@
+"""A study: one configuration, and a grid of changes to it. Every cell is a line of its own that shares what it can.
+
+    study:
+      methods:                       # a name, and the sections that make it
+        dpo: {objective: {name: dpo, beta: 0.1}}
+        mixdpo: {objective: {name: mixdpo}, schedule: {sft_percentile: 30}}
+      flip_fractions: [0, 0.4]
+      seeds: [0, 1]                  # of the order, of the flips and of the training
+
+The cells of one seed and flip fraction flip the same pairs. Prepare and reference are the same for all cells.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from pipeline.errors import UserError
+from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan, readable
+from pipeline.results.artifacts import fingerprint
+from pipeline.settings.config import RunConfig, Section, validate
+from pipeline.settings.faults import explain
+from pipeline.settings.file import read
+
+CHANGED = ("objective", "schedule", "train")  # the sections a method may change; the others are shared by all cells
+
+
+class Study(Section):
+    methods: dict[str, dict[Literal["objective", "schedule", "train"], dict[str, Any]]] = Field(min_length=1)
+    flip_fractions: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[0.0], min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    # judge: answers and win rates. train: held-out accuracy and margin alone, at a fraction of the time.
+    until: Literal["train", "judge"] = "judge"
+
+
+class _File(BaseModel):
+    study: Study
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid and the configuration it means."""
+
+    method: str
+    flip_fraction: float
+    seed: int
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """A name that is good for a file and for a line of progress."""
+        return f"{readable(self.method)}-flip{self.flip_fraction:g}-seed{self.seed}"
+
+
+def load_study(path: str, overrides: Sequence[str] = ()) -> tuple[Study, RunConfig, list[Cell]]:
+    """The study, the configuration it changes, and its cells: methods, then flip fractions, then seeds.
+
+    Raises UserError as config.load does, with the method's name where a method is at fault.
+    """
+    raw = read(path, overrides)
+    if "study" not in raw:
+        raise UserError(f"--config {path}: has no section study", "give a file such as configs/study-noise.yaml")
+    try:
+        study = _File.model_validate({"study": raw.pop("study")}).study
+    except ValidationError as error:
+        raise explain(error, _File) from None
+    for name in ("flip_fractions", "seeds"):
+        values = getattr(study, name)
+        if len(set(values)) < len(values):
+            raise UserError(f"study.{name}={values} names a value twice", "name each value once")
+    cells = [
+        Cell(method, flip, seed, _config(raw, method, changes, flip, seed))
+        for method, changes in study.methods.items()
+        for flip in study.flip_fractions
+        for seed in study.seeds
+    ]
+    names = [cell.name for cell in cells]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two methods of the study are both called {twice[0]} as a file", "rename one of them")
+    return study, validate(raw), cells
+
+
+def _config(raw: dict[str, Any], method: str, changes: dict[Any, dict[str, Any]], flip: float, seed: int) -> RunConfig:
+    sections = {name: dict(raw.get(name) or {}) | changes.get(name, {}) for name in CHANGED}
+    if "objective" in changes:
+        sections["objective"] = changes["objective"]  # another objective has other parameters
+    sections["schedule"] |= {"flip_fraction": flip, "seed": seed}
+    sections["train"] |= {"seed": seed}
+    try:
+        return validate(raw | sections | {"name": method})
+    except UserError as error:
+        raise UserError(f"study.methods.{method}: {error.problem}", error.remedy) from None
+
+
+@dataclass(frozen=True)
+class Grid(Plan):
+    """The plan of the study's page: the base configuration's, the study, and a plan for each cell."""
+
+    study: Study
+    cells: tuple[tuple[Cell, Plan], ...]
+
+    def results(self) -> dict[str, Step]:
+        """What the page reads: of every cell the training, and the verdicts where there are any; by `cell:stage`."""
+        stages = ("train", "judge") if self.study.until == "judge" else ("train",)
+        return {f"{cell.name}:{stage}": plan.steps[stage] for cell, plan in self.cells for stage in stages}
+
+    def steps_of(self, plan: Plan) -> list[Step]:
+        """A cell's results in order, up to where the study ends."""
+        return plan.of(*STAGES[: STAGES.index(self.study.until) + 1])
+
+
+def plan_study(path: str, overrides: Sequence[str]) -> tuple[Grid, Step]:
+    """The grid and the step that makes its page. Raises UserError for a bad configuration of any cell."""
+    study, config, cells = load_study(path, overrides)
+    base = make_plan(config)
+    grid = Grid(
+        base.config, base.model, base.judge, base.steps, study, tuple((cell, make_plan(cell.config)) for cell in cells)
+    )
+    inputs = grid.results()
+    identity = {"study": study.model_dump(mode="json"), "name": config.name, "judge": config.judge.model_dump()}
+    digest = fingerprint(
+        "study", VERSIONS["study"], identity, {role: step.address.fingerprint for role, step in inputs.items()}
+    )
+    address = base.steps["prepare"].address.beside("study", readable(config.name) or "study", digest)
+    return grid, Step("study", address, identity, inputs)

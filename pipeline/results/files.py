@@ -1,0 +1,75 @@
+"""Files written whole or not at all, and their digests."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+MANIFEST = "manifest.json"  # in a folder of results, written last: it commits the others
+ASIDE = ".tmp"  # ends the name of a file that is being written; one that is found was left by a killed run
+_BLOCK = 1 << 20
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A file to write in place of `path`: `path` is there whole or not at all, also where two write it at once."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}{ASIDE}")
+    yield beside
+    beside.replace(path)
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Write a text file that is there whole or not at all."""
+    with aside(path) as beside, open(beside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class DigestMemory:
+    """SHA-256 of files, remembered by path, size, mtime and inode, so that a plan need not read a model again.
+
+    A stage that is about to use the bytes passes verify=True, which reads them in full.
+    """
+
+    def __init__(self, root: Path):
+        self._file = root / ".digests.json"
+        try:
+            known = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = {}
+        self._known: dict[str, list[Any]] = known if isinstance(known, dict) else {}
+
+    def digest(self, path: Path, verify: bool = False) -> str:
+        """SHA-256 (hex) of a file. With `verify`, raises UserError where its bytes are not those last digested."""
+        key, facts = str(path.resolve()), path.stat()
+        stamp = [facts.st_size, facts.st_mtime_ns, facts.st_ino]
+        known = self._known.get(key)
+        if known and known[:3] == stamp and not verify:
+            return str(known[3])
+        value = file_digest(path)
+        if known != [*stamp, value]:
+            self._known[key] = [*stamp, value]
+            with contextlib.suppress(OSError):  # a memory that cannot be kept costs time, not correctness
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                write_aside(self._file, json.dumps(self._known))
+        if verify and known and known[3] != value:
+            raise UserError(
+                f"{path} changed since this run was planned, so its results would stand under a wrong address",
+                "run the same command again: it plans with the new content",
+            )
+        return value

@@ -1,0 +1,79 @@
+"""Results in an object store: a ROOT that is a URL, such as s3://bucket/runs.
+
+Stages work in a folder of this machine, the mirror, laid out as a ROOT is. What is committed there is copied up, the
+manifest last: without it, what lies in the store is no result. What another machine made is found by its manifest, and
+its files come down when they are about to be used.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
+
+from pipeline.errors import UserError
+from pipeline.results.files import MANIFEST, aside
+
+
+class Store:
+    """The results below a URL that pyarrow's file systems know. Paths are relative to it: <stage>/<folder>/<file>.
+
+    Raises UserError, here and in every method, where the store cannot be reached.
+    """
+
+    def __init__(self, url: str):
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            problem = "resources.root holds a name and a key, which would stand in every manifest"
+            raise UserError(
+                problem, "give them in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+        self.url = url
+        with self._reached():
+            self.files, self.base = FileSystem.from_uri(url)
+
+    def mirror(self, below: Path) -> Path:
+        """Where on this machine the store is worked on."""
+        return below / hashlib.sha256(self.url.encode()).hexdigest()[:12]
+
+    def find(self, stage: str, ending: str) -> list[str]:
+        """The folders of a stage, by name, that end so and hold a manifest."""
+        with self._reached():
+            found = self.files.get_file_info(FileSelector(f"{self.base}/{stage}", allow_not_found=True))
+            names = sorted(each.base_name for each in found if each.base_name.endswith(ending))
+        return [name for name in names if self.has(f"{stage}/{name}/{MANIFEST}")]
+
+    def has(self, path: str) -> bool:
+        with self._reached():
+            return bool(self.files.get_file_info(f"{self.base}/{path}").type == FileType.File)
+
+    def fetch(self, path: str, file: Path) -> None:
+        """Bring one file down, whole or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with self._reached(), aside(file) as beside:
+            copy_files(f"{self.base}/{path}", str(beside), self.files, LocalFileSystem())
+
+    def publish(self, folder: Path, path: str) -> None:
+        """Copy a committed folder up; it is a result from the moment that its manifest is there."""
+        files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST)
+        with self._reached():
+            for file in (*files, folder / MANIFEST):
+                target = f"{self.base}/{path}/{file.relative_to(folder).as_posix()}"
+                self.files.create_dir(target.rpartition("/")[0], recursive=True)
+                copy_files(str(file), target, LocalFileSystem(), self.files)
+
+    def remove(self, path: str) -> None:
+        """Take a result away, its manifest first."""
+        with self._reached():
+            if self.has(f"{path}/{MANIFEST}"):
+                self.files.delete_file(f"{self.base}/{path}/{MANIFEST}")
+                self.files.delete_dir(f"{self.base}/{path}")
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            why = " ".join(str(error).split())[:300]
+            remedy = "check the bucket, the credentials in the environment and the network"
+            raise UserError(f"resources.root={self.url} cannot be used ({why})", remedy) from None

@@ -1,0 +1,218 @@
+"""The schema of every table that crosses a stage: one source of truth, enforced when a part is written."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.results.files import aside
+
+_ids = pa.list_(pa.int32())
+
+
+def _schema(*columns: tuple[str, pa.DataType], optional: Sequence[str] = ()) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=name in optional) for name, kind in columns])
+
+
+# Made by prepare; read by reference, schedule, train and report. A completion ends with EOS.
+# Messages and texts are kept for reading; what is computed on are the token ids.
+PAIRS = _schema(
+    ("pair_id", pa.string()),  # digest of the normalised pair's content
+    ("prompt", pa.string()),  # chat messages, as JSON
+    ("chosen", pa.string()),
+    ("rejected", pa.string()),
+    ("prompt_ids", _ids),
+    ("chosen_ids", _ids),
+    ("rejected_ids", _ids),
+    ("chosen_score", pa.float64()),
+    ("rejected_score", pa.float64()),
+    ("label_confidence", pa.float64()),  # P(chosen is preferred), null if unknown
+    ("difficulty", pa.float64()),  # the data's own measure, larger is harder; null if unknown
+    ("source", pa.string()),
+    ("split", pa.string()),  # train | dev | test
+    optional=("chosen_score", "rejected_score", "label_confidence", "difficulty"),
+)
+
+# Made by prepare: every row that was read and is not in PAIRS, with the reason and the row itself.
+DROPPED = _schema(("row", pa.int64()), ("reason", pa.string()), ("detail", pa.string()), ("content", pa.string()))
+
+# Made by reference; read by schedule and train. Log-probs are sums in nats over the completion's tokens (EOS counted).
+REFERENCE = _schema(
+    ("pair_id", pa.string()),
+    ("tokens_digest", pa.string()),  # of the three id lists that were scored
+    ("chosen_logps", pa.float64()),
+    ("rejected_logps", pa.float64()),
+    ("chosen_tokens", pa.int32()),
+    ("rejected_tokens", pa.int32()),
+)
+
+# Made by schedule; read by train and report. It is the epoch: row `position` is trained at step position // batch_size.
+# Pairs of route drop are not trained: they stand once, after all others, so that every train pair is accounted for.
+SCHEDULE = _schema(
+    ("position", pa.int64()),
+    ("pair_id", pa.string()),
+    ("difficulty", pa.float64()),  # as schedule.difficulty measures it, larger is harder; null if unknown
+    ("route", pa.string()),  # preference | sft | drop
+    ("flipped", pa.bool_()),  # train exchanges the two completions and their cached log-probs
+    optional=("difficulty",),
+)
+
+# Made by train; read by report. One row a trained pair, as it was at its step, before the update.
+TRAINED_PAIRS = _schema(
+    ("step", pa.int64()),
+    ("position", pa.int64()),
+    ("pair_id", pa.string()),
+    ("route", pa.string()),
+    ("flipped", pa.bool_()),
+    ("loss", pa.float64()),
+    ("gap", pa.float64()),  # scaled reward gap beta * H; null on sft pairs, like the next two
+    ("margin", pa.float64()),  # target margin subtracted from the gap
+    ("weight", pa.float64()),  # -d loss / d gap: how hard the pair pulls
+    optional=("gap", "margin", "weight"),
+)
+
+# What a step measures of its preference pairs, null without any; see objectives/diagnostics.py. The first four are also
+# taken over pairs of clean and of flipped labels apart.
+_SPLIT = ("accuracy", "gap", "margin", "weight")  # accuracy: the share of gaps above 0
+_MEASURED = (
+    *_SPLIT,
+    *(f"{name}_{part}" for part in ("clean", "flipped") for name in _SPLIT),
+    *(f"{name}_q{share}" for name in ("gap", "margin") for share in (10, 50, 90)),
+    "weak_share",  # of pairs whose gradient weight is below 0.05
+    "noise_rate",  # mean effective noise rate of gamma-PO's margins where it has a meaning
+    "noise_rate_null",  # share of pairs where it has none
+    "queue_fill",  # share of gamma-PO's queue in use
+    # Means over the held-out pairs after the step, every train.held_out_steps steps.
+    *(f"held_out_{name}" for name in ("accuracy", "gap", "chosen_logps", "rejected_logps")),
+)
+
+# Made by train; read by report. One row an optimiser step; means over the step's pairs, all workers.
+STEPS = _schema(
+    ("step", pa.int64()),
+    ("loss", pa.float64()),
+    ("learning_rate", pa.float64()),
+    ("grad_norm", pa.float64()),
+    ("preference_pairs", pa.int64()),
+    ("sft_pairs", pa.int64()),
+    ("nll", pa.float64()),  # mean NLL per token of the chosen side, over sft pairs; null without any
+    ("tokens", pa.int64()),
+    ("seconds", pa.float64()),
+    *((name, pa.float64()) for name in _MEASURED),
+    optional=("nll", *_MEASURED),
+)
+
+# Made by generate, one artifact a model; read by judge and report.
+RESPONSES = _schema(
+    ("question_id", pa.string()),
+    ("benchmark", pa.string()),
+    ("sample", pa.int32()),  # of generate.samples answers to a question, from 0
+    ("turn", pa.int32()),  # of the conversation, from 1
+    ("prompt", pa.string()),  # chat messages, as JSON; of a later turn with the answers before it
+    ("meta", pa.string()),  # what the judge needs of the question, as JSON
+    ("response", pa.string()),
+    ("tokens", pa.int32()),
+    ("finish_reason", pa.string()),  # stop | length | no-room, where the conversation does not fit into the model
+    ("seed", pa.int64()),
+)
+
+# Made by judge; read by report. One row a question and a model.
+VERDICTS = _schema(
+    ("question_id", pa.string()),
+    ("model", pa.string()),  # base | trained
+    ("score", pa.float64()),  # share of constraints met
+    ("detail", pa.string()),  # per constraint: kind, wording, met; as JSON
+)
+
+
+# Made by judge where a model judges; read by report and export. One row a game: two answers in one order.
+GAMES = _schema(
+    ("benchmark", pa.string()),
+    ("question_id", pa.string()),
+    ("model", pa.string()),  # base | trained
+    ("against", pa.string()),  # base, or whose answers they are
+    ("model_first", pa.bool_()),  # whether the model's answer was shown first
+    ("outcome", pa.string()),  # read | alike | unparsable | missing
+    ("points", pa.float64()),  # of the model: 1, 1/2 or 0, or a probability; null without a verdict
+    ("times", pa.int64()),  # how often it counts: 3 for a strong verdict
+    ("judgment", pa.string()),  # the judge's words, or why there are none
+    optional=("points",),
+)
+
+# The same for single answers. One row a model, question and turn.
+RATINGS = _schema(
+    ("benchmark", pa.string()),
+    ("question_id", pa.string()),
+    ("turn", pa.int32()),
+    ("model", pa.string()),  # base | trained
+    ("category", pa.string()),
+    ("outcome", pa.string()),  # read | unparsable | missing
+    ("rating", pa.float64()),  # 1 to 10; null without one
+    ("judgment", pa.string()),  # the judge's words, or why there are none
+    optional=("category", "rating"),
+)
+
+# Answers of others that the models' were compared with.
+BASELINES = _schema(
+    ("benchmark", pa.string()),
+    ("question_id", pa.string()),
+    ("name", pa.string()),  # who answered
+    ("response", pa.string()),
+    ("tokens", pa.int32()),  # as the file of answers has them
+    optional=("tokens",),
+)
+
+# Made by a judge that runs here, before its words are read: a row a request, in order.
+REPLIES = _schema(
+    ("text", pa.string()),  # null without an answer
+    ("why", pa.string()),  # there is none
+    ("prompt_tokens", pa.int32()),
+    ("completion_tokens", pa.int32()),
+    ("first", pa.string()),  # log-probs of the likeliest first tokens, as JSON
+    ("cut", pa.bool_()),  # whether it ended at its token limit
+    optional=("text",),
+)
+
+
+def write(rows: Iterable[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
+    """Write one Parquet part, whole or not at all; returns its row count.
+
+    Raises ValueError, naming the column, for a null out of place.
+    """
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    for field in schema:
+        if not field.nullable and table[field.name].null_count:
+            nulls = table[field.name].null_count
+            raise ValueError(f"{path.name}: column {field.name} has {nulls} nulls, and must have none")
+    with aside(path) as beside:
+        pq.write_table(table, beside, compression="zstd")
+    return table.num_rows
+
+
+def read(
+    folder: Path, schema: pa.Schema, columns: Sequence[str] | None = None, pattern: str = "part-*.parquet"
+) -> pa.Table:
+    """All parts of a table, in the order of their names."""
+    names = list(columns) if columns else schema.names
+    wanted = pa.schema([schema.field(name) for name in names])
+    tables = [pq.read_table(part, columns=names).cast(wanted) for part in sorted(folder.glob(pattern))]
+    return pa.concat_tables(tables) if tables else wanted.empty_table()
+
+
+def parts(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Cut `rows` into lists of `size`, the last one shorter."""
+    part: list[Any] = []
+    for row in rows:
+        part.append(row)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def messages_json(messages: list[dict[str, str]]) -> str:
+    """Chat messages as the JSON text the tables keep."""
+    return json.dumps(messages, ensure_ascii=False, sort_keys=True)

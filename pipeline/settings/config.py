@@ -1,0 +1,307 @@
+"""One typed configuration for a whole run: a section a stage, plus `resources`.
+
+`resources` is where and how; it never enters an identity. Every field is documented where it stands. Imports no ML
+library, so that a door answers a bad configuration at once.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import UserError
+from pipeline.objectives.presets import PRESETS, resolve
+from pipeline.settings.faults import explain
+from pipeline.settings.file import read
+
+EMBEDDED = "verifiable"
+# How answers are sampled where neither `generate` nor its preset says: greedily, and briefly.
+PLAIN: dict[str, Any] = {"max_new_tokens": 32, "temperature": 0.0, "top_p": 1.0, "stop_token_ids": ()}
+Share = Annotated[float, Field(ge=0, lt=1)]
+TokenId = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Model(Section):
+    # A directory, a .gguf file, package://module/file.gguf (a file inside an installed package), or a hub name.
+    source: str = Field(min_length=1)
+    revision: str | None = None  # of a hub name: branch, tag or commit
+    # float64 is for checks of the training path; answers are then generated in float32.
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    chat_template: str | None = None  # a Jinja file, where the tokenizer has no template or the wrong one
+    trust_remote_code: bool = False  # run the Python files that the model brings; they can do whatever you can
+
+
+class Data(Section):
+    # EMBEDDED (the tasks made here), a .jsonl/.json/.parquet path, or a hub data set.
+    source: str = Field(default=EMBEDDED, min_length=1)
+    subset: str | None = None  # of a hub data set: its configuration
+    split: str | None = None  # of a hub data set: its split
+    revision: str | None = None
+    limit: int | None = Field(default=None, ge=1)  # keep so many train pairs, chosen by a hash of their content
+    pairs: int = Field(default=256, ge=1)  # embedded source: train pairs to make
+    dev_pairs: int = Field(default=64, ge=0)  # embedded source: held-out pairs to make
+    dev_fraction: Share = 0.0  # other sources: share of prompts held out, where rows name no split
+    difficulty_column: str | None = Field(default=None, min_length=1)  # of numbers, larger is harder; null: difficulty
+    seed: int = 0  # embedded source
+    max_prompt_tokens: int = Field(default=512, ge=1)
+    max_completion_tokens: int = Field(default=512, ge=1)
+    max_dropped: float = Field(default=0.05, ge=0, le=1)  # share of rows that may be dropped before prepare fails
+    # Pairs a Parquet part: the unit of work, and of re-work, of the reference stage.
+    shard_pairs: int = Field(default=512, ge=1)
+
+
+class Schedule(Section):
+    order: Literal["shuffle", "easy-to-hard", "hard-to-easy"] | None = None  # null: as the objective asks
+    window: int | None = Field(default=None, ge=1)  # easy-to-hard, hard-to-easy: shuffle within runs of so many pairs
+    difficulty: Literal["score-margin", "reference-gap", "reference-gap-per-token", "column"] = "score-margin"
+    drop_percentile: float | None = Field(default=None, ge=0, lt=100)  # so many percent of the train pairs are left out
+    drop: Literal["hardest", "easiest"] = "hardest"  # which ones; before any go to SFT
+    # So many percent of the train pairs, the hardest of those kept, go to SFT; mixdpo only, 10 there.
+    sft_percentile: float | None = Field(default=None, ge=0, le=100)
+    sft_below: float | None = None  # or: pairs of a margin below this go to SFT, as in the paper
+    # Label noise: this share of pairs is trained the wrong way round.
+    flip_fraction: float = Field(default=0.0, ge=0, le=1)
+    epochs: int = Field(default=1, ge=1)
+    seed: int = 0
+
+    @property
+    def ranks(self) -> bool:
+        """Whether pairs are told apart by difficulty."""
+        return self.order != "shuffle" or (self.drop_percentile, self.sft_percentile, self.sft_below) != (None,) * 3
+
+    @model_validator(mode="after")
+    def _window_has_an_order(self) -> "Schedule":
+        if self.window is not None and self.order == "shuffle":
+            problem = f"schedule.window={self.window} loosens an order, and schedule.order=shuffle is none"
+            raise UserError(problem, "set schedule.order to easy-to-hard or hard-to-easy, or schedule.window to null")
+        return self
+
+
+class Objective(Section):
+    """A preset and what is changed in it; which parameters a preset has stands in pipeline/objectives/presets.py."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    name: str = "gamma-dpo"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Lora(Section):
+    """Low-rank adapters (PEFT). The base model stays the reference, so cached scores stay valid."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    layers: str | tuple[str, ...] = "all-linear"  # all but the output head, or names such as q_proj
+    merge: bool = True  # into the exported model; false keeps them apart, and vLLM puts them on the base model
+
+    @model_validator(mode="after")
+    def _served(self) -> "Lora":
+        if self.rank > 512 and not self.merge:
+            problem = f"train.lora.rank={self.rank} is more than the 512 that vLLM serves unmerged"
+            raise UserError(problem, "lower it, or set train.lora.merge to true")
+        return self
+
+
+class Train(Section):
+    learning_rate: float = Field(default=1e-6, gt=0)
+    lr_schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    warmup_fraction: float = Field(default=0.1, ge=0, le=1)
+    decay_fraction: float = Field(default=0.1, gt=0, le=1)  # of all steps, for wsd: warm-up, stable, decay
+    lora: Lora | None = None  # null trains all weights
+    batch_size: int = Field(default=128, ge=1)  # pairs an optimiser step, over all workers
+    weight_decay: float = Field(default=0.0, ge=0)
+    adam_betas: tuple[Share, Share] = (0.9, 0.999)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    held_out_steps: int = Field(default=0, ge=0)  # look at the held-out pairs every so many steps; 0: at the end only
+    seed: int = 0  # of dropout, where there is any, and of adapters
+
+
+class Generate(Section):
+    # What is asked: names with the file of their questions. Null is for the tasks made here (EMBEDDED), and for
+    # alpaca_eval, arena_hard_v0.1, arena_hard_v2.0, mt_bench, which are then taken from where their owners have them.
+    benchmarks: dict[Name, str | None] = Field(default={EMBEDDED: None}, min_length=1)
+    split: Literal["test", "dev"] = "test"  # of the embedded tasks; settings are chosen on dev
+    prompts: int | None = Field(default=None, ge=1)  # ask only the first so many of each benchmark
+    samples: int = Field(default=1, ge=1)  # answers a question
+    # How papers sample with a family of models (evaluation/benchmarks/sampling.py): what is null below is as it says,
+    # and PLAIN without one, as for the embedded tasks in any case.
+    preset: Literal["llama-3-instruct", "mistral-base", "mistral-instruct", "gemma-2"] | None = None
+    max_new_tokens: int | None = Field(default=None, ge=1)  # of one answer
+    temperature: float | None = Field(default=None, ge=0)  # but MT-Bench's questions, which have their own
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    stop_token_ids: tuple[TokenId, ...] | None = None  # end an answer, as the model's own end of sequence does
+    stop: tuple[str, ...] = ()  # texts that end an answer
+    seed: int = 0
+    # Questions an engine call; a setting of its own, so that answers do not depend on the number of engines. An engine
+    # on a CPU answers 256 at once: fewer leave it idle, and more engines than shards have nothing to do.
+    shard_prompts: int = Field(default=256, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, raw: Any) -> Any:
+        """Without a preset, write what null means into the section: an identity then holds values."""
+        if not isinstance(raw, dict) or raw.get("preset") is not None:
+            return raw
+        return raw | {name: value for name, value in PLAIN.items() if raw.get(name) is None}
+
+    @model_validator(mode="after")
+    def _embedded_has_no_file(self) -> "Generate":
+        if file := self.benchmarks.get(EMBEDDED):
+            problem = f"generate.benchmarks.{EMBEDDED}={file}: the embedded tasks are made, not read"
+            raise UserError(problem, f"give your questions another name, or set {EMBEDDED} to null")
+        return self
+
+
+class Judge(Section):
+    resamples: int = Field(default=2000, ge=100)  # of the bootstrap intervals
+    seed: int = 0
+    # A model that judges, too: by its name at resources.judge_endpoint, or one that is run here. Null: rules alone.
+    model: str | None = Field(default=None, min_length=1)
+    local: Model | None = None
+    # By benchmark, in place of its own way: two games a question, one preference by log-probs, or ratings 1 to 10.
+    methods: dict[Name, Literal["games", "preference", "ratings"]] = {}
+    # By benchmark, a file of words to the judge, or `own` for ours. Else its owners', where installed, or ours.
+    wording: dict[Name, str] = {}
+    # By benchmark, a file of answers that both models' are compared with; null: those of its owners. Where there is
+    # none, the two models' answers are compared with each other.
+    baselines: dict[Name, str | None] = {}
+    max_tokens: int | None = Field(default=None, ge=1)  # of its words on one verdict; null: as the benchmark has it
+    temperature: float = Field(default=0.0, ge=0)
+    shard_prompts: int = Field(default=40, ge=1)  # of local: requests an engine call, as generate.shard_prompts
+    max_missing: float = Field(default=0.05, ge=0, le=1)  # share of verdicts that may be missing before judge fails
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> "Judge":
+        if self.model is not None and self.local is not None:
+            problem = f"judge.model={self.model} and judge.local.source={self.local.source} are two judges"
+            raise UserError(problem, "set one of them to null; jobs.score --second-judge compares two")
+        return self
+
+
+class Report(Section):
+    samples: int = Field(default=1000, ge=0)  # questions of each benchmark whose answers are shown side by side
+
+
+class JudgeEndpoint(Section):
+    """An OpenAI-compatible endpoint, and how it may be asked."""
+
+    url: str | None = None  # such as http://127.0.0.1:8000/v1
+    key_env: str | None = Field(default=None, min_length=1)  # the environment variable that holds its key; null: none
+    concurrency: int = Field(default=8, ge=1)  # requests at a time
+    requests_a_minute: float | None = Field(default=None, gt=0)
+    # What a million tokens cost, asked and answered, for the report.
+    dollars_per_million: tuple[float, float] | None = None
+    timeout_seconds: float = Field(default=120.0, gt=0)  # of one request
+    retries: int = Field(default=5, ge=0)  # of one request, ever longer apart
+
+
+class Resources(Section):
+    """Where and how. Nothing here changes a result beyond rounding, so nothing here enters an identity."""
+
+    root: str = "runs"  # a folder, or the URL of an object store such as s3://bucket/runs
+    mirror: str = "~/.cache/widemargin"  # where this machine works on results whose root is a URL
+    scorers: int = Field(default=1, ge=1)  # actors of the reference stage
+    train_workers: int = Field(default=1, ge=1)
+    generators: int = Field(default=1, ge=1)  # vLLM engines at a time
+    judges: int = Field(default=1, ge=1)  # the same, of judge.local
+    study_cells: int = Field(default=1, ge=1)  # cells of a study trained side by side; they share a node's cores
+    gpus_per_actor: float = Field(default=0, ge=0)  # a scorer lays its model over several; a train worker takes one
+    micro_batch_tokens: int = Field(default=1024, ge=1)  # packed tokens a forward and backward
+    score_tokens: int = Field(default=4096, ge=1)  # packed tokens a forward of the reference stage
+    logits_chunk: int = Field(default=1024, ge=1)  # completion positions whose logits exist at one time
+    checkpoint_activations: bool = False  # of every decoder layer: less memory, a third more arithmetic
+    checkpoint_steps: int = Field(default=50, ge=1)
+    max_failures: int = Field(default=2, ge=0)  # restarts of train workers, or of an actor, before the stage gives up
+    judge_endpoint: JudgeEndpoint = JudgeEndpoint()
+    kv_cache_gib: float = Field(default=1.0, gt=0)  # a vLLM engine's cache on a CPU
+    gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1)  # a vLLM engine's share of a GPU
+    log_seconds: float = Field(default=10.0, gt=0)  # between two lines of progress
+
+
+class RunConfig(Section):
+    name: str = "run"
+    model: Model
+    data: Data = Data()
+    schedule: Schedule = Schedule()
+    objective: Objective = Objective()
+    train: Train = Train()
+    generate: Generate = Generate()
+    judge: Judge = Judge()
+    report: Report = Report()
+    resources: Resources = Resources()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settle(cls, raw: Any) -> Any:
+        """Read `objective: NAME` as a section, and write what the objective asks of the schedule into the schedule.
+
+        Identities then hold values, not defaults of defaults.
+        """
+        if isinstance(raw, dict) and isinstance(raw.get("objective"), str):
+            raw = raw | {"objective": {"name": raw["objective"]}}
+        objective, schedule = (raw.get(key, {}) if isinstance(raw, dict) else None for key in ("objective", "schedule"))
+        if not isinstance(objective, dict) or not isinstance(schedule, dict):
+            return raw  # the fields' own checks say what is wrong
+        preset = PRESETS.get(str(objective.get("name", Objective.model_fields["name"].default)))
+        if preset is None:
+            return raw
+        asked = dict(preset.schedule)
+        if schedule.get("sft_below") is not None:
+            asked.pop("sft_percentile", None)  # two ways to say the same
+        given = {key: value for key, value in schedule.items() if value is not None}
+        schedule = schedule | {"order": "shuffle"} | asked | given
+        return raw | {"schedule": schedule}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        resolve(self.objective.name, self.objective.parameters)
+        routed = self.schedule.sft_percentile is not None or self.schedule.sft_below is not None
+        if routed and not PRESETS[self.objective.name].routes:
+            raise UserError(
+                f"schedule routes pairs to SFT, which objective.name={self.objective.name} does not take",
+                f"objective.name=mixdpo objective.preference={self.objective.name}, or 'schedule={{}}' to reset it",
+            )
+        if self.schedule.sft_percentile is not None and self.schedule.sft_below is not None:
+            raise UserError(
+                f"schedule.sft_percentile={self.schedule.sft_percentile} and "
+                f"schedule.sft_below={self.schedule.sft_below} are two ways to say the same",
+                "set one of them to null",
+            )
+        for name in ("methods", "wording", "baselines"):
+            for benchmark in getattr(self.judge, name):
+                if benchmark not in self.generate.benchmarks:
+                    raise UserError(
+                        f"judge.{name}.{benchmark}: {benchmark} is not asked",
+                        f"generate.benchmarks holds {', '.join(self.generate.benchmarks)}",
+                    )
+        return self
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file, apply `section.key=value` overrides (values are YAML too), check everything.
+
+    Raises UserError that names the key, the value, the reason and the nearest valid key.
+    """
+    return validate(read(path, overrides))
+
+
+def validate(raw: dict[str, Any]) -> RunConfig:
+    """The configuration that a file's content means. Raises UserError; see `load`."""
+    if "study" in raw:
+        raise UserError("this configuration has a section study", "python -m jobs.study with the same --config runs it")
+    raw = dict(raw)
+    for name, section in RunConfig.model_fields.items():
+        if raw.get(name) is None and isinstance(section.annotation, type) and issubclass(section.annotation, Section):
+            raw[name] = {}  # `data:` with nothing under it, and no `data:` at all, mean the defaults
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise explain(error, RunConfig) from None

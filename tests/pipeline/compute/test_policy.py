@@ -1,0 +1,101 @@
+"""The policy that is trained: adapters and their merge, checkpointed activations, bfloat16 over float32 weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from pipeline.compute.layout import Tokens, lay_out
+from pipeline.compute.logprobs import score
+from pipeline.compute.policy import Policy
+from pipeline.errors import UserError
+from tests.pipeline.training.training_bench import TRAIN, Bench, run, weights
+
+LORA: dict[str, Any] = {"rank": 4, "alpha": 8}
+FAMILIES = ["Llama", "Gemma2", "Bloom"]  # untied and tied heads; packed, capped, and one sequence a side
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def bench(
+    request: pytest.FixtureRequest, tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Bench:
+    return Bench(tmp_path_factory.mktemp("tables"), tiny_model(request.param))
+
+
+def scores(model: Any, bench: Bench) -> torch.Tensor:
+    """The log-prob sums of all pairs, [pairs, 2]."""
+    pack = lay_out([Tokens(*(row[f"{part}_ids"] for part in ("prompt", "chosen", "rejected"))) for row in bench.pairs])
+    return torch.tensor(score(model, pack, 256))
+
+
+@pytest.mark.parametrize("layers", ["all-linear", ["lm_head"]])
+def test_adapters_alone_are_trained_and_the_export_is_their_merge(bench: Bench, layers: Any) -> None:
+    lora = LORA | {"layers": layers}
+    trainer = bench.trainer("dpo", train={"lora": lora, "learning_rate": 0.05})
+    frozen = {name: weight.clone() for name, weight in trainer.policy.named_parameters() if not weight.requires_grad}
+    run(trainer)
+    after = dict(trainer.policy.named_parameters())
+    assert frozen and all(torch.equal(after[name], weight) for name, weight in frozen.items())
+    assert {name.split(".")[-3] for name in after.keys() - frozen.keys()} == {"lora_A", "lora_B"}
+    merged = trainer.policy.trained(bench.base)
+    assert merged is not None and not any("lora" in name for name, _ in merged.named_parameters())
+    trainer.policy.eval()
+    learnt = scores(trainer.policy.model, bench)
+    torch.testing.assert_close(scores(merged, bench), learnt, rtol=1e-4, atol=1e-3)
+    reference = torch.tensor([[row["chosen_logps"], row["rejected_logps"]] for row in bench.reference])
+    assert float((learnt - reference).abs().max()) > 0.1
+
+
+def test_unmerged_adapters_are_a_few_weights_beside_the_base_model(bench: Bench, tmp_path: Path) -> None:
+    """Also where an embedding that the head shares is adapted: the base's weights are neither saved nor moved."""
+    base = bench.base()
+    name = next(name for name, module in base.named_modules() if module is base.get_input_embeddings())
+    lora = LORA | {"layers": [name], "merge": False}
+    trainer = bench.trainer("dpo", train={"lora": lora, "learning_rate": 0.05})
+    run(trainer)
+    adapters: Any = trainer.policy.trained(bench.base)
+    adapters.save_pretrained(tmp_path, save_embedding_layers=False)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert sum(weight.numel() for weight in saved.values()) == 4 * (97 + 32)  # rank x (vocabulary + width)
+    trainer.policy.eval()
+    learnt = scores(trainer.policy.model, bench)
+    again: Any = PeftModel.from_pretrained(base, str(tmp_path))
+    torch.testing.assert_close(scores(again.get_base_model(), bench), learnt, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(scores(adapters.merge_and_unload(), bench), learnt, rtol=1e-4, atol=1e-3)
+
+
+def test_layers_that_are_not_there_are_named(bench: Bench) -> None:
+    with pytest.raises(UserError, match=r"(?s)train.lora.layers=\('nowhere',\) .*use all-linear, or some of .*lm_head"):
+        bench.trainer("dpo", train={"lora": LORA | {"layers": ["nowhere"]}})
+
+
+def test_checkpointed_activations_change_nothing(bench: Bench) -> None:
+    plain = run(bench.trainer(resources={"checkpoint_activations": False}))
+    saved = run(bench.trainer(resources={"checkpoint_activations": True}))
+    torch.testing.assert_close(weights(saved), weights(plain), rtol=0, atol=1e-6)
+    assert len(saved.pairs_log) == TRAIN
+
+
+def masters(policy: Policy) -> torch.Tensor:
+    sharded: list[Any] = list(policy.parameters())
+    return torch.cat([weight.full_tensor().flatten() for weight in sharded])
+
+
+def test_bfloat16_trains_float32_weights(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    """Updates too small for bfloat16's eight bits add up; the reference in bfloat16 passes the check of step 0."""
+    bench = Bench(tmp_path, tiny_model("Llama"), dtype="bfloat16")
+    small = {"learning_rate": 1e-5, "adam_betas": (0.0, 0.0)}
+    trainer = bench.trainer("dpo", train=small)
+    before = masters(trainer.policy)
+    run(trainer)
+    after = masters(trainer.policy)
+    assert before.dtype == after.dtype == torch.float32
+    moved = after != before
+    assert float(moved.float().mean()) > 0.5
+    assert float((after.bfloat16() != before.bfloat16()).float().mean()) < 0.2
+    exported = trainer.policy.trained(bench.base)
+    assert exported is not None and {weight.dtype for weight in exported.parameters()} == {torch.bfloat16}

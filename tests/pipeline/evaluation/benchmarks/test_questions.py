@@ -1,0 +1,105 @@
+"""Benchmarks' questions out of their owners' formats, and files that hold none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.evaluation.benchmarks.questions import Question, read
+
+SHARED = Path(__file__).parents[5] / "shared" / "data" / "questions"
+
+
+def written(folder: Path, *rows: Any) -> str:
+    file = folder / "questions.jsonl"
+    file.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+    return str(file)
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def test_every_owner_s_way_of_asking(tmp_path: Path) -> None:
+    chat = [{"role": "system", "content": "Be brief."}, user("Hi")]
+    file = written(
+        tmp_path,
+        {"instruction": "a\u2028b", "dataset": "koala", "output": "not kept"},
+        {"uid": "u1", "prompt": "c", "category": "math"},
+        {"id": "chat", "prompt": chat},
+        {"question_id": 81, "turns": ["d", "e"]},
+        {"question_id": "q", "turns": [{"content": "f"}], "cluster": "g"},
+    )
+    first, *rest = read("mine", file)
+    assert (first.messages, first.meta, len(first.question_id)) == ((user("a\u2028b"),), {"dataset": "koala"}, 16)
+    assert rest == [
+        Question("u1", (user("c"),), meta={"category": "math"}),
+        Question("chat", tuple(chat)),
+        Question("81", (user("d"),), ("e",)),
+        Question("q", (user("f"),), meta={"cluster": "g"}),
+    ]
+    assert read("mine", file, limit=2) == [first, rest[0]]
+
+
+def test_mt_bench_has_a_temperature_by_category(tmp_path: Path) -> None:
+    rows = [
+        {"question_id": place, "turns": ["x"], "category": name}
+        for place, name in enumerate(("writing", "stem", "math"))
+    ]
+    assert [each.temperature for each in read("mt_bench", written(tmp_path, *rows))] == [0.7, 0.1, 0.0]
+    assert [each.temperature for each in read("mine", written(tmp_path, *rows))] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (["{"], "row 1 cannot be read"),
+        ([{"instruction": "x"}, "{"], "row 2 cannot be read"),
+        ([{"instruction": "x"}, {"instruction": " "}], "row 2 holds no question"),
+        ([{"prompt": "x"}, {"prompt": []}], "row 2 holds no question"),
+        ([{"prompt": "x"}, {"turns": ["a", 3]}], "row 2 holds no question"),
+        ([{"prompt": "x"}, {"prompt": [{"role": "assistant", "content": "x"}]}], "row 2 holds no question"),
+        ([{"prompt": "x"}, {"question": "y"}], "row 2 holds no question"),
+        ([{"prompt": "x", "id": 1}, {"prompt": "y", "id": 1}], "row 2: question 1 is in row 1 already"),
+        ([{"prompt": "x"}, {"prompt": "x"}], "is in row 1 already"),
+    ],
+)
+def test_what_is_no_question_is_named(tmp_path: Path, rows: list[Any], says: str) -> None:
+    file = written(tmp_path, *rows)
+    with pytest.raises(UserError) as refused:
+        read("mine", file)
+    assert file in refused.value.problem
+    assert says in refused.value.problem
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "given", "says"),
+    [
+        ("mine", None, "names no file"),
+        ("mine", "/nowhere.jsonl", "there is no such file"),
+        ("mine", "package://no_such_package_here/x.jsonl", "is not installed"),
+    ],
+)
+def test_questions_that_are_nowhere(benchmark: str, given: str | None, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read(benchmark, given)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the benchmarks' real questions are not here")
+@pytest.mark.parametrize(
+    ("benchmark", "file", "count", "turns"),
+    [
+        ("alpaca_eval", "alpaca_eval.jsonl", 805, 1),
+        ("arena_hard_v0.1", "arena-hard-v0.1.jsonl", 500, 1),
+        ("arena_hard_v2.0", "arena-hard-v2.0.jsonl", 750, 1),
+        ("mt_bench", "mt_bench.jsonl", 80, 2),
+    ],
+)
+def test_the_real_questions_are_all_read(benchmark: str, file: str, count: int, turns: int) -> None:
+    questions = read(benchmark, str(SHARED / file))
+    assert len(questions) == count
+    assert {1 + len(question.then) for question in questions} == {turns}
+    if benchmark == "mt_bench":
+        assert sum("references" in question.meta for question in questions) == 30

@@ -1,0 +1,155 @@
+"""What a change moves: a result is made again when something it depends on changed, and only then."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.line.plan import STAGES, Plan, make_plan
+from pipeline.settings.config import Resources, RunConfig
+
+LINE = ["prepare", "reference", "schedule", "generate:base", "train", "generate:trained", "judge", "report"]
+
+
+@pytest.fixture
+def plan(tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
+    """The plan of a small MixDPO run, with some settings of some sections changed."""
+    monkeypatch.chdir(tmp_path)  # where a changed root is made
+
+    def make(**sections: dict[str, Any]) -> Plan:
+        base: dict[str, dict[str, Any]] = {
+            "model": {"source": str(tiny_model("Llama"))},
+            "data": {},
+            "schedule": {},
+            "objective": {"name": "mixdpo", "preference": "gamma-dpo"},
+            "train": {},
+            "generate": {},
+            "judge": {},
+            "resources": {"root": str(tmp_path / "runs")},
+        }
+        raw = {name: settings | sections.get(name, {}) for name, settings in base.items()}
+        return make_plan(RunConfig.model_validate(raw))
+
+    return make
+
+
+def moved(before: Plan, after: Plan) -> list[str]:
+    return [n for n in LINE if before.steps[n].address.fingerprint != after.steps[n].address.fingerprint]
+
+
+def test_the_line(plan: Callable[..., Plan]) -> None:
+    made = plan()
+    assert list(made.steps) == LINE and [step.stage for step in made.of("generate")] == ["generate", "generate"]
+    assert {step.stage for step in made.steps.values()} == set(STAGES)
+    assert moved(made, plan()) == []
+
+
+def test_resources_move_nothing(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    base = plan()
+    for name, value in Resources().model_dump().items():
+        changed: Any
+        if isinstance(value, dict):
+            changed = {"url": "http://elsewhere/v1"}
+        elif isinstance(value, str):
+            changed = value + "-elsewhere"
+        else:
+            changed = value / 2 if name.endswith("fraction") else value + 1
+        after = plan(resources={name: changed})
+        assert getattr(after.config.resources, name) != getattr(base.config.resources, name)
+        assert moved(base, after) == [], name
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ({"judge": {"resamples": 500}}, "judge"),
+        ({"generate": {"max_new_tokens": 8}}, "generate:base"),
+        ({"train": {"learning_rate": 1e-4}}, "train"),
+        ({"objective": {"tau": 2.0}}, "train"),
+        ({"schedule": {"flip_fraction": 0.2}}, "schedule"),
+        ({"schedule": {"seed": 1}}, "schedule"),
+        ({"data": {"seed": 1}}, "prepare"),
+        ({"data": {"pairs": 8}}, "prepare"),
+    ],
+)
+def test_a_setting_moves_its_stage_and_what_comes_after(
+    plan: Callable[..., Plan], change: dict[str, dict[str, Any]], first: str
+) -> None:
+    expected = LINE[LINE.index(first) :]
+    apart = "train" if first == "generate:base" else "generate:base"  # the base model answers once
+    assert moved(plan(), plan(**change)) == [name for name in expected if name != apart]
+
+
+def test_another_objective_keeps_the_cached_reference(plan: Callable[..., Plan]) -> None:
+    after = moved(plan(), plan(objective={"name": "mixdpo", "preference": "dpo"}))
+    assert after == ["train", "generate:trained", "judge", "report"]
+
+
+def test_what_changes_no_pair_moves_nothing(plan: Callable[..., Plan]) -> None:
+    assert moved(plan(), plan(data={"max_dropped": 0.5})) == []
+
+
+def test_the_dtype_moves_the_reference_and_not_the_pairs(plan: Callable[..., Plan]) -> None:
+    assert set(LINE) - set(moved(plan(), plan(model={"dtype": "bfloat16"}))) == {"prepare", "schedule"}
+
+
+def test_a_model_is_its_content(plan: Callable[..., Plan], tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_model("Llama"), tmp_path / "another-name")
+    there = plan(model={"source": str(copy)})
+    assert moved(plan(), there) == []
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-5}))
+    assert moved(there, plan(model={"source": str(copy)})) == LINE
+
+
+def test_a_data_file_is_its_content(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "chosen_score": 2, "rejected_score": 1}
+    file.write_text(json.dumps(row) + "\n")
+    before = plan(data={"source": str(file)})
+    renamed = shutil.copy(file, tmp_path / "same pairs.jsonl")
+    assert moved(before, plan(data={"source": str(renamed)})) == []
+    assert moved(before, plan(data={"source": str(file), "pairs": 8})) == []  # of the embedded source only
+    file.write_text(json.dumps(row | {"rejected": "c"}) + "\n")
+    after = moved(before, plan(data={"source": str(file)}))
+    assert after == [name for name in LINE if name != "generate:base"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        ({}, "schedule.difficulty=score-margin needs scores"),
+        ({"objective": {"name": "mixdpo", "preference": "odpo"}}, "objective.name=mixdpo needs scores"),
+        ({"objective": {"name": "mixdpo", "preference": "gdpo"}}, "objective.name=mixdpo needs label_confidence"),
+        ({"schedule": {"difficulty": "column"}}, "schedule.difficulty=column needs difficulty"),
+    ],
+)
+def test_data_without_a_column_that_is_needed_is_refused_before_any_work(
+    plan: Callable[..., Plan], tmp_path: Path, sections: dict[str, Any], says: str
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("no row\n" + json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}) + "\n")
+    with pytest.raises(UserError, match=f"{says}, which data.source="):
+        plan(**sections, data={"source": str(file)})
+    plan(schedule={"difficulty": "reference-gap"}, data={"source": str(file)})  # asks for nothing
+
+
+def test_the_embedded_tasks_have_scores_only(plan: Callable[..., Plan]) -> None:
+    plan(objective={"name": "mixdpo", "preference": "odpo"})
+    with pytest.raises(UserError, match=r"needs label_confidence, which data\.source=verifiable lacks"):
+        plan(objective={"name": "mixdpo", "preference": "cdpo-soft"})
+
+
+def test_a_label_is_a_folder_name(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    config = plan().config.model_copy(update={"name": "../../a b[1]"})
+    path = make_plan(config).steps["report"].address.path
+    assert path.parent == tmp_path / "runs" / "report" and path.name.startswith("a-b-1-")
+
+
+def test_a_missing_input_names_the_command(plan: Callable[..., Plan]) -> None:
+    with pytest.raises(UserError, match=r"train needs the result of stage reference.*\n.*python -m jobs.reference"):
+        plan().steps["train"].input("reference")

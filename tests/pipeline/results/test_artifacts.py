@@ -1,0 +1,200 @@
+"""Identity, commit, look-up, locks, and every way a committed result can be spoilt."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import UserError
+from pipeline.results.artifacts import Address, Artifact, canonical, fingerprint
+from pipeline.results.files import MANIFEST, DigestMemory, file_digest
+
+FP = "0123456789abcdef" * 4
+ROOT = Path(__file__).parents[3]
+
+
+def address(root: Path, label: str = "pairs", digest: str = FP) -> Address:
+    return Address(root, "prepare", label, digest)
+
+
+def committed(place: Address) -> Artifact:
+    with place.writing() as folder:
+        (folder / "part-00000.parquet").write_bytes(b"some bytes")
+        (folder / "model").mkdir(exist_ok=True)
+        (folder / "model" / "config.json").write_text("{}")
+        return place.commit({"rows": 3}, {"part-00000.parquet": 3})
+
+
+@pytest.mark.parametrize("value", [{1}, {"a": Path("x")}, math.nan, [math.inf], {1: "a"}, b"x", object()])
+def test_canonical_refuses_what_has_no_one_spelling(value: Any) -> None:
+    with pytest.raises(TypeError, match="no canonical form"):
+        canonical(value)
+
+
+def test_canonical_by_hand() -> None:
+    assert canonical({"b": [1.0, 2, 0.5, -0.0], "a": (True, None, "é")}) == '{"a":[true,null,"é"],"b":[1,2,0.5,0]}'
+    assert canonical(1) == canonical(1.0) != canonical(True) != canonical("1")
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()))
+def test_canonical_forgets_the_order_of_keys_and_nothing_else(value: dict[str, Any]) -> None:
+    assert canonical(dict(reversed(value.items()))) == canonical(value)
+    assert json.loads(canonical(value)) == value
+
+
+def test_fingerprint_depends_on_every_part() -> None:
+    parts: tuple[str, int, dict[str, Any], dict[str, str]] = ("train", 1, {"a": 1}, {"pairs": "x"})
+    others: list[tuple[Any, ...]] = [
+        ("schedule", *parts[1:]),
+        ("train", 2, *parts[2:]),
+        (*parts[:2], {"a": 2}, parts[3]),
+        (*parts[:2], {"b": 1}, parts[3]),
+        (*parts[:3], {"pairs": "y"}),
+        (*parts[:3], {"reference": "x"}),
+    ]
+    assert len({fingerprint(*parts), *(fingerprint(*other) for other in others)}) == 7
+    assert fingerprint(*parts) == fingerprint("train", 1, {"a": 1.0}, {"pairs": "x"})
+
+
+def test_commit_writes_what_find_reads(tmp_path: Path) -> None:
+    place = address(tmp_path)
+    assert place.find() is None and place.status() == "missing"
+    artifact = committed(place)
+    found = place.find()
+    assert found == artifact and place.status() == "committed" and not place.partial.exists()
+    assert artifact.path.name == "pairs-0123456789ab"
+    entry = artifact.manifest["outputs"]["part-00000.parquet"]
+    assert entry == {"rows": 3, "bytes": 10, "sha256": file_digest(artifact.path / "part-00000.parquet")}
+    assert set(artifact.manifest["outputs"]) == {"part-00000.parquet", "model/config.json"}
+    assert artifact.verify() is artifact
+
+
+def test_a_label_is_for_reading_only(tmp_path: Path) -> None:
+    artifact = committed(address(tmp_path))
+    renamed = address(tmp_path, label="other")
+    assert renamed.find() == artifact and renamed.status() == "committed"
+    near = address(tmp_path, digest=FP[:12] + "f" * 52)  # the same twelve digits, another result
+    assert near.find() is None
+
+
+def test_partial_and_stale(tmp_path: Path) -> None:
+    committed(address(tmp_path, digest="f" * 64))
+    place = address(tmp_path)
+    assert place.status() == "stale"
+    with place.writing():
+        assert place.status() == "partial"
+    assert place.find() is None
+
+
+def test_what_a_killed_run_left_is_kept_or_removed(tmp_path: Path) -> None:
+    place = address(tmp_path)
+    with place.writing() as folder:
+        (folder / "part-00000.parquet").write_bytes(b"finished")
+        (folder / "part-00001.parquet.tmp").write_bytes(b"half")
+        (folder / MANIFEST).write_text("{}")  # killed between the manifest and the rename
+    with place.writing() as folder:
+        assert (folder / "part-00000.parquet").read_bytes() == b"finished"
+        artifact = place.commit({}, {})
+    assert sorted(file.name for file in artifact.path.iterdir()) == [MANIFEST, "part-00000.parquet"]
+    assert set(artifact.manifest["outputs"]) == {"part-00000.parquet"}
+    artifact.verify()
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    place = address(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from pipeline.results.artifacts import Address\n"
+        f"with Address(Path(sys.argv[1]), 'prepare', 'pairs', '{FP}').writing(): pass"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with place.writing():
+        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert second.returncode == 1 and "another process is making pairs-0123456789ab of stage prepare" in second.stderr
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda file: file.write_bytes(b"Some bytes"), "has other bytes than were committed"),
+        (lambda file: file.write_bytes(b"some"), "has 4 bytes, not 10"),
+        (lambda file: file.unlink(), "is missing"),
+    ],
+)
+def test_a_spoilt_file_is_named(tmp_path: Path, spoil: Callable[[Path], Any], says: str) -> None:
+    artifact = committed(address(tmp_path))
+    spoil(artifact.path / "part-00000.parquet")
+    with pytest.raises(UserError) as caught:
+        artifact.verify()
+    assert f"part-00000.parquet {says}" in caught.value.problem and "--force prepare" in caught.value.remedy
+
+
+def test_an_edited_manifest_is_named(tmp_path: Path) -> None:
+    """Any value in it, as what follows is computed from some, and people read the others."""
+    place = address(tmp_path)
+    path = committed(place).path / MANIFEST
+    path.write_text(path.read_text().replace('"rows": 3', '"rows": 4'))
+    found = place.find()
+    assert found is not None
+    with pytest.raises(UserError, match="is not as it was committed"):
+        found.verify()
+
+
+def test_an_unreadable_manifest_is_one_error(tmp_path: Path) -> None:
+    artifact = committed(address(tmp_path))
+    (artifact.path / MANIFEST).write_bytes(b'{"stage": "pre')
+    with pytest.raises(UserError, match="is not readable JSON"):
+        address(tmp_path).find()
+
+
+def test_discard_removes_the_result_and_what_is_in_progress(tmp_path: Path) -> None:
+    place = address(tmp_path, label="other")
+    committed(address(tmp_path))
+    with place.writing() as folder:
+        (folder / "part-00000.parquet").touch()
+    place.discard()
+    assert place.status() == "missing" and not place.partial.exists()
+
+
+def test_committing_again_replaces(tmp_path: Path) -> None:
+    committed(address(tmp_path))
+    with address(tmp_path).writing():
+        artifact = address(tmp_path).commit({"rows": 0}, {})
+    assert artifact.manifest["outputs"] == {} and address(tmp_path).find() == artifact
+
+
+def test_a_folder_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "prepare").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match=r"cannot write .*\n.*resources.root"), address(tmp_path).writing():
+        pass
+
+
+def test_digests_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"one")
+    first, facts = DigestMemory(tmp_path).digest(file), file.stat()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # same size, mtime and inode: taken on trust by a plan
+    assert DigestMemory(tmp_path).digest(file) == first
+    with pytest.raises(UserError, match="weights changed since this run was planned"):
+        DigestMemory(tmp_path).digest(file, verify=True)
+    assert DigestMemory(tmp_path).digest(file, verify=True) == file_digest(file) != first
+    file.write_bytes(b"three")
+    assert DigestMemory(tmp_path).digest(file) == file_digest(file)
+
+
+def test_a_broken_memory_is_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"one")
+    (tmp_path / ".digests.json").write_text("[1")
+    assert DigestMemory(tmp_path).digest(file) == file_digest(file)
+    (tmp_path / ".digests.json").write_text("[1]")
+    assert DigestMemory(tmp_path).digest(file) == file_digest(file)

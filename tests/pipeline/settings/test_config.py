@@ -1,0 +1,115 @@
+"""The configuration: what is shipped loads, and every mistake is one error that says what to write instead."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import UserError
+from pipeline.settings.config import RunConfig, load
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+QUICKSTART = str(CONFIGS / "quickstart.yaml")
+
+
+SHIPPED = sorted(set(CONFIGS.rglob("*.yaml")) - set(CONFIGS.rglob("study-*.yaml")))  # for those see test_study.py
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_shipped_config_loads(path: Path) -> None:
+    config = load(str(path))
+    for section, settings in yaml.safe_load(path.read_text()).items():
+        for key in settings if isinstance(settings, dict) else []:
+            assert hasattr(getattr(config, section), key), f"{section}.{key}"
+
+
+def test_overrides_are_typed_like_the_file() -> None:
+    overrides = """
+        train.learning_rate=1e-5 train.adam_betas=[0.8,0.9] schedule.sft_percentile=null schedule.sft_below=0.25
+        objective.beta=5e-2 generate.split=dev name=other data=null
+    """
+    config = load(QUICKSTART, overrides.split())
+    assert config.train.learning_rate == 1e-5 and config.train.adam_betas == (0.8, 0.9)
+    assert config.schedule.sft_percentile is None and config.schedule.sft_below == 0.25
+    assert config.objective.parameters["beta"] == 0.05
+    assert config.generate.split == "dev" and config.name == "other"
+    assert config.data.pairs == 256  # `data:` with nothing under it means the defaults
+
+
+def test_the_schedule_holds_what_the_objective_asks() -> None:
+    def schedule(**objective: object) -> tuple[str | None, float | None]:
+        made = RunConfig.model_validate({"model": {"source": "m"}, "objective": objective}).schedule
+        return made.order, made.sft_percentile
+
+    assert schedule(name="gamma-dpo") == schedule() == ("shuffle", None)
+    assert schedule(name="mixdpo") == ("easy-to-hard", 10.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "problem", "remedy"),
+    [
+        ("trian.batch_size=8", "trian is not a key", "did you mean train?"),
+        ("train.lerning_rate=1", "train.lerning_rate is not a key", "did you mean train.learning_rate?"),
+        ("train.x=1", "train.x is not a key", "known: learning_rate, lr_schedule"),
+        ("train.batch_size=0", "train.batch_size=0", "give 1 or more"),
+        ("train.batch_size=1.5", "train.batch_size=1.5", "give a whole number"),
+        ("train.batch_size=", "train.batch_size has no value", "give a whole number"),
+        ("train.learning_rate=nan", "train.learning_rate='nan'", "give a finite number"),
+        ("train.learning_rate=0", "train.learning_rate=0", "give more than 0"),
+        ("train.adam_betas=[0.9, 1]", "train.adam_betas.1=1", "give less than 1"),
+        ("schedule.order=shuffel", "schedule.order='shuffel'", "did you mean shuffle? choose one of shuffle, easy-"),
+        ("schedule.sft_below=0.1", "two ways to say the same", "set one of them to null"),
+        ("train.lora={rank: 513, merge: false}", "train.lora.rank=513 is more than", "train.lora.merge to true"),
+        ("model.source=", "model.source has no value", "give text"),
+        ("model.source=''", "model.source=''", "give a value"),
+        ("model=", "model.source is missing", "model.source=VALUE"),
+        ("model.dtype=float16", "model.dtype='float16'", "choose one of float32, bfloat16"),
+        ("data=3", "data=3 is a section", "set its keys: source, subset"),
+        ("data=[]", "data=[] is a section", "set its keys: source"),
+        ("schedule=[]", "schedule=[] is a section", "set its keys: order"),
+        ("name.x=1", "name is not a section", "configs/quickstart.yaml"),
+        ("name={a: 1}", "name={'a': 1}", "give text"),
+        ("objective={}", "schedule routes pairs to SFT", "objective.name=mixdpo"),
+        ("objective=[]", "objective=[] is a section", "set its keys: name"),
+        ("objective.name=[1]", "objective.name=[1]", "give text"),
+        ("objective.name=mixpo", "'mixpo' is not an objective", "did you mean mixdpo?"),
+        ("objective.bata=1", "objective.bata is not a parameter of mixdpo", "did you mean objective.beta?"),
+        ("objective.beta=abc", "objective.beta='abc' is a str", "a value like 0.1"),
+        ("objective.beta=.nan", "objective.beta=nan is out of range", "(0, inf)"),
+        ("learning_rate", "is not section.key=value", "train.learning_rate=1e-5"),
+        ("train..x=1", "is not section.key=value", "train.learning_rate=1e-5"),
+        ("=1", "is not section.key=value", "train.learning_rate=1e-5"),
+    ],
+)
+def test_a_bad_override_is_one_error(override: str, problem: str, remedy: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(QUICKSTART, [override])
+    assert problem in caught.value.problem and remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "model.source is missing"),
+        ("- a", "holds a list, not sections"),
+        ("model: [", "is not YAML"),
+        ("? [a]\n: b", "is not YAML"),
+        ("day: 2020-13-45", "is not YAML"),
+        ("\xff", "is not YAML"),
+        ("model: tiny", "model='tiny' is a section"),
+        ("model: {source: m, 3: 4}", "model.3 is not a key"),
+        ("model: {source: m}\n3: 4", "3 is not a key"),
+        ("model: {source: m, revison: main}", "model.revison is not a key"),
+    ],
+)
+def test_a_bad_file_is_one_error(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError) as caught:
+        load(str(file))
+    assert problem in caught.value.problem
+
+
+def test_a_missing_file_names_its_neighbour() -> None:
+    with pytest.raises(UserError, match=r"no such file\n.*did you mean .*quickstart.yaml"):
+        load(str(CONFIGS / "quikstart.yaml"))

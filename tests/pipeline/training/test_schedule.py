@@ -1,0 +1,246 @@
+"""Order, routes and flips on cases small enough to work by hand."""
+
+import math
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import UserError
+from pipeline.settings.config import RunConfig, Schedule
+from pipeline.training.schedule import Candidate, make_schedule, margin, uniform
+
+# Score margins: a 0.1, b 0.4, c -0.2, d 0.8.
+SCORED = [Candidate("a", 0.6, 0.5), Candidate("b", 0.9, 0.5), Candidate("c", 0.1, 0.3), Candidate("d", 0.9, 0.1)]
+
+
+def schedule(pairs: list[Candidate], **settings: Any) -> list[dict[str, Any]]:
+    return make_schedule(pairs, Schedule(**settings))
+
+
+def ids(rows: list[dict[str, Any]]) -> str:
+    return "".join(row["pair_id"] for row in rows)
+
+
+def routed(rows: list[dict[str, Any]], route: str) -> str:
+    """The ids of a route, in the table's order."""
+    return ids([row for row in rows if row["route"] == route])
+
+
+def sft(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["pair_id"] for row in rows if row["route"] == "sft"}
+
+
+def trained(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["pair_id"] for row in rows if row["route"] != "drop"]
+
+
+def test_order_by_hand() -> None:
+    easy = schedule(SCORED, order="easy-to-hard")
+    assert ids(easy) == "dbac" and ids(schedule(SCORED, order="hard-to-easy")) == "cabd"
+    assert [row["position"] for row in easy] == [0, 1, 2, 3]
+    assert [row["difficulty"] for row in easy] == pytest.approx([-0.8, -0.4, -0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("percentile", "expected"), [(0, ""), (24.9, ""), (25, "c"), (50, "ca"), (74, "ca"), (100, "abcd")]
+)
+def test_percentile_takes_the_hardest_rounded_down(percentile: float, expected: str) -> None:
+    assert sft(schedule(SCORED, order="easy-to-hard", sft_percentile=percentile)) == set(expected)
+
+
+@pytest.mark.parametrize(("below", "expected"), [(-1.0, ""), (0.0, "c"), (0.4, "ca"), (5.0, "abcd")])
+def test_threshold_is_strict(below: float, expected: str) -> None:
+    assert sft(schedule(SCORED, sft_below=below)) == set(expected)
+
+
+def test_a_percentage_means_what_is_written() -> None:
+    pairs = [Candidate(f"p{i}", i / 375, 0.0) for i in range(375)]
+    assert 375 * 18.4 / 100 < 69  # in floats
+    assert len(sft(schedule(pairs, order="shuffle", sft_percentile=18.4))) == 69
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),  # hardest first: c, a, b, d
+    [
+        ({"drop_percentile": 0}, ("dbac", "", "")),
+        ({"drop_percentile": 24.9}, ("dbac", "", "")),
+        ({"drop_percentile": 50}, ("db", "", "ca")),
+        ({"drop_percentile": 50, "drop": "easiest"}, ("ac", "", "bd")),
+        ({"drop_percentile": 99.9}, ("d", "", "cab")),
+        ({"drop_percentile": 99.9, "drop": "easiest"}, ("c", "", "abd")),
+        ({"drop_percentile": 25, "sft_percentile": 25}, ("db", "a", "c")),  # a share of all four, of the kept hardest
+        ({"drop_percentile": 25, "drop": "easiest", "sft_percentile": 50}, ("b", "ac", "d")),
+        ({"drop_percentile": 50, "sft_percentile": 75}, ("", "db", "ca")),  # more than are kept: all of them
+        ({"drop_percentile": 25, "sft_below": 0.2}, ("db", "a", "c")),
+    ],
+)
+def test_drops_come_first_and_stand_last(settings: dict[str, Any], expected: tuple[str, str, str]) -> None:
+    rows = schedule(SCORED, order="easy-to-hard", **settings)
+    assert tuple(routed(rows, route) for route in ("preference", "sft", "drop")) == expected
+    assert ids(rows).endswith(expected[2]) and [row["position"] for row in rows] == [0, 1, 2, 3]
+
+
+def test_a_dropped_pair_stands_once_however_many_epochs() -> None:
+    rows = schedule(SCORED, order="hard-to-easy", drop_percentile=50, epochs=3, flip_fraction=1.0)
+    assert ids(rows) == "bd" * 3 + "ca" and [row["position"] for row in rows] == list(range(8))
+    assert all(row["flipped"] for row in rows)
+
+
+def test_windows_by_hand() -> None:
+    pairs = [Candidate(f"p{i}", difficulty=i) for i in range(7)]
+    settings: dict[str, Any] = {"difficulty": "column", "order": "easy-to-hard", "seed": 5, "epochs": 2}
+    rows = trained(schedule(pairs, window=3, **settings))
+    for epoch in range(2):
+        for run, got in (("012", rows[:3]), ("345", rows[3:6]), ("6", rows[6:7])):
+            assert got == sorted((f"p{i}" for i in run), key=lambda pair_id: uniform("window", 5, epoch, pair_id))
+        rows = rows[7:]
+    assert schedule(pairs, window=1, **settings) == schedule(pairs, **settings)
+    assert schedule(pairs, window=7, **settings) != schedule(pairs, **settings)
+
+
+def test_a_window_needs_an_order() -> None:
+    with pytest.raises(UserError, match=r"schedule.window=4 .*order=shuffle.*\n.*easy-to-hard") as caught:
+        Schedule(order="shuffle", window=4)
+    with pytest.raises(UserError, match=re.escape(caught.value.problem)):  # the order that the objective asks for
+        RunConfig.model_validate({"model": {"source": "m"}, "objective": "dpo", "schedule": {"window": 4}})
+    mixed = RunConfig.model_validate({"model": {"source": "m"}, "objective": "mixdpo", "schedule": {"window": 4}})
+    assert mixed.schedule.window == 4
+
+
+def test_margins_by_hand() -> None:
+    pair = Candidate("a", 0.6, 0.5, chosen_logps=-12.0, rejected_logps=-10.0, chosen_tokens=6, rejected_tokens=4)
+    assert margin(pair, "score-margin") == pytest.approx(0.1)
+    assert margin(pair, "reference-gap") == -2.0
+    assert margin(pair, "reference-gap-per-token") == pytest.approx(-2.0 + 2.5)
+    assert margin(Candidate("a", 0.6, 0.5, difficulty=2.5), "column") == -2.5
+    for by in ("score-margin", "reference-gap", "reference-gap-per-token", "column"):
+        assert margin(Candidate("a"), by) is None
+
+
+def test_the_data_s_own_difficulty_orders_and_needs_no_scores() -> None:
+    hardness = {"a": 3.0, "b": -1.0, "c": 0.0, "d": 7.5}
+    pairs = [Candidate(pair_id, difficulty=value) for pair_id, value in hardness.items()]
+    rows = schedule(pairs, difficulty="column", order="easy-to-hard", drop_percentile=25)
+    assert ids(rows) == "bcad" and routed(rows, "drop") == "d"
+    assert {row["pair_id"]: row["difficulty"] for row in rows} == hardness
+
+
+def test_ties_are_broken_by_a_hash_of_seed_and_id() -> None:
+    tied = [Candidate(f"pair-{i}", 1.0, 0.5) for i in range(6)]
+    expected = sorted((pair.pair_id for pair in tied), key=lambda pair_id: uniform("tie", 7, pair_id))
+    assert [row["pair_id"] for row in schedule(tied, order="hard-to-easy", seed=7)] == expected
+    assert sft(schedule(tied, order="hard-to-easy", seed=7, sft_percentile=50)) == set(expected[:3])
+    assert [row["pair_id"] for row in schedule(tied, order="hard-to-easy", seed=8)] != expected
+
+
+@given(
+    order=st.permutations(range(12)),
+    settings=st.fixed_dictionaries(
+        {
+            "order": st.sampled_from(["easy-to-hard", "hard-to-easy"]),
+            "window": st.sampled_from([None, 3]),
+            "sft_percentile": st.sampled_from([None, 33.0]),
+            "drop_percentile": st.sampled_from([None, 30.0]),
+            "flip_fraction": st.sampled_from([0.0, 0.3]),
+            "epochs": st.integers(1, 2),
+        }
+    ),
+)
+def test_the_order_of_the_input_does_not_matter(order: list[int], settings: dict[str, Any]) -> None:
+    pairs = [Candidate(f"p{i}", (i % 4) / 4, 0.5) for i in range(12)]
+    assert schedule([pairs[i] for i in order], **settings) == schedule(pairs, **settings)
+    shuffled = settings | {"order": "shuffle", "window": None}
+    assert schedule([pairs[i] for i in order], **shuffled) == schedule(pairs, **shuffled)
+
+
+@given(
+    scores=st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=25),
+    order=st.sampled_from(["shuffle", "easy-to-hard", "hard-to-easy"]),
+    window=st.integers(1, 30),
+    epochs=st.integers(1, 3),
+    drop=st.sampled_from(["hardest", "easiest"]),
+    tenths=st.integers(0, 999),  # of a percent, dropped
+    to_sft=st.floats(0, 100),
+    seed=st.integers(0, 99),
+)
+def test_every_pair_is_trained_once_an_epoch_or_dropped_once(
+    scores: list[float], order: str, window: int, epochs: int, drop: str, tenths: int, to_sft: float, seed: int
+) -> None:
+    pairs = [Candidate(f"p{i}", score, 0.0) for i, score in enumerate(scores)]
+    settings: dict[str, Any] = {"order": order, "seed": seed, "flip_fraction": 0.5}
+    plain = schedule(pairs, **settings)
+    cuts: dict[str, Any] = {"drop": drop, "drop_percentile": tenths / 10, "sft_percentile": to_sft}
+    if order != "shuffle":
+        cuts["window"] = window
+    rows = schedule(pairs, **settings, **cuts, epochs=epochs)
+
+    assert [row["position"] for row in rows] == list(range(len(rows)))
+    kept = len(trained(rows)) // epochs
+    left_out = [row["pair_id"] for row in rows[kept * epochs :]]
+    assert routed(rows, "drop") == "".join(left_out) and len(left_out) == len(pairs) * tenths // 1000
+    for epoch in range(epochs):
+        here = [row["pair_id"] for row in rows[kept * epoch : kept * (epoch + 1)]]
+        assert sorted(here + left_out) == sorted(pair.pair_id for pair in pairs)
+        if order != "shuffle":  # never across a window: a pair stays in its run of the order without windows
+            straight = [row["pair_id"] for row in plain if row["pair_id"] in set(here)]
+            for start in range(0, kept, window):
+                assert sorted(here[start : start + window]) == sorted(straight[start : start + window])
+    easy, hard = ([row["difficulty"] for row in rows if row["route"] == route] for route in ("preference", "sft"))
+    assert max(easy, default=-math.inf) <= min(hard, default=math.inf)
+    flipped = {row["pair_id"]: row["flipped"] for row in plain}  # of the pair alone: also in a part of the data
+    assert all(row["flipped"] == flipped[row["pair_id"]] for row in [*rows, *schedule(pairs[::2], **settings)])
+
+
+def test_flips_are_of_the_pair_and_near_the_fraction() -> None:
+    pairs = [Candidate(f"p{i}", i / 4000, 0.0) for i in range(4000)]
+    flipped = {row["pair_id"] for row in schedule(pairs, order="shuffle", flip_fraction=0.2) if row["flipped"]}
+    sigma = math.sqrt(0.2 * 0.8 / 4000)
+    assert abs(len(flipped) / 4000 - 0.2) < 4 * sigma
+    again = schedule(pairs, order="easy-to-hard", flip_fraction=0.2, epochs=2)
+    assert {row["pair_id"] for row in again if row["flipped"]} == flipped
+    more = {row["pair_id"] for row in schedule(pairs, order="shuffle", flip_fraction=0.4) if row["flipped"]}
+    assert flipped < more  # a larger share flips the same pairs and others
+    other = {row["pair_id"] for row in schedule(pairs, order="shuffle", flip_fraction=0.2, seed=1) if row["flipped"]}
+    assert len(flipped & other) / 4000 == pytest.approx(0.04, abs=4 * math.sqrt(0.04 * 0.96 / 4000))
+
+
+def test_scores_and_difficulty_are_blind_to_flips() -> None:
+    settings: dict[str, Any] = {"order": "easy-to-hard", "sft_percentile": 50, "drop_percentile": 25, "window": 2}
+    plain, noisy = schedule(SCORED, **settings), schedule(SCORED, **settings, flip_fraction=1.0)
+    assert all(row["flipped"] for row in noisy)
+    assert [row | {"flipped": False} for row in noisy] == plain
+
+
+def test_epochs_repeat_every_pair_shuffled_anew() -> None:
+    pairs = [Candidate(f"p{i:02}", 1.0, 0.0) for i in range(20)]
+    rows = schedule(pairs, order="shuffle", epochs=3)
+    epochs = [[row["pair_id"] for row in rows[20 * k : 20 * (k + 1)]] for k in range(3)]
+    assert [row["position"] for row in rows] == list(range(60))
+    assert all(sorted(epoch) == [pair.pair_id for pair in pairs] for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert epochs[0] != sorted(epochs[0])
+
+
+@pytest.mark.parametrize("lacking", [None, math.nan, math.inf])
+@pytest.mark.parametrize(
+    "settings", [{"order": "easy-to-hard"}, {"sft_percentile": 10}, {"sft_below": 0.0}, {"drop_percentile": 10}]
+)
+def test_a_pair_without_a_margin_is_named_where_one_is_needed(lacking: float | None, settings: dict[str, Any]) -> None:
+    pairs = [*SCORED, Candidate("no-score", lacking, 0.5)]
+    with pytest.raises(UserError, match=r"score-margin: pair no-score .*\n.*reference-gap-per-token"):
+        schedule(pairs, **settings)
+    assert len(schedule(pairs, order="shuffle")) == 5
+    assert len(schedule(pairs, order="shuffle", difficulty="column")) == 5
+
+
+def test_the_remedy_is_that_of_the_difficulty_asked_for() -> None:
+    known = Candidate("known", 1.0, 0.0, -1.0, -2.0, difficulty=1.0)
+    with pytest.raises(UserError, match=r"difficulty=column: pair bare .*\n.*data.difficulty_column"):
+        schedule([known, Candidate("bare", 1.0, 0.0, -1.0, -2.0)], order="easy-to-hard", difficulty="column")
+    unscored = [Candidate("known", None, None, -1.0, -2.0), Candidate("bare", 1.0, 0.0, difficulty=1.0)]
+    with pytest.raises(UserError, match=r"difficulty=reference-gap: pair bare .*\n.*reference log-probs"):
+        schedule(unscored, order="easy-to-hard", difficulty="reference-gap")
+    assert len(schedule(unscored[:1], order="easy-to-hard", difficulty="reference-gap")) == 1

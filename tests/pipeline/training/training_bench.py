@@ -1,0 +1,95 @@
+"""Committed-looking tables for a tiny model, and trainers over them: what the tests of the training loop share."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from pipeline.compute.layout import Tokens, lay_out
+from pipeline.compute.logprobs import score
+from pipeline.compute.models import load_model
+from pipeline.objectives import build
+from pipeline.results import tables
+from pipeline.settings.config import Resources, Schedule, Train
+from pipeline.training.epoch import Epoch
+from pipeline.training.loop import Trainer
+from pipeline.training.schedule import Candidate, make_schedule
+
+TRAIN, DEV, BATCH = 12, 3, 4
+Row = dict[str, Any]
+SETTINGS: Row = {"learning_rate": 1e-3, "lr_schedule": "constant", "warmup_fraction": 0.0, "batch_size": BATCH}
+
+
+class Bench:
+    """The tables of TRAIN + DEV pairs in a folder."""
+
+    def __init__(self, folder: Path, model: Path, dtype: str = "float32"):
+        self.folder, self.model, self.dtype = folder, model, dtype
+        self.pairs, self.reference = self._make()
+        self.write("pairs", self.pairs, tables.PAIRS)
+        self.write("reference", self.reference, tables.REFERENCE)
+
+    def _make(self) -> tuple[list[Row], list[Row]]:
+        generator = torch.Generator().manual_seed(1)
+        pairs, reference = [], []
+        model = self.base()
+        for i in range(TRAIN + DEV):
+            lengths = (3 + i % 4, 2 + i % 5, 1 + i % 3)
+            ids = [torch.randint(3, 97, (n,), generator=generator).tolist() for n in lengths]
+            text = {name: "" for name in ("prompt", "chosen", "rejected", "source")}
+            named = {"pair_id": f"pair-{i:02}", "split": "train" if i < TRAIN else "dev"}
+            columns = dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), ids, strict=True))
+            scores = {"chosen_score": i / TRAIN, "rejected_score": 0.0, "label_confidence": 0.5 + i / 40}
+            pairs.append({**text, **named, **columns, **scores, "difficulty": float(-i)})
+            chosen, rejected = score(model, lay_out([Tokens(*ids)]), 256)[0]
+            counts = {"chosen_tokens": lengths[1], "rejected_tokens": lengths[2]}
+            logps = {"chosen_logps": chosen, "rejected_logps": rejected}
+            reference.append({"pair_id": named["pair_id"], "tokens_digest": "", **logps, **counts})
+        return pairs, reference
+
+    def base(self) -> PreTrainedModel:
+        return load_model(self.model, self.dtype)
+
+    def write(self, table: str, rows: list[Row], schema: Any) -> None:
+        (self.folder / table).mkdir(exist_ok=True)
+        tables.write(rows, schema, self.folder / table / "part-00000.parquet")
+
+    def epoch(self, **schedule: Any) -> Epoch:
+        settings = Schedule(**{"order": "easy-to-hard", **schedule})
+        known = [
+            Candidate(p["pair_id"], p["chosen_score"], 0.0, difficulty=p["difficulty"])
+            for p in self.pairs
+            if p["split"] == "train"
+        ]
+        self.write("schedule", make_schedule(known, settings), tables.SCHEDULE)
+        return Epoch(self.folder / "pairs", self.folder / "reference", self.folder / "schedule", BATCH)
+
+    def trainer(
+        self,
+        name: str = "mixdpo",
+        schedule: Row | None = None,
+        resources: Row | None = None,
+        train: Row | None = None,
+        **parameters: Any,
+    ) -> Trainer:
+        if name == "mixdpo":
+            parameters = {"preference": "gamma-dpo", "tau": 0.3, **parameters}
+            schedule = {"sft_percentile": 34, **(schedule or {})}
+        return Trainer(
+            self.base(),
+            build(name, **parameters),
+            self.epoch(**(schedule or {})),
+            Train(**{**SETTINGS, **(train or {})}),
+            Resources(**(resources or {})),
+        )
+
+
+def run(trainer: Trainer, steps: int = 100) -> Trainer:
+    while not trainer.done and trainer.next_step < steps:
+        trainer.step()
+    return trainer
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.policy.parameters()])
