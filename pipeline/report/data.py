@@ -318,7 +318,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything the page shows. `steps` and `trained_pairs` are rows of STEPS and TRAINED_PAIRS (results/tables.py)."""
+    """Everything the page shows. `steps` and `trained_pairs` are rows of tables.STEPS and tables.TRAINED_PAIRS."""
 
     title: str
     config_name: str
