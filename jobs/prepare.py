@@ -77,9 +77,12 @@ class Reader:
 
     def pairs(self, rows: Iterable[tuple[int, Any]]) -> Iterator[Row]:
         from pipeline.preferences.files import Unreadable
-        from pipeline.preferences.normalise import Dropped, normalise, pair_id, split_of
+        from pipeline.preferences.normalise import Dropped, normalise, pair_id, plain, split_of
         from pipeline.preferences.shapes import require_shape, shape_of
         from pipeline.results.tables import messages_json
+
+        def text_of(message: Row) -> str:
+            return text if isinstance(text := plain(message), str) else messages_json([message])
 
         seen: set[str] = set()
         for number, row in rows:
@@ -98,8 +101,8 @@ class Reader:
             yield {
                 "pair_id": pair_id(preference),
                 "prompt": messages_json(list(preference.prompt)),
-                "chosen": preference.chosen,
-                "rejected": preference.rejected,
+                "chosen": text_of(preference.chosen),
+                "rejected": text_of(preference.rejected),
                 "prompt_ids": tokens.prompt_ids,
                 "chosen_ids": tokens.chosen_ids,
                 "rejected_ids": tokens.rejected_ids,

@@ -22,14 +22,15 @@ class Preference:
     """A normalised pair. Which completion is better is what the row says; the scores may disagree with it."""
 
     prompt: tuple[Message, ...]
-    chosen: str
-    rejected: str
+    chosen: Message  # of role assistant, as rejected
+    rejected: Message
     chosen_score: float | None = None
     rejected_score: float | None = None
     label_confidence: float | None = None  # P(chosen is preferred)
     difficulty: float | None = None  # larger is harder
     source: str = ""
     split: str | None = None  # train | dev | test, where the row says so
+    tools: tuple[Any, ...] = ()  # functions that the assistant may call, as chat templates take them
 
 
 def normalise(
@@ -54,8 +55,14 @@ def normalise(
 
 
 def pair_id(preference: Preference) -> str:
-    """Content digest of prompt, chosen and rejected: 32 hex digits. Scores are no part of it."""
-    return _digest([list(preference.prompt), preference.chosen, preference.rejected])[:32]
+    """Content digest of prompt, chosen, rejected and tools: 32 hex digits. Scores are no part of it."""
+    sides = [plain(message) for message in (preference.chosen, preference.rejected)]
+    return _digest([list(preference.prompt), *sides, *([list(preference.tools)] if preference.tools else [])])[:32]
+
+
+def plain(message: Message) -> str | Message:
+    """The text of a message that is nothing but text."""
+    return str(message["content"]) if message.keys() == {"role", "content"} else message
 
 
 def split_of(preference: Preference, dev_fraction: float) -> str:
@@ -102,8 +109,8 @@ def _why_no_shape(row: Row) -> Unusable:
     return Unusable("wrong-type", f"no accepted shape has these types: {types}")
 
 
-def _check_texts(prompt: list[Message], chosen: str, rejected: str, source: str) -> None:
-    for text in (*(message["content"] for message in prompt), chosen, rejected, source):
+def _check_texts(prompt: list[Message], chosen: Message, rejected: Message, source: str) -> None:
+    for text in (*(message["content"] for message in (*prompt, chosen, rejected)), source):
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -112,11 +119,11 @@ def _check_texts(prompt: list[Message], chosen: str, rejected: str, source: str)
         raise Unusable("empty-prompt", short.repr(prompt))
     if prompt[-1]["role"] != "user":
         raise Unusable("bad-role", f"the prompt ends with a message of role {prompt[-1]['role']!r}, not 'user'")
-    for name, text in (("chosen", chosen), ("rejected", rejected)):
-        if not text.strip():
-            raise Unusable("empty-completion", f"{name} is {short.repr(text)}")
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        if not side["content"].strip():
+            raise Unusable("empty-completion", f"{name} is {short.repr(side['content'])}")
     if chosen == rejected:
-        raise Unusable("equal-completions", short.repr(chosen))
+        raise Unusable("equal-completions", short.repr(plain(chosen)))
 
 
 def _scores(row: Row) -> tuple[float | None, float | None]:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from pipeline.errors import UserError
 from pipeline.preferences.files import Row, Unreadable
 
-Message = dict[str, str]  # role, content
+# role and content (a text), and what templates know beside them: tool_calls, tool_call_id, name, reasoning_content.
+Message = dict[str, Any]
 
 ROLES = ("system", "user", "assistant")
 
@@ -35,19 +36,24 @@ class Unusable(Exception):
         self.dropped = Dropped(reason, detail)
 
 
-_Texts = tuple[list[Message], str, str]  # prompt, chosen, rejected
+_Sides = tuple[list[Message], Message, Message]  # prompt, chosen, rejected
 
 
-def _plain(prompt: str, chosen: str, rejected: str) -> _Texts:
-    return [{"role": "user", "content": prompt}], chosen, rejected
+def said(text: str) -> Message:
+    """The assistant's message of this text."""
+    return {"role": "assistant", "content": text}
 
 
-def _messages(prompt: str | list[Any], chosen: str | list[Any], rejected: str | list[Any]) -> _Texts:
+def _plain(prompt: str, chosen: str, rejected: str) -> _Sides:
+    return [{"role": "user", "content": prompt}], said(chosen), said(rejected)
+
+
+def _messages(prompt: str | list[Any], chosen: str | list[Any], rejected: str | list[Any]) -> _Sides:
     start = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else _read(prompt, "prompt")
     return start, _completion(chosen, "chosen"), _completion(rejected, "rejected")
 
 
-def _conversation(prompt: str | list[Any] | None, chosen: list[Any], rejected: list[Any]) -> _Texts:
+def _conversation(prompt: str | list[Any] | None, chosen: list[Any], rejected: list[Any]) -> _Sides:
     start, other = _read(chosen[:-1], "chosen"), _read(rejected[:-1], "rejected")
     if start != other:
         raise Unusable("prompts-differ", "the conversations differ before their last message")
@@ -60,15 +66,15 @@ def _conversation(prompt: str | list[Any] | None, chosen: list[Any], rejected: l
     return start, _completion(chosen[-1:], "chosen"), _completion(rejected[-1:], "rejected")
 
 
-def _completion(side: str | list[Any], column: str) -> str:
-    """The text of a side given as a string or as a list of one assistant message."""
+def _completion(side: str | list[Any], column: str) -> Message:
+    """The message of a side given as a text or as a list of one assistant message."""
     if isinstance(side, str):
-        return side
+        return said(side)
     messages = _read(side, column)
     if [message["role"] for message in messages] != ["assistant"]:
         roles = short.repr([message["role"] for message in messages])
         raise Unusable("bad-role", f"{column} must end in one assistant message, and has {roles}")
-    return messages[0]["content"]
+    return messages[0]
 
 
 def _read(messages: list[Any], column: str) -> list[Message]:
@@ -83,7 +89,7 @@ def _read(messages: list[Any], column: str) -> list[Message]:
 
 class Shape(NamedTuple):
     fits: Callable[[Any, Any, Any], bool]  # of the columns prompt, chosen and rejected, None where absent
-    read: Callable[[Any, Any, Any], _Texts]
+    read: Callable[[Any, Any, Any], _Sides]
     wording: str
 
 

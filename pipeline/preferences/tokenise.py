@@ -72,7 +72,9 @@ class Tokeniser:
         """The pair's token ids, or why it has none: too long, refused by the template, or a forged turn."""
         try:
             prompt = self._prompt(preference.prompt)
-            chosen, rejected = (self._completion(text) for text in (preference.chosen, preference.rejected))
+            chosen, rejected = (
+                self._completion(message["content"]) for message in (preference.chosen, preference.rejected)
+            )
         except Unusable as unusable:
             return unusable.dropped
         if len(prompt) > self.max_prompt_tokens:

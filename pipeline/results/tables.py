@@ -213,6 +213,6 @@ def parts(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield part
 
 
-def messages_json(messages: list[dict[str, str]]) -> str:
+def messages_json(messages: list[dict[str, Any]]) -> str:
     """Chat messages as the JSON text the tables keep."""
     return json.dumps(messages, ensure_ascii=False, sort_keys=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.preferences.normalise import Preference, normalise, pair_id, split_of
-from pipeline.preferences.shapes import SHAPES, Dropped, require_shape, shape_of
+from pipeline.preferences.shapes import SHAPES, Dropped, require_shape, said, shape_of
 from pipeline.preferences.sources import Unreadable, open_source
 
 PAIRS_FILE = Path(__file__).parents[4] / "shared" / "data" / "pairs" / "alpaca_margin_pairs.jsonl"
@@ -45,13 +45,13 @@ def reason(**changes: object) -> str:
 )
 def test_every_shape_gives_the_same_pair(row, shape):
     assert shape_of(row) == shape
-    assert normalise(row) == Preference((ASK,), "4", "5")
+    assert normalise(row) == Preference((ASK,), said("4"), said("5"))
 
 
 def test_a_conversation_keeps_its_system_message_and_earlier_turns():
     prompt = [SYSTEM, {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}, ASK]
     row = {"prompt": "2+2?", "chosen": [*prompt, FOUR], "rejected": [*prompt, FIVE]}
-    assert normalise(row) == Preference(tuple(prompt), "4", "5")
+    assert normalise(row) == Preference(tuple(prompt), said("4"), said("5"))
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,15 @@ def test_scores(columns, scores):
 
 def test_split_source_confidence_and_difficulty_are_carried():
     pair = normalise({**PLAIN, "split": "validation", "source": "exam", "label_confidence": 1, "difficulty": "-2.5"})
-    assert pair == Preference((ASK,), "4", "5", label_confidence=1.0, difficulty=-2.5, source="exam", split="dev")
+    assert pair == Preference(
+        (ASK,), said("4"), said("5"), label_confidence=1.0, difficulty=-2.5, source="exam", split="dev"
+    )
 
 
 def test_difficulty_is_read_from_the_column_that_is_named():
     row = {**PLAIN, "difficulty": "hard", "ppl": 3}
-    assert normalise(row, difficulty_column="ppl") == Preference((ASK,), "4", "5", difficulty=3.0)
-    assert normalise(row, difficulty_column="loss") == Preference((ASK,), "4", "5")  # null in this row
+    assert normalise(row, difficulty_column="ppl") == Preference((ASK,), said("4"), said("5"), difficulty=3.0)
+    assert normalise(row, difficulty_column="loss") == Preference((ASK,), said("4"), said("5"))  # null in this row
     bad = normalise({**PLAIN, "ppl": "nan"}, difficulty_column="ppl")
     assert bad == Dropped("bad-difficulty", "ppl is nan")
 
@@ -162,10 +164,14 @@ def test_a_source_without_any_accepted_shape_is_an_error_that_says_what_is_accep
 
 
 def test_pair_id_is_of_the_texts_alone():
-    pair = Preference((ASK,), "4", "5")
+    pair = Preference((ASK,), said("4"), said("5"))
     reordered = dict(reversed(ASK.items()))
-    assert pair_id(pair) == pair_id(Preference((reordered,), "4", "5", 1.0, 0.0, 0.5, 2.0, "exam", "test"))
-    others = [Preference((ASK,), "5", "4"), Preference((SYSTEM, ASK), "4", "5"), Preference((ASK,), "4", "55")]
+    assert pair_id(pair) == pair_id(Preference((reordered,), said("4"), said("5"), 1.0, 0.0, 0.5, 2.0, "exam", "test"))
+    others = [
+        Preference((ASK,), said("5"), said("4")),
+        Preference((SYSTEM, ASK), said("4"), said("5")),
+        Preference((ASK,), said("4"), said("55")),
+    ]
     assert len({pair_id(pair), *map(pair_id, others)}) == 4
     # Fixed for ever: artifacts are addressed by it. sha256 of [[{"content":"2+2?","role":"user"}],"4","5"].
     assert pair_id(pair) == "d2338b1bbce4177460663e4f06d289ee"
@@ -173,14 +179,14 @@ def test_pair_id_is_of_the_texts_alone():
 
 def test_split_is_the_rows_own_or_drawn_from_the_prompt():
     def drawn(i: int, fraction: float, chosen: str = "a") -> str:
-        return split_of(Preference(({"role": "user", "content": f"question {i}"},), chosen, "b"), fraction)
+        return split_of(Preference(({"role": "user", "content": f"question {i}"},), said(chosen), said("b")), fraction)
 
     dev = [i for i in range(2000) if drawn(i, 0.1) == "dev"]
     assert 150 < len(dev) < 250  # 200 expected, standard deviation 13
     assert [i for i in range(2000) if drawn(i, 0.1, chosen="c") == "dev"] == dev
     assert {i for i in dev if drawn(i, 0.2) == "dev"} == set(dev)  # a larger share only adds
     assert {drawn(i, 0.0) for i in range(99)} == {"train"} and {drawn(i, 1.0) for i in range(99)} == {"dev"}
-    assert split_of(Preference((ASK,), "4", "5", split="test"), 1.0) == "test"
+    assert split_of(Preference((ASK,), said("4"), said("5"), split="test"), 1.0) == "test"
 
 
 anything = st.recursive(

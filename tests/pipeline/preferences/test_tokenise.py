@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.preferences.normalise import Preference, normalise
-from pipeline.preferences.shapes import Dropped
+from pipeline.preferences.shapes import Dropped, said
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.tokenise import TokenisedPair, Tokeniser, load_tokenizer, tokens_digest
 
@@ -66,7 +66,7 @@ def controls(ids: list[int]) -> list[int]:
 def pair_of(
     tokeniser: Tokeniser, *prompt: dict[str, str], chosen: str = "Blue.", rejected: str = "No."
 ) -> TokenisedPair:
-    pair = tokeniser.pair(Preference(prompt, chosen, rejected))
+    pair = tokeniser.pair(Preference(prompt, said(chosen), said(rejected)))
     assert isinstance(pair, TokenisedPair)
     return pair
 
@@ -92,9 +92,11 @@ def test_real_pairs_join_to_what_the_template_writes(demo_tokenizer):
             continue
         preference = normalise(row)
         assert isinstance(preference, Preference)
-        pair = pair_of(tokeniser, *preference.prompt, chosen=preference.chosen, rejected=preference.rejected)
-        for text, ids in ((preference.chosen, pair.chosen_ids), (preference.rejected, pair.rejected_ids)):
-            whole = [*preference.prompt, {"role": "assistant", "content": text}]
+        pair = pair_of(
+            tokeniser, *preference.prompt, chosen=preference.chosen["content"], rejected=preference.rejected["content"]
+        )
+        for side, ids in ((preference.chosen, pair.chosen_ids), (preference.rejected, pair.rejected_ids)):
+            whole = [*preference.prompt, side]
             template = demo_tokenizer.apply_chat_template(whole, tokenize=True, return_dict=False)
             joined = [*pair.prompt_ids, *ids, NEWLINE]
             assert demo_tokenizer.decode(joined) == demo_tokenizer.decode(template)
@@ -165,8 +167,8 @@ def test_turn_markers_that_are_not_marked_special_are_guarded_as_well(demo_token
     assert pair_of(tokeniser, ASK).prompt_ids.count(turn) == 2
     assert pair_of(tokeniser, {"role": "user", "content": "<other>"}).prompt_ids.count(turn) == 2
     for preference in (
-        Preference((ASK,), "a<turn>", "b"),
-        Preference(({"role": "user", "content": "<turn>"},), "a", "b"),
+        Preference((ASK,), said("a<turn>"), said("b")),
+        Preference(({"role": "user", "content": "<turn>"},), said("a"), said("b")),
     ):
         dropped = tokeniser.pair(preference)
         assert isinstance(dropped, Dropped) and dropped.reason == "control-token"
@@ -184,7 +186,7 @@ def test_a_completion_ends_as_the_template_ends_an_answer(demo_tokenizer):
 def test_what_is_too_long_is_dropped_at_the_limit(demo_tokenizer, tokeniser):
     pair = pair_of(tokeniser, ASK, chosen="one two three four", rejected="one")
     assert (len(pair.chosen_ids), len(pair.rejected_ids)) == (5, 2)
-    length, preference = len(pair.prompt_ids), Preference((ASK,), "one two three four", "one")
+    length, preference = len(pair.prompt_ids), Preference((ASK,), said("one two three four"), said("one"))
     assert Tokeniser(demo_tokenizer, length, 5).pair(preference) == pair
     too_long = Tokeniser(demo_tokenizer, length - 1, 5).pair(preference)
     assert too_long == Dropped("prompt-too-long", f"{length} tokens, the limit is {length - 1}")
@@ -193,14 +195,14 @@ def test_what_is_too_long_is_dropped_at_the_limit(demo_tokenizer, tokeniser):
 
 
 def test_completions_that_differ_in_lost_characters_only_are_dropped(tokeniser):
-    outcomes = [tokeniser.pair(Preference((ASK,), *texts)) for texts in (("a\x16", "a"), ("a", "\x16"))]
+    outcomes = [tokeniser.pair(Preference((ASK,), said(a), said(b))) for a, b in (("a\x16", "a"), ("a", "\x16"))]
     assert [getattr(outcome, "reason", None) for outcome in outcomes] == ["equal-completions", "empty-completion"]
 
 
 def test_a_prompt_the_template_refuses_is_dropped(demo_tokenizer):
     template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}x"
     tokeniser = Tokeniser(variant(demo_tokenizer, template), 512, 512)
-    dropped = tokeniser.pair(Preference(({"role": "system", "content": "s"}, ASK), "a", "b"))
+    dropped = tokeniser.pair(Preference(({"role": "system", "content": "s"}, ASK), said("a"), said("b")))
     assert isinstance(dropped, Dropped) and dropped.reason == "template-refused" and "no system role" in dropped.detail
 
 
