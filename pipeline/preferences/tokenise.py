@@ -1,26 +1,40 @@
-"""Pairs as token ids: the prompt through the model's chat template, each completion with the token that ends a turn.
+"""Pairs as token ids: exactly those of the whole conversation as the model's chat template renders it.
+
+A prompt is what the template writes up to where the answer begins, a completion what it goes on with, up to and with
+the token that ends a turn. Both together are the ids of the whole text, so that nothing is trained that the model would
+not read in a conversation: no leading space of a tokenizer's own, no answer without the block of thoughts that the
+template puts before it. A pair for which that cannot be is counted out.
 
 User text must not forge a turn. Text that spells a control token (`<|im_end|>`) is encoded as the plain characters it
 is; all other text is encoded in one piece, as the model saw it in training. Whether a turn was forged is not guessed
-from the text but read off the ids: a prompt's control tokens must be those the template writes for the same roles.
+from the text but read off the ids: control tokens must be those the template writes for such messages of plain words.
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.errors import UserError, code_not_trusted
+from pipeline.preferences.encode import Encoder, shown
+from pipeline.preferences.messages import THOUGHTS, map_texts, opened_thoughts
 from pipeline.preferences.normalise import Preference
-from pipeline.preferences.shapes import Dropped, Message, Unusable, short
+from pipeline.preferences.shapes import Dropped, Message, Unusable, said, short
+from pipeline.preferences.template import DATE, Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_ANSWER = "\ue002"  # stands for an answer in a rendering
+_SIGNS = re.compile(r"[^\w\s]")
+_ANSWERS = ("Blue.", "A banana", "the", "1", "I", "**No**")  # how answers begin, to look at the seam before them
 
 
 @dataclass(frozen=True)
@@ -32,49 +46,88 @@ class TokenisedPair:
     rejected_ids: list[int]
 
 
-class Tokeniser:
-    """Encodes pairs with one tokenizer; what is longer than a limit is dropped, never cut.
+@dataclass(frozen=True)
+class Ending:
+    """What a template writes after an answer, the part of it that is trained, and the token that ends the turn."""
 
-    Limits are in tokens, the completion's with its end token. Raises UserError for a tokenizer without an EOS token or
+    tail: str
+    trained: str
+    token: int
+    written: bool  # by the template; else it is EOS, put there by us
+
+
+class Tokeniser:
+    """Encodes pairs with one tokenizer and template; what is longer than a limit is dropped, never cut.
+
+    Limits are in tokens, the completion's with its end token. `arguments` and `today` go to every rendering. What
+    should be said of the template once is counted in `notes`. Raises UserError for a tokenizer without an EOS token or
     without a chat template that renders one exchange.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", max_prompt_tokens: int, max_completion_tokens: int):
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        max_prompt_tokens: int,
+        max_completion_tokens: int,
+        arguments: Mapping[str, Any] | None = None,
+        today: date = DATE,
+    ):
         self.tokenizer = tokenizer
         self.max_prompt_tokens, self.max_completion_tokens = max_prompt_tokens, max_completion_tokens
-        if not tokenizer.chat_template:
-            raise _template_error(tokenizer, "has no chat template")
+        self.template = Template(tokenizer, arguments or {}, today)
+        self.notes: Counter[str] = Counter()
         if tokenizer.eos_token_id is None:
             raise UserError(
                 f"the tokenizer of {tokenizer.name_or_path!r} has no EOS token, so that no completion could end",
                 "use a model whose tokenizer_config.json names an eos_token",
             )
+        question = {"role": "user", "content": "x"}
+        asked, answered = self._exchange(question)
+        self.encode = Encoder(tokenizer, asked + answered)
+        self._neutral: dict[tuple[Any, ...], list[int]] = {}
+        self._opened = opened_thoughts(asked)
+        self._ending = self._ending_of(answered.rpartition(_ANSWER)[2])
+        self.end_id: int = self._ending.token
+        self._silence: list[int] | None = None  # an answer that says nothing
+        self.left_to_answer = self._seam(question, asked)
+        with suppress(Unusable):
+            preference, silence = Preference((question,), said(""), said("")), said("")
+            (self._silence,) = self._completions(preference, [silence], *self._prompt([question], ()))
+        if self.template.asked_for_date:
+            self.notes[f"the chat template asks for the date and gets {today} (model.template_date)"] += 1
+        begin = tokenizer.bos_token_id
+        if begin is not None and tokenizer("x")["input_ids"][:1] == [begin] != self.encode(asked)[0][:1]:
+            self.notes[f"the tokenizer puts {tokenizer.bos_token} before a text, the chat template writes none"] += 1
+
+    def _exchange(self, question: Message) -> tuple[str, str]:
+        """A question and its answer as the template renders them: as asked, and whole, the answer being _ANSWER."""
         try:
-            bare = self._render([{"role": "user", "content": "x"}])
-            tail = self._after_answer()
+            asked = self.template([question], answer_next=True)
+            stated = self.template([question], answer_next=False)
+            answered = self.template([question, said(_ANSWER)], answer_next=False)
         except Exception as error:  # a template is a program: it may fail in any way
-            raise _template_error(tokenizer, f"has a chat template that fails: {error}") from error
-        # Not every tokenizer marks the tokens its own template writes as special.
-        control = {
-            str(token): id_
-            for id_, token in tokenizer.added_tokens_decoder.items()
-            if token.special or (re.match(r"[<\[{]", str(token)) and str(token) in bare)
-        }
-        self._control_ids = frozenset(control.values())
-        longest_first = sorted(control, key=lambda text: (-len(text), text))
-        self._spelled = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        self._neutral: dict[tuple[str, ...], list[int]] = {}
-        # What ends an answer is what the template writes after one: a control token, or else EOS.
-        after = self._encode(tail.lstrip())[:1]
-        self.end_id: int = after[0] if self._controls(after) else tokenizer.eos_token_id
+            raise self.template.error(f"has a chat template that fails: {error}") from error
+        header, found, _ = answered.rpartition(_ANSWER)
+        if not found:
+            raise self.template.error("has a chat template that leaves out an assistant's answer")
+        if asked == stated and re.search(r"\w", lacks := THOUGHTS.sub("", header.removeprefix(asked))):
+            raise self.template.error(
+                f"has a chat template whose generation prompt lacks what it writes before an answer ({lacks!r})"
+            )
+        return asked, answered
 
     def pair(self, preference: Preference) -> TokenisedPair | Dropped:
-        """The pair's token ids, or why it has none: too long, refused by the template, or a forged turn."""
+        """The pair's token ids, or why it has none: too long, refused by the template, not as the whole, or forged."""
+        asked = replace(
+            preference,
+            prompt=tuple(map(self.encode.hidden, preference.prompt)),
+            chosen=self.encode.hidden(preference.chosen),
+            rejected=self.encode.hidden(preference.rejected),
+            tools=tuple(map_texts(preference.tools, self.encode.hide)),
+        )
         try:
-            prompt = self._prompt(preference.prompt)
-            chosen, rejected = (
-                self._completion(message["content"]) for message in (preference.chosen, preference.rejected)
-            )
+            text, prompt = self._prompt(asked.prompt, asked.tools)
+            chosen, rejected = self._completions(asked, (asked.chosen, asked.rejected), text, prompt)
         except Unusable as unusable:
             return unusable.dropped
         if len(prompt) > self.max_prompt_tokens:
@@ -89,78 +142,144 @@ class Tokeniser:
     def prompt(self, messages: Sequence[Message]) -> list[int] | Dropped:
         """Token ids of a prompt of any length, up to where the assistant's answer begins: for generation."""
         try:
-            return self._prompt(messages)
+            return self._prompt([self.encode.hidden(message) for message in messages], ())[1]
         except Unusable as unusable:
             return unusable.dropped
 
-    def _prompt(self, messages: Sequence[Message]) -> list[int]:
-        rendered = self._render_row(messages)
-        roles = tuple(message["role"] for message in messages)
-        if roles not in self._neutral:
-            bare = self._render_row([{"role": role, "content": "x"} for role in roles])
-            self._neutral[roles] = self._controls(self._encode(bare))
-        ids = self._encode(rendered)
-        if self._controls(ids) == self._neutral[roles]:
-            return ids
-        # Stand-ins keep what the user spelled out of the template's sight and mark where it goes in the rendering.
-        mark = _mark(messages)
-        hidden = [{**message, "content": self._spelled.sub(mark, message["content"])} for message in messages]
-        spelled = [text for message in messages for text in self._spelled.findall(message["content"])]
-        ids = self._join(self._render_row(hidden).split(mark), spelled)
-        if self._controls(ids) != self._neutral[roles]:
-            raise Unusable("control-token", f"the prompt would forge a turn: {short.repr(rendered)}")
-        return ids
+    def _prompt(self, messages: Sequence[Message], tools: Sequence[Any]) -> tuple[str, list[int]]:
+        """(text, ids) of a conversation, up to where the answer begins."""
+        text = self._asked(self._render(messages, tools, answer_next=True))
+        (ids,) = self.encode(text)
+        if self._forged(ids, messages, tools):
+            raise Unusable("control-token", f"the prompt would forge a turn: {shown(text)}")
+        for index, kind, part in self.template.left_out(messages, tools, text, answer_next=True):
+            if kind != "thoughts":
+                which = f"{kind} of message {index + 1}, of role {messages[index]['role']}"
+                raise Unusable("template-leaves-out", f"{which}: {shown(part)}")
+            self.notes["the chat template leaves out thoughts of earlier turns"] += 1
+        for tool in tools:
+            if (name := _name_of(tool)) not in text:
+                raise Unusable("template-leaves-out", f"the tool {shown(name)}")
+        return text, ids
 
-    def _completion(self, text: str) -> list[int]:
-        ids = self._encode(text)
-        if self._controls(ids):
-            ids = self._join(self._spelled.split(text), self._spelled.findall(text))
-        if self._controls(ids):
-            raise Unusable("control-token", f"the completion would forge a turn: {short.repr(text)}")
-        if not ids:  # characters no token stands for are lost, by some tokenizers
-            raise Unusable("empty-completion", f"the tokenizer has no token for {short.repr(text)}")
-        return [*ids, self.end_id]
+    def _completions(
+        self, preference: Preference, sides: Sequence[Message], prompt: str, prompt_ids: list[int]
+    ) -> list[list[int]]:
+        """Ids of what the conversation goes on with after `prompt`, for each of `sides` as the answer."""
+        wholes = [self._whole(preference.prompt, preference.tools, side, prompt) for side in sides]
+        index, position = self.encode.anchor(prompt, prompt_ids)
+        completions = []
+        for side, whole, rest in zip(sides, wholes, self.encode(*(whole[position:] for whole in wholes)), strict=True):
+            ids = [*prompt_ids[:index], *rest]
+            if self._forged(ids, preference.prompt, preference.tools, side):
+                raise Unusable("control-token", f"the completion would forge a turn: {shown(side['content'])}")
+            if ids[: len(prompt_ids)] != prompt_ids:
+                raise Unusable("seam", f"prompt and answer share a token: {shown(whole[len(prompt) - 8 :])}")
+            completion = ids[len(prompt_ids) :]
+            if not self._ending.written:
+                completion.append(self.end_id)
+            if completion == self._silence and "tool_calls" not in side:
+                raise Unusable("empty-completion", f"the tokenizer has no token for {shown(side['content'])}")
+            completions.append(completion)
+        return completions
 
-    def _join(self, pieces: Sequence[str], spelled: Sequence[str]) -> list[int]:
-        """`pieces` encoded as usual, with `spelled` between them as plain characters."""
-        if len(pieces) != len(spelled) + 1:
-            raise Unusable("control-token", f"the chat template repeats or drops the text around {short.repr(spelled)}")
-        ids = self._encode(pieces[0])
-        for text, piece in zip(spelled, pieces[1:], strict=True):
-            ids += self._encode(text, split_special_tokens=True) + self._encode(piece)
-        return ids
+    def _whole(self, messages: Sequence[Message], tools: Sequence[Any], side: Message, prompt: str) -> str:
+        """The text of a conversation with its answer, up to and with what ends the turn; it begins with `prompt`."""
+        rendered = self._render([*messages, side], tools, answer_next=False)
+        tail, trained = self._ending.tail, self._ending.trained
+        if not rendered.startswith(prompt):
+            if self._opened:
+                return prompt + self._opened.answer(side, prompt) + trained
+            raise Unusable("generation-prompt", _difference(prompt, rendered))
+        if not rendered.endswith(tail):
+            raise Unusable("end-of-turn", f"this answer ends {rendered[-len(tail) - 20 :]!r}, others with {tail!r}")
+        answer, start = rendered[len(prompt) :], len(messages)
+        for _, kind, part in self.template.left_out([*messages, side], tools, answer, answer_next=False, start=start):
+            raise Unusable("template-leaves-out", f"{kind} of the answer: {shown(part)}")
+        return prompt + answer[: len(answer) - len(tail)] + trained
 
-    def _encode(self, text: str, split_special_tokens: bool = False) -> list[int]:
-        options = {"add_special_tokens": False, "split_special_tokens": split_special_tokens, "verbose": False}
-        return self.tokenizer(text, **options)["input_ids"] if text else []
+    def _ending_of(self, tail: str) -> Ending:
+        """The first control token that a template writes after an answer ends it, or else EOS."""
+        first = self.encode.written.search(tail)
+        if first is None:
+            return Ending(tail, "", self.tokenizer.eos_token_id, written=False)
+        return Ending(tail, tail[: first.end()], self.encode(first.group())[0][0], written=True)
 
-    def _controls(self, ids: list[int]) -> list[int]:
-        return [id_ for id_ in ids if id_ in self._control_ids]
+    def _seam(self, question: Message, rendered: str) -> str:
+        """The white space at the end of a generation prompt that is left to the answer: none, for most.
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
-        rendered = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-        return str(rendered)
+        After "Assistant: " a tokenizer that joins a space with the word after it ("▁Blue") would never write what is
+        trained. Without the space, prompt and answer are the ids of the whole.
+        """
+        preference, answers = Preference((question,), said(""), said("")), [said(answer) for answer in _ANSWERS]
+        for end in range(len(rendered), len(rendered.rstrip()) - 1, -1):
+            self.left_to_answer = rendered[end:]
+            (ids,) = self.encode(rendered[:end])
+            try:
+                self._completions(preference, answers, rendered[:end], ids)
+            except Unusable as unusable:
+                if unusable.dropped.reason == "seam":
+                    continue
+            if self.left_to_answer:
+                self.notes[f"{self.left_to_answer!r} at the end of the generation prompt is left to the answer"] += 1
+            return self.left_to_answer
+        return ""
 
-    def _render_row(self, messages: Sequence[Message]) -> str:
+    def _asked(self, rendered: str) -> str:
+        """A rendered prompt as the model is asked it."""
+        return rendered.removesuffix(self.left_to_answer)
+
+    def _forged(
+        self, ids: list[int], messages: Sequence[Message], tools: Sequence[Any], side: Message | None = None
+    ) -> bool:
+        """Whether there are other control tokens than such messages have where all words in them are plain."""
+        found = self.encode.controls(ids)
+        everything = [*messages, side] if side else [*messages]
+        if not tools and all(message.keys() == {"role", "content"} for message in everything):
+            made_of = (side is not None, *((message["role"], bool(message["content"])) for message in everything))
+            if made_of not in self._neutral:
+                bare = [{**message, "content": message["content"] and "x"} for message in everything]
+                if side and self._opened:
+                    bare[-1] = said(f"x{self._opened.closing}x")
+                self._neutral[made_of] = self._plain_controls(bare, tools, side is not None)
+            if found == self._neutral[made_of]:
+                return False
+        plain = [{**map_texts(message, _plain), "role": message["role"]} for message in everything]
+        return found != self._plain_controls(plain, map_texts(tools, _plain), side is not None)
+
+    def _plain_controls(self, messages: Sequence[Message], tools: Sequence[Any], answered: bool) -> list[int]:
+        *before, last = messages
+        text = self._asked(self._render(before if answered else messages, tools, answer_next=True))
+        return self.encode.controls(*self.encode(self._whole(before, tools, last, text) if answered else text))
+
+    def _render(self, messages: Sequence[Message], tools: Sequence[Any], *, answer_next: bool) -> str:
         try:
-            return self._render(messages)
+            return self.template(messages, tools, answer_next=answer_next)
         except Exception as error:  # such as a template that wants no system message, or strictly alternating roles
             raise Unusable("template-refused", f"{type(error).__name__}: {short.repr(str(error))}") from error
 
-    def _after_answer(self) -> str:
-        """What the template writes after the assistant's last message."""
-        question = {"role": "user", "content": "x"}
-        mark = _mark([question])
-        messages = [question, {"role": "assistant", "content": mark}]
-        _, found, tail = self._render(messages, add_generation_prompt=False).rpartition(mark)
-        return tail if found else ""
+
+def _plain(text: str) -> str:
+    """`text` without anything that could be a part of a control token; tags of thoughts, which templates read, stay."""
+    pieces, position = [], 0
+    for tag in THOUGHTS.finditer(text):
+        pieces += [_SIGNS.sub("x", text[position : tag.start()]), tag.group()]
+        position = tag.end()
+    return "".join([*pieces, _SIGNS.sub("x", text[position:])])
 
 
-def _mark(messages: Sequence[Message]) -> str:
-    """A text that does not occur in `messages`, since it holds their digest."""
-    return f"\ue000{hashlib.sha256(json.dumps(list(messages)).encode()).hexdigest()}\ue000"
+def _name_of(tool: Any) -> str:
+    """The name of a tool, as chat templates take tools."""
+    function = tool.get("function", tool) if isinstance(tool, Mapping) else tool
+    return str(function.get("name", "") if isinstance(function, Mapping) else function)
+
+
+def _difference(prompt: str, whole: str) -> str:
+    """Where the rendering of a whole conversation leaves that of its prompt."""
+    same = next(
+        (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), min(len(prompt), len(whole))
+    )
+    return f"asked {prompt[max(0, same - 20) : same + 40]!r}, and whole {whole[max(0, same - 20) : same + 40]!r}"
 
 
 def tokens_digest(prompt_ids: Sequence[int], chosen_ids: Sequence[int], rejected_ids: Sequence[int]) -> str:
@@ -200,10 +319,3 @@ def load_tokenizer(
                 f"model.chat_template {chat_template!r} cannot be read: {error}", "give a Jinja file"
             ) from error
     return tokenizer
-
-
-def _template_error(tokenizer: "PreTrainedTokenizerBase", problem: str) -> UserError:
-    return UserError(
-        f"the tokenizer of {tokenizer.name_or_path!r} {problem}",
-        "use an instruction-tuned model, or give model.chat_template a Jinja file",
-    )

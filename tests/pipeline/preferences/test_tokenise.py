@@ -143,7 +143,10 @@ def test_no_text_forges_a_turn_or_is_lost(tokeniser, demo_tokenizer, texts, comp
     assert controls(ids) == [START, END] * (1 + len(messages)) + [START]
     rendered = demo_tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert demo_tokenizer.decode(ids, clean_up_tokenization_spaces=False) == rendered
-    pair = pair_of(tokeniser, ASK, chosen=f"({completion}", rejected=f"{completion})")
+    outcome = tokeniser.pair(Preference((ASK,), said(f"({completion}"), said(f"{completion})")))
+    if isinstance(outcome, Dropped):  # joined with the newline of "assistant\n" into a token that no one is asked
+        assert outcome.reason == "seam" and completion[0].isspace()
+    pair = pair_of(tokeniser, ASK, chosen=f"({completion}", rejected=f"[{completion})")
     assert controls(pair.chosen_ids) == controls(pair.rejected_ids) == [END]
     assert demo_tokenizer.decode(pair.chosen_ids[:-1], clean_up_tokenization_spaces=False) == f"({completion}"
     plain = demo_tokenizer(f"({completion}", add_special_tokens=False)["input_ids"]
@@ -152,11 +155,12 @@ def test_no_text_forges_a_turn_or_is_lost(tokeniser, demo_tokenizer, texts, comp
 
 def test_a_template_that_trims_trims_around_spelled_tokens_too(demo_tokenizer):
     template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
+    template += "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     tokeniser = Tokeniser(variant(demo_tokenizer, template), 512, 512)
     ids = tokeniser.prompt([{"role": "user", "content": "  see <|im_end|>\n "}])
     assert isinstance(ids, list)
-    assert demo_tokenizer.decode(ids) == "<|im_start|>user\nsee <|im_end|><|im_end|>\n"
-    assert controls(ids) == [START, END]
+    assert demo_tokenizer.decode(ids) == "<|im_start|>user\nsee <|im_end|><|im_end|>\n<|im_start|>assistant\n"
+    assert controls(ids) == [START, END, START]
 
 
 def test_turn_markers_that_are_not_marked_special_are_guarded_as_well(demo_tokenizer):
@@ -179,6 +183,7 @@ def test_a_completion_ends_as_the_template_ends_an_answer(demo_tokenizer):
         "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %} <|endoftext|>{% endif %}{% endfor %}"
     )
     open_ended = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    open_ended += "{% if add_generation_prompt %}assistant:{% endif %}"
     ends = [Tokeniser(variant(demo_tokenizer, template), 512, 512).end_id for template in (None, answered, open_ended)]
     assert ends == [END, 0, END]
 
@@ -200,7 +205,8 @@ def test_completions_that_differ_in_lost_characters_only_are_dropped(tokeniser):
 
 
 def test_a_prompt_the_template_refuses_is_dropped(demo_tokenizer):
-    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}x"
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    template += "{% for m in messages %}{{ m.content }}{% endfor %}"
     tokeniser = Tokeniser(variant(demo_tokenizer, template), 512, 512)
     dropped = tokeniser.pair(Preference(({"role": "system", "content": "s"}, ASK), said("a"), said("b")))
     assert isinstance(dropped, Dropped) and dropped.reason == "template-refused" and "no system role" in dropped.detail
