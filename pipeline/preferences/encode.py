@@ -8,8 +8,8 @@ training.
 import re
 from typing import TYPE_CHECKING
 
-from pipeline.preferences.messages import THOUGHTS, map_texts
 from pipeline.preferences.shapes import Message, Unusable, short
+from pipeline.preferences.texts import THOUGHTS, map_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

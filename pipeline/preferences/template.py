@@ -11,8 +11,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.preferences.messages import Text, rewritten, texts_of
 from pipeline.preferences.shapes import Message
+from pipeline.preferences.texts import Text, rewritten, texts_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

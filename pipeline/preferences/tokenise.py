@@ -24,10 +24,10 @@ import numpy as np
 
 from pipeline.errors import UserError, code_not_trusted
 from pipeline.preferences.encode import Encoder, shown
-from pipeline.preferences.messages import THOUGHTS, map_texts, opened_thoughts
 from pipeline.preferences.normalise import Preference
 from pipeline.preferences.shapes import Dropped, Message, Unusable, said, short
 from pipeline.preferences.template import DATE, Template
+from pipeline.preferences.texts import THOUGHTS, map_texts, opened_thoughts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
