@@ -66,7 +66,9 @@ class Engine:
     ) -> list[Completion | None]:
         """An answer to each conversation, by one call; None for one that leaves no token for an answer.
 
-        `sampling` holds what vLLM's SamplingParams take, for each; max_tokens is cut to the room there is.
+        `sampling` holds what vLLM's SamplingParams take, for each; max_tokens is cut to the room there is. An answer
+        ends before the token that ends a turn in training, too: a model need not name it among its own ends of a
+        sequence, which are what vLLM goes by.
         """
         from vllm import SamplingParams, TokensPrompt
 
@@ -77,7 +79,11 @@ class Engine:
                 continue
             asked.append(index)
             prompts.append(TokensPrompt(prompt_token_ids=ids))
-            parameters.append(SamplingParams(**given | {"max_tokens": min(given["max_tokens"], room)}))
+            own = {
+                "max_tokens": min(given["max_tokens"], room),
+                "stop_token_ids": [*given.get("stop_token_ids", ()), self.tokeniser.end_id],
+            }
+            parameters.append(SamplingParams(**given | own))
         answers: list[Completion | None] = [None] * len(conversations)
         outputs = self.llm.generate(prompts, parameters, use_tqdm=False, lora_request=self.adapter)
         for index, output in zip(asked, outputs, strict=True):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -67,6 +67,11 @@ class Tokeniser:
         # What ends an answer is what the template writes after one: a control token, or else EOS.
         after = self._encode(tail.lstrip())[:1]
         self.end_id: int = after[0] if self._controls(after) else tokenizer.eos_token_id
+
+    @property
+    def end(self) -> dict[str, Any]:
+        """The token that ends a turn, for a manifest."""
+        return {"token": self.end_id, "text": str(self.tokenizer.convert_ids_to_tokens(self.end_id))}
 
     def pair(self, preference: Preference) -> TokenisedPair | Dropped:
         """The pair's token ids, or why it has none: too long, refused by the template, or a forged turn."""
