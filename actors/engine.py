@@ -94,6 +94,18 @@ class Engine:
         return answers
 
 
+def serve_once(spec: EngineSpec) -> None:
+    """Answer something with unmerged adapters. Raises UserError, whatever vLLM says, where it cannot."""
+    try:
+        Engine(spec).answer([[{"role": "user", "content": "x"}]], [{"max_tokens": 1, "temperature": 0.0}])
+    except Exception as error:  # vLLM finds it out in many places, the last of them a kernel
+        why = error.problem if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"vLLM cannot serve adapters of the model in {spec.model} unmerged ({' '.join(why.split())[:300]})",
+            "set train.lora.merge=true, which exports a whole model; or name other layers in train.lora.layers",
+        ) from error
+
+
 def llm(spec: EngineSpec) -> "LLM":
     """vLLM with a model loaded, and its cache laid out."""
     from vllm import LLM

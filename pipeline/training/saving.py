@@ -1,0 +1,139 @@
+"""Saving what was trained so that others open it, ended as it was trained; and trying that before it is trained."""
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.utils import logging
+
+from pipeline.compute.policy import add_adapters
+from pipeline.errors import UserError
+from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+from pipeline.settings.config import Lora, Model
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+# What transformers refuses to save where nothing is sampled, or there are no beams: it would have no effect.
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_BEAMS = ("early_stopping", "length_penalty")
+
+
+def tokeniser_of(folder: Path, settings: Model) -> Tokeniser:
+    """The tokeniser of the model in `folder` that `settings` describe; for its ends and its template."""
+    tokenizer = load_tokenizer(folder, settings.chat_template, trust_remote_code=settings.trust_remote_code)
+    return Tokeniser(tokenizer, max_prompt_tokens=1, max_completion_tokens=1)
+
+
+def save_model(trained: PreTrainedModel, tokeniser: Tokeniser, folder: Path, **options: Any) -> list[str]:
+    """Write a model and its tokenizer in Hugging Face format; returns what `settle` left out."""
+    dropped = settle(trained, tokeniser)
+    trained.save_pretrained(folder, **options)
+    tokeniser.tokenizer.save_pretrained(folder)
+    return dropped
+
+
+def save_adapter(trained: "PeftModel", base: Model, folder: Path, **options: Any) -> None:
+    """Write adapters alone, in PEFT's format."""
+    named = trained.peft_config["default"]
+    named.base_model_name_or_path, named.revision = base.source, base.revision
+    trained.save_pretrained(str(folder), save_embedding_layers=False, **options)  # the base model has them
+
+
+def settle(model: PreTrainedModel, tokeniser: Tokeniser) -> list[str]:
+    """Let `model` end what it generates at the token that ends a turn, too, and pad with a token that there is.
+
+    The tokenizer keeps its own EOS, which templates may write. Returns the names of values of the generation_config that
+    were left out, since they have no effect and transformers would save none of it with them.
+    """
+    if model.generation_config is None:
+        model.generation_config = GenerationConfig.from_model_config(model.config)
+    generation = model.generation_config
+    ends = generation.eos_token_id
+    known = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    generation._from_model_config = False  # transformers would make it anew from a config that knows no such end
+    generation.eos_token_id = [tokeniser.end_id, *(id_ for id_ in known if id_ != tokeniser.end_id)]
+    if generation.pad_token_id is None or generation.pad_token_id < 0:
+        padding = tokeniser.tokenizer.pad_token_id
+        generation.pad_token_id = tokeniser.end_id if padding is None else padding
+    idle = () if generation.do_sample else _SAMPLING
+    idle += () if (generation.num_beams or 1) > 1 else _BEAMS
+    neutral = GenerationConfig(**GenerationConfig._get_default_generation_params())
+    dropped = [name for name in idle if getattr(generation, name) not in (None, getattr(neutral, name))]
+    for name in dropped:
+        setattr(generation, name, None)
+    return dropped
+
+
+def rehearse(base: Path, settings: Model, lora: Lora | None, folder: Path) -> list[str]:
+    """Save into `folder` all of what a training from the model in `base` will, but for its weights, and open it again.
+
+    Unmerged adapters are saved as they begin, without effect. Returns what is to be said once. Raises UserError where
+    it cannot be saved, or opens as something else, so that no training ends in that.
+    """
+    tokeniser = tokeniser_of(base, settings)
+    trusted: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
+    with _quiet():
+        config = AutoConfig.from_pretrained(base, local_files_only=True, **trusted)
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(config, **trusted)
+        adapted = add_adapters(empty, lora) if lora else None
+        try:
+            empty.generation_config = _generation(base, config)
+            if adapted and lora and not lora.merge:
+                begun = {name: torch.zeros_like(each, device="cpu") for name, each in adapted.state_dict().items()}
+                save_adapter(adapted, settings, folder, state_dict={n: w for n, w in begun.items() if "lora_" in n})
+                return []
+            dropped = save_model(empty, tokeniser, folder, state_dict={})
+            AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)
+            _require_ends(folder, tokeniser)
+            same = _rendered(tokeniser_of(folder, settings)) == _rendered(tokeniser)
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            raise UserError(
+                f"what is trained from {base} could not be saved ({' '.join(str(error).split())[:300]})",
+                "mend the file that this speaks of; where it is generation_config.json, and not its eos_token_id, "
+                "all results so far stay valid",
+            ) from error
+    if not same:
+        problem = f"the tokenizer of {base} is another one after it is saved and opened again"
+        raise UserError(problem, "save it with save_pretrained, see that it opens as itself, and give that folder")
+    names = ", ".join(dropped)
+    return [f"{names} in the model's generation_config have no effect, and are left out of the export"] if names else []
+
+
+def _generation(folder: Path, config: Any) -> GenerationConfig:
+    """As transformers reads it beside the weights."""
+    try:
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except OSError:  # there is none, or it is no JSON
+        return GenerationConfig.from_model_config(config)
+
+
+def _require_ends(folder: Path, tokeniser: Tokeniser) -> None:
+    ends = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
+    if tokeniser.end_id not in ends:
+        raise ValueError(f"its generation_config.json ends at {ends}, a turn at {tokeniser.end_id}")
+
+
+def _rendered(tokeniser: Tokeniser) -> tuple[Any, int]:
+    return tokeniser.prompt([{"role": "user", "content": "A word, and \n 2 lines."}]), tokeniser.end_id
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars, and warnings of what is mended here or said when it is trained."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
