@@ -48,8 +48,8 @@ def save_adapter(trained: "PeftModel", base: Model, folder: Path, **options: Any
 def settle(model: PreTrainedModel, tokeniser: Tokeniser) -> list[str]:
     """Let `model` end what it generates at the token that ends a turn, too, and pad with a token that there is.
 
-    The tokenizer keeps its own EOS, which templates may write. Returns the names of values of the generation_config that
-    were left out, since they have no effect and transformers would save none of it with them.
+    The tokenizer keeps its own EOS, which templates may write. Returns the names of values of the generation_config
+    that were left out, since they have no effect and transformers would save none of it with them.
     """
     if model.generation_config is None:
         model.generation_config = GenerationConfig.from_model_config(model.config)
