@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from jobs.common.stage import Outcome, Progress, Terminated, Work, main, say
 from pipeline.errors import UserError
@@ -133,9 +134,10 @@ def require_served(work: Work, base: Path, adapter: Path) -> None:
     room = len(prompt) + 8 if isinstance(prompt, list) else 8
     spec = engine_spec(base, model, room, resources, seed=0, adapter=adapter)
     variables = environment(resources.kv_cache_gib, threads(resources.generators))
-    options = claim("resources.generators", 1, resources.gpus_per_actor)
+    options: dict[str, Any] = claim("resources.generators", 1, resources.gpus_per_actor)
     # A process of its own, which ends with the call and gives its memory back.
-    task = ray.remote(**options, runtime_env={"env_vars": variables}, max_calls=1, max_retries=0)(serve_once)
+    options |= {"runtime_env": {"env_vars": variables}, "max_calls": 1, "max_retries": 0}
+    task = ray.remote(**options)(serve_once)
     say("train: trying whether vLLM serves such adapters unmerged")
     list(in_a_thread(ray.get(task.remote(spec)) for _ in range(1)))
 

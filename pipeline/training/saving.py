@@ -61,8 +61,7 @@ def settle(model: PreTrainedModel, tokeniser: Tokeniser) -> list[str]:
     if generation.pad_token_id is None or generation.pad_token_id < 0:
         padding = tokeniser.tokenizer.pad_token_id
         generation.pad_token_id = tokeniser.end_id if padding is None else padding
-    idle = () if generation.do_sample else _SAMPLING
-    idle += () if (generation.num_beams or 1) > 1 else _BEAMS
+    idle = (*(() if generation.do_sample else _SAMPLING), *(() if (generation.num_beams or 1) > 1 else _BEAMS))
     neutral = GenerationConfig(**GenerationConfig._get_default_generation_params())
     dropped = [name for name in idle if getattr(generation, name) not in (None, getattr(neutral, name))]
     for name in dropped:

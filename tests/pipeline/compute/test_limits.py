@@ -87,7 +87,7 @@ def adapters(base: Path, into: Path) -> Path:
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight)
-    model.save_pretrained(into)
+    model.save_pretrained(str(into))
     return into
 
 
