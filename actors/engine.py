@@ -102,7 +102,7 @@ def serve_once(spec: EngineSpec) -> None:
         why = error.problem if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         raise UserError(
             f"vLLM cannot serve adapters of the model in {spec.model} unmerged ({' '.join(why.split())[:300]})",
-            "set train.lora.merge=true, which exports a whole model; or name other layers in train.lora.layers",
+            "set train.lora.merge=true, which exports a whole model",
         ) from error
 
 
@@ -137,19 +137,8 @@ def whole_prompts(room: int) -> dict[str, Any]:
 
 
 def lora_options(adapter: Path) -> dict[str, Any]:
-    """What vLLM must be told to serve one adapter; it sets aside room for the rank in steps of its own.
-
-    It is told the adapted layers, where they are all, so that it leaves others alone: experts could not be adapted on a
-    CPU. Layers that it is not told of it would leave out without a word.
-    """
+    """What vLLM must be told to serve one adapter; it sets aside room for the rank in steps of its own."""
     from vllm.config.lora import MaxLoRARanks
 
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    layers = config["target_modules"]
-    told = isinstance(layers, list) and not config.get("target_parameters")
-    return {
-        "enable_lora": True,
-        "max_loras": 1,
-        "max_lora_rank": min(n for n in get_args(MaxLoRARanks) if n >= config["r"]),
-        **({"lora_target_modules": sorted(layers)} if told else {}),
-    }
+    rank = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(n for n in get_args(MaxLoRARanks) if n >= rank)}
