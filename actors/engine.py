@@ -98,10 +98,12 @@ def serve_once(spec: EngineSpec) -> None:
     """Answer something with unmerged adapters. Raises UserError, whatever vLLM says, where it cannot."""
     try:
         Engine(spec).answer([[{"role": "user", "content": "x"}]], [{"max_tokens": 1, "temperature": 0.0}])
+    except UserError:
+        raise
     except Exception as error:  # vLLM finds it out in many places, the last of them a kernel
-        why = error.problem if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise UserError(
-            f"vLLM cannot serve adapters of the model in {spec.model} unmerged ({' '.join(why.split())[:300]})",
+            f"vLLM cannot serve adapters of the model in {spec.model} unmerged ({why})",
             "set train.lora.merge=true, which exports a whole model",
         ) from error
 

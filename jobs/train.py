@@ -125,7 +125,6 @@ def require_served(work: Work, base: Path, adapter: Path) -> None:
 
     from actors.cluster import claim, threads
     from actors.engine import environment, serve_once
-    from jobs.common.pool import in_a_thread
     from jobs.generate import engine_spec
     from pipeline.training.saving import tokeniser_of
 
@@ -137,9 +136,11 @@ def require_served(work: Work, base: Path, adapter: Path) -> None:
     options: dict[str, Any] = claim("resources.generators", 1, resources.gpus_per_actor)
     # A process of its own, which ends with the call and gives its memory back.
     options |= {"runtime_env": {"env_vars": variables}, "max_calls": 1, "max_retries": 0}
-    task = ray.remote(**options)(serve_once)
     say("train: trying whether vLLM serves such adapters unmerged")
-    list(in_a_thread(ray.get(task.remote(spec)) for _ in range(1)))
+    served = ray.remote(**options)(serve_once).remote(spec)
+    while not ray.wait([served], timeout=1.0)[0]:  # not for longer: inside Ray's calls Ctrl-C can be lost
+        continue
+    ray.get(served)
 
 
 @contextmanager
