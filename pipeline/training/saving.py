@@ -60,7 +60,8 @@ def settle(model: PreTrainedModel, tokeniser: Tokeniser) -> list[str]:
     generation.eos_token_id = [tokeniser.end_id, *(id_ for id_ in known if id_ != tokeniser.end_id)]
     if generation.pad_token_id is None or generation.pad_token_id < 0:
         padding = tokeniser.tokenizer.pad_token_id
-        generation.pad_token_id = tokeniser.end_id if padding is None else padding
+        known_to_model = padding is not None and padding < model.config.get_text_config().vocab_size
+        generation.pad_token_id = padding if known_to_model else tokeniser.end_id
     idle = (*(() if generation.do_sample else _SAMPLING), *(() if (generation.num_beams or 1) > 1 else _BEAMS))
     neutral = GenerationConfig(**GenerationConfig._get_default_generation_params())
     dropped = [name for name in idle if getattr(generation, name) not in (None, getattr(neutral, name))]
