@@ -26,7 +26,7 @@ _TEMPLATES = "additional_chat_templates"  # a folder in it, of templates by name
 # Words about a model and records of how it came to be: nothing here reads them.
 _ASIDE = re.compile(
     r"(readme|licen[cs]e|notice|copying|changelog|use_policy|model_?card|requirements|trainer_state|training_"
-    r"|(all|train|eval|test|predict)_results).*",
+    r"|(all|train|eval|test|predict)_results).*\.(json|txt)",
     re.IGNORECASE,
 )
 _GENERATION = "generation_config.json"

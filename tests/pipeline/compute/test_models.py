@@ -125,17 +125,12 @@ def test_a_model_is_its_content(tiny_model: Callable[[str], Path], tmp_path: Pat
 
 
 def changed(folder: Path, name: str, content: str) -> bool:
-    """Whether the model in `folder` is another one with a file of this content; the file is then as before."""
-    file, memory = folder / name, DigestMemory(folder.parent)
-    before, kept = locate(Model(source=str(folder)), memory).digest, file.read_text() if file.exists() else None
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(content)
-    after = locate(Model(source=str(folder)), memory).digest
-    if kept is None:
-        file.unlink()
-    else:
-        file.write_text(kept)
-    return before != after
+    """Whether the model in `folder`, its code trusted, becomes another one by a file of this content."""
+    memory, model = DigestMemory(folder.parent), Model(source=str(folder), trust_remote_code=True)
+    before = locate(model, memory).digest
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(content)
+    return locate(model, memory).digest != before
 
 
 @pytest.mark.parametrize(
@@ -150,6 +145,7 @@ def changed(folder: Path, name: str, content: str) -> bool:
         ("chat_template.jinja", True),
         ("additional_chat_templates/tool_use.jinja", True),
         ("model.safetensors.index.json", True),
+        ("training_utils.py", True),
         ("README.md", False),
         ("LICENSE.txt", False),
         ("USE_POLICY.txt", False),
