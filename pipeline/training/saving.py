@@ -12,16 +12,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.utils import logging
 
 from pipeline.compute.policy import add_adapters
-from pipeline.errors import UserError
+from pipeline.errors import UserError, no_room
 from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
 from pipeline.settings.config import Lora, Model
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-# What transformers refuses to save where nothing is sampled, or there are no beams: it would have no effect.
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
-_BEAMS = ("early_stopping", "length_penalty")
+# Values without effect where nothing is sampled, or there are no beams, and what they may be even so: transformers
+# refuses to save others.
+_SAMPLING = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": None, "top_h": None, "typical_p": 1.0}
+_SAMPLING |= {"epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
+_BEAMS = {"early_stopping": False, "length_penalty": 1.0}
 
 
 def tokeniser_of(folder: Path, settings: Model) -> Tokeniser:
@@ -62,9 +64,8 @@ def settle(model: PreTrainedModel, tokeniser: Tokeniser) -> list[str]:
         padding = tokeniser.tokenizer.pad_token_id
         known_to_model = padding is not None and padding < model.config.get_text_config().vocab_size
         generation.pad_token_id = padding if known_to_model else tokeniser.end_id
-    idle = (*(() if generation.do_sample else _SAMPLING), *(() if (generation.num_beams or 1) > 1 else _BEAMS))
-    neutral = GenerationConfig(**GenerationConfig._get_default_generation_params())
-    dropped = [name for name in idle if getattr(generation, name) not in (None, getattr(neutral, name))]
+    idle = ({} if generation.do_sample else _SAMPLING) | ({} if (generation.num_beams or 1) > 1 else _BEAMS)
+    dropped = [name for name, neutral in idle.items() if getattr(generation, name) not in (None, neutral)]
     for name in dropped:
         setattr(generation, name, None)
     return dropped
@@ -86,20 +87,21 @@ def rehearse(base: Path, settings: Model, lora: Lora | None, folder: Path) -> li
         try:
             empty.generation_config = _generation(base, config)
             if adapted and lora and not lora.merge:
-                begun = {name: torch.zeros_like(each, device="cpu") for name, each in adapted.state_dict().items()}
-                save_adapter(adapted, settings, folder, state_dict={n: w for n, w in begun.items() if "lora_" in n})
+                named = [(name, weight) for name, weight in adapted.state_dict().items() if "lora_" in name]
+                begun = {name: torch.zeros_like(weight, device="cpu") for name, weight in named}
+                save_adapter(adapted, settings, folder, state_dict=begun)
                 return []
             dropped = save_model(empty, tokeniser, folder, state_dict={})
             AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)
             _require_ends(folder, tokeniser)
-            same = _rendered(tokeniser_of(folder, settings)) == _rendered(tokeniser)
+            again = tokeniser_of(folder, settings.model_copy(update={"chat_template": None}))  # it is saved, too
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-            raise UserError(
+            raise no_room(error) or UserError(
                 f"what is trained from {base} could not be saved ({' '.join(str(error).split())[:300]})",
                 "mend the file that this speaks of; where it is generation_config.json, and not its eos_token_id, "
                 "all results so far stay valid",
             ) from error
-    if not same:
+    if _rendered(again) != _rendered(tokeniser):
         problem = f"the tokenizer of {base} is another one after it is saved and opened again"
         raise UserError(problem, "save it with save_pretrained, see that it opens as itself, and give that folder")
     names = ", ".join(dropped)

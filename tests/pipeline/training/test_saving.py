@@ -98,6 +98,16 @@ def test_a_generation_config_is_mended_and_what_is_left_out_is_said(
     assert [note.partition(" in the model's")[0] for note in notes] == ([dropped] if dropped else [])
 
 
+def test_a_template_of_ones_own_is_exported_with_its_end(base: Callable[..., Path], tmp_path: Path) -> None:
+    folder, own = base(end="</s>"), tmp_path / "own.jinja"
+    own.write_text(TEMPLATE.replace("{{ END }}", "<|end|>"))
+    rehearse(folder, Model(source="x"), None, tmp_path / "plain")
+    assert exported(tmp_path / "plain")["eos_token_id"] == [EOS]
+    rehearse(folder, Model(source="x", chat_template=str(own)), None, tmp_path / "own")
+    assert exported(tmp_path / "own")["eos_token_id"] == [END, EOS]
+    assert tokeniser_of(tmp_path / "own", Model(source="x")).end_id == END
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
