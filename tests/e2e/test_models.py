@@ -40,8 +40,8 @@ def test_answers_end_where_a_turn_ends_in_training(ends_elsewhere: Path, head: H
     given = (*FEW, f"model.source={ends_elsewhere}", f"resources.root={tmp_path}", "generate.max_new_tokens=8")
     said = made("run", *given, "--until", "generate", environment=head.environment)
     assert said.count("temperature in the model's generation_config have no effect") == 1
-    for answers in tmp_path.glob("generate/*"):
-        found = [(row["response"], row["tokens"], row["finish_reason"]) for row in rows(answers)]
+    for manifest in tmp_path.glob("generate/*/manifest.json"):
+        found = [(row["response"], row["tokens"], row["finish_reason"]) for row in rows(manifest.parent)]
         assert found == [("", 1, "stop")] * 2
     exported = json.loads((only(tmp_path, "train") / "model" / "generation_config.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(ends_elsewhere)
@@ -66,7 +66,8 @@ def test_a_template_whose_tokens_have_no_embedding_is_refused_in_prepare(tiny: P
 
 def test_pairs_longer_than_the_model_are_counted_out(tiny: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny)
-    config = transformers.GPT2Config(n_positions=64, n_embd=64, n_layer=1, n_head=2, vocab_size=len(tokenizer))
+    sizes = {"n_positions": 64, "n_embd": 64, "n_layer": 1, "n_head": 2, "vocab_size": len(tokenizer)}
+    config = transformers.GPT2Config(**sizes, bos_token_id=1, eos_token_id=2)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     pairs = [{"prompt": "Name a colour. " * n, "chosen": "Blue.", "rejected": "A banana."} for n in (1, 2, 30)]
