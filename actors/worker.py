@@ -77,6 +77,8 @@ def _train(work: WorkerSpec) -> None:
         with checkpoint.as_directory() as folder:
             load(trainer, Path(folder))
     known = {"steps": trainer.epoch.steps, "resumed": trainer.next_step, "began": time.time()}
+    if rank == 0 and trainer.done:  # only the export is left, and that is said, too
+        write_aside(Path(work.folder) / "progress.json", json.dumps(known | trainer.steps_log[-1]))
     while not trainer.done:
         record = trainer.step()
         if rank == 0:
@@ -87,7 +89,11 @@ def _train(work: WorkerSpec) -> None:
             _checkpoint(trainer, work)
         if stopped:
             return
-    export(trainer, work)
+    try:
+        export(trainer, work)
+    except Exception:  # Ray Train must know of the last checkpoint before it hears of this
+        ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED, timeout_s=60)
+        raise
 
 
 def base_model(work: WorkerSpec, device: str) -> PreTrainedModel:

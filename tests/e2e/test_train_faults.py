@@ -56,7 +56,7 @@ def test_a_model_that_cannot_be_saved_is_not_trained_again(trained: Calm, head: 
     begun = tmp_path / "train" / f"{only(trained.root, 'train').name}.partial"
     begun.mkdir(parents=True)
     (begun / "model").touch()
-    failed = door("train", *given, environment=head.environment)
+    failed = door("train", *given, "resources.max_failures=0", environment=head.environment)
     assert failed.returncode == 1 and "train is not done" in failed.stderr
     (begun / "model").unlink()
     assert kept_steps(made("train", *given, environment=head.environment), of=80) == 80
