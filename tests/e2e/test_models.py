@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_a_template_whose_tokens_have_no_embedding_is_refused_in_prepare(tiny: P
 
 def test_pairs_longer_than_the_model_are_counted_out(tiny: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny)
-    sizes = {"n_positions": 64, "n_embd": 64, "n_layer": 1, "n_head": 2, "vocab_size": len(tokenizer)}
+    sizes: dict[str, Any] = {"n_positions": 64, "n_embd": 64, "n_layer": 1, "n_head": 2, "vocab_size": len(tokenizer)}
     config = transformers.GPT2Config(**sizes, bos_token_id=1, eos_token_id=2)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
