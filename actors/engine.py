@@ -66,7 +66,9 @@ class Engine:
     ) -> list[Completion | None]:
         """An answer to each conversation, by one call; None for one that leaves no token for an answer.
 
-        `sampling` holds what vLLM's SamplingParams take, for each; max_tokens is cut to the room there is.
+        `sampling` holds what vLLM's SamplingParams take, for each; max_tokens is cut to the room there is. An answer
+        ends before the token that ends a turn in training, too: a model need not name it among its own ends of a
+        sequence, which are what vLLM goes by.
         """
         from vllm import SamplingParams, TokensPrompt
 
@@ -77,7 +79,11 @@ class Engine:
                 continue
             asked.append(index)
             prompts.append(TokensPrompt(prompt_token_ids=ids))
-            parameters.append(SamplingParams(**given | {"max_tokens": min(given["max_tokens"], room)}))
+            own = {
+                "max_tokens": min(given["max_tokens"], room),
+                "stop_token_ids": [*given.get("stop_token_ids", ()), self.tokeniser.end_id],
+            }
+            parameters.append(SamplingParams(**given | own))
         answers: list[Completion | None] = [None] * len(conversations)
         outputs = self.llm.generate(prompts, parameters, use_tqdm=False, lora_request=self.adapter)
         for index, output in zip(asked, outputs, strict=True):
@@ -86,6 +92,20 @@ class Engine:
             asked_tokens = len(output.prompt_token_ids or ())
             answers[index] = Completion(one.text, len(one.token_ids), str(one.finish_reason), asked_tokens, first)
         return answers
+
+
+def serve_once(spec: EngineSpec) -> None:
+    """Answer something with unmerged adapters. Raises UserError, whatever vLLM says, where it cannot."""
+    try:
+        Engine(spec).answer([[{"role": "user", "content": "x"}]], [{"max_tokens": 1, "temperature": 0.0}])
+    except UserError:
+        raise
+    except Exception as error:  # vLLM finds it out in many places, the last of them a kernel
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(
+            f"vLLM cannot serve adapters of the model in {spec.model} unmerged ({why})",
+            "set train.lora.merge=true, which exports a whole model",
+        ) from error
 
 
 def llm(spec: EngineSpec) -> "LLM":

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import ray.train
 import torch
 import torch.distributed as dist
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.compute.models import load_model
 from pipeline.errors import UserError
 from pipeline.objectives.objective import build
-from pipeline.preferences.tokenise import load_tokenizer
 from pipeline.results import tables
 from pipeline.results.files import write_aside
 from pipeline.settings.config import RunConfig
 from pipeline.training.checkpoints import load, save
 from pipeline.training.epoch import Epoch
 from pipeline.training.loop import Trainer
+from pipeline.training.saving import save_adapter, save_model, tokeniser_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -77,16 +77,23 @@ def _train(work: WorkerSpec) -> None:
         with checkpoint.as_directory() as folder:
             load(trainer, Path(folder))
     known = {"steps": trainer.epoch.steps, "resumed": trainer.next_step, "began": time.time()}
+    if rank == 0 and trainer.done:  # only the export is left, and that is said, too
+        write_aside(Path(work.folder) / "progress.json", json.dumps(known | trainer.steps_log[-1]))
     while not trainer.done:
         record = trainer.step()
         if rank == 0:
             write_aside(Path(work.folder) / "progress.json", json.dumps(known | record))
         stopped = _asked_to_stop(work, world)
-        if stopped or (trainer.next_step % config.resources.checkpoint_steps == 0 and not trainer.done):
+        # After the last step, too: were the export to fail, the same command would go on from there.
+        if stopped or trainer.done or trainer.next_step % config.resources.checkpoint_steps == 0:
             _checkpoint(trainer, work)
         if stopped:
             return
-    export(trainer, work)
+    try:
+        export(trainer, work)
+    except Exception:  # Ray Train must know of the last checkpoint before it hears of this
+        ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED, timeout_s=60)
+        raise
 
 
 def base_model(work: WorkerSpec, device: str) -> PreTrainedModel:
@@ -142,19 +149,13 @@ def export(trainer: Trainer, work: WorkerSpec) -> None:
 
 
 def _export_model(trained: PreTrainedModel, work: WorkerSpec, folder: Path) -> None:
-    if trained.generation_config is None:
-        trained.generation_config = GenerationConfig.from_model_config(trained.config)
-    trained.save_pretrained(folder)
-    settings = work.config.model
-    tokenizer = load_tokenizer(Path(work.model), settings.chat_template, trust_remote_code=settings.trust_remote_code)
-    tokenizer.save_pretrained(folder)
+    tokeniser = tokeniser_of(Path(work.model), work.config.model)
+    save_model(trained, tokeniser, folder)
     write_aside(folder / "README.md", model_card(work, "transformers", "Trained"))
 
 
 def _export_adapter(trained: "PeftModel", work: WorkerSpec, folder: Path) -> None:
-    named = trained.peft_config["default"]
-    named.base_model_name_or_path, named.revision = work.config.model.source, work.config.model.revision
-    trained.save_pretrained(str(folder), save_embedding_layers=False)  # the base model has them
+    save_adapter(trained, work.config.model, folder)
     write_aside(folder / "README.md", model_card(work, "peft", "Low-rank adapters, trained"))
 
 

@@ -33,6 +33,7 @@ def run(work: Work) -> Outcome:
     from actors.generator import Generator, GeneratorSpec
     from jobs.common.pool import run_parts
     from jobs.prepare import base_model
+    from pipeline.compute.limits import positions, read_config
     from pipeline.evaluation.benchmarks.sampling import sampling
     from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
     from pipeline.results import tables
@@ -49,7 +50,7 @@ def run(work: Work) -> Outcome:
     tokeniser = Tokeniser(tokenizer, work.config.data.max_prompt_tokens, work.config.data.max_completion_tokens)
     asked = ask(work)
     sampled = [sampling(settings, benchmark, question) for benchmark, question in asked]
-    room = room_for(asked, [each.max_tokens for each in sampled], tokeniser, positions(model))
+    room = room_for(asked, [each.max_tokens for each in sampled], tokeniser, positions(read_config(model)))
     rows = [
         asdict(question) | {"benchmark": benchmark, "sample": sample, "sampling": asdict(how)}
         for (benchmark, question), how in zip(asked, sampled, strict=True)
@@ -161,12 +162,6 @@ def room_for(
             "lower generate.max_new_tokens",
         )
     return min(longest, most)
-
-
-def positions(model: Path) -> int | None:
-    """How many tokens the model takes, where it says so."""
-    found = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    return int(found) if found else None
 
 
 def _message(role: str, content: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pipeline.line.plan import VERSIONS, Plan
 from pipeline.settings.config import EMBEDDED, Data, Model
 
 if TYPE_CHECKING:
+    from pipeline.compute.limits import Limits
     from pipeline.compute.models import ModelSource
     from pipeline.preferences.tokenise import Tokeniser
 
@@ -23,14 +24,18 @@ Row = dict[str, Any]
 
 def run(work: Work) -> Outcome:
     """Parts of pairs, and a ledger: what was dropped and why stands in dropped.parquet."""
+    from pipeline.compute.limits import Limits
     from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
     from pipeline.results import tables
 
     data = work.config.data
     model = work.config.model
-    tokenizer = load_tokenizer(base_model(work.plan), model.chat_template, trust_remote_code=model.trust_remote_code)
+    folder = base_model(work.plan)
+    tokenizer = load_tokenizer(folder, model.chat_template, trust_remote_code=model.trust_remote_code)
+    tokeniser, limits = Tokeniser(tokenizer, data.max_prompt_tokens, data.max_completion_tokens), Limits.of(folder)
+    limits.require(tokeniser)
     rows, loader = open_rows(data)
-    reader = Reader(Tokeniser(tokenizer, data.max_prompt_tokens, data.max_completion_tokens), data)
+    reader = Reader(tokeniser, limits, data)
     pairs: Iterable[Row] = reader.pairs(rows)
     if data.limit is not None:
         pairs = limited(list(pairs), data.limit)
@@ -47,7 +52,12 @@ def run(work: Work) -> Outcome:
         say(f"prepare: {dropped} of {kept + dropped} rows dropped: {reasons}")
     return Outcome(
         counts,
-        metrics={"loader": loader, "shapes": sorted(reader.shapes), "splits": dict(reader.splits)},
+        metrics={
+            "loader": loader,
+            "shapes": sorted(reader.shapes),
+            "splits": dict(reader.splits),
+            "end_of_turn": tokeniser.end,
+        },
         ledger=ledger,
     )
 
@@ -67,8 +77,8 @@ def open_rows(data: Data) -> tuple[Iterable[tuple[int, Any]], str]:
 class Reader:
     """Turns rows into rows of tables.PAIRS, and keeps account of every row that is not one."""
 
-    def __init__(self, tokeniser: "Tokeniser", data: Data):
-        self.tokeniser, self.data = tokeniser, data
+    def __init__(self, tokeniser: "Tokeniser", limits: "Limits", data: Data):
+        self.tokeniser, self.limits, self.data = tokeniser, limits, data
         self.kept = 0
         self.dropped: list[Row] = []
         self.shapes: set[str] = set()
@@ -92,6 +102,7 @@ class Reader:
                 self.columns.update(map(str, row))
             preference = normalise(row, seen, self.data.difficulty_column or "difficulty")
             tokens = preference if isinstance(preference, Dropped) else self.tokeniser.pair(preference)
+            tokens = tokens if isinstance(tokens, Dropped) else self.limits.check(tokens) or tokens
             if isinstance(preference, Dropped) or isinstance(tokens, Dropped):
                 self._drop(number, tokens, row)
                 continue
@@ -154,7 +165,12 @@ def opened(plan: Plan, source: "ModelSource", model: Model, setting: str) -> Pat
     from pipeline.compute.models import convert_gguf, locate
     from pipeline.results.files import DigestMemory
 
-    locate(model, DigestMemory(plan.steps["prepare"].address.root), verify=True, setting=setting)
+    found = locate(model, DigestMemory(plan.steps["prepare"].address.root), verify=True, setting=setting)
+    if found.digest != source.digest:
+        raise UserError(
+            f"{source.path} changed since this run was planned",
+            "run the same command again: it plans with what is there",
+        )
     if not source.is_gguf:
         return source.path
     address = plan.converted(source)

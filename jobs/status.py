@@ -21,6 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 (f"{artifact.manifest['rows']:,}", f"{artifact.manifest['seconds']:.1f}") if artifact else ("-", "-")
             )
             tell(f"{step.name:17s} {step.address.status():10s} {rows:>9s} {seconds:>9s}  {shown(path)}")
+        if (prepared := plan.steps["prepare"].address.find()) and (
+            end := prepared.manifest["metrics"].get("end_of_turn")
+        ):
+            tell(f"a turn ends with {end['text']} (token {end['token']}), in training and in answers")
 
 
 if __name__ == "__main__":

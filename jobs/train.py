@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from jobs.common.stage import Outcome, Progress, Terminated, Work, main, say
 from pipeline.errors import UserError
@@ -27,12 +28,20 @@ def run(work: Work) -> Outcome:
     from actors.cluster import claim, connected, threads
     from actors.worker import REFUSAL, STOP, WorkerSpec, train
     from jobs.prepare import base_model
+    from pipeline.training.saving import rehearse
 
     config, resources = work.config, work.config.resources
     base = base_model(work.plan)
     require_room(work.folder, base, config.train.lora)
+    trial = work.folder / "trial"
+    shutil.rmtree(trial, ignore_errors=True)
+    for note in rehearse(base, config.model, config.train.lora, trial):
+        say(f"train: {note}")
     inputs = {role: str(work.inputs[role].path) for role in ("pairs", "reference", "schedule")}
     with connected():
+        if config.train.lora and not config.train.lora.merge and not (work.folder / "ray").exists():
+            require_served(work, base, trial)
+        shutil.rmtree(trial)
         gpus = min(resources.gpus_per_actor, 1.0)  # a worker drives one GPU; FSDP2 shards over workers
         asked = claim("resources.train_workers", resources.train_workers, gpus)
         spec = WorkerSpec(
@@ -105,6 +114,33 @@ def require_room(folder: Path, model: Path, lora: Lora | None) -> None:
             f"and its disk has {free / 1e9:.1f} GB free",
             "free some room, or set resources.root to a larger disk",
         )
+
+
+def require_served(work: Work, base: Path, adapter: Path) -> None:
+    """Raise UserError where vLLM does not serve such adapters on this model: trained ones could not be asked.
+
+    Only trying tells: it depends on the architecture, the layers and the device. Call inside `connected()`.
+    """
+    import ray
+
+    from actors.cluster import claim, threads
+    from actors.engine import environment, serve_once
+    from jobs.generate import engine_spec
+    from pipeline.training.saving import tokeniser_of
+
+    resources, model = work.config.resources, work.config.model
+    prompt = tokeniser_of(base, model).prompt([{"role": "user", "content": "x"}])
+    room = len(prompt) + 8 if isinstance(prompt, list) else 8
+    spec = engine_spec(base, model, room, resources, seed=0, adapter=adapter)
+    variables = environment(resources.kv_cache_gib, threads(resources.generators))
+    options: dict[str, Any] = claim("resources.generators", 1, resources.gpus_per_actor)
+    # A process of its own, which ends with the call and gives its memory back.
+    options |= {"runtime_env": {"env_vars": variables}, "max_calls": 1, "max_retries": 0}
+    say("train: trying whether vLLM serves such adapters unmerged")
+    served = ray.remote(**options)(serve_once).remote(spec)
+    while not ray.wait([served], timeout=1.0)[0]:  # not for longer: inside Ray's calls Ctrl-C can be lost
+        continue
+    ray.get(served)
 
 
 @contextmanager

@@ -102,11 +102,11 @@ class Here:
 
     def _room(self, requests: Sequence[Request]) -> int:
         """Tokens of the longest request and its reply; no more than the model takes."""
-        from jobs.generate import positions
+        from pipeline.compute.limits import positions, read_config
         from pipeline.preferences.normalise import Dropped
         from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
 
-        most = positions(self.folder)
+        most = positions(read_config(self.folder))
         tokenizer = load_tokenizer(
             self.folder, self.model.chat_template, trust_remote_code=self.model.trust_remote_code
         )

@@ -4,10 +4,13 @@ The top of the file answers without torch, so that a plan can be made at once; w
 """
 
 import hashlib
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.compute.limits import require_language_model
 from pipeline.errors import UserError, code_not_trusted
 from pipeline.packages import SCHEME, in_package
 from pipeline.results.files import DigestMemory
@@ -19,6 +22,14 @@ if TYPE_CHECKING:
 # A model directory is these files; pickles are never read. Its code is, where model.trust_remote_code says so.
 _FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 _CODE = (".py",)
+_TEMPLATES = "additional_chat_templates"  # a folder in it, of templates by name
+# Words about a model and records of how it came to be: nothing here reads them.
+_ASIDE = re.compile(
+    r"(readme|licen[cs]e|notice|copying|changelog|use_policy|model_?card|requirements|trainer_state|training_"
+    r"|(all|train|eval|test|predict)_results).*\.(json|txt)",
+    re.IGNORECASE,
+)
+_GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -35,12 +46,8 @@ def locate(model: Model, memory: DigestMemory, verify: bool = False, setting: st
     """Find what the section `setting` names and digest it. Raises UserError that says what was looked for."""
     path = _path(model, setting)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and file.name.endswith(_endings(model)))
-        names = [file.name for file in files]
-        if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
-            found = ", ".join(names[:8]) or "nothing"
-            problem = f"{setting}.source={model.source} has no config.json with *.safetensors (found: {found})"
-            raise UserError(problem, "give a directory as save_pretrained writes it")
+        require_language_model(path, f"{setting}.source={model.source}")
+        files = _content(path, _endings(model))
     elif path.suffix == ".gguf":
         files = [path]
     else:
@@ -53,11 +60,33 @@ def locate(model: Model, memory: DigestMemory, verify: bool = False, setting: st
         files.append(Path(model.chat_template))
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name}\0{memory.digest(file, verify)}\n".encode())
+        if file.name != _GENERATION:
+            digest.update(f"{file.name}\0{memory.digest(file, verify)}\n".encode())
+        elif (ends := _ends(file)) is not None:
+            digest.update(f"{file.name}\0{ends}\n".encode())
     label = Path(model.source).name.strip(".~") or path.resolve().name
     return ModelSource(
         label.removesuffix(".gguf").lower().replace(".", "-"), path, digest.hexdigest(), path.suffix == ".gguf"
     )
+
+
+def _content(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """The files that what is computed with a model may depend on, in order (docs/design.md, Identity)."""
+    found = sorted(file for file in folder.iterdir() if file.is_file() and file.name.endswith(endings))
+    named = sorted((folder / _TEMPLATES).glob("*.jinja"))
+    return [file for file in (*found, *named) if not _ASIDE.fullmatch(file.name)]
+
+
+def _ends(generation: Path) -> list[Any] | None:
+    """The tokens that end an answer by a generation_config.json, which is all that is used of it.
+
+    None where it cannot be read: as without one, transformers and vLLM then go by the model's config.json.
+    """
+    try:
+        ends = json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return sorted({*ends}, key=str) if isinstance(ends, list) else [] if ends is None else [ends]
 
 
 def _endings(model: Model) -> tuple[str, ...]:

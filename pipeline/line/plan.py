@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.compute.limits import require_trainable
 from pipeline.compute.models import ModelSource, locate
 from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.errors import UserError
@@ -100,6 +101,8 @@ def make_plan(config: RunConfig) -> Plan:
         root = Path(config.resources.root).expanduser().absolute()  # workers run elsewhere
     memory = DigestMemory(root)
     model = locate(config.model, memory)
+    if not model.is_gguf:  # which is made float as it is converted
+        require_trainable(model.path, f"model.source={config.model.source}")
     local = config.judge.local
     judge = locate(local, memory, setting="judge.local") if local else None
     steps: dict[str, Step] = {}

@@ -116,6 +116,11 @@ class Tokeniser:
             )
         return asked, answered
 
+    @property
+    def end(self) -> dict[str, Any]:
+        """The token that ends a turn, for a manifest."""
+        return {"token": self.end_id, "text": str(self.tokenizer.convert_ids_to_tokens(self.end_id))}
+
     def pair(self, preference: Preference) -> TokenisedPair | Dropped:
         """The pair's token ids, or why it has none: too long, refused by the template, not as the whole, or forged."""
         asked = replace(

@@ -47,7 +47,7 @@ def tiny_exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model("Phi", tmp_path_factory.mktemp("models") / "exact")
 
 
-def tiny_model(family: str, folder: Path) -> Path:
+def tiny_model(family: str, folder: Path, **sizes: int) -> Path:
     import torch
     import transformers
     from transformers import AutoTokenizer
@@ -71,6 +71,7 @@ def tiny_model(family: str, folder: Path) -> Path:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **sizes,
     )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -68,10 +68,11 @@ def test_a_second_run_makes_nothing(line: Line) -> None:
 def test_dry_run_and_status_agree_with_what_is_there(line: Line) -> None:
     rows = [row.split() for row in made("run", *line.settings, "--dry-run").splitlines()]
     assert [row[:2] for row in rows] == [["keep", name] for name in RESULTS]
-    status = [row.split() for row in made("status", *line.settings).splitlines()[1:]]
+    *status, end = [row.split() for row in made("status", *line.settings).splitlines()[1:]]
     assert [row[:2] for row in status] == [[name, "committed"] for name in RESULTS]
     assert [row[-1] for row in status] == [row[-1] for row in rows]
     assert [row[2] for row in status[:3]] == ["20", "20", "16"]
+    assert end == ["a", "turn", "ends", "with", "<|im_end|>", "(token", "2),", "in", "training", "and", "in", "answers"]
 
 
 def test_another_objective_keeps_what_does_not_depend_on_it(line: Line) -> None:

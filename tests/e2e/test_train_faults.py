@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.conftest import Head
-from tests.e2e.doors import made, only, refused
+from tests.e2e.doors import door, made, only, refused
 from tests.e2e.running import (
     SNAPSHOT,
     Calm,
@@ -48,6 +48,19 @@ def kept_steps(said: str, of: int) -> int:
     found = re.search(rf"train: (\d+) of {of} steps are in a checkpoint and kept", said)
     assert found, said
     return int(found.group(1))
+
+
+def test_a_model_that_cannot_be_saved_is_not_trained_again(trained: Calm, head: Head, tmp_path: Path) -> None:
+    """Here because a file stands where its folder would be. The same command saves it once that is mended."""
+    given = beside(trained, tmp_path, "prepare", "reference", "schedule")
+    begun = tmp_path / "train" / f"{only(trained.root, 'train').name}.partial"
+    begun.mkdir(parents=True)
+    (begun / "model").touch()
+    failed = door("train", *given, "resources.max_failures=0", environment=head.environment)
+    assert failed.returncode == 1 and "train is not done" in failed.stderr
+    (begun / "model").unlink()
+    assert kept_steps(made("train", *given, environment=head.environment), of=80) == 80
+    assert same_training(only(trained.root, "train"), only(tmp_path, "train"))
 
 
 @pytest.fixture(scope="module")

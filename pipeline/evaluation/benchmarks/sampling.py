@@ -21,7 +21,7 @@ class Sampling:
     top_p: float
     max_tokens: int  # of one answer
     stop: tuple[str, ...]
-    stop_token_ids: tuple[int, ...]  # end an answer, beside the end-of-sequence tokens that the model names
+    stop_token_ids: tuple[int, ...]  # end an answer, beside the model's own ends and that of a turn
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

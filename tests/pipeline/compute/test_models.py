@@ -124,6 +124,81 @@ def test_a_model_is_its_content(tiny_model: Callable[[str], Path], tmp_path: Pat
     assert locate(Model(source=str(second)), memory).digest != found.digest
 
 
+def changed(folder: Path, name: str, content: str) -> bool:
+    """Whether the model in `folder`, its code trusted, becomes another one by a file of this content."""
+    memory, model = DigestMemory(folder.parent), Model(source=str(folder), trust_remote_code=True)
+    before = locate(model, memory).digest
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(content)
+    return locate(model, memory).digest != before
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("tokenizer.json", True),
+        ("tokenizer_config.json", True),
+        ("special_tokens_map.json", True),
+        ("merges.txt", True),
+        ("vocab.txt", True),
+        ("tokenizer.model", True),
+        ("chat_template.jinja", True),
+        ("additional_chat_templates/tool_use.jinja", True),
+        ("model.safetensors.index.json", True),
+        ("training_utils.py", True),
+        ("README.md", False),
+        ("LICENSE.txt", False),
+        ("USE_POLICY.txt", False),
+        ("Notice.txt", False),
+        ("trainer_state.json", False),
+        ("training_args.json", False),
+        ("all_results.json", False),
+        ("eval_results.json", False),
+        ("requirements.txt", False),
+        ("optimizer.pt", False),
+        ("training_args.bin", False),
+        ("original/consolidated.json", False),
+    ],
+)
+def test_a_model_is_the_files_that_are_computed_with(
+    tiny_model: Callable[[str], Path], tmp_path: Path, name: str, counts: bool
+) -> None:
+    folder = shutil.copytree(tiny_model("Llama"), tmp_path / "model")
+    assert changed(folder, name, "{}") == counts
+
+
+@pytest.mark.parametrize(
+    ("content", "counts"),
+    [
+        ('{"eos_token_id": 2}', False),
+        ('{"eos_token_id": [2], "do_sample": false, "temperature": 0.9, "pad_token_id": 7}', False),
+        ('{"eos_token_id": [2, 5]}', True),
+        ('{"eos_token_id": 5}', True),
+        ("{}", True),  # transformers then knows no end, whatever config.json says
+        ("not json", True),  # and here goes by config.json
+    ],
+)
+def test_of_a_generation_config_the_ends_alone_are_used(
+    tiny_model: Callable[[str], Path], tmp_path: Path, content: str, counts: bool
+) -> None:
+    folder = shutil.copytree(tiny_model("Llama"), tmp_path / "model")
+    known = json.loads((folder / "generation_config.json").read_text())
+    assert known["eos_token_id"] == 2
+    assert changed(folder, "generation_config.json", content) == counts
+
+
+def test_a_broken_generation_config_is_as_none(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    """Which is what transformers and vLLM make of it."""
+    folder = shutil.copytree(tiny_model("Llama"), tmp_path / "model")
+    memory, file = DigestMemory(tmp_path), folder / "generation_config.json"
+    file.write_text("not json")
+    broken = locate(Model(source=str(folder)), memory).digest
+    found = AutoModelForCausalLM.from_pretrained(folder).generation_config
+    file.unlink()
+    assert locate(Model(source=str(folder)), memory).digest == broken
+    assert AutoModelForCausalLM.from_pretrained(folder).generation_config.eos_token_id == found.eos_token_id == 2
+
+
 def test_a_chat_template_is_part_of_the_model(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     template = tmp_path / "chat.jinja"
     template.write_text("{{ messages }}")

@@ -1,0 +1,166 @@
+"""What a model cannot do, read from its folder before anything is computed with it. Needs no torch."""
+
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+from pipeline.preferences.shapes import Dropped
+
+if TYPE_CHECKING:
+    from pipeline.preferences.tokenise import TokenisedPair, Tokeniser
+
+ADAPTERS = "adapter_config.json"
+# A folder may hold either beside much else that is a pickle too, such as training_args.bin.
+_PICKLED = re.compile(r"(pytorch_model|consolidated|model)\b.*\.(bin|pth|pt|ckpt)")
+# Heads that read a sequence and write no next token.
+_OTHER_HEADS = re.compile(
+    r"(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|MaskedLM|NextSentencePrediction"
+    r"|RewardModel)$"
+)
+
+
+def require_language_model(folder: Path, given: str) -> None:
+    """Raise UserError where a folder is plainly no causal language model; `given` is how the user named it.
+
+    What is not plain is left to transformers, which opens it.
+    """
+    names = {file.name for file in folder.iterdir() if file.is_file()}
+    if ADAPTERS in names:
+        raise _adapters(folder, given, beside="config.json" in names)
+    weights = sorted(name for name in names if name.endswith(".safetensors"))
+    if "config.json" in names and not weights and (pickled := sorted(filter(_PICKLED.match, names))):
+        raise UserError(
+            f"{given} has its weights as pickles alone ({', '.join(pickled[:3])}), which run code as they are read",
+            "where you trust them, save them again as safetensors: "
+            + _saving("transformers", "AutoModelForCausalLM", folder, "", tokenizer=str(folder)),
+        )
+    if "config.json" not in names or not weights:
+        found = ", ".join(sorted(names)[:8]) or "nothing"
+        raise UserError(
+            f"{given} has no config.json with *.safetensors (found: {found})",
+            "give a directory as save_pretrained writes it",
+        )
+    config = read_config(folder)
+    heads = [str(name) for name in config.get("architectures") or []]
+    if config.get("is_encoder_decoder") or (heads and all(map(_OTHER_HEADS.search, heads))):
+        what = f"{', '.join(heads) or config.get('model_type')}"
+        kind = "an encoder with a decoder" if config.get("is_encoder_decoder") else "no language model"
+        raise UserError(f"{given} is {kind} ({what})", "give a causal language model, whose next token can be scored")
+
+
+def require_trainable(folder: Path, given: str) -> None:
+    """Raise UserError where the weights in a folder are quantised: vLLM may serve them, nothing here can train them."""
+    config = read_config(folder)
+    found = config.get("quantization_config") or _text(config).get("quantization_config")
+    if isinstance(found, Mapping):
+        how = found.get("quant_method") or next((key for key in found if key.startswith("load_in_")), "unnamed")
+        raise UserError(
+            f"{given} is quantised (quantization_config in its config.json: {how}), and such weights cannot be trained",
+            "give the weights it was made from, often named the same without -4bit, -AWQ, -GPTQ or -FP8; "
+            "train.lora then trains few of them",
+        )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A folder's config.json; empty where it is none, which is found out when the model is opened."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def positions(config: Mapping[str, Any]) -> int | None:
+    """How many tokens a model takes, where its config.json says so.
+
+    Scaled rotary embeddings reach further than max_position_embeddings where they are stretched by a plain factor; the
+    other kinds name the number that they reach.
+    """
+    text = _text(config)
+    found = [text[key] for key in ("max_position_embeddings", "n_positions", "max_seq_len") if text.get(key)]
+    if not found:
+        return None
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    kinds = [rope, *(each for each in rope.values() if isinstance(each, Mapping))]  # one for all layers, or by kind
+    stretched = [each.get("factor") or 1 for each in kinds if _rope(each) in ("linear", "dynamic")]
+    # Gemma 3 names the number that its global layers reach, factor and all.
+    factor = 1 if str(text.get("model_type", "")).startswith("gemma3") else max(stretched, default=1)
+    return int(min(found) * factor)
+
+
+def _rope(parameters: Mapping[str, Any]) -> Any:
+    return parameters.get("rope_type") or parameters.get("type")
+
+
+def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a model that sees as well as reads, the part that reads."""
+    text = config.get("text_config")
+    return text if isinstance(text, Mapping) else config
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model's tokens must keep to; None: its config.json does not say."""
+
+    embeddings: int | None
+    positions: int | None
+
+    @classmethod
+    def of(cls, folder: Path) -> "Limits":
+        config = read_config(folder)
+        return cls(_text(config).get("vocab_size"), positions(config))
+
+    def require(self, tokeniser: "Tokeniser") -> None:
+        """Raise UserError where the template itself writes a token that the model has no embedding for."""
+        ids = tokeniser.prompt([{"role": "user", "content": "x"}])
+        for id_ in [*(ids if isinstance(ids, list) else []), tokeniser.end_id]:
+            if self._beyond(id_):
+                raise UserError(
+                    f"the chat template writes {tokeniser.tokenizer.convert_ids_to_tokens(id_)}, "
+                    f"which is token {id_} of {self.embeddings} embeddings",
+                    "give the tokenizer and template that the weights were trained with, or give the weights as many "
+                    "embeddings as the tokenizer has tokens (resize_token_embeddings) and train those first",
+                )
+
+    def check(self, pair: "TokenisedPair") -> Dropped | None:
+        """Why the model cannot compute a pair, if so. Each side follows the prompt by itself."""
+        sides = pair.chosen_ids, pair.rejected_ids
+        longest = len(pair.prompt_ids) + max(map(len, sides))
+        if self.positions is not None and longest > self.positions:
+            return Dropped("longer-than-model", f"{longest} tokens, the model has {self.positions} positions")
+        largest = max(itertools.chain(pair.prompt_ids, *sides))
+        if self._beyond(largest):
+            return Dropped("no-embedding", f"token {largest} of {self.embeddings} embeddings")
+        return None
+
+    def _beyond(self, id_: int) -> bool:
+        return self.embeddings is not None and id_ >= self.embeddings
+
+
+def _adapters(folder: Path, given: str, beside: bool) -> UserError:
+    try:
+        base = json.loads((folder / ADAPTERS).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        base = None
+    tokenizer = str(folder) if (folder / "tokenizer_config.json").exists() or not base else str(base)
+    merge = _saving("peft", "AutoPeftModelForCausalLM", folder, ".merge_and_unload()", tokenizer)
+    return UserError(
+        f"{given} holds adapters ({ADAPTERS}) of the model {base or 'that it does not name'}"
+        + (", beside a model" if beside else ", and is no model by itself"),
+        f"merge them into it once, and give the folder `whole`: {merge}"
+        + (f"; or take {ADAPTERS} away, to have the model without them" if beside else ""),
+    )
+
+
+def _saving(package: str, auto: str, folder: Path, then: str, tokenizer: str) -> str:
+    """A line of shell that opens what is in `folder` and saves it, with a tokenizer, into a folder `whole`."""
+    return (
+        f'python -c "from {package} import {auto} as M; from transformers import AutoTokenizer as T; '
+        f"M.from_pretrained({str(folder)!r}, dtype='auto'){then}.save_pretrained('whole'); "
+        f"T.from_pretrained({tokenizer!r}).save_pretrained('whole')\""
+    )
