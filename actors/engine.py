@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipeline.errors import UserError
 from pipeline.preferences.shapes import Dropped, Message
-from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+from pipeline.preferences.tokenise import open_tokeniser
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -20,8 +20,7 @@ BATCHED_TOKENS = 4096  # of a step of the engine on a CPU, as vLLM has it
 class EngineSpec:
     model: str  # a folder in Hugging Face format
     dtype: Literal["float32", "bfloat16"]
-    chat_template: str | None  # a Jinja file
-    trust_remote_code: bool
+    rendering: dict[str, Any]  # as Model.rendering
     max_model_len: int  # tokens of a conversation, the answer included
     gpus: float  # the engine is laid over as many
     gpu_memory_fraction: float
@@ -56,8 +55,7 @@ class Engine:
         from vllm.lora.request import LoRARequest
 
         self.room = spec.max_model_len
-        tokenizer = load_tokenizer(Path(spec.model), spec.chat_template, trust_remote_code=spec.trust_remote_code)
-        self.tokeniser = Tokeniser(tokenizer, self.room, self.room)
+        self.tokeniser = open_tokeniser(Path(spec.model), self.room, self.room, **spec.rendering)
         self.llm = llm(spec)
         self.adapter = LoRARequest("trained", 1, spec.adapter) if spec.adapter else None
 
@@ -116,7 +114,7 @@ def llm(spec: EngineSpec) -> "LLM":
         return LLM(
             model=spec.model,
             dtype=spec.dtype,
-            trust_remote_code=spec.trust_remote_code,
+            trust_remote_code=spec.rendering["trust_remote_code"],
             seed=spec.seed,
             max_model_len=spec.max_model_len,
             tensor_parallel_size=max(1, int(spec.gpus)),

@@ -42,9 +42,9 @@ def multi_turn(model: Path, count: int, seed: int = 0) -> list[Row]:
 def _tokenised(rows: Iterable[tuple[int, Row]], data: Data, model: Path, count: int) -> list[Row]:
     from jobs.prepare import Reader, limited
     from pipeline.compute.limits import Limits
-    from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+    from pipeline.preferences.tokenise import open_tokeniser
 
-    tokeniser = Tokeniser(load_tokenizer(model), data.max_prompt_tokens, data.max_completion_tokens)
+    tokeniser = open_tokeniser(model, data.max_prompt_tokens, data.max_completion_tokens)
     pairs = [pair for pair in Reader(tokeniser, Limits.of(model), data).pairs(rows) if pair["split"] == "train"]
     if len(pairs) < count:
         problem = f"data.source={data.source} has {len(pairs)} usable train pairs, and {count} are needed"

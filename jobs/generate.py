@@ -35,19 +35,17 @@ def run(work: Work) -> Outcome:
     from jobs.prepare import base_model
     from pipeline.compute.limits import positions, read_config
     from pipeline.evaluation.benchmarks.sampling import sampling
-    from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+    from pipeline.preferences.tokenise import open_tokeniser
     from pipeline.results import tables
 
     resources, settings = work.config.resources, work.config.generate
     trained = work.inputs["model"].path if "model" in work.inputs else None
     adapter = trained / "adapter" if trained and (trained / "adapter").exists() else None
     model: Path = trained / "model" if trained and not adapter else base_model(work.plan)
-    tokenizer = load_tokenizer(
-        model, work.config.model.chat_template, trust_remote_code=work.config.model.trust_remote_code
-    )
+    data = work.config.data
+    tokeniser = open_tokeniser(model, data.max_prompt_tokens, data.max_completion_tokens, **work.config.model.rendering)
     if settings.preset and settings.stop_token_ids is None:
-        check_family(settings.preset, tokenizer)
-    tokeniser = Tokeniser(tokenizer, work.config.data.max_prompt_tokens, work.config.data.max_completion_tokens)
+        check_family(settings.preset, tokeniser.tokenizer)
     asked = ask(work)
     sampled = [sampling(settings, benchmark, question) for benchmark, question in asked]
     room = room_for(asked, [each.max_tokens for each in sampled], tokeniser, positions(read_config(model)))
@@ -93,8 +91,7 @@ def engine_spec(
     return EngineSpec(
         model=str(folder),
         dtype="float32" if model.dtype == "float64" else model.dtype,
-        chat_template=model.chat_template,
-        trust_remote_code=model.trust_remote_code,
+        rendering=model.rendering,
         max_model_len=room,
         gpus=resources.gpus_per_actor,
         gpu_memory_fraction=resources.gpu_memory_fraction,

@@ -25,14 +25,14 @@ Row = dict[str, Any]
 def run(work: Work) -> Outcome:
     """Parts of pairs, and a ledger: what was dropped and why stands in dropped.parquet."""
     from pipeline.compute.limits import Limits
-    from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+    from pipeline.preferences.tokenise import open_tokeniser
     from pipeline.results import tables
 
     data = work.config.data
     model = work.config.model
     folder = base_model(work.plan)
-    tokenizer = load_tokenizer(folder, model.chat_template, trust_remote_code=model.trust_remote_code)
-    tokeniser, limits = Tokeniser(tokenizer, data.max_prompt_tokens, data.max_completion_tokens), Limits.of(folder)
+    tokeniser = open_tokeniser(folder, data.max_prompt_tokens, data.max_completion_tokens, **model.rendering)
+    limits = Limits.of(folder)
     limits.require(tokeniser)
     rows, loader = open_rows(data)
     reader = Reader(tokeniser, limits, data)

@@ -104,13 +104,10 @@ class Here:
         """Tokens of the longest request and its reply; no more than the model takes."""
         from pipeline.compute.limits import positions, read_config
         from pipeline.preferences.normalise import Dropped
-        from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+        from pipeline.preferences.tokenise import open_tokeniser
 
         most = positions(read_config(self.folder))
-        tokenizer = load_tokenizer(
-            self.folder, self.model.chat_template, trust_remote_code=self.model.trust_remote_code
-        )
-        tokeniser = Tokeniser(tokenizer, most or 1, most or 1)
+        tokeniser = open_tokeniser(self.folder, most or 1, most or 1, **self.model.rendering)
         lengths = [1]
         for request in requests:
             ids = tokeniser.prompt(request.messages)

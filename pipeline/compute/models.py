@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.compute.limits import require_language_model
 from pipeline.errors import UserError, code_not_trusted
 from pipeline.packages import SCHEME, in_package
+from pipeline.preferences.template import DATE
+from pipeline.results.artifacts import canonical
 from pipeline.results.files import DigestMemory
 from pipeline.settings.config import Model
 
@@ -64,6 +66,9 @@ def locate(model: Model, memory: DigestMemory, verify: bool = False, setting: st
             digest.update(f"{file.name}\0{memory.digest(file, verify)}\n".encode())
         elif (ends := _ends(file)) is not None:
             digest.update(f"{file.name}\0{ends}\n".encode())
+    for name, default in (("template_arguments", {}), ("template_date", DATE)):  # a part of every rendering
+        if (value := getattr(model, name)) != default:
+            digest.update(f"{name}\0{canonical(value if name == 'template_arguments' else str(value))}\n".encode())
     label = Path(model.source).name.strip(".~") or path.resolve().name
     return ModelSource(
         label.removesuffix(".gguf").lower().replace(".", "-"), path, digest.hexdigest(), path.suffix == ".gguf"

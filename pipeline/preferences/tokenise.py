@@ -295,6 +295,24 @@ def tokens_digest(prompt_ids: Sequence[int], chosen_ids: Sequence[int], rejected
     return digest.hexdigest()
 
 
+def open_tokeniser(
+    directory: Path,
+    max_prompt_tokens: int,
+    max_completion_tokens: int,
+    *,
+    chat_template: str | None = None,
+    trust_remote_code: bool = False,
+    template_arguments: Mapping[str, Any] | None = None,
+    template_date: date = DATE,
+) -> Tokeniser:
+    """The tokeniser of a model's folder, with its template or the Jinja file `chat_template`; see `Tokeniser`.
+
+    Raises UserError where the directory holds no tokenizer, or the file cannot be read.
+    """
+    tokenizer = load_tokenizer(directory, chat_template, trust_remote_code=trust_remote_code)
+    return Tokeniser(tokenizer, max_prompt_tokens, max_completion_tokens, template_arguments, template_date)
+
+
 def load_tokenizer(
     directory: Path, chat_template: str | None = None, *, trust_remote_code: bool = False
 ) -> "PreTrainedTokenizerBase":

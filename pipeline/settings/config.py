@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
@@ -35,9 +35,15 @@ class Model(Section):
     # float64 is for checks of the training path; answers are then generated in float32.
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     chat_template: str | None = None  # a Jinja file, where the tokenizer has no template or the wrong one
-    template_arguments: dict[str, Any] = {}  # to every rendering of the template, such as enable_thinking: false
+    template_arguments: dict[str, JsonValue] = {}  # to every rendering of the template, such as enable_thinking: false
     template_date: date = DATE  # what a template that asks for the date is told is today
     trust_remote_code: bool = False  # run the Python files that the model brings; they can do whatever you can
+
+    @property
+    def rendering(self) -> dict[str, Any]:
+        """What `open_tokeniser` takes of it: all conversations with a model are rendered alike."""
+        names = ("chat_template", "trust_remote_code", "template_arguments", "template_date")
+        return {name: getattr(self, name) for name in names}
 
 
 class Data(Section):

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from pipeline.compute.policy import add_adapters
 from pipeline.errors import UserError, no_room
-from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+from pipeline.preferences.tokenise import Tokeniser, open_tokeniser
 from pipeline.settings.config import Lora, Model
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ _BEAMS = {"early_stopping": False, "length_penalty": 1.0}
 
 def tokeniser_of(folder: Path, settings: Model) -> Tokeniser:
     """The tokeniser of the model in `folder` that `settings` describe; for its ends and its template."""
-    tokenizer = load_tokenizer(folder, settings.chat_template, trust_remote_code=settings.trust_remote_code)
-    return Tokeniser(tokenizer, max_prompt_tokens=1, max_completion_tokens=1)
+    return open_tokeniser(folder, max_prompt_tokens=1, max_completion_tokens=1, **settings.rendering)
 
 
 def save_model(trained: PreTrainedModel, tokeniser: Tokeniser, folder: Path, **options: Any) -> list[str]:
