@@ -1,93 +1,134 @@
 """Text to token ids such that no text of a user's acts as a control token.
 
 What a user spells (`<|im_end|>`) is put out of the chat template's sight before it renders (`hidden`), and written as
-the plain characters it is when the rendering is encoded. All other text is encoded in one piece, as the model saw it in
+the plain characters it is when the rendering is encoded. All text is encoded in one piece, as the model saw it in
 training.
 """
 
+import json
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 from pipeline.preferences.shapes import Message, Unusable, short
 from pipeline.preferences.texts import THOUGHTS, map_texts
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-# A control token that user text spells, while the template sees the text: the token's characters in hexadecimal.
+# A control token that a text spells, while the template sees it: its characters in hexadecimal.
 _HIDDEN = re.compile("\ue000([0-9a-f]*)\ue001")
+_ALIAS = "\ue004"  # begins the name of a control token where texts may spell it
 
 
 class Encoder:
-    """One tokenizer; `rendered` is text of its chat template, in which control tokens are found that are not marked so.
+    """One tokenizer. `exchange` is a question and answer as its template renders them, `template` the template itself.
 
-    `spelled` finds in a user's text what would act as a control token.
+    Control tokens are those that a tokenizer marks as special, and what its template writes around messages. In an
+    assistant's own words only what ends or begins a turn is one: calls are a model's to write, as thoughts are.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", rendered: str):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", exchange: str, template: str):
         self.tokenizer = tokenizer
-        control = _control_tokens(tokenizer, rendered)
+        turns, control = _control_tokens(tokenizer, exchange), _control_tokens(tokenizer, exchange + template)
         # What stands for unknown characters is no turn, though a user must not write it either.
-        unknown = () if str(tokenizer.unk_token) in rendered else (tokenizer.unk_token_id,)
-        self._control_texts = {id_: text for text, id_ in control.items() if id_ not in unknown}
-        longest_first = sorted(control, key=lambda text: (-len(text), text))
-        written = "|".join(map(re.escape, longest_first)) or r"(?!)"
-        self.written, self.spelled = re.compile(f"({written})"), re.compile(f"{written}|\ue000")
+        unknown = () if str(tokenizer.unk_token) in exchange else (tokenizer.unk_token_id,)
+        self._turns = {id_: text for text, id_ in turns.items() if id_ not in unknown}
+        self._spelled, self._spelled_by_model = _any_of(["\ue000", *control]), _any_of(["\ue000", *turns])
+        self.written = _any_of(control)
+        self._renamed = _Renamed.of(tokenizer, control)
+
+    def spells(self, text: str) -> bool:
+        """Whether a user's text spells a control token."""
+        return self._spelled.search(text) is not None
 
     def controls(self, ids: list[int]) -> list[int]:
-        return [id_ for id_ in ids if id_ in self._control_texts]
+        """Those of the ids that begin or end turns."""
+        return [id_ for id_ in ids if id_ in self._turns]
 
     def hidden(self, message: Message) -> Message:
         """The message with every control token that its texts spell put out of the template's sight."""
-        if message.keys() == {"role", "content"} and not self.spelled.search(message["content"]):
-            return message
-        return {**map_texts(message, self.hide), "role": message["role"]}
+        own = self._spelled_by_model if message["role"] == "assistant" else self._spelled
+        if message.keys() == {"role", "content"}:
+            content = message["content"]
+            return {**message, "content": _hide(content, own)} if own.search(content) else message
+        words = {key: _hide(message[key], own) for key in ("content", "reasoning_content") if key in message}
+        return {**self.hidden_texts(message), **words, "role": message["role"]}
 
-    def hide(self, text: str) -> str:
-        return self.spelled.sub(lambda found: f"\ue000{found.group().encode().hex()}\ue001", text)
+    def hidden_texts(self, value: Any) -> Any:
+        """The same of all texts in a value that no assistant wrote."""
+        return map_texts(value, lambda text: _hide(text, self._spelled))
 
     def __call__(self, *texts: str) -> list[list[int]]:
         """Ids of renderings, with what is hidden in them as plain characters."""
         if not any("\ue000" in text for text in texts):
-            return self._ids(*texts)
-        return [self._revealed(text) for text in texts]
-
-    def _revealed(self, text: str) -> list[int]:
-        """Ids of a rendering with hidden text: what stands between two control tokens of the template's own is encoded
-        in one piece, as plain characters where something in it is hidden."""
-        ids: list[int] = []
-        for piece in filter(None, self.written.split(text)):
-            ids += self._ids(reveal(piece), split_special_tokens="\ue000" in piece)[0]
-        if self._text(ids) != self._text(*self._ids(reveal(text))):
-            raise Unusable("control-token", f"no plain characters for a control token in {shown(text)}")
-        return ids
-
-    def _ids(self, *texts: str, split_special_tokens: bool = False) -> list[list[int]]:
-        options = {"add_special_tokens": False, "split_special_tokens": split_special_tokens, "verbose": False}
-        return self.tokenizer(list(texts), **options)["input_ids"] if texts else []
-
-    def _text(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+            return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        if self._renamed is None:
+            raise Unusable("control-token", f"no plain characters for a control token in {shown(texts[-1])}")
+        return [self._renamed.ids(text, self.written) for text in texts]
 
     def anchor(self, prompt: str, prompt_ids: list[int]) -> tuple[int, int]:
         """(token, character) of a prompt's last control token. What follows it is encoded apart from what is before,
         so that a completion need not encode the whole conversation again. (0, 0) where there is none."""
         for index in range(len(prompt_ids) - 1, -1, -1):
-            if prompt_ids[index] in self._control_texts:
-                position = prompt.rfind(self._control_texts[prompt_ids[index]])
+            if prompt_ids[index] in self._turns:
+                position = prompt.rfind(self._turns[prompt_ids[index]])
                 return (index, position) if position >= 0 else (0, 0)
         return 0, 0
 
 
-def _control_tokens(tokenizer: "PreTrainedTokenizerBase", rendered: str) -> dict[str, int]:
-    """Tokens that user text must not write. Not every tokenizer marks those of its own template as special; thoughts
-    are for a model to write."""
+class _Renamed:
+    """A copy of a tokenizer in which control tokens have other names, so that text may spell the names they had."""
+
+    def __init__(self, backend: "Tokenizer", names: dict[str, str], ids: dict[int, int]):
+        self.backend, self.names, self.true_ids = backend, names, ids
+
+    @classmethod
+    def of(cls, tokenizer: "PreTrainedTokenizerBase", control: Collection[str]) -> "_Renamed | None":
+        """None for a tokenizer that is no tokenizers.Tokenizer, or not whole in what it writes of itself."""
+        from tokenizers import AddedToken, Tokenizer
+
+        try:
+            state = json.loads(tokenizer.backend_tokenizer.to_str())
+            added = tokenizer.added_tokens_decoder
+            copy = Tokenizer.from_str(json.dumps(state | {"added_tokens": [], "truncation": None, "padding": None}))
+        except Exception:  # tokenizers raises plain ones
+            return None
+        names = {text: f"{_ALIAS}{number}\ue005" for number, text in enumerate(control)}
+        for token in added.values():
+            flags = {"single_word": token.single_word, "lstrip": token.lstrip, "rstrip": token.rstrip}
+            name = names.get(str(token), str(token))
+            copy.add_tokens([AddedToken(name, normalized=token.normalized, special=token.special, **flags)])
+        ids = {copy.token_to_id(names.get(str(token), str(token))): id_ for id_, token in added.items()}
+        return cls(copy, names, ids)
+
+    def ids(self, text: str, written: re.Pattern[str]) -> list[int]:
+        """Ids of a rendering: what is `written` in it is the template's own, what is hidden in it plain characters."""
+        named = reveal(written.sub(lambda found: self.names[found.group()], text))
+        if named.count(_ALIAS) != len(written.findall(text)):
+            raise Unusable("control-token", f"the text has the private character U+E004: {shown(text)}")
+        ids = self.backend.encode_batch([named], add_special_tokens=False)[0].ids
+        return [self.true_ids.get(id_, id_) for id_ in ids]
+
+
+def _control_tokens(tokenizer: "PreTrainedTokenizerBase", written: str) -> dict[str, int]:
+    """Special tokens, and those of a template that are not marked so; but thoughts are for a model to write."""
     return {
         str(token): id_
         for id_, token in tokenizer.added_tokens_decoder.items()
-        if (token.special or (re.match(r"[<\[{]", str(token)) and str(token) in rendered))
+        if (token.special or (re.match(r"[<\[{]", str(token)) and str(token) in written))
         and not THOUGHTS.fullmatch(str(token))
     }
+
+
+def _any_of(texts: Collection[str]) -> re.Pattern[str]:
+    longest_first = sorted(texts, key=lambda text: (-len(text), text))
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def _hide(text: str, spelled: re.Pattern[str]) -> str:
+    return spelled.sub(lambda found: f"\ue000{found.group().encode().hex()}\ue001", text)
 
 
 def reveal(text: str) -> str:

@@ -5,14 +5,17 @@ same one (`model.template_date`), so that what it writes depends on nothing but 
 """
 
 import itertools
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import Environment, TemplateError, meta
+
 from pipeline.errors import UserError
 from pipeline.preferences.shapes import Message
-from pipeline.preferences.texts import Text, rewritten, texts_of
+from pipeline.preferences.texts import Text, rewritten, tags_of, texts_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,18 +33,19 @@ class Template:
     """Renders conversations. Raises UserError where there is no chat template, or it takes no such arguments."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", arguments: Mapping[str, Any], today: date = DATE):
-        self.tokenizer, self.asked_for_date = tokenizer, False
-        self._unwritten: dict[Any, frozenset[int]] = {}
+        self.tokenizer, self.today, self.asked_for_date = tokenizer, today, False
         if not tokenizer.chat_template:
             raise self.error("has no chat template")
-        source = tokenizer.chat_template
-        text = source if isinstance(source, str) else " ".join(source.values())
-        for name in arguments:
-            if name in _RESERVED or not re.search(rf"\b{re.escape(name)}\b", text):
-                problem = (
-                    f"model.template_arguments.{name}: the template of {tokenizer.name_or_path!r} has no use for it"
-                )
-                raise UserError(problem, "leave it out, or name one that the template reads, such as enable_thinking")
+        own = tokenizer.chat_template
+        self.source = own if isinstance(own, str) else "\n".join(own.values())
+        # gpt-oss and its like read an answer's thoughts under another name than the rest.
+        renames = "reasoning_content" not in self.source and re.search(r"\bthinking\b", self.source)
+        self._thoughts = "thinking" if renames else "reasoning_content"
+        self._unwritten: dict[Any, frozenset[int]] = {}
+        self._writes_tools: bool | None = None
+        if unknown := sorted(arguments.keys() - self._takes()):
+            problem = f"model.template_arguments.{unknown[0]}: the template of {tokenizer.name_or_path!r} ignores it"
+            raise UserError(problem, f"leave it out; it takes: {', '.join(sorted(self._takes())) or 'none'}")
 
         def strftime_now(form: str) -> str:
             self.asked_for_date = True
@@ -49,8 +53,19 @@ class Template:
 
         self._options: dict[str, Any] = {**arguments, "strftime_now": strftime_now}
 
+    def _takes(self) -> set[str]:
+        """The arguments that the template reads, beside what every rendering has."""
+        bare = re.sub(r"{%-?\s*(end)?generation\s*-?%}", "", self.source)  # an extension of transformers' own
+        try:
+            read = meta.find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(bare))
+        except TemplateError:  # said when it is rendered
+            return set()
+        return read - _RESERVED - {"raise_exception", *self.tokenizer.special_tokens_map}
+
     def __call__(self, messages: Sequence[Message], tools: Sequence[Any] = (), *, answer_next: bool) -> str:
         """The conversation as text; with `answer_next`, up to where the assistant's next answer begins."""
+        if self._thoughts != "reasoning_content":
+            messages = [{self._thoughts if k == "reasoning_content" else k: v for k, v in m.items()} for m in messages]
         rendered = self.tokenizer.apply_chat_template(
             list(messages),
             tools=list(tools) or None,
@@ -79,6 +94,7 @@ class Template:
             bool(tools),
             tuple(message["role"] for message in messages),
             tuple((index, kind, bool(part.strip())) for index, kind, part in texts),
+            tuple(tag.group() for message in messages[start:] for tag in tags_of(message)),
         )
         if made_of not in self._unwritten:
             everything = set(range(len(texts)))
@@ -93,6 +109,18 @@ class Template:
                 or (wanted not in text and self._missing(messages, tools, answer_next, start, {number}) != frozenset())
             )
         ]
+
+    def writes_tools(self, messages: Sequence[Message], tools: Sequence[Any]) -> bool:
+        """Whether the template writes the tools that an assistant may call: found by another name for the first."""
+        if self._writes_tools is None:
+            first = json.loads(json.dumps(tools[0])) if isinstance(tools[0], Mapping) else {}
+            function = first.get("function")
+            (function if isinstance(function, dict) else first)["name"] = "tool\ue002"
+            try:
+                self._writes_tools = "tool\ue002" in self(messages, [first, *tools[1:]], answer_next=True)
+            except Exception:  # a template that wants to know its tools
+                return True
+        return self._writes_tools
 
     def _missing(
         self, messages: Sequence[Message], tools: Sequence[Any], answer_next: bool, start: int, which: Collection[int]

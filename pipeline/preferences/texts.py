@@ -24,14 +24,22 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
+def tags_of(message: Message) -> list[re.Match[str]]:
+    """The tags around thoughts in a message; what others than an assistant say between such tags is no thought."""
+    content = message["content"]
+    if message["role"] != "assistant" or not ("<" in content or "[" in content):
+        return []
+    return list(THOUGHTS.finditer(content))
+
+
 def rewritten(message: Message, change: Callable[[str, str], str]) -> Message:
     """`message` with each text that a template should write put through `change(what it is, text)`.
 
-    What it is: content, thoughts (also those that stand between tags in the content) or call.
+    What it is: content, thoughts (also those that stand between tags in an assistant's content) or call.
     """
     new, content = dict(message), message["content"]
     pieces, position, inside = [], 0, False
-    for tag in THOUGHTS.finditer(content) if "<" in content or "[" in content else ():
+    for tag in tags_of(message):
         closes = bool(tag["end"])
         pieces += [change("thoughts" if inside or closes else "content", content[position : tag.start()]), tag.group()]
         position, inside = tag.end(), not closes
@@ -79,27 +87,35 @@ class Opened:
     opening: str
     closing: str
 
+    def before(self, prompt: str) -> str:
+        """A prompt up to where it opens the thoughts."""
+        return prompt[: prompt.rindex(self.opening)]
+
+    def require(self, message: Message) -> None:
+        """Raise Unusable for an answer without thoughts that end."""
+        if not message.get("reasoning_content") and self.closing not in message["content"]:
+            raise Unusable(
+                "open-thoughts",
+                f"the generation prompt opens thoughts ({self.opening}) that this answer does not close with "
+                f"{self.closing}: {short.repr(message['content'])}",
+            )
+
     def answer(self, message: Message, prompt: str) -> str:
-        """The text that goes on from `prompt`. Raises Unusable for an answer without a closing tag."""
+        """The text that goes on from `prompt`, for a template that leaves thoughts out of an answer."""
         content, thoughts = message["content"], message.get("reasoning_content")
         if message.get("tool_calls"):
             raise Unusable("template-leaves-out", "calls of an answer to a generation prompt that opens thoughts")
         if thoughts:
             return f"{thoughts.strip()}\n{self.closing}\n\n{content.lstrip()}"
-        if self.closing not in content:
-            raise Unusable(
-                "open-thoughts",
-                f"the generation prompt opens thoughts ({self.opening}) that this answer does not close with "
-                f"{self.closing}: {short.repr(content)}",
-            )
-        own = content.lstrip().removeprefix(self.opening)
-        return own.lstrip() if prompt[-1:].isspace() else own
+        opened = prompt[len(self.before(prompt)) :]
+        return str(content.removeprefix(opened if content.startswith(opened) else self.opening))
 
 
 def opened_thoughts(prompt: str) -> Opened | None:
     """The thoughts that a generation prompt ends in, if it does."""
-    tags = list(THOUGHTS.finditer(prompt[-64:]))
-    if not tags or tags[-1]["end"] or prompt[-64:][tags[-1].end() :].strip():
+    end = prompt[-64:]
+    tags = list(THOUGHTS.finditer(end))
+    if not tags or tags[-1]["end"] or end[tags[-1].end() :].strip():
         return None
     opening = tags[-1].group()
     if "START_" in opening:

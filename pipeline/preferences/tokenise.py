@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import UserError, code_not_trusted
-from pipeline.preferences.encode import Encoder, shown
+from pipeline.preferences.encode import Encoder, reveal, shown
 from pipeline.preferences.normalise import Preference
 from pipeline.preferences.shapes import Dropped, Message, Unusable, said, short
 from pipeline.preferences.template import DATE, Template
-from pipeline.preferences.texts import THOUGHTS, map_texts, opened_thoughts
+from pipeline.preferences.texts import THOUGHTS, map_texts, opened_thoughts, texts_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,18 +83,17 @@ class Tokeniser:
             )
         question = {"role": "user", "content": "x"}
         asked, answered = self._exchange(question)
-        self.encode = Encoder(tokenizer, asked + answered)
+        self.encode = Encoder(tokenizer, asked + answered, self.template.source)
         self._neutral: dict[tuple[Any, ...], list[int]] = {}
         self._opened = opened_thoughts(asked)
-        self._ending = self._ending_of(answered.rpartition(_ANSWER)[2])
+        unasked = asked == self.template([question], answer_next=False)
+        self._ending = self._ending_of(question, answered.rpartition(_ANSWER)[2], unasked)
         self.end_id: int = self._ending.token
         self._silence: list[int] | None = None  # an answer that says nothing
         self.left_to_answer = self._seam(question, asked)
         with suppress(Unusable):
             preference, silence = Preference((question,), said(""), said("")), said("")
             (self._silence,) = self._completions(preference, [silence], *self._prompt([question], ()))
-        if self.template.asked_for_date:
-            self.notes[f"the chat template asks for the date and gets {today} (model.template_date)"] += 1
         begin = tokenizer.bos_token_id
         if begin is not None and tokenizer("x")["input_ids"][:1] == [begin] != self.encode(asked)[0][:1]:
             self.notes[f"the tokenizer puts {tokenizer.bos_token} before a text, the chat template writes none"] += 1
@@ -121,6 +120,11 @@ class Tokeniser:
         """The token that ends a turn, for a manifest."""
         return {"token": self.end_id, "text": str(self.tokenizer.convert_ids_to_tokens(self.end_id))}
 
+    def remarks(self) -> dict[str, int]:
+        """What should be said of the template so far, and how often it was so."""
+        date = f"the chat template asks for the date and gets {self.template.today} (model.template_date)"
+        return {**self.notes, **({date: 1} if self.template.asked_for_date else {})}
+
     def pair(self, preference: Preference) -> TokenisedPair | Dropped:
         """The pair's token ids, or why it has none: too long, refused by the template, not as the whole, or forged."""
         asked = replace(
@@ -128,9 +132,12 @@ class Tokeniser:
             prompt=tuple(map(self.encode.hidden, preference.prompt)),
             chosen=self.encode.hidden(preference.chosen),
             rejected=self.encode.hidden(preference.rejected),
-            tools=tuple(map_texts(preference.tools, self.encode.hide)),
+            tools=tuple(self.encode.hidden_texts(preference.tools)),
         )
         try:
+            if asked != preference:  # a template may refuse what it does not see
+                for side in (preference.chosen, preference.rejected):
+                    self._render([*preference.prompt, side], preference.tools, answer_next=False)
             text, prompt = self._prompt(asked.prompt, asked.tools)
             chosen, rejected = self._completions(asked, (asked.chosen, asked.rejected), text, prompt)
         except Unusable as unusable:
@@ -162,9 +169,8 @@ class Tokeniser:
                 which = f"{kind} of message {index + 1}, of role {messages[index]['role']}"
                 raise Unusable("template-leaves-out", f"{which}: {shown(part)}")
             self.notes["the chat template leaves out thoughts of earlier turns"] += 1
-        for tool in tools:
-            if (name := _name_of(tool)) not in text:
-                raise Unusable("template-leaves-out", f"the tool {shown(name)}")
+        if tools and not self.template.writes_tools(messages, tools):
+            raise Unusable("template-leaves-out", f"the row's tools: {short.repr(tools)}")
         return text, ids
 
     def _completions(
@@ -181,34 +187,58 @@ class Tokeniser:
             if ids[: len(prompt_ids)] != prompt_ids:
                 raise Unusable("seam", f"prompt and answer share a token: {shown(whole[len(prompt) - 8 :])}")
             completion = ids[len(prompt_ids) :]
-            if not self._ending.written:
+            if not (self._ending.written or "tool_calls" in side):
                 completion.append(self.end_id)
             if completion == self._silence and "tool_calls" not in side:
-                raise Unusable("empty-completion", f"the tokenizer has no token for {shown(side['content'])}")
+                raise Unusable("empty-completion", f"nothing is left of the answer {shown(side['content'])}")
             completions.append(completion)
         return completions
 
     def _whole(self, messages: Sequence[Message], tools: Sequence[Any], side: Message, prompt: str) -> str:
         """The text of a conversation with its answer, up to and with what ends the turn; it begins with `prompt`."""
         rendered = self._render([*messages, side], tools, answer_next=False)
-        tail, trained = self._ending.tail, self._ending.trained
+        if self._opened:
+            self._opened.require(side)
+        ending = self._ending if "tool_calls" not in side else self._call_ending(rendered)
         if not rendered.startswith(prompt):
-            if self._opened:
-                return prompt + self._opened.answer(side, prompt) + trained
+            if self._opened and rendered.startswith(self._opened.before(prompt)):
+                return prompt + self._opened.answer(side, prompt) + ending.trained
             raise Unusable("generation-prompt", _difference(prompt, rendered))
-        if not rendered.endswith(tail):
-            raise Unusable("end-of-turn", f"this answer ends {rendered[-len(tail) - 20 :]!r}, others with {tail!r}")
+        if not rendered.endswith(ending.tail):
+            end = reveal(rendered)[-len(ending.tail) - 20 :]
+            raise Unusable("end-of-turn", f"this answer ends {end!r}, others with {ending.tail!r}")
         answer, start = rendered[len(prompt) :], len(messages)
         for _, kind, part in self.template.left_out([*messages, side], tools, answer, answer_next=False, start=start):
             raise Unusable("template-leaves-out", f"{kind} of the answer: {shown(part)}")
-        return prompt + answer[: len(answer) - len(tail)] + trained
+        return prompt + answer[: len(answer) - len(ending.tail)] + ending.trained
 
-    def _ending_of(self, tail: str) -> Ending:
-        """The first control token that a template writes after an answer ends it, or else EOS."""
-        first = self.encode.written.search(tail)
-        if first is None:
+    def _ending_of(self, question: Message, tail: str, unasked: bool) -> Ending:
+        """What ends an answer: of what the template writes after the last one (`tail`) and after an earlier one alike,
+        the last control token; the first where it goes on with the next turn unasked. Where there is none, EOS, which
+        may be written after the last answer alone."""
+        try:
+            talk = self.template([question, said(_ANSWER), question], answer_next=False)
+        except Exception:  # a template that wants something else next
+            talk = _ANSWER + tail
+        alike = tail[: _alike(tail, talk.rpartition(_ANSWER)[2])]
+        found = list(self.encode.written.finditer(alike))
+        if not found and (first := self.encode.written.search(tail)) and first.group() == self.tokenizer.eos_token:
+            found = [first]
+        if not found:
             return Ending(tail, "", self.tokenizer.eos_token_id, written=False)
-        return Ending(tail, tail[: first.end()], self.encode(first.group())[0][0], written=True)
+        end = found[0 if unasked else -1]
+        return Ending(tail, tail[: end.end()], self.encode(end.group())[0][0], written=True)
+
+    def _call_ending(self, rendered: str) -> Ending:
+        """What ends an answer that calls a tool; with some families it is another token."""
+        if rendered.endswith(self._ending.tail):
+            return self._ending
+        run = re.search(rf"(?:\s*(?:{self.encode.written.pattern}))*\s*$", rendered)
+        tail = run.group() if run else ""
+        found = list(self.encode.written.finditer(tail))
+        if not found:
+            return self._ending
+        return Ending(tail, tail[: found[-1].end()], self.encode(found[-1].group())[0][0], written=True)
 
     def _seam(self, question: Message, rendered: str) -> str:
         """The white space at the end of a generation prompt that is left to the answer: none, for most.
@@ -216,7 +246,8 @@ class Tokeniser:
         After "Assistant: " a tokenizer that joins a space with the word after it ("▁Blue") would never write what is
         trained. Without the space, prompt and answer are the ids of the whole.
         """
-        preference, answers = Preference((question,), said(""), said("")), [said(answer) for answer in _ANSWERS]
+        closed = f"x\n{self._opened.closing}\n\n" if self._opened else ""
+        preference, answers = Preference((question,), said(""), said("")), [said(closed + text) for text in _ANSWERS]
         for end in range(len(rendered), len(rendered.rstrip()) - 1, -1):
             self.left_to_answer = rendered[end:]
             (ids,) = self.encode(rendered[:end])
@@ -240,26 +271,26 @@ class Tokeniser:
         """Whether there are other control tokens than such messages have where all words in them are plain."""
         found = self.encode.controls(ids)
         everything = [*messages, side] if side else [*messages]
-        if not tools and all(message.keys() == {"role", "content"} for message in everything):
-            made_of = (side is not None, *((message["role"], bool(message["content"])) for message in everything))
-            if made_of not in self._neutral:
-                bare = [{**message, "content": message["content"] and "x"} for message in everything]
-                if side and self._opened:
-                    bare[-1] = said(f"x{self._opened.closing}x")
-                self._neutral[made_of] = self._plain_controls(bare, tools, side is not None)
-            if found == self._neutral[made_of]:
-                return False
-        plain = [{**map_texts(message, _plain), "role": message["role"]} for message in everything]
-        return found != self._plain_controls(plain, map_texts(tools, _plain), side is not None)
+        made_of = (side is not None, len(tools), *map(_make_up, everything))
+        if made_of not in self._neutral:
+            self._neutral[made_of] = self._plain_controls(everything, tools, side is not None)
+        if found == self._neutral[made_of]:
+            return False
+        return found != self._plain_controls(everything, tools, side is not None)  # of this row's own words
 
     def _plain_controls(self, messages: Sequence[Message], tools: Sequence[Any], answered: bool) -> list[int]:
-        *before, last = messages
-        text = self._asked(self._render(before if answered else messages, tools, answer_next=True))
+        *before, last = plain = [{**map_texts(message, _plain), "role": message["role"]} for message in messages]
+        tools = map_texts(tools, _plain)
+        text = self._asked(self._render(before if answered else plain, tools, answer_next=True))
         return self.encode.controls(*self.encode(self._whole(before, tools, last, text) if answered else text))
 
     def _render(self, messages: Sequence[Message], tools: Sequence[Any], *, answer_next: bool) -> str:
         try:
-            return self.template(messages, tools, answer_next=answer_next)
+            rendered = self.template(messages, tools, answer_next=answer_next)
+            rendered.encode()
+            return rendered
+        except UnicodeEncodeError as error:
+            raise Unusable("bad-text", f"{error.reason}: {short.repr(error.object)}") from error
         except Exception as error:  # such as a template that wants no system message, or strictly alternating roles
             raise Unusable("template-refused", f"{type(error).__name__}: {short.repr(str(error))}") from error
 
@@ -273,17 +304,24 @@ def _plain(text: str) -> str:
     return "".join([*pieces, _SIGNS.sub("x", text[position:])])
 
 
-def _name_of(tool: Any) -> str:
-    """The name of a tool, as chat templates take tools."""
-    function = tool.get("function", tool) if isinstance(tool, Mapping) else tool
-    return str(function.get("name", "") if isinstance(function, Mapping) else function)
+def _make_up(message: Message) -> tuple[Any, ...]:
+    """What control tokens around a message may depend on: its role, and which texts there are."""
+    if message.keys() == {"role", "content"} and "<" not in message["content"] and "[" not in message["content"]:
+        return message["role"], bool(message["content"])
+    tags = tuple(tag.group() for tag in THOUGHTS.finditer(message["content"]))
+    return message["role"], tags, tuple((kind, bool(text.strip())) for kind, text in texts_of(message))
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _difference(prompt: str, whole: str) -> str:
     """Where the rendering of a whole conversation leaves that of its prompt."""
-    same = next(
-        (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), min(len(prompt), len(whole))
-    )
+    prompt, whole = reveal(prompt), reveal(whole)
+    same = _alike(prompt, whole)
     return f"asked {prompt[max(0, same - 20) : same + 40]!r}, and whole {whole[max(0, same - 20) : same + 40]!r}"
 
 

@@ -170,12 +170,11 @@ def test_turn_markers_that_are_not_marked_special_are_guarded_as_well(demo_token
     tokeniser = Tokeniser(tokenizer, 512, 512)
     assert pair_of(tokeniser, ASK).prompt_ids.count(turn) == 2
     assert pair_of(tokeniser, {"role": "user", "content": "<other>"}).prompt_ids.count(turn) == 2
-    for preference in (
-        Preference((ASK,), said("a<turn>"), said("b")),
-        Preference(({"role": "user", "content": "<turn>"},), said("a"), said("b")),
-    ):
-        dropped = tokeniser.pair(preference)
-        assert isinstance(dropped, Dropped) and dropped.reason == "control-token"
+    forged = Preference(({"role": "user", "content": "<turn>"},), said("a<turn>"), said("b"))
+    pair = tokeniser.pair(forged)
+    assert isinstance(pair, TokenisedPair)
+    assert (pair.prompt_ids.count(turn), pair.chosen_ids.count(turn), pair.chosen_ids[-1]) == (2, 0, END)
+    assert tokenizer.decode(pair.chosen_ids) == "a<turn><|im_end|>"
 
 
 def test_a_completion_ends_as_the_template_ends_an_answer(demo_tokenizer):
