@@ -1,5 +1,6 @@
 """The train worker: the function every Ray Train worker runs. The loop itself is pipeline/training/loop.py."""
 
+import contextlib
 import json
 import os
 import time
@@ -91,8 +92,9 @@ def _train(work: WorkerSpec) -> None:
             return
     try:
         export(trainer, work)
-    except Exception:  # Ray Train must know of the last checkpoint before it hears of this
-        ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED, timeout_s=60)
+    except Exception:  # Ray Train should know of the last checkpoint before it hears of this, which is what is told
+        with contextlib.suppress(Exception):
+            ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED, timeout_s=60)
         raise
 
 

@@ -48,6 +48,16 @@ def test_a_resumed_run_is_the_uninterrupted_one(bench: Bench, tmp_path: Path) ->
     assert timeless[0] == timeless[1]
 
 
+def test_a_checkpoint_after_the_last_step_holds_all_that_an_export_writes(bench: Bench, tmp_path: Path) -> None:
+    done = run(bench.trainer())
+    save(done, tmp_path).result()
+    resumed = bench.trainer()
+    load(resumed, tmp_path)
+    assert resumed.done and torch.equal(weights(resumed), weights(done))
+    assert (resumed.steps_log, resumed.pairs_log) == (done.steps_log, done.pairs_log)
+    assert resumed.held_out() == done.held_out()
+
+
 def test_routes(bench: Bench) -> None:
     """Easy to hard, the 4 hardest of 12 to SFT: the last of three steps. No rejected side is run there."""
     trainer = run(bench.trainer())
