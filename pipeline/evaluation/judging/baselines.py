@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks.annotations import LeftOut, Row, text
 from pipeline.evaluation.benchmarks.annotations import read as read_rows
-from pipeline.evaluation.benchmarks.arena_hard import answer_of, tokens_of
+from pipeline.evaluation.benchmarks.arena_style import answer_of, tokens_of
 from pipeline.evaluation.benchmarks.questions import Owner, from_owner
 from pipeline.evaluation.judging.games import Answer, Asked
 

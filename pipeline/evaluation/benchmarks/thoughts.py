@@ -1,0 +1,68 @@
+"""What a judge thinks before it speaks. Thoughts weigh verdicts that are none: only the words beside them are read."""
+
+import re
+
+# How models mark their thoughts, where whoever serves them leaves the marks in: tags of several names, Mistral's
+# [THINK], Kimi's ◁think▷, and the channels of gpt-oss, of which words alone are left where control tokens are left out.
+# Between back-ticks a tag is spoken of, and opens nothing.
+_MARK = re.compile(
+    r"""(?<!`) (?:
+      [<◁] \s* (?P<closes> /? ) \s* (?P<tag> (?:\w+:)? (?: think(?:ing)? | thoughts? | reasoning ) ) \s* [>▷]
+    | \[ (?P<closes_bracket> /? ) (?P<bracket> (?-i: THINK ) ) \]
+    | (?P<channel> <\|channel\|> \s* analysis \s* <\|message\|> | (?-i: \A analysis (?=[A-Z]) ) )
+    | (?P<final> <\|channel\|> \s* final \s* <\|message\|> | (?-i: assistantfinal ) )
+    ) (?!`)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# Of the first mark, as far as one token goes.
+_BEGINNINGS = ("<think", "<thought", "<reasoning>", "<seed:think>", "◁think▷", "<|channel|>")
+
+
+def spoken(judgment: str) -> str | None:
+    """The words that stand beside a judge's thoughts; None where they end within thoughts, so that none is its last.
+
+    A mark that closes thoughts which nothing opened ends those that the prompt opened: all before it was thought.
+    """
+    spans = _spans(judgment)
+    return None if spans is None else "".join(judgment[start:end] for start, end in spans)
+
+
+def last_words_at(judgment: str) -> int | None:
+    """Where the words after the last of the thoughts begin; None where there are none after them."""
+    spans = _spans(judgment)
+    return None if spans is None else spans[-1][0]
+
+
+def thinks(judgment: str) -> bool:
+    """Whether a text holds thoughts, or breaks off within the first mark of some, as a reply of one token does."""
+    begun = judgment.strip().lower()
+    broken_off = begun[:1] in ("<", "◁") and any(each.startswith(begun) for each in _BEGINNINGS)
+    return broken_off or spoken(judgment) != judgment
+
+
+def _kind(mark: re.Match[str]) -> tuple[str, bool]:
+    """(which thoughts a mark is of, whether it closes them)."""
+    if mark["tag"]:
+        return mark["tag"].lower(), bool(mark["closes"])
+    if mark["bracket"]:
+        return "bracket", bool(mark["closes_bracket"])
+    return "channel", mark["final"] is not None
+
+
+def _spans(judgment: str) -> list[tuple[int, int]] | None:
+    """(start, end) of what is no thought, the last one up to the end; None where the end is one."""
+    spans: list[tuple[int, int]] = []
+    inside, at = "", 0  # which kind of thoughts begins at `at`, if any
+    for mark in _MARK.finditer(judgment):
+        kind, closes = _kind(mark)
+        if inside:
+            if not closes or kind != inside:
+                continue  # thoughts that speak of marks
+            inside = ""
+        elif closes:
+            spans = []
+        else:
+            spans.append((at, mark.start()))
+            inside = kind
+        at = mark.end()
+    return None if inside else [*spans, (at, len(judgment))]
