@@ -120,9 +120,14 @@ def read_verdicts(path: Path, wanted: Wanted = ALL) -> list[Verdicts]:
     require(rows, [("instruction",), ("preference",)], path, "AlpacaEval annotations")
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
+        if text(row, "instruction") is None:
+            unread["without an instruction"] += 1
+            continue
         name = text(row, "generator_2") or ""
         model = name if name not in ("", "example") else path.parent.name  # some files on the leaderboard say "example"
         groups.setdefault((model, text(row, "generator_1") or "baseline", judge_of(row) or ""), []).append(row)
+    if not groups:
+        raise UserError(f"{path}: no verdict can be used ({unread})", "mend the annotations, or judge again")
     return wanted.of(
         [
             verdicts(model, baseline, judge or None, own, LeftOut(unread))
@@ -140,12 +145,10 @@ def verdicts(
     found: dict[str, Preference] = {}
     unclear = afresh = 0
     for row in rows:
-        instruction, stored = text(row, "instruction"), row.get("preference")
-        again = "as stored" if instruction is None else read_again(row.get("raw_completion"), is_switched(instruction))
+        instruction, stored = row["instruction"], row.get("preference")
+        again = read_again(row.get("raw_completion"), is_switched(instruction))
         value = number(stored) if isinstance(again, str) else again
-        if instruction is None:
-            left_out["without an instruction"] += 1
-        elif again is None:
+        if again is None:
             left_out["whose judge came to no verdict after its thoughts"] += 1
         elif stored is None and isinstance(again, str):
             left_out["without a preference"] += 1
@@ -163,7 +166,7 @@ def verdicts(
             afresh += isinstance(again, float) and again != number(stored)
     notes = [f"{afresh} preferences are read again, from what the judge said after its thoughts"] if afresh else []
     notes += [f"{unclear} preferences of a judge that thinks are as the file has them"] if unclear else []
-    answers = {text(row, "instruction"): answer for row in rows if (answer := text(row, "output_2")) is not None}
+    answers = {row["instruction"]: answer for row in rows if (answer := text(row, "output_2")) is not None}
     return Verdicts(model, baseline, judge, list(found.values()), left_out, tuple(notes), list(answers.values()))
 
 
