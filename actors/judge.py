@@ -15,7 +15,7 @@ from pipeline.results import tables
 class JudgeSpec:
     engine: EngineSpec
     folder: str  # where finished shards go
-    temperature: float
+    temperature: float | None  # None: vLLM's own, 1
 
 
 class Judge(Pooled):
@@ -28,7 +28,8 @@ class Judge(Pooled):
         sampling = [
             {
                 "max_tokens": request["max_tokens"],
-                "temperature": self.spec.temperature,
+                **({} if self.spec.temperature is None else {"temperature": self.spec.temperature}),
+                "skip_special_tokens": False,  # some models mark their thoughts by such tokens
                 "seed": self.spec.engine.seed,
                 "logprobs": TOP if request["first_token"] else None,
             }

@@ -8,7 +8,7 @@ import ast
 import json
 from typing import Any, Literal
 
-from pipeline.evaluation.benchmarks.thoughts import last_words_at, thinks
+from pipeline.evaluation.benchmarks.thoughts import Token, first_word, spoken, thinks
 from pipeline.evaluation.benchmarks.verdicts import preference
 
 Stored = Literal["unclear", "as stored"]
@@ -25,17 +25,16 @@ def read_again(raw: Any, switched: bool) -> float | Stored | None:
     whole = "".join(token for token, _ in tokens) or text
     if not thinks(whole) and not thinks(text):
         return "as stored"
-    at = last_words_at(whole)
-    if at is None:
+    words = spoken(whole)
+    if words is None:
         return None
-    place = 0
-    for token, likeliest in tokens:
-        if place >= at and token.strip():
-            return preference(likeliest, switched)
-        place += len(token)
-    named = {"m": 1.0, "M": 2.0}.get(whole[at:].strip())
+    if first := first_word(tokens):
+        return preference(first, switched)
+    if not words.strip():
+        return None
+    named = {"m": 1.0, "M": 2.0}.get(words.strip())
     if named is None:
-        return "unclear" if whole[at:].strip() else None
+        return "unclear"
     return 3 - named if switched else named
 
 
@@ -58,7 +57,7 @@ def _text(completion: Any) -> str:
     return completion if isinstance(completion, str) else ""
 
 
-def _tokens(completion: Any) -> list[tuple[str, dict[str, float]]]:
+def _tokens(completion: Any) -> list[Token]:
     """Each token with its likeliest alternatives' log-probs; none where the completion holds no such thing."""
     try:
         return [

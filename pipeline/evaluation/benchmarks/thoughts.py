@@ -1,6 +1,9 @@
 """What a judge thinks before it speaks. Thoughts weigh verdicts that are none: only the words beside them are read."""
 
 import re
+from collections.abc import Mapping, Sequence
+
+Token = tuple[str, Mapping[str, float]]  # its text, and the log-probs of the likeliest in its place
 
 # How models mark their thoughts, where whoever serves them leaves the marks in: tags of several names, Mistral's
 # [THINK], Kimi's ◁think▷, and the channels of gpt-oss, of which words alone are left where control tokens are left out.
@@ -38,6 +41,28 @@ def thinks(judgment: str) -> bool:
     begun = judgment.strip().lower()
     broken_off = begun[:1] in ("<", "◁") and any(each.startswith(begun) for each in _BEGINNINGS)
     return broken_off or spoken(judgment) != judgment
+
+
+def first_word(tokens: Sequence[Token], words: str | None = None) -> dict[str, float]:
+    """Log-probs of the likeliest first tokens after the thoughts; none where there is no token after them.
+
+    `words` are what was said where its speaker tells them from the thoughts, which then have no marks.
+    """
+    whole = "".join(text for text, _ in tokens)
+    at = last_words_at(whole)
+    if words is not None and at == 0:
+        ends = words.strip() and whole.rstrip().endswith(words.strip())
+        at = len(whole.rstrip()) - len(words.strip()) if ends else None
+    if at is None or not tokens:
+        return {}
+    if at == 0:
+        return dict(tokens[0][1])
+    place = 0
+    for text, likeliest in tokens:
+        if place >= at and text.strip():
+            return dict(likeliest)
+        place += len(text)
+    return {}
 
 
 def _kind(mark: re.Match[str]) -> tuple[str, bool]:
