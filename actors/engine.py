@@ -85,7 +85,8 @@ class Engine:
         outputs = self.llm.generate(prompts, parameters, use_tqdm=False, lora_request=self.adapter)
         for index, output in zip(asked, outputs, strict=True):
             (one,) = output.outputs
-            first = first_word([_token(*each) for each in zip(one.token_ids, one.logprobs or (), strict=False)])
+            likeliest = zip(one.token_ids, one.logprobs or (), strict=False)  # none where none were asked for
+            first = first_word([_token(token_id, place) for token_id, place in likeliest if place])
             asked_tokens = len(output.prompt_token_ids or ())
             answers[index] = Completion(one.text, len(one.token_ids), str(one.finish_reason), asked_tokens, first)
         return answers

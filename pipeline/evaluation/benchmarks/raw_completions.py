@@ -40,7 +40,7 @@ def read_again(raw: Any, switched: bool) -> float | Stored | None:
 
 def _parsed(raw: Any) -> Any:
     """A completion that a table wrote as text: JSON, or as Python shows it."""
-    if isinstance(raw, str) and raw.lstrip().startswith(("{", "[{")):
+    if isinstance(raw, str) and raw.lstrip().startswith(("{", "[")):
         for parse in (json.loads, ast.literal_eval):
             try:
                 raw = parse(raw)

@@ -105,8 +105,8 @@ def further(
 ) -> Request | None:
     """What a judge is asked a second time; None where all is said.
 
-    One whose first token begins its thoughts is asked anew, with tokens to think before it names an answer. Arena-Hard v0.1
-    asks a judge, once, to go on whose judgment holds no label.
+    One whose first token begins its thoughts is asked anew, with tokens to think before it names an answer. Arena-Hard
+    v0.1 asks a judge, once, to go on whose judgment holds no label.
     """
     if reply.text is None:
         return None
