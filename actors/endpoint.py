@@ -101,7 +101,7 @@ class Endpoint:
             try:
                 return await self._sent(client, pace, body, without)
             except openai.APIStatusError as error:
-                why = self._hidden(f"status {error.status_code}: {' '.join(str(error.message).split())[:200]}")
+                why = self._hidden(f"status {error.status_code}: {_words(error)[:200]}")
                 if error.status_code in _SETTINGS:
                     remedy = "check resources.judge_endpoint.url and key_env, and judge.model"
                     raise UserError(f"the judge at {self.url} refuses: {why}", remedy) from None
@@ -151,10 +151,16 @@ def refused(error: openai.APIStatusError, sent: Collection[str]) -> str | None:
 
     By the error's `param`, or else by any words of it: each server has its own.
     """
-    if error.status_code not in (400, 422) or _TOO_MUCH.search(str(error.message)):
+    if error.status_code not in (400, 422) or _TOO_MUCH.search(_words(error)):
         return None
-    told = error.param if isinstance(error.param, str) and error.param else str(error.message)
+    told = error.param if isinstance(error.param, str) and error.param else _words(error)
     return next((name for name in _INSTEAD if name in sent and re.search(rf"(?<!\w){name}(?!\w)", told)), None)
+
+
+def _words(error: openai.APIStatusError) -> str:
+    """What the server said, in one line; the client makes a message of one form alone."""
+    plain = isinstance(error.body, dict) and isinstance(error.body.get("message"), str)
+    return " ".join(str(error.message if plain or not error.body else error.body).split())
 
 
 def _changed(body: dict[str, Any], without: Collection[str]) -> dict[str, Any]:
