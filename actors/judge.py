@@ -8,6 +8,8 @@ from typing import Any
 from actors.endpoint import TOP
 from actors.engine import Engine, EngineSpec
 from actors.pooled import Pooled
+from pipeline.evaluation.benchmarks.thoughts import OPENING, spoken
+from pipeline.preferences.shapes import Dropped, Message
 from pipeline.results import tables
 
 
@@ -35,9 +37,10 @@ class Judge(Pooled):
             }
             for request in requests
         ]
+        opening = self._opening(requests[0]["messages"])
         rows: list[dict[str, Any]] = [
             {
-                "text": answer.text if answer else None,
+                "text": f"{opening}{answer.text}" if answer else None,
                 "why": "" if answer else f"what it is asked takes more than its {self.engine.room} tokens",
                 "prompt_tokens": answer.prompt_tokens if answer else 0,
                 "completion_tokens": answer.tokens if answer else 0,
@@ -49,3 +52,10 @@ class Judge(Pooled):
         tables.write(rows, tables.REPLIES, Path(self.spec.folder) / work["part"])
         tokens = sum(row["prompt_tokens"] + row["completion_tokens"] for row in rows)
         return {"rows": len(rows), "tokens": tokens}
+
+    def _opening(self, messages: list[Message]) -> str:
+        """The mark of thoughts that begin with the reply, where the template itself opens them; or else nothing."""
+        ids = self.engine.tokeniser.prompt(messages)
+        prompt = "" if isinstance(ids, Dropped) else self.engine.tokeniser.tokenizer.decode(ids)
+        _, found, header = prompt.rpartition(messages[-1]["content"][-20:])
+        return OPENING if found and spoken(header) is None else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.common.ask_judge import ModelJudge, judge_of
@@ -87,14 +87,24 @@ def replies_of(judge: ModelJudge, contests: Sequence[Contest]) -> list[list[Repl
     """The judge's replies to each contest's requests; with what it said where it was asked a second time."""
     asked = [each.requests() for each in contests]
     said = iter(judge.ask([request for requests in asked for request in requests]))
-    replies = [[next(said) for _ in requests] for requests in asked]
+    replies = opened([[next(said) for _ in requests] for requests in asked])
     further = [each.further(requests, own) for each, requests, own in zip(contests, asked, replies, strict=True)]
     if any(further):
         said = iter(judge.ask([request for requests in further for request in requests.values()]))
     for own, requests in zip(replies, further, strict=True):
         for number, request in requests.items():
             own[number] = own[number].then(next(said), request.anew)
-    return replies
+    return opened(replies)
+
+
+def opened(replies: Sequence[Sequence[Reply]]) -> list[list[Reply]]:
+    """The same with the marks of thoughts that the judge's prompt opened, where its replies together show that."""
+    from pipeline.evaluation.benchmarks.thoughts import opened as texts_opened
+
+    every = [reply for own in replies for reply in own]
+    texts = iter(texts_opened([reply.text or "" for reply in every], [reply.cut for reply in every]))
+    found = [[(reply, next(texts)) for reply in own] for own in replies]
+    return [[replace(reply, text=text) if reply.text else reply for reply, text in own] for own in found]
 
 
 def baseline_of(settings: Judge, benchmark: str, answers: Answers) -> dict[str, Answer] | None:

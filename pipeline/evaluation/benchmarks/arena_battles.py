@@ -21,7 +21,7 @@ from pipeline.evaluation.benchmarks.annotations import (
     require,
     text,
 )
-from pipeline.evaluation.benchmarks.thoughts import spoken
+from pipeline.evaluation.benchmarks.thoughts import opened, spoken
 from pipeline.evaluation.benchmarks.verdicts import arena_game, arena_label, arena_label_v01
 
 Version = Literal["v0.1", "v2.0"]
@@ -57,11 +57,12 @@ def battles_of(rows: Sequence[Row], version: Version, left_out: LeftOut, source:
     """
     found: dict[tuple[str | None, ...], list[Battle]] = {}
     written: list[Battle] = []
-    for row in rows:
+    said = _said(rows)
+    for number, row in enumerate(rows):
         if "games" not in row:
             written += _written_battle(row, left_out)
             continue
-        battles = _battles(row, version, left_out)
+        battles = _battles(row, said.get(number, ()), version, left_out)
         if not battles:
             continue
         earlier = found.setdefault(_contest(battles[0]), battles)
@@ -78,13 +79,34 @@ def _contest(battle: Battle) -> tuple[str | None, ...]:
     return battle.question, battle.category, battle.model, battle.baseline, battle.judge
 
 
-def _battles(row: Row, version: Version, left_out: LeftOut) -> list[Battle]:
+def _said(rows: Sequence[Row]) -> dict[int, tuple[str, str]]:
+    """What the judge said in both games, by the place of each row that has two."""
+    judges: dict[str | None, list[tuple[int, str, str]]] = {}
+    for number, row in enumerate(rows):
+        games = row.get("games")
+        if isinstance(games, list) and len(games) == 2:
+            judges.setdefault(judge_of(row), []).append((number, *map(_judgment, games)))
+    found = {}
+    for own in judges.values():
+        texts = iter(opened([text for _, *both in own for text in both]))
+        found |= {number: (next(texts), next(texts)) for number, *_ in own}
+    return found
+
+
+def _judgment(game: Any) -> str:
+    """A game's judgment, "" where it has none: a text in v0.1, an object with it in v2.0."""
+    judgment = game.get("judgment") if isinstance(game, dict) else None
+    words = judgment.get("answer") if isinstance(judgment, dict) else judgment
+    return words if isinstance(words, str) else ""
+
+
+def _battles(row: Row, said: Sequence[str], version: Version, left_out: LeftOut) -> list[Battle]:
     games, model = row["games"], text(row, "model")
     if not isinstance(games, list) or len(games) != 2 or model is None:
         left_out["rows that hold no two games of a model"] += 1
         return []
     category = text(row, "subcategory", "category") or "arena-hard-v0.1"
-    labels = [_label(game, version, left_out) for game in games]
+    labels = [_label(game, words, version, left_out) for game, words in zip(games, said, strict=True)]
     played = [arena_game(label, model_is_a=number == 1) for number, label in enumerate(labels)]
     if version == "v2.0" and None in played:  # as its authors do: one game without a verdict takes the other along
         left_out["questions with a game that has no verdict"] += 1
@@ -99,14 +121,12 @@ def _battles(row: Row, version: Version, left_out: LeftOut) -> list[Battle]:
     ]
 
 
-def _label(game: Any, version: Version, left_out: LeftOut) -> str | None:
+def _label(game: Any, words: str, version: Version, left_out: LeftOut) -> str | None:
     """A game's label: the stored one, unless there is none or the judge thinks, whose words are then read again."""
     if not isinstance(game, dict):
         return None
-    judgment = game.get("judgment")
-    words = judgment.get("answer") if isinstance(judgment, dict) else judgment
     stored = text(game, "score")
-    if not isinstance(words, str) or ("score" in game and spoken(words) == words):
+    if "score" in game and spoken(words) == words:
         return stored
     said = arena_label_v01(words) if version == "v0.1" else arena_label(words)
     if stored is not None and stored != said:

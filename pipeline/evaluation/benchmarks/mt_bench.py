@@ -23,7 +23,7 @@ from pipeline.evaluation.benchmarks.annotations import (
     require_one,
     text,
 )
-from pipeline.evaluation.benchmarks.thoughts import spoken
+from pipeline.evaluation.benchmarks.thoughts import opened, spoken
 from pipeline.evaluation.benchmarks.verdicts import rating
 from pipeline.statistics import Interval, clustered_mean
 
@@ -118,11 +118,11 @@ def read_ratings(path: Path, wanted: Wanted = ALL) -> list[Ratings]:
 def _ratings(model: str, judge: str | None, rows: Sequence[Row], left_out: LeftOut) -> Ratings:
     found: dict[tuple[str, int], Rating] = {}
     unparsable = differ = thoughts = 0
-    for row in rows:
+    judgments = opened([text(row, "judgment") or "" for row in rows])
+    for row, words in zip(rows, judgments, strict=True):
         asked, turn = question(row) or "", number(row.get("turn", 1))
-        words, stored = text(row, "judgment"), number(row.get("score"))
-        read_again = rating(words) if words is not None else None
-        thought = words is not None and spoken(words) != words
+        stored, read_again = number(row.get("score")), rating(words)
+        thought = spoken(words) != words
         value = stored if "score" in row and not thought else read_again
         if value is None or value == -1:  # how FastChat writes a verdict that it could not read
             unparsable += 1

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 Token = tuple[str, Mapping[str, float]]  # its text, and the log-probs of the likeliest in its place
 
+OPENING = "<think>"
+
 # How models mark their thoughts, where whoever serves them leaves the marks in: tags of several names, Mistral's
 # [THINK], Kimi's ◁think▷, and the channels of gpt-oss, of which words alone are left where control tokens are left out.
 # Between back-ticks a tag is spoken of, and opens nothing.
@@ -41,6 +43,27 @@ def thinks(judgment: str) -> bool:
     begun = judgment.strip().lower()
     broken_off = begun[:1] in ("<", "◁") and any(each.startswith(begun) for each in _BEGINNINGS)
     return broken_off or spoken(judgment) != judgment
+
+
+def opened(judgments: Sequence[str], cut: Sequence[bool] = ()) -> list[str]:
+    """One judge's judgments, with the mark put back that its prompt held, where most close what they did not open.
+
+    Of such a judge, one that closes nothing was cut within its thoughts, which nothing else would show. `cut` says,
+    where that is known, which were cut at all: whether those closed anything is no evidence.
+    """
+    closing = [_closes_first(each) for each in judgments]
+    whole = [bool(each.strip()) and not (cut and cut[place]) for place, each in enumerate(judgments)]
+    if 2 * sum(closing) <= sum(whole):
+        return list(judgments)
+    return [
+        each if closes or not each.strip() else f"{OPENING}{each}"
+        for each, closes in zip(judgments, closing, strict=True)
+    ]
+
+
+def _closes_first(judgment: str) -> bool:
+    first = _MARK.search(judgment)
+    return first is not None and _kind(first)[1]
 
 
 def first_word(tokens: Sequence[Token], words: str | None = None) -> dict[str, float]:

@@ -133,7 +133,7 @@ def read(match: Match, fixture: Fixture, method: Method, reply: Reply | None) ->
         return game("missing", None, 0, reply.why)
     words = reply.text or reply.why
     if method == "preference":
-        chance = preference(reply.first, switched=model_first)
+        chance = None if reply.thinks and reply.wordless else preference(reply.first, switched=model_first)
         if chance is None:
             return game("unparsable", None, 0, words)
         return game("read", chance - 1, 1, words)

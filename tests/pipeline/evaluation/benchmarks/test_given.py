@@ -219,3 +219,19 @@ def test_labels_that_were_never_read_are_read(tmp_path: Path) -> None:
     row = {"uid": "q", "model": "m", "games": [{"judgment": f"{THOUGHT}[[B>A]]"}, {"judgment": {"answer": "[[A>>B]]"}}]}
     (found,) = arena(write(tmp_path / "a.jsonl", row)).values()
     assert found[:2] == (100, 1)
+
+
+def test_a_judgment_cut_within_thoughts_that_the_prompt_opened(tmp_path: Path) -> None:
+    """Nothing in it shows that it is thought; the same judge's others do."""
+    rows = [rated(n, 2, judgment="hm, [[2]]?</think>[[9]]") for n in (81, 82, 83)]
+    cut = rated(84, 2, judgment="hm, [[2]]?")
+    (found,) = ratings(write(tmp_path / "a.jsonl", *rows, cut)).values()
+    assert found[:2] == (9, 3) and "1 verdicts could not be read" in found[2]
+    other = ratings(write(tmp_path / "b.jsonl", *rows, cut | {"judge": "plain"}))
+    assert {name: one[:2] for name, one in other.items()} == {"j": (9, 3), "plain": (2, 1)}
+
+    games = [played(n, "A>B", "A>B", "hm, [[A>B]]?</think>[[A=B]]") for n in "qrs"]
+    for version in ("v0.1", "v2.0"):
+        cut = played("t", "A>B", "B>A", "hm, [[A>B]]?")
+        (found,) = arena(write(tmp_path / "c.jsonl", *games, cut), version).values()
+        assert found[:2] == (50, 3)

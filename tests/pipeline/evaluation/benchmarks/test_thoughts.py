@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pipeline.evaluation.benchmarks.raw_completions import read_again
-from pipeline.evaluation.benchmarks.thoughts import first_word, spoken, thinks
+from pipeline.evaluation.benchmarks.thoughts import first_word, opened, spoken, thinks
 from pipeline.evaluation.benchmarks.verdicts import arena_label, arena_label_v01, rating
 
 SAID = [
@@ -45,6 +45,14 @@ def test_thoughts_without_an_end_hold_no_verdict(judgment: str) -> None:
     assert rating(judgment.replace("{no}", "[[2]]")) is None
     label = judgment.replace("{no}", "[[A>>B]]")
     assert arena_label(label) is None and arena_label_v01(label) is None
+
+
+def test_a_judge_whose_prompt_opens_its_thoughts() -> None:
+    """Most close what they did not open: one that closes nothing was cut. A single one only speaks of a mark."""
+    closing = ["so [[2]]</think>[[9]]", "hm</think>[[8]]"]
+    assert opened([*closing, "first [[2]]", ""]) == [*closing, "<think>first [[2]]", ""]
+    assert opened([*closing, "[[2]]", "[[3]]"]) == [*closing, "[[2]]", "[[3]]"]
+    assert opened(["[[2]]", "A has a stray </think>. [[7]]", "[[3]]"])[0] == "[[2]]" and opened([]) == []
 
 
 @pytest.mark.parametrize(("text", "expected"), [("<", True), ("<th", True), ("<a", False), ("m", False), ("", False)])
