@@ -1,6 +1,7 @@
 """The judge that runs here: an actor that holds one vLLM engine and replies to one shard of requests a call."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from actors.engine import Engine, EngineSpec
 from actors.pooled import Pooled
 from pipeline.evaluation.benchmarks.thoughts import OPENING, spoken
 from pipeline.preferences.shapes import Dropped, Message
+from pipeline.preferences.tokenise import Tokeniser
 from pipeline.results import tables
 
 
@@ -37,10 +39,10 @@ class Judge(Pooled):
             }
             for request in requests
         ]
-        opening = self._opening(requests[0]["messages"])
+        opened = opening(self.engine.tokeniser, requests[0]["messages"])
         rows: list[dict[str, Any]] = [
             {
-                "text": f"{opening}{answer.text}" if answer else None,
+                "text": f"{opened}{answer.text}" if answer else None,
                 "why": "" if answer else f"what it is asked takes more than its {self.engine.room} tokens",
                 "prompt_tokens": answer.prompt_tokens if answer else 0,
                 "completion_tokens": answer.tokens if answer else 0,
@@ -53,9 +55,10 @@ class Judge(Pooled):
         tokens = sum(row["prompt_tokens"] + row["completion_tokens"] for row in rows)
         return {"rows": len(rows), "tokens": tokens}
 
-    def _opening(self, messages: list[Message]) -> str:
-        """The mark of thoughts that begin with the reply, where the template itself opens them; or else nothing."""
-        ids = self.engine.tokeniser.prompt(messages)
-        prompt = "" if isinstance(ids, Dropped) else self.engine.tokeniser.tokenizer.decode(ids)
-        _, found, header = prompt.rpartition(messages[-1]["content"][-20:])
-        return OPENING if found and spoken(header) is None else ""
+
+def opening(tokeniser: Tokeniser, messages: Sequence[Message]) -> str:
+    """The mark of thoughts that begin with a reply, where the template itself opens them; or else nothing."""
+    ids = tokeniser.prompt(messages)
+    prompt = "" if isinstance(ids, Dropped) else str(tokeniser.tokenizer.decode(ids))
+    _, found, header = prompt.rpartition(messages[-1]["content"][-20:])
+    return OPENING if found and spoken(header) is None else ""

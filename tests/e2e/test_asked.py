@@ -295,9 +295,11 @@ def thinking_model(tiny: Path, folder: Path) -> Path:
     )
     model.model.embed_tokens.weight = torch.nn.Parameter(embedded)
     head = torch.zeros_like(embedded)
-    begins = tokenizer.apply_chat_template([{"role": "user", "content": "?"}], add_generation_prompt=True)
-    begins = begins["input_ids"] if hasattr(begins, "keys") else begins
-    chain = [begins[-1], *tokenizer.convert_tokens_to_ids(["<think>", "M", "</think>", "m"]), tokenizer.eos_token_id]
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False
+    )
+    words = [tokenizer.convert_tokens_to_ids(each) for each in ("<think>", "M", "</think>", "m")]
+    chain = [tokenizer(str(asked))["input_ids"][-1], *words, tokenizer.eos_token_id]
     for before, after in itertools.pairwise(chain):
         head[after] = 8 * embedded[before]
     model.lm_head.weight = torch.nn.Parameter(head)

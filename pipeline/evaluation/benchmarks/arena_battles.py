@@ -85,8 +85,8 @@ def _said(rows: Sequence[Row]) -> dict[int, tuple[str, str]]:
     for number, row in enumerate(rows):
         games = row.get("games")
         if isinstance(games, list) and len(games) == 2:
-            judges.setdefault(judge_of(row), []).append((number, *map(_judgment, games)))
-    found = {}
+            judges.setdefault(judge_of(row), []).append((number, _judgment(games[0]), _judgment(games[1])))
+    found: dict[int, tuple[str, str]] = {}
     for own in judges.values():
         texts = iter(opened([text for _, *both in own for text in both]))
         found |= {number: (next(texts), next(texts)) for number, *_ in own}
