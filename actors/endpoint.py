@@ -215,7 +215,7 @@ def first_token(choice: Any, words: str | None) -> dict[str, float]:
     where the endpoint gives none."""
     try:
         tokens = [
-            (one.token, {each.token: float(each.logprob) for each in one.top_logprobs})
+            (one.token, {each.token: float(each.logprob) for each in one.top_logprobs or ()})
             for one in choice.logprobs.content
         ]
         return first_word(tokens, words)

@@ -10,8 +10,8 @@ from typing import Any
 from jobs.common.stage import reported, tell
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench
-from pipeline.evaluation.benchmarks.annotations import Wanted
-from pipeline.evaluation.benchmarks.arena_battles import Version
+from pipeline.evaluation.benchmarks.annotations import Judged, Wanted
+from pipeline.evaluation.benchmarks.arena_battles import Version, read_battles
 from pipeline.evaluation.benchmarks.arena_style import Answers, read_answers, styles_of
 from pipeline.evaluation.benchmarks.length_control import PACKAGED, read_coefficients
 from pipeline.evaluation.profile import profile, warnings
@@ -27,6 +27,14 @@ BENCHMARKS: dict[str, Callable[[Path, Wanted], Points]] = {
 }
 
 
+JUDGED: dict[str, Callable[[Path, Wanted], Sequence[Judged]]] = {
+    "alpaca_eval": alpaca_eval.read_verdicts,
+    "arena_hard_v0.1": lambda path, wanted: read_battles(path, "v0.1", wanted)[0],
+    "arena_hard_v2.0": lambda path, wanted: read_battles(path, "v2.0", wanted)[0],
+    "mt_bench": mt_bench.read_ratings,
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     with reported():
@@ -36,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found["answers"] = looked
         if options.against:
             found["comparisons"] = comparisons(options)
+            found["notes"] = unlike(options)
         if options.second_judge:
             found["agreement"] = agreement(options)
         tell(json.dumps(plain(found), indent=2, ensure_ascii=False) if options.json else table(found))
@@ -136,6 +145,19 @@ def comparisons(options: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
+def unlike(options: argparse.Namespace) -> list[str]:
+    """What the verdicts of two files that are compared do not share, where they say so."""
+    judged, wanted = JUDGED[options.benchmark], wanted_of(options)
+    both = [judged(path, wanted) for path in (options.annotations, options.against)]
+    found = []
+    for kind in ("baseline", "judge"):
+        ours, theirs = ({str(name) for each in own if (name := getattr(each, kind))} for own in both)
+        if ours and theirs and not ours & theirs:
+            told = " and ".join(", ".join(sorted(names)) for names in (ours, theirs))
+            found.append(f"the models compared have not the same {kind} ({told})")
+    return found
+
+
 def agreement(options: argparse.Namespace) -> list[dict[str, Any]]:
     """How far two judges agree on each model: won, tied or lost, or on MT-Bench the rating itself."""
     read, wanted = BENCHMARKS[options.benchmark], wanted_of(options)
@@ -185,6 +207,7 @@ def table(found: Mapping[str, Any]) -> str:
             f"{one['model']} against {one['against']}: {difference} on {one['questions']} questions; higher on "
             f"{one['higher']}, equal on {one['equal']}, lower on {one['lower']} (sign test: p = {one['p_value']:.3g})"
         )
+    lines += [f"  note: {note}" for note in found.get("notes", ())]
     for one in found.get("agreement", ()):
         kappa_shown = "undefined" if one["kappa"] is None else f"{one['kappa']:.3f}"
         lines.append(

@@ -203,6 +203,19 @@ def test_two_judges_in_one_file(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert "m has verdicts of 2 judges (one, two)" in refused(capsys, *asked)
 
 
+def test_models_that_met_other_baselines_are_compared_with_a_note(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    files = [
+        written(tmp_path / f"{name}.jsonl", played(1, model=name, baseline=baseline, judge="j"))
+        for name, baseline in (("m", "o"), ("n", "o"), ("x", "p"))
+    ]
+    asked = ("--benchmark", "arena_hard_v2.0", "--annotations", files[0], "--against")
+    assert "have not the same" not in run(capsys, *asked, files[1])
+    assert "note: the models compared have not the same baseline (o and p)" in run(capsys, *asked, files[2])
+    assert len(json.loads(run(capsys, *asked, files[2], "--json"))["notes"]) == 1
+
+
 UNREADABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "alpaca_eval": (compared(1, "a"), compared(1, "a", preference=None)),
     "arena_hard_v0.1": (played(1), played(1, games=[{"score": None}] * 2)),

@@ -51,19 +51,14 @@ def opened(judgments: Sequence[str], cut: Sequence[bool] = ()) -> list[str]:
     Of such a judge, one that closes nothing was cut within its thoughts, which nothing else would show. `cut` says,
     where that is known, which were cut at all: whether those closed anything is no evidence.
     """
-    closing = [_closes_first(each) for each in judgments]
-    whole = [bool(each.strip()) and not (cut and cut[place]) for place, each in enumerate(judgments)]
-    if 2 * sum(closing) <= sum(whole):
+    first = [_MARK.search(each) for each in judgments]
+    closing = sum(mark is not None and _kind(mark)[1] for mark in first)
+    whole = sum(bool(each.strip()) and not (cut and cut[place]) for place, each in enumerate(judgments))
+    if 2 * closing <= whole:
         return list(judgments)
     return [
-        each if closes or not each.strip() else f"{OPENING}{each}"
-        for each, closes in zip(judgments, closing, strict=True)
+        f"{OPENING}{each}" if each.strip() and not mark else each for each, mark in zip(judgments, first, strict=True)
     ]
-
-
-def _closes_first(judgment: str) -> bool:
-    first = _MARK.search(judgment)
-    return first is not None and _kind(first)[1]
 
 
 def first_word(tokens: Sequence[Token], words: str | None = None) -> dict[str, float]:
