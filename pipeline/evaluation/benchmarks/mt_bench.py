@@ -78,7 +78,10 @@ class Ratings:
 
 def score_file(path: Path, resamples: int = 1000, seed: int = 0, wanted: Wanted = ALL) -> list[Score]:
     """A score for every model and judge of a file of FastChat judgments. Raises UserError where it is none."""
-    scores = [_score(ratings, resamples, seed) for ratings in read_ratings(path, wanted)]
+    read = read_ratings(path, wanted)
+    for each in read:
+        _require_any(each, f"{path}: {each.model}")
+    scores = [_score(ratings, resamples, seed) for ratings in read]
     return sorted(scores, key=lambda score: -score.overall.value)
 
 
