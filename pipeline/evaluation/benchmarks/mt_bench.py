@@ -126,8 +126,8 @@ def _ratings(model: str, judge: str | None, rows: Sequence[Row], left_out: LeftO
         asked, turn = question(row) or "", number(row.get("turn", 1))
         stored, read_again = number(row.get("score")), rating(words)
         thought = spoken(words) != words
-        value = stored if "score" in row and not thought else read_again
-        if value is None or value == -1:  # how FastChat writes a verdict that it could not read
+        value = stored if "score" in row and (not thought or stored == -1) else read_again
+        if value is None or value == -1:  # how FastChat writes a verdict that it could not read, words and thoughts
             unparsable += 1
         elif turn not in (1, 2):
             left_out["of no turn 1 or 2"] += 1

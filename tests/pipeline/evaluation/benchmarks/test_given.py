@@ -201,10 +201,11 @@ def test_stored_verdicts_of_a_judge_that_thinks_are_read_again(tmp_path: Path) -
     assert "1 questions with a game that has no verdict are left out" in found[2]
 
     rows = [rated(81, 2, judgment=f"{THOUGHT}Rating: [[9]]"), rated(82, 2, judgment="<think>[[2]]")]
+    rows.append(rated(83, -1, judgment=f"{THOUGHT}Rating: [[100]]"))  # as we export what is beyond 1 to 10
     (found,) = ratings(write(tmp_path / "c.jsonl", *rows)).values()
     assert found[:2] == (9, 1)
     assert (
-        "1 verdicts could not be read" in found[2]
+        "2 verdicts could not be read" in found[2]
         and "1 stored scores were read out of the judge's thoughts" in found[2]
     )
 
