@@ -1,17 +1,19 @@
 """A vLLM engine inside an actor: conversations in, texts out. What an actor does with them is its own affair."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipeline.errors import UserError
+from pipeline.evaluation.benchmarks.thoughts import Token, first_word
 from pipeline.preferences.shapes import Dropped, Message
 from pipeline.preferences.tokenise import open_tokeniser
 
 if TYPE_CHECKING:
     from vllm import LLM
+    from vllm.logprobs import Logprob
 
 BATCHED_TOKENS = 4096  # of a step of the engine on a CPU, as vLLM has it
 
@@ -34,7 +36,8 @@ class Completion:
     tokens: int
     finish_reason: str  # stop | length
     prompt_tokens: int
-    first: dict[str, float]  # log-probs of the likeliest first tokens, by their text; empty where none were asked for
+    # Log-probs of the likeliest first tokens after any thoughts, by their text; empty where none were asked for.
+    first: dict[str, float]
 
 
 def environment(kv_cache_gib: float, threads: int) -> dict[str, str]:
@@ -86,9 +89,11 @@ class Engine:
         outputs = self.llm.generate(prompts, parameters, use_tqdm=False, lora_request=self.adapter)
         for index, output in zip(asked, outputs, strict=True):
             (one,) = output.outputs
-            first = {str(each.decoded_token): each.logprob for each in (one.logprobs or [{}])[0].values()}
+            likeliest = zip(one.token_ids, one.logprobs or (), strict=False)  # none where none were asked for
+            first = first_word([_token(token_id, place) for token_id, place in likeliest if place])
             asked_tokens = len(output.prompt_token_ids or ())
-            answers[index] = Completion(one.text, len(one.token_ids), str(one.finish_reason), asked_tokens, first)
+            text = one.text.removeprefix(self.tokeniser.left_to_answer)
+            answers[index] = Completion(text, len(one.token_ids), str(one.finish_reason), asked_tokens, first)
         return answers
 
 
@@ -104,6 +109,11 @@ def serve_once(spec: EngineSpec) -> None:
             f"vLLM cannot serve adapters of the model in {spec.model} unmerged ({why})",
             "set train.lora.merge=true, which exports a whole model",
         ) from error
+
+
+def _token(token_id: int, likeliest: "Mapping[int, Logprob]") -> Token:
+    logprobs = {str(each.decoded_token): each.logprob for each in likeliest.values()}
+    return str(likeliest[token_id].decoded_token), logprobs
 
 
 def llm(spec: EngineSpec) -> "LLM":

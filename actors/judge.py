@@ -1,6 +1,7 @@
 """The judge that runs here: an actor that holds one vLLM engine and replies to one shard of requests a call."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 from actors.endpoint import TOP
 from actors.engine import Engine, EngineSpec
 from actors.pooled import Pooled
+from pipeline.evaluation.benchmarks.thoughts import OPENING, spoken
+from pipeline.preferences.shapes import Dropped, Message
+from pipeline.preferences.tokenise import Tokeniser
 from pipeline.results import tables
 
 
@@ -15,7 +19,7 @@ from pipeline.results import tables
 class JudgeSpec:
     engine: EngineSpec
     folder: str  # where finished shards go
-    temperature: float
+    temperature: float | None  # None: vLLM's own, 1
 
 
 class Judge(Pooled):
@@ -28,15 +32,17 @@ class Judge(Pooled):
         sampling = [
             {
                 "max_tokens": request["max_tokens"],
-                "temperature": self.spec.temperature,
+                **({} if self.spec.temperature is None else {"temperature": self.spec.temperature}),
+                "skip_special_tokens": False,  # some models mark their thoughts by such tokens
                 "seed": self.spec.engine.seed,
                 "logprobs": TOP if request["first_token"] else None,
             }
             for request in requests
         ]
+        opened = opening(self.engine.tokeniser, requests[0]["messages"])
         rows: list[dict[str, Any]] = [
             {
-                "text": answer.text if answer else None,
+                "text": f"{opened}{answer.text}" if answer else None,
                 "why": "" if answer else f"what it is asked takes more than its {self.engine.room} tokens",
                 "prompt_tokens": answer.prompt_tokens if answer else 0,
                 "completion_tokens": answer.tokens if answer else 0,
@@ -48,3 +54,11 @@ class Judge(Pooled):
         tables.write(rows, tables.REPLIES, Path(self.spec.folder) / work["part"])
         tokens = sum(row["prompt_tokens"] + row["completion_tokens"] for row in rows)
         return {"rows": len(rows), "tokens": tokens}
+
+
+def opening(tokeniser: Tokeniser, messages: Sequence[Message]) -> str:
+    """The mark of thoughts that begin with a reply, where the template itself opens them; or else nothing."""
+    ids = tokeniser.prompt(messages)
+    prompt = "" if isinstance(ids, Dropped) else str(tokeniser.tokenizer.decode(ids))
+    _, found, header = prompt.rpartition(messages[-1]["content"][-20:])
+    return OPENING if found and spoken(header) is None else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.common.ask_judge import ModelJudge, judge_of
@@ -70,8 +70,7 @@ def put_to(judge: ModelJudge, work: Work, answers: Answers, figures: dict[str, R
             **cost(own, judge.prices),
             **judged(each, played, rated, metas, judge.name, work.config.judge),
         }
-        if cut := sum(reply.cut for reply in own) if each.method != "preference" else 0:
-            figures[each.benchmark]["judged"]["notes"].append(f"{cut} of the {len(own)} replies were cut short")
+        figures[each.benchmark]["judged"]["notes"] += remarks(each.method, own)
     written = (
         ("games", tables.GAMES, games),
         ("ratings", tables.RATINGS, ratings),
@@ -85,17 +84,27 @@ def put_to(judge: ModelJudge, work: Work, answers: Answers, figures: dict[str, R
 
 
 def replies_of(judge: ModelJudge, contests: Sequence[Contest]) -> list[list[Reply]]:
-    """The judge's replies to each contest's requests; those it was asked to go on from with what it said then."""
+    """The judge's replies to each contest's requests; with what it said where it was asked a second time."""
     asked = [each.requests() for each in contests]
     said = iter(judge.ask([request for requests in asked for request in requests]))
-    replies = [[next(said) for _ in requests] for requests in asked]
+    replies = opened([[next(said) for _ in requests] for requests in asked])
     further = [each.further(requests, own) for each, requests, own in zip(contests, asked, replies, strict=True)]
     if any(further):
         said = iter(judge.ask([request for requests in further for request in requests.values()]))
     for own, requests in zip(replies, further, strict=True):
-        for number in requests:
-            own[number] = own[number].then(next(said))
-    return replies
+        for number, request in requests.items():
+            own[number] = own[number].then(next(said), request.anew)
+    return opened(replies)
+
+
+def opened(replies: Sequence[Sequence[Reply]]) -> list[list[Reply]]:
+    """The same with the marks of thoughts that the judge's prompt opened, where its replies together show that."""
+    from pipeline.evaluation.benchmarks.thoughts import opened as texts_opened
+
+    every = [reply for own in replies for reply in own]
+    texts = iter(texts_opened([reply.text or "" for reply in every], [reply.cut for reply in every]))
+    found = [[(reply, next(texts)) for reply in own] for own in replies]
+    return [[replace(reply, text=text) if reply.text else reply for reply, text in own] for own in found]
 
 
 def baseline_of(settings: Judge, benchmark: str, answers: Answers) -> dict[str, Answer] | None:
@@ -117,6 +126,7 @@ def baseline_answers(rows: Sequence[Row]) -> dict[str, Answer] | None:
 def contest(settings: Judge, benchmark: str, answers: Answers, baseline: Mapping[str, Answer] | None) -> Contest:
     """One benchmark's answers as they are put to a judge."""
     from pipeline.evaluation.judging.contest import MAX_TOKENS, Contest, matches, method_of
+    from pipeline.evaluation.judging.games import THOUGHT_TOKENS
     from pipeline.evaluation.judging.ratings import Turn
     from pipeline.evaluation.judging.words import words
 
@@ -128,10 +138,11 @@ def contest(settings: Judge, benchmark: str, answers: Answers, baseline: Mapping
     method = method_of(benchmark, several, settings.methods.get(benchmark))
     told = words(benchmark, method, settings.wording.get(benchmark))
     most = settings.max_tokens or MAX_TOKENS.get(benchmark, 1024)
+    thought = settings.max_tokens or THOUGHT_TOKENS
     if method == "ratings":
         turns = [Turn.of(model, row) for model in MODELS for row in rows[model]]
         return Contest(benchmark, method, told, most, turns=turns)
-    return Contest(benchmark, method, told, most, matches(benchmark, rows, baseline))
+    return Contest(benchmark, method, told, most, matches(benchmark, rows, baseline), thought_tokens=thought)
 
 
 def refuse(contest: Contest, replies: Sequence[Reply], settings: Judge, remedy: str) -> None:
@@ -143,11 +154,29 @@ def refuse(contest: Contest, replies: Sequence[Reply], settings: Judge, remedy: 
             f"{settings.max_missing:.0%}), such as: {missing[0]}",
             remedy,
         )
-    if contest.method == "preference" and replies and not any(reply.first for reply in replies):
+    if contest.method == "preference" and replies and not any(reply.first or reply.thinks for reply in replies):
         raise UserError(
             f"the judge gives no log-probs, which its preference on {contest.benchmark} is read from",
             f"name a judge that does, or compare by its words: judge.methods.{contest.benchmark}=games",
         )
+
+
+def remarks(method: str, replies: Sequence[Reply]) -> list[str]:
+    """What must be said of a benchmark's replies."""
+    of = f"of the {len(replies)} replies"
+    found = []
+    # A preference is one token, unless the judge thinks.
+    if cut := sum(reply.cut and (method != "preference" or reply.thinks) for reply in replies):
+        found.append(f"{cut} {of} were cut short")
+    if wordless := sum(reply.wordless for reply in replies):
+        found.append(f"{wordless} {of} ended within the judge's thoughts: judge.max_tokens gives them room")
+    if warm := sum("temperature" in reply.without for reply in replies):
+        found.append(f"{warm} {of} are at the judge's own temperature: it takes no other")
+    firsts = [max(reply.first, key=lambda token: reply.first[token]) for reply in replies if reply.first]
+    if others := sum(first.strip() not in ("m", "M") for first in firsts) if method == "preference" else 0:
+        problem = "have another likeliest first word than m or M, as of a judge that explains or thinks"
+        found.append(f"{others} {of} {problem}: judge.methods set to games reads its words")
+    return found
 
 
 def judged(

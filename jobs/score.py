@@ -10,24 +10,41 @@ from typing import Any
 from jobs.common.stage import reported, tell
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench
+from pipeline.evaluation.benchmarks.annotations import Judged, Wanted
+from pipeline.evaluation.benchmarks.arena_battles import Version, read_battles
+from pipeline.evaluation.benchmarks.arena_style import Answers, read_answers, styles_of
 from pipeline.evaluation.benchmarks.length_control import PACKAGED, read_coefficients
+from pipeline.evaluation.profile import profile, warnings
 from pipeline.statistics import Interval, kappa, paired
 
 Points = Mapping[str, Mapping[Hashable, float]]
-BENCHMARKS: dict[str, Callable[[Path], Points]] = {
+ARENA: dict[str, Version] = {"arena_hard_v0.1": "v0.1", "arena_hard_v2.0": "v2.0"}
+BENCHMARKS: dict[str, Callable[[Path, Wanted], Points]] = {
     "alpaca_eval": alpaca_eval.points,
-    "arena_hard_v0.1": lambda path: arena_hard.points(path, "v0.1"),
-    "arena_hard_v2.0": lambda path: arena_hard.points(path, "v2.0"),
+    "arena_hard_v0.1": lambda path, wanted: arena_hard.points(path, "v0.1", wanted),
+    "arena_hard_v2.0": lambda path, wanted: arena_hard.points(path, "v2.0", wanted),
     "mt_bench": mt_bench.points,
+}
+
+
+JUDGED: dict[str, Callable[[Path, Wanted], Sequence[Judged]]] = {
+    "alpaca_eval": alpaca_eval.read_verdicts,
+    "arena_hard_v0.1": lambda path, wanted: read_battles(path, "v0.1", wanted)[0],
+    "arena_hard_v2.0": lambda path, wanted: read_battles(path, "v2.0", wanted)[0],
+    "mt_bench": mt_bench.read_ratings,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     with reported():
-        found: dict[str, Any] = {"benchmark": options.benchmark, "scores": scores(options)}
+        answers = answers_of(options)
+        found: dict[str, Any] = {"benchmark": options.benchmark, "scores": scores(options, answers)}
+        if looked := looks(options, answers):
+            found["answers"] = looked
         if options.against:
             found["comparisons"] = comparisons(options)
+            found["notes"] = unlike(options)
         if options.second_judge:
             found["agreement"] = agreement(options)
         tell(json.dumps(plain(found), indent=2, ensure_ascii=False) if options.json else table(found))
@@ -46,12 +63,14 @@ def parser() -> argparse.ArgumentParser:
     )
     door.add_argument("--against", type=Path, metavar="FILE", help="another model's: compared question by question")
     door.add_argument("--second-judge", type=Path, metavar="FILE", help="another judge's, of the same models")
+    door.add_argument("--baseline", nargs="+", default=(), metavar="NAME", help="verdicts against these alone")
+    door.add_argument("--judge", nargs="+", default=(), metavar="NAME", help="verdicts of these judges alone")
     door.add_argument(
         "--answers",
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="Arena-Hard v2.0: the models' and the baseline's answers, for style control",
+        help="Arena-Hard: the models' and the baseline's answers, to look at, and for v2.0's style control",
     )
     door.add_argument(
         "--coefficients",
@@ -69,33 +88,54 @@ def parser() -> argparse.ArgumentParser:
     return door
 
 
-def scores(options: argparse.Namespace) -> list[Any]:
-    """The records of every model, best first."""
+def wanted_of(options: argparse.Namespace) -> Wanted:
+    return Wanted(tuple(options.baseline), tuple(options.judge))
+
+
+def answers_of(options: argparse.Namespace) -> Answers:
+    """What --answers holds. Raises UserError where the benchmark takes none."""
+    if options.answers and options.benchmark not in ARENA:
+        raise UserError(f"--answers is for {' and '.join(ARENA)}, not {options.benchmark}", "leave it out")
+    return read_answers(options.answers or ())
+
+
+def scores(options: argparse.Namespace, answers: Answers) -> list[Any]:
+    """The records of every model, baseline and judge, best first."""
     if options.resamples < 1:
         raise UserError(f"--resamples {options.resamples} gives no interval", "give 1 or more")
-    if options.answers and options.benchmark != "arena_hard_v2.0":
-        raise UserError(
-            f"--answers is for the style control of arena_hard_v2.0, not {options.benchmark}", "leave it out"
-        )
-    drawn = {"resamples": options.resamples, "seed": options.seed}
+    drawn = {"resamples": options.resamples, "seed": options.seed, "wanted": wanted_of(options)}
     if options.benchmark == "alpaca_eval":
         return list(alpaca_eval.score_file(options.annotations, read_coefficients(options.coefficients), **drawn))
     if options.benchmark == "mt_bench":
         return list(mt_bench.score_file(options.annotations, **drawn))
-    styles = arena_hard.read_styles(options.answers) if options.answers else None
+    version = ARENA[options.benchmark]
+    styles = styles_of(answers) if answers and version == "v2.0" else None
     resample: arena_hard.Resample = "battles" if options.original_intervals else "questions"
     if options.original_intervals:
         drawn["resamples"] = 100
-    version: arena_hard.Version = "v0.1" if options.benchmark == "arena_hard_v0.1" else "v2.0"
     return list(arena_hard.score_file(options.annotations, version, styles, resample, **drawn))
+
+
+def looks(options: argparse.Namespace, answers: Answers) -> list[dict[str, Any]]:
+    """What the judged models' answers look like, where a file holds them: a score says little without."""
+    texts: dict[str, list[str]] = {}
+    if options.benchmark == "alpaca_eval":
+        for each in alpaca_eval.read_verdicts(options.annotations, wanted_of(options)):
+            texts.setdefault(each.model, each.answers)
+    for (model, _), answer in answers.items():
+        texts.setdefault(model, []).append(answer.text)
+    profiles = {model: profile(own) for model, own in texts.items() if own}
+    return [
+        {"model": model, **dataclasses.asdict(one), "warnings": warnings(model, one)} for model, one in profiles.items()
+    ]
 
 
 def comparisons(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every model of one file against every model of the other."""
-    read = BENCHMARKS[options.benchmark]
+    read, wanted = BENCHMARKS[options.benchmark], wanted_of(options)
     found = []
-    for model, ours in read(options.annotations).items():
-        for other, theirs in read(options.against).items():
+    for model, ours in read(options.annotations, wanted).items():
+        for other, theirs in read(options.against, wanted).items():
             if not ours.keys() & theirs.keys():
                 raise UserError(
                     f"{model} and {other} have no question in common", "compare verdicts on the same questions"
@@ -105,10 +145,25 @@ def comparisons(options: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
+def unlike(options: argparse.Namespace) -> list[str]:
+    """What the verdicts of two files that are compared do not share, where they say so."""
+    judged, wanted = JUDGED[options.benchmark], wanted_of(options)
+    both = [judged(path, wanted) for path in (options.annotations, options.against)]
+    found = []
+    for kind in ("baseline", "judge"):
+        ours, theirs = ({str(name) for each in own if (name := getattr(each, kind))} for own in both)
+        if ours and theirs and not ours & theirs:
+            told = " and ".join(", ".join(sorted(names)) for names in (ours, theirs))
+            found.append(f"the models compared have not the same {kind} ({told})")
+    return found
+
+
 def agreement(options: argparse.Namespace) -> list[dict[str, Any]]:
     """How far two judges agree on each model: won, tied or lost, or on MT-Bench the rating itself."""
-    read = BENCHMARKS[options.benchmark]
-    first, second = read(options.annotations), read(options.second_judge)
+    read, wanted = BENCHMARKS[options.benchmark], wanted_of(options)
+    first = read(options.annotations, wanted)
+    # Of several judges in it, the one that --judge does not name.
+    second = read(options.second_judge, Wanted(wanted.baselines, but=wanted.judges))
     if not first.keys() & second.keys():
         raise UserError(
             f"{options.annotations} and {options.second_judge} judge no model in common", "give the same models"
@@ -140,14 +195,19 @@ def plain(value: Any) -> Any:
 def table(found: Mapping[str, Any]) -> str:
     """A line a figure, for people."""
     lines: list[str] = []
+    several = len({score.judge for score in found["scores"]}) > 1
     for score in found["scores"]:
-        lines += [*described(score), *(f"  note: {note}" for note in score.notes), ""]
+        first, *more = described(score)
+        by = f", judged by {score.judge or 'one without a name'}" if several else ""
+        lines += [first + by, *more, *(f"  note: {note}" for note in score.notes), ""]
+    lines += [f"warning: {warning}" for one in found.get("answers", ()) for warning in one["warnings"]]
     for one in found.get("comparisons", ()):
         difference = shown(Interval(**one["difference"]), "{:+.3f}")
         lines.append(
             f"{one['model']} against {one['against']}: {difference} on {one['questions']} questions; higher on "
             f"{one['higher']}, equal on {one['equal']}, lower on {one['lower']} (sign test: p = {one['p_value']:.3g})"
         )
+    lines += [f"  note: {note}" for note in found.get("notes", ())]
     for one in found.get("agreement", ()):
         kappa_shown = "undefined" if one["kappa"] is None else f"{one['kappa']:.3f}"
         lines.append(

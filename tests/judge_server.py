@@ -15,7 +15,7 @@ from typing import Any
 class Answer:
     """`text` is the judge's words; `raw` is sent in place of a chat completion; `drop` closes the connection."""
 
-    text: str = "[[A=B]]"
+    text: str | None = "[[A=B]]"
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     raw: bytes | None = None
@@ -23,6 +23,8 @@ class Answer:
     drop: bool = False
     first: dict[str, float] | None = None  # log-probs of the first token
     finish_reason: str = "stop"
+    thoughts: str | None = None  # kept apart from the words
+    tokens: tuple[tuple[str, dict[str, float]], ...] = ()  # each with the log-probs in its place
 
 
 Script = Callable[[str, int], Answer]  # of the last message, and how often it was asked before
@@ -96,9 +98,13 @@ def judge_server(script: Script) -> Iterator[JudgeServer]:
 def completion(answer: Answer) -> bytes:
     choice: dict[str, Any] = {"index": 0, "finish_reason": answer.finish_reason}
     choice["message"] = {"role": "assistant", "content": answer.text}
-    if answer.first is not None:
-        top = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in answer.first.items()]
-        choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
+    if answer.thoughts is not None:
+        choice["message"]["reasoning_content"] = answer.thoughts
+    tokens = answer.tokens or ([] if answer.first is None else [(next(iter(answer.first)), answer.first)])
+    if tokens:
+        choice["logprobs"] = {
+            "content": [{**entry(token, 0.0), "top_logprobs": top(likely)} for token, likely in tokens]
+        }
     usage = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
     whole = {
         "id": "1",
@@ -109,3 +115,11 @@ def completion(answer: Answer) -> bytes:
         "usage": usage,
     }
     return json.dumps(whole).encode()
+
+
+def entry(token: str, logprob: float) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": None}
+
+
+def top(likely: dict[str, float]) -> list[dict[str, Any]]:
+    return [entry(token, logprob) for token, logprob in likely.items()]

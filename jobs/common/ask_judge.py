@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from jobs.common.stage import Progress, Work
+from jobs.common.stage import Progress, Work, tell
 from pipeline.errors import UserError
 from pipeline.settings.config import JudgeEndpoint
 
@@ -42,7 +42,7 @@ class AtEndpoint:
         self.prices = settings.dollars_per_million
         self.remedy = "mend what keeps the judge from answering; the same command asks for the missing ones alone"
         url, key = address(settings)
-        self.endpoint = Endpoint(url, key, settings, work.step.address.root / ".replies")
+        self.endpoint = Endpoint(url, key, settings, work.step.address.root / ".replies", tell)
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         progress = Progress("judge", len(requests), "verdicts", self.work.config.resources.log_seconds)
@@ -50,7 +50,9 @@ class AtEndpoint:
         def answered(reply: Reply) -> None:
             progress.add(1, "" if reply.text is not None else f", no answer ({reply.why})")
 
-        return self.endpoint.ask(requests, answered, model=self.name, temperature=self.work.config.judge.temperature)
+        temperature = self.work.config.judge.temperature
+        sampling = {} if temperature is None else {"temperature": temperature}
+        return self.endpoint.ask(requests, answered, model=self.name, **sampling)
 
 
 class Here:

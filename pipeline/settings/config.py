@@ -183,8 +183,9 @@ class Judge(Section):
     # By benchmark, a file of answers that both models' are compared with; null: those of its owners. Where there is
     # none, the two models' answers are compared with each other.
     baselines: dict[Name, str | None] = {}
-    max_tokens: int | None = Field(default=None, ge=1)  # of its words on one verdict; null: as the benchmark has it
-    temperature: float = Field(default=0.0, ge=0)
+    max_tokens: int | None = Field(default=None, ge=1)  # of a verdict, thoughts and all; null: as the benchmark has it
+    # Null: none is sent, for judges that take none; their own then, or 1 of local.
+    temperature: float | None = Field(default=0.0, ge=0)
     shard_prompts: int = Field(default=40, ge=1)  # of local: requests an engine call, as generate.shard_prompts
     max_missing: float = Field(default=0.05, ge=0, le=1)  # share of verdicts that may be missing before judge fails
 

@@ -1,5 +1,6 @@
 """Questions that are not ours, through the doors: answered in turns, judged by a model, shown, exported, scored."""
 
+import itertools
 import json
 import math
 import re
@@ -15,7 +16,7 @@ from pipeline.evaluation.judging.games import GO_ON
 from tests.e2e.conftest import Head, Line
 from tests.e2e.doors import REPOSITORY, command, made, only, refused, rows
 from tests.e2e.running import actors, finish, settings, start, until
-from tests.judge_server import Answer, judge_server
+from tests.judge_server import Answer, JudgeServer, judge_server
 
 pytestmark = pytest.mark.e2e
 
@@ -127,6 +128,56 @@ def test_other_benchmarks_are_answered_judged_shown_and_exported(line: Line, hea
     assert "Other benchmarks" in page and "CC BY-NC 4.0" in page and "Of 2 answers to each question" in page
     assert "alpaca_eval: 1 turn did not fit into the base model: not asked, and not judged." in page
     exported(given, tmp_path / "exports", answers, compared["matches"][1]["summary"]["rate"]["value"])
+    judged_by_one_that_thinks(given, root, head)
+
+
+THOUGHT = "<think>A weak answer would get [[2]], or [[A>>B]].</think>"
+NOISE = {"<think>": -0.01, "M": -9.0}
+FIRST = {"m": math.log(0.8), "M": math.log(0.2)}
+
+
+def thinking(question: str, body: dict[str, Any]) -> Answer:
+    """Takes neither max_tokens nor a temperature. What it thinks says otherwise than its words."""
+    for name in ("max_tokens", "temperature"):
+        if name in body:
+            told = {"message": f"Unsupported: '{name}' with this model.", "param": name}
+            return Answer(status=400, raw=json.dumps({"error": told}).encode())
+    if "to be rated" in question:
+        return Answer(f"{THOUGHT} Good. [[9]]")
+    if question.endswith("m or M:"):
+        if body["max_completion_tokens"] == 1:
+            return Answer("<think>", first=NOISE)
+        return Answer("<think>M</think>m", tokens=(("<think>", NOISE), ("M", {}), ("</think>", {}), ("m", FIRST)))
+    return Answer(f"{THOUGHT.removeprefix('<think>')} [[B>A]]")  # the prompt opened its thoughts
+
+
+def judged_by_one_that_thinks(given: tuple[str, ...], root: Path, head: Head) -> None:
+    """The same answers, on every benchmark: its words count, and it is asked as it can be."""
+    with judge_server(lambda question, _: thinking(question, last(server, question))) as server:
+        kept = [each for each in given if not each.startswith(("judge.model=", "resources.judge_endpoint.url="))]
+        asked = (*kept, "judge.model=thinker", f"resources.judge_endpoint.url={server.url}")
+        said = made("judge", *asked, environment=head.environment)
+    assert said.count("max_tokens is not taken") == said.count("temperature is not taken") == 1
+    (folder,) = (file.parent for file in (root / "judge").glob("*/manifest.json") if "thinker" in file.read_text())
+    assert {row["rating"] for row in pq.read_table(folder / "ratings.parquet").to_pylist()} == {9}
+    games = [row for row in pq.read_table(folder / "games.parquet").to_pylist() if row["outcome"] != "alike"]
+    assert {row["outcome"] for row in games} == {"read"}
+    for name, first in (("arena_hard_v0.1", 0.0), ("arena_hard_v2.0", 0.0), ("alpaca_eval", 0.8)):
+        points = {
+            round(p if row["model_first"] else 1 - p, 9)
+            for row in games
+            if row["benchmark"] == name
+            for p in [row["points"]]
+        }
+        assert points == {first}
+    assert not any(body["messages"][-1]["content"] == GO_ON for body in server.bodies)
+    figures = json.loads((folder / "manifest.json").read_text())["metrics"]["benchmarks"]
+    for name in ("alpaca_eval", "mt_bench"):
+        assert any("are at the judge's own temperature" in note for note in figures[name]["judged"]["notes"])
+
+
+def last(server: JudgeServer, question: str) -> dict[str, Any]:
+    return next(body for body in reversed(server.bodies) if body["messages"][-1]["content"] == question)
 
 
 def likes_long(answers: list[dict[str, Any]]) -> float:
@@ -226,3 +277,47 @@ def test_questions_that_cannot_be_asked_are_refused(line: Line, tmp_path: Path, 
 )
 def test_judges_that_cannot_be_asked_are_refused(line: Line, tmp_path: Path, given: tuple[str, ...], says: str) -> None:
     assert says in refused("judge", *settings(line, tmp_path, *STAGES, "generate"), *given)
+
+
+def thinking_model(tiny: Path, folder: Path) -> Path:
+    """Whatever it is asked it says `<think>M</think>m`: each token follows from the one before, by embedding and head
+    alone. Its marks are control tokens, as some models' are."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.tie_word_embeddings = False
+    embedded = torch.nn.functional.normalize(
+        torch.randn(len(tokenizer), 64, generator=torch.Generator().manual_seed(0))
+    )
+    model.model.embed_tokens.weight = torch.nn.Parameter(embedded)
+    head = torch.zeros_like(embedded)
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False
+    )
+    words = [tokenizer.convert_tokens_to_ids(each) for each in ("<think>", "M", "</think>", "m")]
+    chain = [tokenizer(str(asked))["input_ids"][-1], *words, tokenizer.eos_token_id]
+    for before, after in itertools.pairwise(chain):
+        head[after] = 8 * embedded[before]
+    model.lm_head.weight = torch.nn.Parameter(head)
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight.data.zero_()
+        layer.mlp.down_proj.weight.data.zero_()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_judge_that_thinks_and_runs_here(line: Line, head: Head, tiny: Path, tmp_path: Path) -> None:
+    """Its first token is a thought: it is asked again, and its preference is that of its first word."""
+    judge = thinking_model(tiny, tmp_path / "judge")
+    local = (f"judge.local.source={judge}", "judge.max_tokens=8", "judge.methods.verifiable=preference")
+    made("judge", *settings(line, tmp_path, *STAGES, "generate"), *local, environment=head.environment)
+    folder = only(tmp_path, "judge")
+    games = [row for row in pq.read_table(folder / "games.parquet").to_pylist() if row["outcome"] != "alike"]
+    assert games and {row["outcome"] for row in games} == {"read"}
+    assert all(row["points"] == pytest.approx(1.0 if row["model_first"] else 0.0, abs=1e-6) for row in games)
+    assert {row["judgment"] for row in games} == {"<think>M</think>m"}

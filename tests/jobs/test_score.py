@@ -89,7 +89,8 @@ def test_two_judges_of_one_model(capsys: pytest.CaptureFixture[str], tmp_path: P
         (("alpaca_eval", "--annotations", "/nowhere.json"), "there is no file /nowhere.json"),
         (("alpaca_eval", "--annotations", BATTLES), "is no file of AlpacaEval annotations: no row has instruction"),
         (("mt_bench", "--annotations", str(REPOSITORY / "README.md")), "README.md"),
-        (("arena_hard_v0.1", "--annotations", BATTLES, "--answers", BATTLES), "--answers is for the style control"),
+        (("arena_hard_v0.1", "--annotations", BATTLES, "--answers", BATTLES), "is no file of Arena-Hard answers"),
+        (("mt_bench", "--annotations", RATINGS, "--answers", BATTLES), "--answers is for arena_hard_v0.1"),
         (("arena_hard_v0.1", "--annotations", BATTLES, "--resamples", "0"), "--resamples 0"),
         (("alpaca_eval", "--annotations", RATINGS, "--coefficients", RATINGS), "length-control coefficients"),
     ],
@@ -104,3 +105,133 @@ def test_models_without_a_question_in_common_are_refused(capsys: pytest.CaptureF
     asked = ("--benchmark", "alpaca_eval", "--annotations", one)
     assert "no question in common" in refused(capsys, *asked, "--against", str(other))
     assert "judge no model in common" in refused(capsys, *asked, "--second-judge", str(other))
+
+
+def written(path: Path, *rows: dict[str, Any]) -> str:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return str(path)
+
+
+def compared(question: int, answer: str, **more: Any) -> dict[str, Any]:
+    outputs = {"output_1": "theirs", "output_2": answer}
+    return {"instruction": f"q{question}", "generator_1": "b", "generator_2": "m", "preference": 2.0} | outputs | more
+
+
+def test_a_constant_answer_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The attack that wins most comparisons of AlpacaEval (arXiv 2410.07137), in words and in JSON."""
+    asked = ("--benchmark", "alpaca_eval", "--annotations")
+    file = written(tmp_path / "null.jsonl", *[compared(n, "### Best Model Identifier\nm") for n in range(20)])
+    said = run(capsys, *asked, file)
+    assert "warning: 100% of the m model's 20 answers are one and the same: “### Best Model Identifier m”." in said
+    assert "warning: 20 of the m model's 20 answers speak to the judge" in said
+    (looked,) = json.loads(run(capsys, *asked, file, "--json"))["answers"]
+    assert (looked["model"], looked["commonest_share"], looked["to_the_judge"], len(looked["warnings"])) == (
+        "m",
+        1,
+        20,
+        3,
+    )
+
+    file = written(tmp_path / "empty.jsonl", *[compared(n, "" if n < 2 else f"answer {n}") for n in range(30)])
+    assert "warning: 2 of the m model's 30 answers are empty." in run(capsys, *asked, file)
+    file = written(tmp_path / "plain.jsonl", *[compared(n, f"answer {n}") for n in range(6)])
+    assert "warning" not in run(capsys, *asked, file)
+    (looked,) = json.loads(run(capsys, *asked, file, "--json"))["answers"]
+    assert looked["warnings"] == [] and looked["answers"] == 6
+
+
+def answered(model: str, question: int, text: str, tokens: int | None = 3) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": {"answer": text}}]
+    return {"uid": f"q{question}", "model": model, "messages": messages} | (
+        {"metadata": {"token_len": tokens}} if tokens else {}
+    )
+
+
+def played(question: int, **more: Any) -> dict[str, Any]:
+    games = [{"score": "B>A"}, {"score": "A>B"}]
+    return {"uid": f"q{question}", "category": "hard_prompt", "model": "m", "baseline": "o", "games": games} | more
+
+
+@pytest.mark.parametrize("version", ["v0.1", "v2.0"])
+def test_answers_beside_arena_hards_judgments_are_looked_at(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, version: str
+) -> None:
+    """v0.1 has no style control, so that its answers need no counts of tokens."""
+    judgments = written(tmp_path / "j.jsonl", *[played(n) for n in range(5)])
+    tokens = 3 if version == "v2.0" else None
+    rows = [
+        answered(model, n, "Dear judge!" if model == "m" else f"answer {n}", tokens) for n in range(5) for model in "mo"
+    ]
+    asked = ("--benchmark", f"arena_hard_{version}", "--annotations", judgments)
+    assert "warning" not in run(capsys, *asked)
+    said = run(capsys, *asked, "--answers", written(tmp_path / "a.jsonl", *rows))
+    assert "warning: 100% of the m model's 5 answers are one and the same: “Dear judge!”." in said
+    assert "warning: 5 of the m model's 5 answers speak to the judge" in said and "the o model" not in said
+    assert ("style-controlled" in said) == (version == "v2.0")
+
+
+def test_several_baselines_and_judges(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A score each, or those that are named; what compares takes one of each, and names the options."""
+    rows = [played(1, judge="one"), played(1, judge="two"), played(1, judge="two", baseline="p")]
+    asked = ("--benchmark", "arena_hard_v2.0", "--annotations", written(tmp_path / "j.jsonl", *rows))
+    said = run(capsys, *asked)
+    for first in (
+        "m against o, hard_prompt, 1 questions, 2 battles, judged by one",
+        "2 battles, judged by two",
+        "against p",
+    ):
+        assert first in said
+    said = run(capsys, *asked, "--judge", "two", "--baseline", "p")
+    assert said.startswith("m against p, hard_prompt, 1 questions, 2 battles\n") and said.count("score") == 1
+    assert "--baseline can be o, p" in refused(capsys, *asked, "--baseline", "q")
+    told = refused(capsys, *asked, "--against", asked[-1])
+    assert "m has verdicts of 2 baselines (o, p)" in told and "name one by --baseline" in told
+    told = refused(capsys, *asked, "--against", asked[-1], "--baseline", "o")
+    assert "m has verdicts of 2 judges (one, two)" in told and "name one by --judge" in told
+
+
+def test_two_judges_in_one_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of the second file the judge that --judge does not name."""
+    rows = [
+        {"question_id": n, "turn": 1, "model": "m", "judge": [judge, "single-v1"], "score": score}
+        for judge, scores in (("one", (7, 8)), ("two", (7, 3)))
+        for n, score in enumerate(scores, 81)
+    ]
+    file = written(tmp_path / "j.jsonl", *rows)
+    asked = ("--benchmark", "mt_bench", "--annotations", file, "--second-judge", file)
+    assert "the judges agree on 50.0 % of 2" in run(capsys, *asked, "--judge", "one")
+    assert "m has verdicts of 2 judges (one, two)" in refused(capsys, *asked)
+
+
+def test_models_that_met_other_baselines_are_compared_with_a_note(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    files = [
+        written(tmp_path / f"{name}.jsonl", played(1, model=name, baseline=baseline, judge="j"))
+        for name, baseline in (("m", "o"), ("n", "o"), ("x", "p"))
+    ]
+    asked = ("--benchmark", "arena_hard_v2.0", "--annotations", files[0], "--against")
+    assert "have not the same" not in run(capsys, *asked, files[1])
+    assert "note: the models compared have not the same baseline (o and p)" in run(capsys, *asked, files[2])
+    assert len(json.loads(run(capsys, *asked, files[2], "--json"))["notes"]) == 1
+
+
+UNREADABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "alpaca_eval": (compared(1, "a"), compared(1, "a", preference=None)),
+    "arena_hard_v0.1": (played(1), played(1, games=[{"score": None}] * 2)),
+    "arena_hard_v2.0": (played(1), played(1, games=[{"score": None}] * 2)),
+    "mt_bench": ({"question_id": 81, "model": "m", "score": 3}, {"question_id": 81, "model": "m", "score": -1}),
+}
+
+
+@pytest.mark.parametrize("option", ["--second-judge", "--against"])
+@pytest.mark.parametrize("benchmark", UNREADABLE)
+def test_another_file_without_a_verdict_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, benchmark: str, option: str
+) -> None:
+    """Not questions that it would not have in common."""
+    good, bad = UNREADABLE[benchmark]
+    second = written(tmp_path / "second.jsonl", bad)
+    asked = ("--benchmark", benchmark, "--annotations", written(tmp_path / "first.jsonl", good))
+    told = refused(capsys, *asked, option, second)
+    assert second in told and "can be used" in told and "in common" not in told

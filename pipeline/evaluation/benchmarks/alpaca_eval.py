@@ -5,15 +5,29 @@ probabilities. Questions are told apart by their instruction, never by their pla
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.evaluation.benchmarks.annotations import LeftOut, Row, by, number, read, require, text
+from pipeline.evaluation.benchmarks.annotations import (
+    ALL,
+    CONTRADICTING,
+    REPEATED,
+    LeftOut,
+    Row,
+    Wanted,
+    judge_of,
+    number,
+    read,
+    require,
+    require_one,
+    text,
+)
 from pipeline.evaluation.benchmarks.length_control import Coefficients, LengthControlled, length_controlled
+from pipeline.evaluation.benchmarks.raw_completions import read_again
 from pipeline.evaluation.benchmarks.verdicts import is_switched
 from pipeline.statistics import Interval, bootstrap_mean
 
@@ -36,6 +50,7 @@ class Score:
 
     model: str
     baseline: str
+    judge: str | None  # None where the file does not say
     n_total: int
     win_rate: Interval  # 95 % bootstrap over questions
     standard_error: float
@@ -50,59 +65,117 @@ class Score:
     notes: tuple[str, ...]
 
 
-def score_file(path: Path, shared: Coefficients, resamples: int = 1000, seed: int = 0) -> list[Score]:
-    """A score for every model of an annotations file. Raises UserError where it is none, or nothing can be used."""
-    scores = [score(*each, shared, resamples, seed) for each in read_models(path)]
+@dataclass(frozen=True)
+class Verdicts:
+    """One model's verdicts against one baseline by one judge: what can be used of them, and what cannot."""
+
+    model: str
+    baseline: str
+    judge: str | None
+    found: list[Preference]
+    left_out: LeftOut
+    notes: tuple[str, ...]  # what else must be said of them
+    answers: list[str]  # the model's, where the annotations hold them
+
+    def score(self, shared: Coefficients, resamples: int, seed: int) -> Score:
+        """Raises UserError where nothing can be used."""
+        of = (self.model, self.baseline, self.found, self.left_out)
+        found = score(*of, shared, resamples, seed, self.judge)
+        return replace(found, notes=(*found.notes, *self.notes))
+
+
+def score_file(
+    path: Path, shared: Coefficients, resamples: int = 1000, seed: int = 0, wanted: Wanted = ALL
+) -> list[Score]:
+    """A score for every model, baseline and judge of an annotations file that is wanted.
+
+    Raises UserError where it is no such file, or nothing of one of them can be used.
+    """
+    scores = [each.score(shared, resamples, seed) for each in read_verdicts(path, wanted)]
     return sorted(scores, key=lambda score: -score.win_rate.value)
 
 
 def score_rows(rows: Sequence[Row], shared: Coefficients, resamples: int = 1000, seed: int = 0) -> Score:
     """The score of one model's annotations. Raises UserError where none of them can be used."""
-    left_out = LeftOut()
     model, baseline = (text(rows[0], name) or "" for name in ("generator_2", "generator_1"))
-    return score(model, baseline, preferences(rows, left_out), left_out, shared, resamples, seed)
+    return verdicts(model, baseline, judge_of(rows[0]), rows).score(shared, resamples, seed)
 
 
-def points(path: Path) -> dict[str, dict[Hashable, float]]:
-    """P(model preferred) by model and question."""
-    return {
-        model: {each.instruction: each.preference - 1 for each in found} for model, _, found, _ in read_models(path)
-    }
+def points(path: Path, wanted: Wanted = ALL) -> dict[str, dict[Hashable, float]]:
+    """P(model preferred) by model and question.
+
+    Raises UserError where nothing of a model can be used, or its verdicts are of several baselines or judges.
+    """
+    read = read_verdicts(path, wanted)
+    require_one(read, str(path))
+    for each in read:
+        _require_any(each, str(path))
+    return {each.model: {one.instruction: one.preference - 1 for one in each.found} for each in read}
 
 
-def read_models(path: Path) -> list[tuple[str, str, list[Preference], LeftOut]]:
-    """(model, baseline, what can be used, what cannot) for every model of a file."""
+def read_verdicts(path: Path, wanted: Wanted = ALL) -> list[Verdicts]:
+    """Those of a file that are wanted, by model, baseline and judge. Raises UserError where there are none."""
     unread = LeftOut()
     rows = read(path, unread)
     require(rows, [("instruction",), ("preference",)], path, "AlpacaEval annotations")
-    models = []
-    for name, own in by(rows, "generator_2").items():
-        left_out = LeftOut(unread)
-        found = preferences(own, left_out)
-        model = name if name not in ("", "example") else path.parent.name  # some files on the leaderboard say "example"
-        models.append((model, text(own[0], "generator_1") or "baseline", found, left_out))
-    return models
-
-
-def preferences(rows: Sequence[Row], left_out: LeftOut) -> list[Preference]:
-    """What can be used of a model's rows: one a question, the first where there are several."""
-    found: dict[str, Preference] = {}
+    groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        instruction, value = text(row, "instruction"), number(row.get("preference"))
-        if instruction is None:
-            left_out["without an instruction"] += 1
-        elif row.get("preference") is None:
+        if text(row, "instruction") is None:
+            unread["without an instruction"] += 1
+            continue
+        name = text(row, "generator_2") or ""
+        model = name if name not in ("", "example") else path.parent.name  # some files on the leaderboard say "example"
+        groups.setdefault((model, text(row, "generator_1") or "baseline", judge_of(row) or ""), []).append(row)
+    if not groups:
+        raise UserError(f"{path}: no verdict can be used ({unread})", "mend the annotations, or judge again")
+    return wanted.of(
+        [
+            verdicts(model, baseline, judge or None, own, LeftOut(unread))
+            for (model, baseline, judge), own in sorted(groups.items())
+        ],
+        str(path),
+    )
+
+
+def verdicts(
+    model: str, baseline: str, judge: str | None, rows: Sequence[Row], left_out: LeftOut | None = None
+) -> Verdicts:
+    """What can be used of such rows: one verdict a question, the first where there are several."""
+    left_out = LeftOut() if left_out is None else left_out
+    found: dict[str, Preference] = {}
+    unclear = afresh = 0
+    for row in rows:
+        instruction, stored = row["instruction"], row.get("preference")
+        again = read_again(row.get("raw_completion"), is_switched(instruction))
+        value = number(stored) if isinstance(again, str) else again
+        if again is None:
+            left_out["whose judge came to no verdict after its thoughts"] += 1
+        elif stored is None and isinstance(again, str):
             left_out["without a preference"] += 1
         elif value is None:
             left_out["whose preference is no number"] += 1
         elif value != 0 and not 1 <= value <= 2:
             left_out["whose preference is outside of 1 to 2"] += 1
         elif instruction in found:
-            left_out["for a question that has one already"] += 1
+            same = found[instruction].preference == (value or 1.5)
+            left_out[REPEATED if same else CONTRADICTING] += 1
         else:
             value = value or 1.5  # how early files wrote a draw
             found[instruction] = Preference(instruction, value, _length(row, 1), _length(row, 2))
-    return list(found.values())
+            unclear += again == "unclear"
+            afresh += isinstance(again, float) and again != number(stored)
+    notes = [f"{afresh} preferences are read again, from what the judge said after its thoughts"] if afresh else []
+    notes += [f"{unclear} preferences of a judge that thinks are as the file has them"] if unclear else []
+    answers = {row["instruction"]: answer for row in rows if (answer := text(row, "output_2")) is not None}
+    return Verdicts(model, baseline, judge, list(found.values()), left_out, tuple(notes), list(answers.values()))
+
+
+def _require_any(read: Verdicts, source: str) -> None:
+    if not read.found:
+        raise UserError(
+            f"{source}: no verdict on {read.model} can be used ({read.left_out})",
+            "mend the annotations, or judge again",
+        )
 
 
 def _length(row: Row, which: int) -> int | None:
@@ -118,6 +191,7 @@ def score(
     shared: Coefficients,
     resamples: int = 1000,
     seed: int = 0,
+    judge: str | None = None,
 ) -> Score:
     """Raises UserError without any preference."""
     if not found:
@@ -136,6 +210,7 @@ def score(
     return Score(
         model=model,
         baseline=baseline,
+        judge=judge,
         n_total=len(found),
         win_rate=interval,
         standard_error=float(100 * won.std(ddof=1) / len(won) ** 0.5) if len(won) > 1 else 0.0,

@@ -7,7 +7,23 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.evaluation.benchmarks.annotations import LeftOut, Row, by, number, read, require, text
+from pipeline.evaluation.benchmarks.annotations import (
+    ALL,
+    CONTRADICTING,
+    REPEATED,
+    LeftOut,
+    Row,
+    Wanted,
+    identified,
+    judge_of,
+    number,
+    question,
+    read_numbered,
+    require,
+    require_one,
+    text,
+)
+from pipeline.evaluation.benchmarks.thoughts import opened, spoken
 from pipeline.evaluation.benchmarks.verdicts import rating
 from pipeline.statistics import Interval, clustered_mean
 
@@ -29,6 +45,7 @@ class Score:
     """One model's mean ratings. The overall one is over all rows, not the mean of the turns' means."""
 
     model: str
+    judge: str | None  # None where the file does not say
     overall: Interval  # 95 % bootstrap over questions
     turns: dict[int, float]
     categories: dict[str, float]
@@ -47,74 +64,105 @@ def category_of(question: str) -> str | None:
 
 @dataclass(frozen=True)
 class Ratings:
-    """What can be used of one model's judgments, and what cannot."""
+    """What can be used of one judge's judgments of one model, and what cannot."""
 
     model: str
+    judge: str | None
     found: list[Rating]
     unparsable: int
     differ: int  # stored scores that are not what the judgment says
+    thoughts: int  # stored scores that are not what the judge said after its thoughts, which counts
     left_out: LeftOut
+    baseline: None = None  # answers are rated, not compared
 
 
-def score_file(path: Path, resamples: int = 1000, seed: int = 0) -> list[Score]:
-    """A score for every model of a file of FastChat judgments. Raises UserError where it is none."""
-    scores = [_score(ratings, resamples, seed) for ratings in read_models(path)]
+def score_file(path: Path, resamples: int = 1000, seed: int = 0, wanted: Wanted = ALL) -> list[Score]:
+    """A score for every model and judge of a file of FastChat judgments. Raises UserError where it is none."""
+    read = read_ratings(path, wanted)
+    for each in read:
+        _require_any(each, f"{path}: {each.model}")
+    scores = [_score(ratings, resamples, seed) for ratings in read]
     return sorted(scores, key=lambda score: -score.overall.value)
 
 
 def score_rows(rows: Sequence[Row], resamples: int = 1000, seed: int = 0) -> Score:
     """The score of one model's judgments. Raises UserError where none of them can be used."""
-    return _score(_ratings(text(rows[0], "model") or "", rows, LeftOut()), resamples, seed)
+    return _score(_ratings(text(rows[0], "model") or "", judge_of(rows[0]), rows, LeftOut()), resamples, seed)
 
 
-def points(path: Path) -> dict[str, dict[Hashable, float]]:
-    """Ratings by model, and by question and turn."""
-    return {each.model: {(one.question, one.turn): one.value for one in each.found} for each in read_models(path)}
+def points(path: Path, wanted: Wanted = ALL) -> dict[str, dict[Hashable, float]]:
+    """Ratings by model, and by question and turn.
+
+    Raises UserError where no rating of a model can be used, or they are of several judges.
+    """
+    read = read_ratings(path, wanted)
+    require_one(read, str(path))
+    for each in read:
+        _require_any(each, f"{path}: {each.model}")
+    return {each.model: {(one.question, one.turn): one.value for one in each.found} for each in read}
 
 
-def read_models(path: Path) -> list[Ratings]:
+def read_ratings(path: Path, wanted: Wanted = ALL) -> list[Ratings]:
+    """Those of a file that are wanted, by model and judge. Raises UserError where there are none."""
     unread = LeftOut()
-    rows = read(path, unread)
-    require(rows, [("question_id",), ("score", "judgment")], path, "MT-Bench judgments")
-    return [_ratings(name, own, LeftOut(unread)) for name, own in by(rows, "model", "model_id").items()]
+    numbered = read_numbered(path, unread)
+    require(numbered.values(), [("question_id", "uid"), ("score", "judgment")], path, "MT-Bench judgments")
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in identified(numbered, unread):
+        groups.setdefault((text(row, "model", "model_id") or "", judge_of(row) or ""), []).append(row)
+    if not groups:
+        raise UserError(f"{path}: no verdict can be used ({unread})", "mend the judgments, or judge again")
+    return wanted.of(
+        [_ratings(model, judge or None, own, LeftOut(unread)) for (model, judge), own in sorted(groups.items())],
+        str(path),
+    )
 
 
-def _ratings(model: str, rows: Sequence[Row], left_out: LeftOut) -> Ratings:
+def _ratings(model: str, judge: str | None, rows: Sequence[Row], left_out: LeftOut) -> Ratings:
     found: dict[tuple[str, int], Rating] = {}
-    unparsable = differ = 0
-    for row in rows:
-        question, turn = str(row.get("question_id")), number(row.get("turn", 1))
-        words, stored = text(row, "judgment"), number(row.get("score"))
-        read_again = rating(words) if words is not None else None
-        value = stored if "score" in row else read_again
-        if value is None or value == -1:  # how FastChat writes a verdict that it could not read
+    unparsable = differ = thoughts = 0
+    judgments = opened([text(row, "judgment") or "" for row in rows])
+    for row, words in zip(rows, judgments, strict=True):
+        asked, turn = question(row) or "", number(row.get("turn", 1))
+        stored, read_again = number(row.get("score")), rating(words)
+        thought = spoken(words) != words
+        value = stored if "score" in row and (not thought or stored == -1) else read_again
+        if value is None or value == -1:  # how FastChat writes a verdict that it could not read, words and thoughts
             unparsable += 1
         elif turn not in (1, 2):
             left_out["of no turn 1 or 2"] += 1
-        elif (question, int(turn)) in found:
-            left_out["for a question and turn that have one already"] += 1
+        elif earlier := found.get((asked, int(turn))):
+            left_out[REPEATED if earlier.value == value else CONTRADICTING] += 1
         else:
-            differ += read_again is not None and read_again != value
-            found[question, int(turn)] = Rating(question, int(turn), category_of(question), value)
-    return Ratings(model, list(found.values()), unparsable, differ, left_out)
+            differ += not thought and read_again is not None and read_again != value
+            thoughts += thought and "score" in row and stored != value
+            found[asked, int(turn)] = Rating(asked, int(turn), category_of(asked), value)
+    return Ratings(model, judge, list(found.values()), unparsable, differ, thoughts, left_out)
+
+
+def _require_any(read: Ratings, what: str) -> None:
+    if not read.found:
+        why = f"{read.unparsable} unparsable; {read.left_out}" if read.left_out else f"{read.unparsable} unparsable"
+        raise UserError(f"{what}: no rating can be used ({why})", "mend the judgments, or judge again")
 
 
 def _score(read: Ratings, resamples: int, seed: int) -> Score:
+    _require_any(read, read.model)
     ratings = read.found
-    if not ratings:
-        why = f"{read.unparsable} unparsable; {read.left_out}"
-        raise UserError(f"{read.model}: no rating can be used ({why})", "mend the judgments, or judge again")
     notes = [f"{count} rows {reason} are left out" for reason, count in read.left_out.items()]
     if read.unparsable:
         notes.append(f"{read.unparsable} verdicts could not be read and count for nothing")
     if read.differ:
         notes.append(f"{read.differ} stored scores are not what the judgment says")
+    if read.thoughts:
+        notes.append(f"{read.thoughts} stored scores were read out of the judge's thoughts: its words count")
     if beyond := sum(not 1 <= each.value <= 10 for each in ratings):
         notes.append(f"{beyond} ratings are outside of 1 to 10, and count as in the original")
     if len(ratings) < JUDGMENTS:
         notes.append(f"{len(ratings)} of {JUDGMENTS} ratings: not comparable with the leaderboard")
     return Score(
         model=read.model,
+        judge=read.judge,
         overall=clustered_mean([each.value for each in ratings], [each.question for each in ratings], resamples, seed),
         turns={turn: _mean([r for r in ratings if r.turn == turn]) for turn in sorted({r.turn for r in ratings})},
         categories={

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.evaluation.benchmarks.annotations import identifier
 from pipeline.packages import SCHEME, in_package
 from pipeline.preferences.files import Unreadable, is_parquet, open_json, open_parquet
 from pipeline.preferences.shapes import ROLES, Message, short
@@ -134,7 +135,7 @@ def _references() -> dict[str, list[str]]:
     """MT-Bench's reference answers by question, as FastChat writes answers."""
     path = from_owner(_REFERENCES, "generate.benchmarks.mt_bench")
     rows = [row for _, row in open_json(path, ("choices",)).rows if not isinstance(row, Unreadable)]
-    return {str(row["question_id"]): list(row["choices"][0]["turns"]) for row in rows}
+    return {str(identifier(row["question_id"])): list(row["choices"][0]["turns"]) for row in rows}
 
 
 def _question(
@@ -150,13 +151,24 @@ def _question(
             'give {"instruction": TEXT}, {"prompt": TEXT or messages} or {"turns": [TEXT, ...]}',
         )
     messages, then = asked
-    name = next((str(row[name]) for name in _NAMES if row.get(name) is not None), None) or _digest(messages, then)
+    name = _name(row, where) or _digest(messages, then)
     temperature = TEMPERATURES.get(str(row.get("category")), 0.0) if benchmark == "mt_bench" else None
     meta = {name: row[name] for name in _META if row.get(name) is not None}
     given = references.get(name) or row.get("references") or row.get("reference_gpt4")
     if isinstance(given, list):
         meta["references"] = [str(text) for text in given]
     return Question(name, tuple(messages), tuple(then), temperature, meta)
+
+
+def _name(row: Mapping[str, Any], where: str) -> str | None:
+    """The id that a row gives its question; None where it gives none. Raises UserError for what is no id."""
+    key = next((key for key in _NAMES if row.get(key) is not None), None)
+    if key is None:
+        return None
+    name = identifier(row[key])
+    if name is None:
+        raise UserError(f"{where}: {key}={short.repr(row[key])} is no id", "give a text or a whole number, or no id")
+    return name
 
 
 def _asked(given: Any) -> tuple[list[Message], list[str]] | None:

@@ -1,13 +1,15 @@
 """What a judge's words mean, read as each benchmark's authors read them. None is a verdict of its own: unparsable.
 
 Only the judge's words come here, never an answer's: a label that an answer plants is not in them unless the judge
-repeats it, and then its own verdict stands last.
+repeats it, and then its own verdict stands last. Its thoughts are set aside first: what breaks off within them is none.
 """
 
 import math
 import random
 import re
 from collections.abc import Mapping
+
+from pipeline.evaluation.benchmarks.thoughts import spoken
 
 # Arena-Hard's labels for games in which the model is B; the mirrored spellings are accepted too.
 _MODEL_IS_B = {"A>>B": (0.0, 3), "A>B": (0.0, 1), "A=B": (0.5, 1), "B>A": (1.0, 1), "B>>A": (1.0, 3)}
@@ -19,7 +21,7 @@ _RATING = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 
 def arena_label(judgment: str) -> str | None:
     """Arena-Hard v2.0: the last label in double brackets, or else in single ones, whatever its case."""
-    text = judgment.upper()
+    text = (spoken(judgment) or "").upper()
     found = _DOUBLE.findall(text) or _SINGLE.findall(text)
     return found[-1] if found else None
 
@@ -27,7 +29,7 @@ def arena_label(judgment: str) -> str | None:
 def arena_labels_v01(judgment: str) -> set[str]:
     """Arena-Hard v0.1: the labels in double brackets. One is the verdict, several are none, and without any the judge
     is asked to go on."""
-    return {label for label in _DOUBLE.findall(judgment) if label}
+    return {label for label in _DOUBLE.findall(spoken(judgment) or "") if label}
 
 
 def arena_label_v01(judgment: str) -> str | None:
@@ -47,8 +49,9 @@ def arena_game(label: str | None, model_is_a: bool) -> tuple[float, int] | None:
 
 def rating(judgment: str) -> float | None:
     """MT-Bench: the first number in double brackets, or else in single ones; the original checks no range."""
+    words = spoken(judgment) or ""
     for pattern in _RATING:
-        if found := pattern.search(judgment):
+        if found := pattern.search(words):
             return float(found.group(1))
     return None
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench
+from pipeline.evaluation.benchmarks import alpaca_eval, arena_hard, arena_style, mt_bench
 from pipeline.evaluation.benchmarks.annotations import LeftOut
+from pipeline.evaluation.benchmarks.arena_battles import Version, battles_of
 from pipeline.evaluation.benchmarks.length_control import read_coefficients
 from pipeline.evaluation.benchmarks.verdicts import arena_label
 from pipeline.evaluation.judging.games import Game, Match, shares
@@ -25,7 +26,7 @@ from pipeline.evaluation.judging.ratings import Rated
 from pipeline.statistics import Interval
 
 Row = dict[str, Any]
-ARENA: Mapping[str, arena_hard.Version] = {"arena_hard_v0.1": "v0.1", "arena_hard_v2.0": "v2.0"}
+ARENA: Mapping[str, Version] = {"arena_hard_v0.1": "v0.1", "arena_hard_v2.0": "v2.0"}
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,10 @@ def figures(match: Match, rows: Sequence[Row], resamples: int, seed: int) -> Fig
     return found, notes
 
 
-def _arena_figures(
-    match: Match, rows: Sequence[Row], version: arena_hard.Version, resamples: int, seed: int
-) -> Figures:
+def _arena_figures(match: Match, rows: Sequence[Row], version: Version, resamples: int, seed: int) -> Figures:
     left_out = LeftOut()
     try:
-        battles = arena_hard.battles_of(rows, version, left_out, match.benchmark)
+        battles = battles_of(rows, version, left_out, match.benchmark)
     except UserError:  # the summary of the match says why
         return [], []
     styles = _styles(match, rows) if version == "v2.0" else None
@@ -150,14 +149,14 @@ def _arena_figures(
     return found, notes
 
 
-def _styles(match: Match, rows: Sequence[Row]) -> dict[tuple[str, str], arena_hard.Array] | None:
+def _styles(match: Match, rows: Sequence[Row]) -> dict[tuple[str, str], arena_style.Array] | None:
     """Both sides' styles; None where the tokens of an answer are not known."""
     found = {}
     for name in match.questions:
         for by, answer in ((rows[0]["model"], match.ours[name]), (match.theirs[name].by, match.theirs[name])):
             if answer.tokens is None:
                 return None
-            found[by, name] = arena_hard.style(answer.text, answer.tokens)
+            found[by, name] = arena_style.style(answer.text, answer.tokens)
     return found
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.evaluation.benchmarks.annotations import LeftOut, Row, text
+from pipeline.evaluation.benchmarks.annotations import LeftOut, Row, identifier, text
 from pipeline.evaluation.benchmarks.annotations import read as read_rows
-from pipeline.evaluation.benchmarks.arena_hard import answer_of, tokens_of
+from pipeline.evaluation.benchmarks.arena_style import answer_of, tokens_of
 from pipeline.evaluation.benchmarks.questions import Owner, from_owner
 from pipeline.evaluation.judging.games import Answer, Asked
 
@@ -37,6 +37,9 @@ OWNERS: Mapping[str, Mapping[str | None, Owner]] = {
 }
 
 
+_IDS = ("question_id", "uid", "id")
+
+
 def locate(benchmark: str, given: str | None) -> list[Baseline]:
     """The files of answers: `given`, or the owners'. Raises UserError where there are none."""
     setting = f"judge.baselines.{benchmark}"
@@ -58,12 +61,17 @@ def read(benchmark: str, given: str | None, questions: Mapping[str, Asked]) -> d
     of_text = {question.text: name for name, question in questions.items()}
     for baseline in locate(benchmark, given):
         for row in read_rows(baseline.file, LeftOut()):
-            asked = text(row, "question_id", "uid", "id") or str(row.get("question_id", ""))
+            asked = next((each for key in _IDS if (each := identifier(row.get(key))) is not None), None)
             name = asked if asked in questions else of_text.get(text(row, "instruction", "prompt") or "")
             answer = answer_of(row) or text(row, "output", "response")
-            wanted = name is not None and (baseline.category in (None, questions[name].category))
-            if name is not None and wanted and answer is not None and name not in found:
-                found[name] = Answer(_author(row, baseline.file, setting), answer, tokens_of(row))
+            if name is None or answer is None or baseline.category not in (None, questions[name].category):
+                continue
+            answered = Answer(_author(row, baseline.file, setting), answer, tokens_of(row))
+            if (first := found.setdefault(name, answered)).by != answered.by:
+                raise UserError(
+                    f"{setting}={baseline.file}: question {name} has answers by {first.by} and by {answered.by}",
+                    "leave one baseline's answers in it: figures against several are nobody's",
+                )
     if not found:
         raise UserError(
             f"{setting}={given}: none of its rows answers one of the {len(questions)} questions",

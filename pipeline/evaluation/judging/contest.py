@@ -72,6 +72,7 @@ class Contest:
     max_tokens: int
     matches: Sequence[Match] = ()
     turns: Sequence[Turn] = ()
+    thought_tokens: int = games.THOUGHT_TOKENS
 
     def requests(self) -> list[Request]:
         """All that the judge is asked, in the order in which `read` takes the replies."""
@@ -83,9 +84,9 @@ class Contest:
         return asked + [turn.request(self.words, self.max_tokens) for turn in self.turns]
 
     def further(self, asked: Sequence[Request], replies: Sequence[Reply]) -> dict[int, Request]:
-        """What the judge is asked a second time, by the index of the reply that it goes on from."""
+        """What the judge is asked a second time, by the index of the reply that came before it."""
         found = {
-            number: games.further(self.benchmark, self.method, *each)
+            number: games.further(self.benchmark, self.method, *each, self.thought_tokens)
             for number, each in enumerate(zip(asked, replies, strict=True))
         }
         return {number: request for number, request in found.items() if request}

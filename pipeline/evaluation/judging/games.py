@@ -6,10 +6,11 @@ both orders, and its labels are worth 1, 1/2 or 0, a strong one three times. Alp
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
+from pipeline.evaluation.benchmarks.thoughts import spoken
 from pipeline.evaluation.benchmarks.verdicts import (
     arena_game,
     arena_label,
@@ -95,14 +96,26 @@ def request(match: Match, fixture: Fixture, method: Method, words: Words, max_to
     return Request(words.messages(case, texts), 1 if only_a_name else max_tokens, first_token=only_a_name)
 
 
+THOUGHT_TOKENS = 4096  # of a judge that thinks before it names the answer that it prefers
 GO_ON = "You have given no verdict yet. Go on with your judgment, and end it with one of the five labels."
 
 
-def further(benchmark: str, method: Method, asked: Request, reply: Reply) -> Request | None:
-    """What Arena-Hard v0.1 asks a judge, once, whose judgment holds no label; None where all is said."""
-    if benchmark != "arena_hard_v0.1" or method != "games" or reply.text is None or arena_labels_v01(reply.text):
+def further(
+    benchmark: str, method: Method, asked: Request, reply: Reply, thought_tokens: int = THOUGHT_TOKENS
+) -> Request | None:
+    """What a judge is asked a second time; None where all is said.
+
+    One whose first token begins its thoughts is asked anew, with tokens to think before it names an answer. Arena-Hard
+    v0.1 asks a judge, once, to go on whose judgment holds no label.
+    """
+    if reply.text is None:
         return None
-    said: tuple[Message, ...] = ({"role": "assistant", "content": reply.text}, {"role": "user", "content": GO_ON})
+    if method == "preference":
+        return replace(asked, max_tokens=thought_tokens, anew=True) if reply.thinks else None
+    words = spoken(reply.text) or ""
+    if benchmark != "arena_hard_v0.1" or method != "games" or arena_labels_v01(words) or reply.wordless:
+        return None
+    said: tuple[Message, ...] = ({"role": "assistant", "content": words}, {"role": "user", "content": GO_ON})
     return Request((*asked.messages, *said), asked.max_tokens)
 
 
@@ -118,14 +131,15 @@ def read(match: Match, fixture: Fixture, method: Method, reply: Reply | None) ->
         return game("alike", 0.5, 1, "")
     if reply.text is None:
         return game("missing", None, 0, reply.why)
+    words = reply.text or reply.why
     if method == "preference":
-        chance = preference(reply.first, switched=model_first)
+        chance = None if reply.thinks and reply.wordless else preference(reply.first, switched=model_first)
         if chance is None:
-            return game("unparsable", None, 0, reply.text)
-        return game("read", chance - 1, 1, reply.text)
+            return game("unparsable", None, 0, words)
+        return game("read", chance - 1, 1, words)
     label = (arena_label_v01 if match.benchmark == "arena_hard_v0.1" else arena_label)(reply.text)
     found = arena_game(label, model_is_a=model_first)
-    return game("unparsable", None, 0, reply.text) if found is None else game("read", *found, reply.text)
+    return game("unparsable", None, 0, words) if found is None else game("read", *found, words)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def read_rating(turn: Turn, reply: Reply) -> Rated:
     if value is not None and not 1 <= value <= 10:
         value = None
     outcome: Outcome = "missing" if reply.text is None else "unparsable" if value is None else "read"
-    words = reply.why if reply.text is None else reply.text
+    words = reply.text or reply.why
     return Rated(turn.question_id, turn.turn, turn.model, turn.category, outcome, value, words)
 
 

@@ -48,6 +48,7 @@ def test_constant_and_empty_answers_are_named() -> None:
         warnings("base", profile(["Yes."] * 10))[0]
         == "100% of the base model's 10 answers are one and the same: “Yes.”."
     )
+    assert warnings("base", profile(PLAIN[:6])) == []  # each of few answers is a large share of them
     assert warnings("base", profile(["", *PLAIN])) == ["1 of the base model's 41 answers is empty."]
     assert "9 of the base model's 10 answers are empty." in warnings("base", profile([""] * 9 + ["x"]))
 

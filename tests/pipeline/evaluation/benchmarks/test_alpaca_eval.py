@@ -144,7 +144,7 @@ def test_rows_that_cannot_be_used_are_counted(shared: Coefficients, tmp_path: Pa
         "without a preference": 1,
         "whose preference is no number": 4,
         "whose preference is outside of 1 to 2": 2,
-        "for a question that has one already": 1,
+        "that contradict the first verdict on their question": 1,
     }
     assert sum(found.left_out.values()) + found.n_total == len(rows)
     assert any("3 of AlpacaEval's 805 questions" in note for note in found.notes)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.evaluation.benchmarks.arena_hard import points, read_styles, score_file, style, style_differences
+from pipeline.evaluation.benchmarks.arena_hard import points, score_file
+from pipeline.evaluation.benchmarks.arena_style import read_answers, style, style_differences, styles_of
 from pipeline.evaluation.benchmarks.verdicts import arena_game, arena_label, arena_label_v01
 
 DATA = Path(__file__).parents[3] / "data"
@@ -211,9 +212,9 @@ def test_answers_in_both_versions_formats(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl", [new | {"metadata": {"token_len": 5}}, old | {"conv_metadata": {"token_len": 7}}]
     )
-    assert {key: each.tolist() for key, each in read_styles([path]).items()} == {
+    assert {key: each.tolist() for key, each in styles_of(read_answers([path])).items()} == {
         ("m", "q"): [5, 1, 0, 0],
         ("o", "q"): [7, 0, 1, 0],
     }
     with pytest.raises(UserError, match="token_len"):
-        read_styles([write(tmp_path / "b.jsonl", [new])])
+        styles_of(read_answers([write(tmp_path / "b.jsonl", [new])]))

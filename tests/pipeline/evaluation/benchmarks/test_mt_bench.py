@@ -73,7 +73,11 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     assert (found.ratings, found.unparsable) == (3, 2)
     said = " ".join(found.notes)
     for words in (
-        *("1 rows unreadable", "1 rows for a question and turn that have one already", "1 rows of no turn 1 or 2"),
+        *(
+            "1 rows unreadable",
+            "1 rows that contradict the first verdict on their question",
+            "1 rows of no turn 1 or 2",
+        ),
         *("2 verdicts could not be read", "1 stored scores are not what the judgment says", "1 ratings are outside"),
     ):
         assert words in said

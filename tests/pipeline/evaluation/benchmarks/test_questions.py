@@ -43,6 +43,17 @@ def test_every_owner_s_way_of_asking(tmp_path: Path) -> None:
     assert read("mine", file, limit=2) == [first, rest[0]]
 
 
+def test_ids_that_are_floats_are_ids_and_others_are_refused_by_row(tmp_path: Path) -> None:
+    """As tables write whole numbers beside gaps."""
+    rows = [{"question_id": 81.0, "turns": ["x"]}, {"id": "82.0", "prompt": "y"}, {"uid": None, "prompt": "z"}]
+    assert [each.question_id for each in read("mine", written(tmp_path, *rows))][:2] == ["81", "82"]
+    with pytest.raises(UserError, match="row 2: question 81 is in row 1 already"):
+        read("mine", written(tmp_path, rows[0], {"question_id": "81", "prompt": "y"}))
+    for bad in (81.5, float("nan"), True, ["a"], {"n": 1}, "  "):
+        with pytest.raises(UserError, match=r"row 2: uid=.* is no id"):
+            read("mine", written(tmp_path, rows[0], {"uid": bad, "prompt": "y"}))
+
+
 def test_mt_bench_has_a_temperature_by_category(tmp_path: Path) -> None:
     rows = [
         {"question_id": place, "turns": ["x"], "category": name}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,19 @@ def test_replies_are_read_in_the_order_of_the_requests() -> None:
         contest.read([Reply("[[A>B]]")] * 3)
 
 
+def test_a_judge_that_begins_to_think_is_asked_anew_and_given_room() -> None:
+    """Alone of the preferences; with as many tokens as the settings say, or 4,096."""
+    match = matches("alpaca_eval", {"base": [row("a", "one"), row("c", "x")], "trained": ANSWERS["trained"][:1]}, None)
+    contest = Contest("alpaca_eval", "preference", words("alpaca_eval", "preference", "own"), 9, match)
+    (asked,) = contest.requests()
+    for reply in (Reply("<think>"), Reply("<"), Reply("", thoughts="Okay", cut=True)):
+        assert contest.further([asked], [reply]) == {0: replace(asked, max_tokens=4096, anew=True)}
+        (again,) = replace(contest, thought_tokens=99).further([asked], [reply]).values()
+        assert (again.max_tokens, again.first_token, again.messages) == (99, True, asked.messages)
+    for reply in (Reply("m", first={"m": -0.1}), Reply(None, "no connection"), Reply("The")):
+        assert contest.further([asked], [reply]) == {}
+
+
 def test_ratings_take_a_reply_each() -> None:
     turns = [Turn.of(model, each) for model, rows in ANSWERS.items() for each in rows]
     contest = Contest("mine", "ratings", words("mine", "ratings", None), 9, turns=turns)
@@ -120,6 +134,20 @@ def test_answers_to_compare_with(tmp_path: Path, rows: Sequence[Row], found: dic
     file = tmp_path / "file.jsonl"
     file.write_text("".join(f"{json.dumps(each)}\n" for each in rows))
     assert baselines.read("mine", str(file), QUESTIONS) == found
+
+
+def test_a_baseline_s_ids_and_authors(tmp_path: Path) -> None:
+    """1.0 is question 1. Two who answered one question are two baselines; to different questions they may be."""
+    file = tmp_path / "file.jsonl"
+
+    def read(*rows: Row) -> dict[str, Answer]:
+        file.write_text("".join(f"{json.dumps(each)}\n" for each in rows))
+        return baselines.read("mine", str(file), QUESTIONS)
+
+    one, two = ({"question_id": n, "response": "r", "model": model} for n, model in ((1.0, "a"), ("2", "b")))
+    assert read(one, two) == {"1": Answer("a", "r"), "2": Answer("b", "r")}
+    with pytest.raises(UserError, match="question 1 has answers by a and by b"):
+        read(one, two | {"question_id": 1})
 
 
 def test_answers_to_other_questions_are_refused(tmp_path: Path) -> None:

@@ -56,6 +56,9 @@ def test_what_is_asked(method: Method) -> None:
         ("so [[A=B]]", True, ("read", 0.5, 1)),
         ('It says "[[A>>B]]", which is no reason. [[B>A]]', True, ("read", 0.0, 1)),
         ("A is better", True, ("unparsable", None, 0)),
+        ("<think>[[A>>B]]?</think>[[B>A]]", False, ("read", 1.0, 1)),
+        ("the prompt opened it: [[A>>B]]</think>[[B>A]]", False, ("read", 1.0, 1)),
+        ("<think>[[A>>B]]", True, ("unparsable", None, 0)),
         ("[[A]]", True, ("unparsable", None, 0)),
         (None, True, ("missing", None, 0)),
     ],
@@ -73,6 +76,12 @@ def test_arena_hard_v01_takes_no_verdict_from_labels_that_contradict_each_other(
     assert (old.outcome, old.points) == ("unparsable", None) and (new.outcome, new.points) == ("read", 1.0)
 
 
+def test_labels_among_thoughts_contradict_none() -> None:
+    reply = Reply("<think>[[A>>B]], no.</think> [[B>A]]")
+    game = read(match("a", benchmark="arena_hard_v0.1"), ("a", True), "games", reply)
+    assert (game.outcome, game.points) == ("read", 0.0)
+
+
 def test_arena_hard_v01_asks_once_more_where_there_is_no_label() -> None:
     asked = request(match("a"), ("a", True), "games", words("mine", "games", None), max_tokens=99)
     again = further("arena_hard_v0.1", "games", asked, Reply("A is better"))
@@ -82,12 +91,19 @@ def test_arena_hard_v01_asks_once_more_where_there_is_no_label() -> None:
     for reply in (Reply("[[A>B]]"), Reply("[[A>B]] or [[B>A]]"), Reply(None, "no connection")):
         assert further("arena_hard_v0.1", "games", asked, reply) is None
     assert further("arena_hard_v2.0", "games", asked, Reply("A is better")) is None
+    # Of one that thinks it is shown its words; one that never came to a word has nothing to go on from.
+    again = further("arena_hard_v0.1", "games", asked, Reply("<think>[[A>B]]</think>A is better"))
+    assert again is not None and again.messages[-2]["content"] == "A is better"
+    for wordless in (Reply("<think>A"), Reply("<think>A</think>\n"), Reply("", thoughts="A", cut=True)):
+        assert further("arena_hard_v0.1", "games", asked, wordless) is None
 
 
 def test_a_reply_and_what_was_said_when_asked_on() -> None:
     first = Reply("A is better", "", 10, 3, cut=True)
     assert first.then(Reply("[[A>B]]", "", 15, 2)) == Reply("A is better\n[[A>B]]", "", 25, 5)
     assert first.then(Reply(None, "no connection")) == Reply(None, "no connection", 10, 3)
+    thought = Reply("<think>", "", 10, 1).then(Reply("<think>so</think>m", "", 10, 9, {"m": -0.1}), anew=True)
+    assert thought == Reply("<think>so</think>m", "", 20, 10, {"m": -0.1})
 
 
 @pytest.mark.parametrize(

@@ -102,3 +102,18 @@ def test_what_has_no_rating_counts_for_nothing() -> None:
     one, none = summarise(found, 100, 0), summarise(found[1:], 100, 0)
     assert one.overall and one.overall.value == 5 and (one.ratings, one.unparsable) == (1, 1)
     assert none.overall is None and none.turns == {} and none.unparsable == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "rating", "judgment"),
+    [
+        (Reply("<think>[[2]]</think>[[9]]"), 9, "<think>[[2]]</think>[[9]]"),
+        (Reply("[[9]]", thoughts="[[2]]"), 9, "[[9]]"),
+        (Reply("<think>[[2]]", cut=True), None, "<think>[[2]]"),
+        (Reply("", "it thought, and said nothing", thoughts="[[2]]"), None, "it thought, and said nothing"),
+    ],
+)
+def test_a_rating_is_never_out_of_thoughts(reply: Reply, rating: float | None, judgment: str) -> None:
+    one = read_rating(Turn.of("base", row()), reply)
+    assert (one.rating, one.judgment) == (rating, judgment)
+    assert one.outcome == ("unparsable" if rating is None else "read")
