@@ -1,20 +1,28 @@
-"""Rows made one form, or counted out: every row ends as a `Preference` or as `Dropped` with a reason.
+"""Rows made one form, or counted out: every row ends as `Preference`s or as `Dropped` with a reason.
 
-The reason is a short slug for the ledger, the detail gives the value at fault. Nothing here raises on a row, whatever
-is in it. Which shapes of row are accepted is in shapes.py.
+The reason is a short slug for the ledger (docs/data.md has them all), the detail gives the value at fault. Nothing here
+raises on a row, whatever is in it. Which shapes of row are accepted is in shapes.py.
 """
 
 import hashlib
+import itertools
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
+from pipeline.errors import UserError
+from pipeline.preferences.columns import ALWAYS, Columns, guess, listed, refuse_media
 from pipeline.preferences.files import Row, Unreadable
-from pipeline.preferences.shapes import SHAPES, Dropped, Message, Unusable, shape_of, short
+from pipeline.preferences.messages import RESULTS, Dropped, Message, Notes, Unusable, plain, read_tools, short
+from pipeline.preferences.shapes import RANKED, SHAPES, read_sides, shape_of
 
-SPLITS = {"train": "train", "dev": "dev", "validation": "dev", "test": "test"}
+SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(("test", "testing"), "test")
+SPLITS |= dict.fromkeys(("dev", "development", "val", "valid", "validation", "eval", "evaluation"), "dev")
+_OTHERS = sorted(SPLITS.keys() - {"train", "dev", "test"})
+HEAD = 100  # rows at the beginning of a source that are looked at
 
 
 @dataclass(frozen=True)
@@ -33,36 +41,153 @@ class Preference:
     tools: tuple[Any, ...] = ()  # functions that the assistant may call, as chat templates take them
 
 
-def normalise(
-    row: Row | Unreadable, seen: set[str] | None = None, difficulty_column: str = "difficulty"
-) -> Preference | Dropped:
-    """The pair a row holds, or why it holds none.
+Outcome = Preference | Dropped
 
-    `seen` collects the pair ids of a source; with it, a pair that was there before is dropped as a duplicate.
+
+class Normaliser:
+    """Reads the rows of one source, one after the other, and keeps account of what was found in them.
+
+    It looks at the first rows before: whether answers repeat their prompt is a question about all of them. Raises
+    UserError where none of these rows has an accepted shape, most hold images, or a column named by a setting is not
+    there.
     """
-    if isinstance(row, Unreadable):
-        return Dropped("unreadable-row", row.detail)
-    try:
-        preference = _preference(row, difficulty_column)
-    except Unusable as unusable:
-        return unusable.dropped
-    if seen is not None:
-        key = pair_id(preference)
-        if key in seen:
-            return Dropped("duplicate", f"pair {key}")
-        seen.add(key)
-    return preference
+
+    def __init__(
+        self,
+        rows: Iterable[tuple[int, Row | Unreadable]],
+        columns: Mapping[str, str | None] | None = None,
+        difficulty_column: str | None = None,
+        pairing: str = "best-worst",
+    ):
+        self.columns, self.pairing = Columns(columns or {}), pairing
+        self.difficulty_column = difficulty_column or "difficulty"
+        self.repeats = False  # the answers begin with their prompt, which is taken off
+        self._forget()
+        head = [row for _, row in itertools.islice(rows, HEAD)]
+        found = [outcome for row in head for outcome in self._outcomes(row)]
+        self._refuse(head, found, difficulty_column)
+        self.first = next((each for each in found if isinstance(each, Preference)), None)
+        self.repeats = bool(found) and self.repeated == sum(isinstance(each, Preference) for each in found) > 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self.notes = Notes()
+        self.seen_columns: set[str] = set()  # that held anything
+        self.repeated = 0  # pairs whose answers begin with their prompt
+        self.ids: set[str] = set()  # of the pairs read
+
+    @property
+    def unused(self) -> list[str]:
+        """The source's columns that nothing is read from."""
+        return self.columns.unused(self.seen_columns, ALWAYS | self.notes.columns | {self.difficulty_column})
+
+    def read(self, row: Row | Unreadable) -> list[Outcome]:
+        """The pairs that a row holds, or why it holds none; a pair that was there before is dropped as a duplicate."""
+        outcomes = self._outcomes(row)
+        for place, outcome in enumerate(outcomes):
+            if isinstance(outcome, Preference):
+                key = pair_id(outcome)
+                if key in self.ids:
+                    outcomes[place] = Dropped("duplicate", f"pair {key}")
+                self.ids.add(key)
+        return outcomes
+
+    def _outcomes(self, row: Row | Unreadable) -> list[Outcome]:
+        if isinstance(row, Unreadable):
+            return [Dropped("unreadable-row", row.detail)]
+        try:
+            self._see(row)
+            read = self.columns.read(row)
+            if not (row.keys() <= ALWAYS):
+                refuse_media(read, read.keys() - ALWAYS)
+            sides = read_sides(read, self.pairing, self.columns.named, self.notes)
+            common = self._common(row, read)
+        except Unusable as unusable:
+            return [unusable.dropped]
+        return [self._outcome(sides.prompt, common, *pair) for pair in sides.pairs]
+
+    def _see(self, row: Row) -> None:
+        for name in row.keys() - self.seen_columns:
+            if row[name] is not None:
+                self.seen_columns.add(name)
+
+    def _common(self, row: Row, read: Row) -> dict[str, Any]:
+        """What a row says beside prompt and completions."""
+        confidence = _number(read, "label_confidence", "bad-confidence")
+        if confidence is not None and not 0 <= confidence <= 1:
+            raise Unusable("bad-confidence", f"label_confidence is {confidence}, not in [0, 1]")
+        chosen_score, rejected_score = _scores(read)
+        source = read.get("source")  # a label for reading; whatever is no text is left out
+        if isinstance(source, str):
+            _check_text(source)
+        return {
+            "chosen_score": chosen_score,
+            "rejected_score": rejected_score,
+            "label_confidence": confidence,
+            "difficulty": _number(row, self.difficulty_column, "bad-difficulty"),
+            "source": source if isinstance(source, str) else "",
+            "split": _split(read.get("split")),
+            "tools": read_tools(read["tools"]) if read.get("tools") else (),
+        }
+
+    def _outcome(
+        self,
+        prompt: list[Message],
+        common: dict[str, Any],
+        chosen: Message,
+        rejected: Message,
+        *scores: float | None,
+    ) -> Outcome:
+        try:
+            _check_prompt(prompt)
+            chosen, rejected = self._answers(prompt[-1], chosen, rejected)
+            _check_answers(chosen, rejected)
+        except Unusable as unusable:
+            return unusable.dropped
+        preference = Preference(tuple(prompt), chosen, rejected, **common)
+        if scores[0] is not None:
+            return replace(preference, chosen_score=scores[0], rejected_score=scores[1])
+        return preference
+
+    def _answers(self, asked: Message, chosen: Message, rejected: Message) -> tuple[Message, Message]:
+        """Both completions, without the prompt where all of the source's begin with it."""
+        question = asked["content"].strip()
+        after = [_after(question, side["content"]) for side in (chosen, rejected)]
+        if None not in after:
+            self.repeated += 1
+        if not self.repeats:
+            return chosen, rejected
+        if None in after:
+            raise Unusable("prompt-not-repeated", f"others begin with their prompt: {short.repr(plain(chosen))}")
+        return {**chosen, "content": after[0]}, {**rejected, "content": after[1]}
+
+    def _refuse(self, head: list[Row | Unreadable], found: list[Outcome], difficulty: str | None) -> None:
+        """Raise UserError where the first rows show that the source, or a setting, is not what was meant."""
+        rows = [row for row in head if not isinstance(row, Unreadable)]
+        if not rows:
+            return
+        seen = {name for row in rows for name in row}
+        self.columns.require(rows, difficulty)
+        media = [each for each in found if isinstance(each, Dropped) and each.reason == "media"]
+        if 2 * len(media) > len(found):
+            raise UserError(
+                f"data.source: {len(media)} of the first {len(rows)} rows are not text alone: {media[0].detail}",
+                "give pairs of texts; where a column of images does not matter, data.columns={images: null} leaves it",
+            )
+        if any(isinstance(each, Preference) or shape_of(self.columns.read(row)) for each in found for row in rows):
+            return
+        accepted = "; ".join([*(f"{name}: {shape.wording}" for name, shape in SHAPES.items()), f"ranked: {RANKED}"])
+        tried = f"data.columns={near} may be what you mean, or " if (near := guess(seen)) else ""
+        raise UserError(
+            f"no row of data.source has an accepted shape; its columns are {listed(seen)}",
+            f"{tried}map them with data.columns, or convert them, to one of these shapes: {accepted}",
+        )
 
 
 def pair_id(preference: Preference) -> str:
     """Content digest of prompt, chosen, rejected and tools: 32 hex digits. Scores are no part of it."""
     sides = [plain(message) for message in (preference.chosen, preference.rejected)]
     return _digest([list(preference.prompt), *sides, *([list(preference.tools)] if preference.tools else [])])[:32]
-
-
-def plain(message: Message) -> str | Message:
-    """The text of a message that is nothing but text."""
-    return str(message["content"]) if message.keys() == {"role", "content"} else message
 
 
 def split_of(preference: Preference, dev_fraction: float) -> str:
@@ -81,49 +206,48 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _preference(row: Row, difficulty_column: str) -> Preference:
-    shape = shape_of(row)
-    if shape is None:
-        raise _why_no_shape(row)
-    prompt, chosen, rejected = SHAPES[shape].read(row.get("prompt"), row["chosen"], row["rejected"])
-    chosen_score, rejected_score = _scores(row)
-    source = row.get("source")  # a label for reading; whatever is no text is left out
-    source = source if isinstance(source, str) else ""
-    _check_texts(prompt, chosen, rejected, source)
-    confidence = _number(row, "label_confidence", "bad-confidence")
-    if confidence is not None and not 0 <= confidence <= 1:
-        raise Unusable("bad-confidence", f"label_confidence is {confidence}, not in [0, 1]")
-    difficulty, split = _number(row, difficulty_column, "bad-difficulty"), _split(row.get("split"))
-    return Preference(
-        tuple(prompt), chosen, rejected, chosen_score, rejected_score, confidence, difficulty, source, split
-    )
+def _after(question: str, answer: str) -> str | None:
+    """What follows the question in an answer that begins with it, to the end of a word; None in any other."""
+    if not question or not answer.lstrip().startswith(question):
+        return None
+    rest = answer.lstrip()[len(question) :]
+    return rest.lstrip() if not rest or rest[0].isspace() else None
 
 
-def _why_no_shape(row: Row) -> Unusable:
-    for name in ("chosen", "rejected", "prompt"):
-        if row.get(name) is None:
-            return Unusable(f"missing-{name}", f"the row has the columns {short.repr(sorted(map(str, row)))}")
-        if name != "prompt" and row[name] == []:
-            return Unusable("empty-completion", f"{name} is an empty list")
-    types = ", ".join(f"{name}: {type(row[name]).__name__}" for name in ("prompt", "chosen", "rejected"))
-    return Unusable("wrong-type", f"no accepted shape has these types: {types}")
-
-
-def _check_texts(prompt: list[Message], chosen: Message, rejected: Message, source: str) -> None:
-    for text in (*(message["content"] for message in (*prompt, chosen, rejected)), source):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise Unusable("bad-text", f"{error.reason} at {error.start}: {short.repr(text)}") from None
-    if not prompt or not prompt[-1]["content"].strip():
+def _check_prompt(prompt: list[Message]) -> None:
+    for message in prompt:
+        _check_text(message)
+    if not prompt:
         raise Unusable("empty-prompt", short.repr(prompt))
-    if prompt[-1]["role"] != "user":
-        raise Unusable("bad-role", f"the prompt ends with a message of role {prompt[-1]['role']!r}, not 'user'")
+    role = prompt[-1]["role"]
+    if role != "user" and role not in RESULTS:
+        raise Unusable("bad-role", f"the prompt ends with a message of role {role!r}, not 'user'")
+    if role == "user" and not prompt[-1]["content"].strip():
+        raise Unusable("empty-prompt", short.repr(prompt))
+
+
+def _check_answers(chosen: Message, rejected: Message) -> None:
     for name, side in (("chosen", chosen), ("rejected", rejected)):
-        if not side["content"].strip():
+        _check_text(side)
+        if not side["content"].strip() and "tool_calls" not in side:
             raise Unusable("empty-completion", f"{name} is {short.repr(side['content'])}")
     if chosen == rejected:
         raise Unusable("equal-completions", short.repr(plain(chosen)))
+
+
+def _check_text(value: str | Message) -> None:
+    """A text, or all texts of a message, must have a spelling in UTF-8, and all of it one in JSON."""
+    try:
+        if isinstance(value, str):
+            value.encode()
+        elif len(value) == 2:
+            value["content"].encode()
+        else:
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        raise Unusable("bad-text", f"{error.reason} at {error.start}: {short.repr(value)}") from None
+    except (TypeError, ValueError, RecursionError) as error:  # a date or bytes in a call, out of Parquet
+        raise Unusable("bad-text", f"{error}: {short.repr(value)}") from None
 
 
 def _scores(row: Row) -> tuple[float | None, float | None]:
@@ -154,6 +278,7 @@ def _number(row: Row, name: str, reason: str) -> float | None:
 def _split(value: Any) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or value not in SPLITS:
-        raise Unusable("bad-split", f"split is {short.repr(value)}, not one of {', '.join(SPLITS)}")
-    return SPLITS[value]
+    split = SPLITS.get(value.lower()) if isinstance(value, str) else None
+    if split is None:
+        raise Unusable("bad-split", f"split is {short.repr(value)}, not train, dev or test, nor {', '.join(_OTHERS)}")
+    return split

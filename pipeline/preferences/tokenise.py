@@ -62,7 +62,8 @@ class Tokeniser:
         }
         self._control_ids = frozenset(control.values())
         longest_first = sorted(control, key=lambda text: (-len(text), text))
-        self._spelled = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        # Finds what spells a control token.
+        self.spelled = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._neutral: dict[tuple[str, ...], list[int]] = {}
         # What ends an answer is what the template writes after one: a control token, or else EOS.
         after = self._encode(tail.lstrip())[:1]
@@ -104,8 +105,8 @@ class Tokeniser:
             return ids
         # Stand-ins keep what the user spelled out of the template's sight and mark where it goes in the rendering.
         mark = _mark(messages)
-        hidden = [{**message, "content": self._spelled.sub(mark, message["content"])} for message in messages]
-        spelled = [text for message in messages for text in self._spelled.findall(message["content"])]
+        hidden = [{**message, "content": self.spelled.sub(mark, message["content"])} for message in messages]
+        spelled = [text for message in messages for text in self.spelled.findall(message["content"])]
         ids = self._join(self._render_row(hidden).split(mark), spelled)
         if self._controls(ids) != self._neutral[roles]:
             raise Unusable("control-token", f"the prompt would forge a turn: {short.repr(rendered)}")
@@ -114,7 +115,7 @@ class Tokeniser:
     def _completion(self, text: str) -> list[int]:
         ids = self._encode(text)
         if self._controls(ids):
-            ids = self._join(self._spelled.split(text), self._spelled.findall(text))
+            ids = self._join(self.spelled.split(text), self.spelled.findall(text))
         if self._controls(ids):
             raise Unusable("control-token", f"the completion would forge a turn: {short.repr(text)}")
         if not ids:  # characters no token stands for are lost, by some tokenizers
