@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 # What the templates of other models than the one trained begin and end turns with.
-TURNS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "<|user|>", "<|assistant|>", "[/INST]", "<｜User｜>")
+TURNS = (
+    "<|im_start|>",
+    "<|start_header_id|>",
+    "<start_of_turn>",
+    "<|user|>",
+    "<|assistant|>",
+    "[/INST]",
+    "<\uff5cUser\uff5c>",
+)
 
 
 def run(work: Work) -> Outcome:
@@ -124,7 +132,7 @@ class Reader:
                 }
 
     def _spells(self, preference: "Preference") -> bool:
-        """Whether a text of the pair was rendered by a template already: it spells a control token, or begins a turn."""
+        """Whether a text of the pair looks rendered already: it spells a control token, or begins a turn."""
         texts = [message["content"] for message in (*preference.prompt, preference.chosen, preference.rejected)]
         return any(self.tokeniser.spelled.search(text) or any(mark in text for mark in TURNS) for text in texts)
 

@@ -75,10 +75,11 @@ class Columns:
         within = {name for row in rows for name in _names_within(row, lists)}
         settings = {f"data.columns.{own}": name for own, name in self.named.items()}
         for setting, name in (settings | {"data.difficulty_column": difficulty}).items():
-            if name is not None and name not in seen | (within if setting.endswith(("scores", "ranks")) else set()):
-                near = difflib.get_close_matches(name, seen, n=2, cutoff=0.5)
+            there = seen | within if setting.endswith(("scores", "ranks")) else seen
+            if name is not None and name not in there:
+                near = difflib.get_close_matches(name, there, n=2, cutoff=0.5)
                 problem = f"{setting}={name}: the first rows of data.source have no such column"
-                remedy = f"did you mean {' or '.join(near)}?" if near else f"they have {listed(seen)}"
+                remedy = f"did you mean {' or '.join(near)}?" if near else f"they have {listed(there)}"
                 raise UserError(problem, remedy)
 
 

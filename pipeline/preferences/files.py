@@ -211,7 +211,7 @@ def open_parquet(path: Path) -> Source:
 
 
 def open_arrow(parts: list[Path], path: Path) -> Source:
-    """Arrow's IPC format, as a file (Feather) or as a stream (which the datasets library saves), or a folder's parts."""
+    """Arrow's IPC format, as a file (Feather) or a stream (which the datasets library saves), or a folder's parts."""
 
     def read() -> Iterator[tuple[int, Row | Unreadable]]:
         rows = (row for part in parts for row in _column_rows(part, "Arrow", partial(_arrow, part)))

@@ -195,15 +195,10 @@ def _call(given: Any) -> Message:
 
 def read_tools(given: Any) -> tuple[Any, ...]:
     """The functions a row offers: a list of them, or a JSON text of one. Raises Unusable."""
-    tools = parsed(given) if isinstance(given, str) and given.strip() else given
-    if not tools:
-        if tools is None and given:
-            raise Unusable("bad-tools", f"tools is {short.repr(given)}, not a list of functions")
-        return ()
-    listed = [
-        parsed(each) if isinstance(each, str) else each for each in ([tools] if isinstance(tools, dict) else tools)
-    ]
-    if not isinstance(tools, list | dict) or not all(isinstance(each, dict) and each for each in listed):
+    tools = parsed(given) if isinstance(given, str) else given
+    tools = [tools] if isinstance(tools, dict) else tools
+    listed = [parsed(each) if isinstance(each, str) else each for each in tools] if isinstance(tools, list) else [None]
+    if not all(isinstance(each, dict) and each for each in listed):
         raise Unusable("bad-tools", f"tools is {short.repr(given)}, not a list of functions")
     return tuple(without_nulls(each) for each in listed)
 

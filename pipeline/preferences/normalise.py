@@ -278,7 +278,7 @@ def _number(row: Row, name: str, reason: str) -> float | None:
 def _split(value: Any) -> str | None:
     if value is None:
         return None
-    split = SPLITS.get(value.lower()) if isinstance(value, str) else None
+    split = SPLITS.get(value.strip().lower()) if isinstance(value, str) else None
     if split is None:
         raise Unusable("bad-split", f"split is {short.repr(value)}, not train, dev or test, nor {', '.join(_OTHERS)}")
     return split
