@@ -19,7 +19,7 @@ PAIR = Preference((ASK,), BLUE, BANANA)
 SIDES = {"chosen": "Blue.", "rejected": "A banana."}
 PIRATE = {"role": "system", "content": "Answer like a pirate."}
 EARLIER = [{"role": "user", "content": "Hi."}, said("Hello.")]
-CALL = {"type": "function", "function": {"name": "weather", "arguments": {"town": "Oslo"}}}
+CALL: dict[str, Any] = {"type": "function", "function": {"name": "weather", "arguments": {"town": "Oslo"}}}
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 
 
@@ -163,7 +163,7 @@ def test_what_comes_before_the_prompt(columns: dict[str, Any], start: list[Any])
                 "tool_calls": [
                     {**CALL, "id": None, "function": {**CALL["function"], "arguments": {"town": "Oslo", "at": None}}}
                 ]
-            },  # type: ignore[dict-item]
+            },
             {"tool_calls": [CALL]},
         ),
         ({"function_call": CALL["function"]}, {"tool_calls": [CALL]}),
