@@ -14,7 +14,7 @@ import json
 import lzma
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -262,7 +262,8 @@ def digest(path: Path) -> str:
         raise unusable(path, f"cannot be read: {error}") from error
 
 
-def folder_digest(folder: Path, files: list[Path]) -> str:
-    """One sha256 over the files' names within `folder` and their contents."""
-    listing = [[file.relative_to(folder).as_posix(), digest(file)] for file in files]
+def folder_digest(folder: Path, files: list[Path], known: Mapping[Path, str | None] | None = None) -> str:
+    """One sha256 over the files' names within `folder` and their contents, of which `known` are digests."""
+    known = known or {}
+    listing = [[file.relative_to(folder).as_posix(), known.get(file) or digest(file)] for file in files]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()

@@ -8,7 +8,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -70,11 +70,11 @@ def open_folder(folder: Path, split: str | None, subset: str | None, row_keys: C
         name = None
     if not splits:
         _refuse("split", split, folder, [])
-        return _parts(folder, files, {"sha256": folder_digest(folder, files)}, row_keys)
+        return _parts(folder, files, files, row_keys)
     chosen = _chosen("split", split, folder, list(splits))
-    whole = sorted(file for file in folder.rglob("[!.]*") if file.is_file())
-    identity = {"sha256": folder_digest(folder, whole), "subset": name, "split": chosen}
-    return _parts(folder, splits[chosen], identity, row_keys)
+    whole = sorted({*files, *(file for file in folder.rglob("[!.]*") if file.is_file())})
+    source = _parts(folder, splits[chosen], whole, row_keys)
+    return Source(source.rows, source.loader, source.identity | {"subset": name, "split": chosen})
 
 
 def _files(folder: Path) -> list[Path]:
@@ -117,8 +117,10 @@ def _refuse_left_out(folder: Path, files: list[Path], why: str) -> None:
         raise UserError(problem, "move them to another folder, or give data.source one file")
 
 
-def _parts(folder: Path, files: list[Path], identity: Mapping[str, Any], row_keys: Collection[str]) -> Source:
+def _parts(folder: Path, files: list[Path], whole: list[Path], row_keys: Collection[str]) -> Source:
+    """The rows of `files`, one after the other; the identity is a digest of all that is in `whole`."""
     opened = [(open_file(file, row_keys), _partition(file.relative_to(folder))) for file in files]
+    known = {file: source.identity["sha256"] for file, (source, _) in zip(files, opened, strict=True)}
 
     def read() -> Iterator[tuple[int, Row | Unreadable]]:
         number = 0
@@ -127,7 +129,8 @@ def _parts(folder: Path, files: list[Path], identity: Mapping[str, Any], row_key
                 number += 1
                 yield number, (columns | row if columns and isinstance(row, dict) else row)
 
-    return Source(Rows(read), "+".join(sorted({source.loader for source, _ in opened})), dict(identity))
+    loader = "+".join(sorted({source.loader for source, _ in opened}))
+    return Source(Rows(read), loader, {"sha256": folder_digest(folder, whole, known)})
 
 
 def _partition(path: Path) -> Row:

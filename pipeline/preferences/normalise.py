@@ -7,21 +7,26 @@ raises on a row, whatever is in it. Which shapes of row are accepted is in shape
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.preferences.checks import (
+    after,
+    check_answers,
+    check_json,
+    check_prompt,
+    check_text,
+    number,
+    scores,
+    split,
+)
 from pipeline.preferences.columns import ALWAYS, Columns, guess, listed, refuse_media
 from pipeline.preferences.files import Row, Unreadable
-from pipeline.preferences.messages import RESULTS, Dropped, Message, Notes, Unusable, plain, read_tools, short
+from pipeline.preferences.messages import Dropped, Message, Notes, Unusable, plain, read_tools, short
 from pipeline.preferences.shapes import RANKED, SHAPES, read_sides, shape_of
 
-SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(("test", "testing"), "test")
-SPLITS |= dict.fromkeys(("dev", "development", "val", "valid", "validation", "eval", "evaluation"), "dev")
-_OTHERS = sorted(SPLITS.keys() - {"train", "dev", "test"})
 HEAD = 100  # rows at the beginning of a source that are looked at
 
 
@@ -113,21 +118,24 @@ class Normaliser:
 
     def _common(self, row: Row, read: Row) -> dict[str, Any]:
         """What a row says beside prompt and completions."""
-        confidence = _number(read, "label_confidence", "bad-confidence")
+        confidence = number(read, "label_confidence", "bad-confidence")
         if confidence is not None and not 0 <= confidence <= 1:
             raise Unusable("bad-confidence", f"label_confidence is {confidence}, not in [0, 1]")
-        chosen_score, rejected_score = _scores(read)
+        chosen_score, rejected_score = scores(read)
+        tools = read_tools(read["tools"]) if read.get("tools") else ()
+        for tool in tools:
+            check_json(tool)
         source = read.get("source")  # a label for reading; whatever is no text is left out
         if isinstance(source, str):
-            _check_text(source)
+            check_text(source)
         return {
             "chosen_score": chosen_score,
             "rejected_score": rejected_score,
             "label_confidence": confidence,
-            "difficulty": _number(row, self.difficulty_column, "bad-difficulty"),
+            "difficulty": number(row, self.difficulty_column, "bad-difficulty"),
             "source": source if isinstance(source, str) else "",
-            "split": _split(read.get("split")),
-            "tools": read_tools(read["tools"]) if read.get("tools") else (),
+            "split": split(read.get("split")),
+            "tools": tools,
         }
 
     def _outcome(
@@ -136,30 +144,30 @@ class Normaliser:
         common: dict[str, Any],
         chosen: Message,
         rejected: Message,
-        *scores: float | None,
+        *ranked: float | None,
     ) -> Outcome:
         try:
-            _check_prompt(prompt)
+            check_prompt(prompt)
             chosen, rejected = self._answers(prompt[-1], chosen, rejected)
-            _check_answers(chosen, rejected)
+            check_answers(chosen, rejected)
         except Unusable as unusable:
             return unusable.dropped
         preference = Preference(tuple(prompt), chosen, rejected, **common)
-        if scores[0] is not None:
-            return replace(preference, chosen_score=scores[0], rejected_score=scores[1])
+        if ranked[0] is not None:
+            return replace(preference, chosen_score=ranked[0], rejected_score=ranked[1])
         return preference
 
     def _answers(self, asked: Message, chosen: Message, rejected: Message) -> tuple[Message, Message]:
         """Both completions, without the prompt where all of the source's begin with it."""
         question = asked["content"].strip()
-        after = [_after(question, side["content"]) for side in (chosen, rejected)]
-        if None not in after:
+        rests = [after(question, side["content"]) for side in (chosen, rejected)]
+        if None not in rests:
             self.repeated += 1
         if not self.repeats:
             return chosen, rejected
-        if None in after:
+        if None in rests:
             raise Unusable("prompt-not-repeated", f"others begin with their prompt: {short.repr(plain(chosen))}")
-        return {**chosen, "content": after[0]}, {**rejected, "content": after[1]}
+        return {**chosen, "content": rests[0]}, {**rejected, "content": rests[1]}
 
     def _refuse(self, head: list[Row | Unreadable], found: list[Outcome], difficulty: str | None) -> None:
         """Raise UserError where the first rows show that the source, or a setting, is not what was meant."""
@@ -204,81 +212,3 @@ def split_of(preference: Preference, dev_fraction: float) -> str:
 def _digest(value: Any) -> str:
     canonical = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _after(question: str, answer: str) -> str | None:
-    """What follows the question in an answer that begins with it, to the end of a word; None in any other."""
-    if not question or not answer.lstrip().startswith(question):
-        return None
-    rest = answer.lstrip()[len(question) :]
-    return rest.lstrip() if not rest or rest[0].isspace() else None
-
-
-def _check_prompt(prompt: list[Message]) -> None:
-    for message in prompt:
-        _check_text(message)
-    if not prompt:
-        raise Unusable("empty-prompt", short.repr(prompt))
-    role = prompt[-1]["role"]
-    if role != "user" and role not in RESULTS:
-        raise Unusable("bad-role", f"the prompt ends with a message of role {role!r}, not 'user'")
-    if role == "user" and not prompt[-1]["content"].strip():
-        raise Unusable("empty-prompt", short.repr(prompt))
-
-
-def _check_answers(chosen: Message, rejected: Message) -> None:
-    for name, side in (("chosen", chosen), ("rejected", rejected)):
-        _check_text(side)
-        if not side["content"].strip() and "tool_calls" not in side:
-            raise Unusable("empty-completion", f"{name} is {short.repr(side['content'])}")
-    if chosen == rejected:
-        raise Unusable("equal-completions", short.repr(plain(chosen)))
-
-
-def _check_text(value: str | Message) -> None:
-    """A text, or all texts of a message, must have a spelling in UTF-8, and all of it one in JSON."""
-    try:
-        if isinstance(value, str):
-            value.encode()
-        elif len(value) == 2:
-            value["content"].encode()
-        else:
-            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeEncodeError as error:
-        raise Unusable("bad-text", f"{error.reason} at {error.start}: {short.repr(value)}") from None
-    except (TypeError, ValueError, RecursionError) as error:  # a date or bytes in a call, out of Parquet
-        raise Unusable("bad-text", f"{error}: {short.repr(value)}") from None
-
-
-def _scores(row: Row) -> tuple[float | None, float | None]:
-    for names in (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected")):
-        chosen, rejected = (_number(row, name, "bad-score") for name in names)
-        if (chosen is None) != (rejected is None):
-            raise Unusable("bad-score", f"only one of {' and '.join(names)} is given")
-        if chosen is not None:
-            return chosen, rejected
-    return None, None
-
-
-def _number(row: Row, name: str, reason: str) -> float | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    try:
-        if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-            raise ValueError
-        number = float(value)
-    except (ValueError, OverflowError):
-        raise Unusable(reason, f"{name} is {short.repr(value)}, not a number") from None
-    if not math.isfinite(number):
-        raise Unusable(reason, f"{name} is {number}")
-    return number
-
-
-def _split(value: Any) -> str | None:
-    if value is None:
-        return None
-    split = SPLITS.get(value.strip().lower()) if isinstance(value, str) else None
-    if split is None:
-        raise Unusable("bad-split", f"split is {short.repr(value)}, not train, dev or test, nor {', '.join(_OTHERS)}")
-    return split
