@@ -165,8 +165,8 @@ class Reader:
         return {
             "shapes": sorted(found.notes.shapes),
             "splits": dict(self.splits),
-            "columns_not_used": found.unused,
-            "message_keys_not_used": sorted(found.notes.message_keys),
+            "columns_not_used": [_name(each) for each in found.unused],
+            "message_keys_not_used": sorted(map(_name, found.notes.message_keys)),
             "ties": found.notes.ties,
             "spelled_control_tokens": self.spelled,
             "repeated_prompts": found.repeated,
@@ -182,6 +182,11 @@ class Reader:
                 say(f"prepare: {what.replace('_', ' ')}: {', '.join(found[what])}")
         if found["repeated_prompts_taken_off"]:
             say("prepare: every answer begins with its prompt, which was taken off")
+
+
+def _name(column: str) -> str:
+    """A column's name, which may hold what UTF-8 cannot spell."""
+    return column.encode(errors="backslashreplace").decode() or "(without a name)"
 
 
 def _shown(message: Row) -> str:

@@ -48,8 +48,8 @@ class Columns:
     """
 
     def __init__(self, named: Mapping[str, str | None]):
-        for name in named:
-            if name not in NAMES:
+        for name, column in named.items():
+            if name not in NAMES and column is not None:
                 near = difflib.get_close_matches(name, NAMES, n=1)
                 remedy = f"did you mean {near[0]}?" if near else f"map one of {', '.join(NAMES)}"
                 raise UserError(f"data.columns.{name}: nothing is read by this name", remedy)
@@ -74,6 +74,7 @@ class Columns:
         lists = {self.named.get("completions") or "", *LISTS}
         within = {name for row in rows for name in _names_within(row, lists)}
         settings = {f"data.columns.{own}": name for own, name in self.named.items()}
+        settings |= {f"data.columns.{own}": own for own in self.named if own not in NAMES}  # left unread
         for setting, name in (settings | {"data.difficulty_column": difficulty}).items():
             there = seen | within if setting.endswith(("scores", "ranks")) else seen
             if name is not None and name not in there:

@@ -69,6 +69,8 @@ def open_file(path: Path, row_keys: Collection[str]) -> Source:
         return open_parquet(path)
     if begins.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
         return open_arrow([path], path)
+    if begins.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"the file {str(path)!r} is text in UTF-16", "save it as UTF-8")
     if begins.startswith(b"PK\x03\x04"):
         raise UserError(f"the file {str(path)!r} is a ZIP archive (or a spreadsheet)", "unpack it, or save it as CSV")
     return open_csv(path) if bare(path.name).endswith(TABLES) else open_json(path, row_keys)

@@ -180,7 +180,7 @@ class Normaliser:
         if 2 * len(media) > len(found):
             raise UserError(
                 f"data.source: {len(media)} of the first {len(rows)} rows are not text alone: {media[0].detail}",
-                "give pairs of texts; where a column of images does not matter, data.columns={images: null} leaves it",
+                "give pairs of texts; where a column does not matter, data.columns={NAME: null} leaves it unread",
             )
         if any(isinstance(each, Preference) or shape_of(self.columns.read(row)) for each in found for row in rows):
             return

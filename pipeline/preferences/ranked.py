@@ -75,6 +75,9 @@ def _rated(row: Row, named: Mapping[str, str | None], notes: Notes) -> list[Rate
     if not any(name in each for each in fields for name in (*_SCORES, *_RANKS) if each.get(name) is not None):
         fields = _lists_beside(row, len(listed), notes)
     scores = _scores(fields, notes)
+    known = {*_TEXTS, *_SCORES, *_RANKS, *aliases.values()}
+    given_keys = {key for each in objects if not is_message(each) for key, value in each.items() if value is not None}
+    notes.message_keys.update(f"{column}.{key}" for key in given_keys - known)
     return [Rated(_completion(each, column, notes), score) for each, score in zip(listed, scores, strict=True)]
 
 

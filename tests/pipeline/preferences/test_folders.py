@@ -118,10 +118,11 @@ def test_a_file_that_is_cut_is_one_error(tmp_path: Path, cut: str) -> None:
         rows_of(open_source(str(tmp_path / cut)))
 
 
-def test_an_archive_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "a.jsonl", b"PK\x03\x04" + LINES)
-    with pytest.raises(UserError, match="ZIP archive"):
-        open_source(str(tmp_path / "a.jsonl"))
+def test_an_archive_and_another_encoding_are_refused(tmp_path: Path) -> None:
+    for content, said in ((b"PK\x03\x04" + LINES, "ZIP archive"), (LINES.decode().encode("utf-16"), "UTF-16")):
+        write(tmp_path / "a.jsonl", content)
+        with pytest.raises(UserError, match=said):
+            open_source(str(tmp_path / "a.jsonl"))
 
 
 @pytest.mark.parametrize("folder", ["parts", "pairs [v2]", "Größe * {a,b}?", "a b/c"])

@@ -290,6 +290,7 @@ def test_pairs_of_ranked_completions(form: str, pairing: str, expected: list[str
     assert [pair.chosen["content"] + pair.rejected["content"] for pair in found] == expected
     assert all((pair.chosen_score or 0) > (pair.rejected_score or 0) for pair in found)
     assert reader.notes.ties == ties and not reader.unused
+    assert reader.notes.message_keys == ({"answers.model"} if form == "objects" else set())
 
 
 def test_the_score_of_a_completion_may_be_named() -> None:
@@ -313,6 +314,9 @@ def test_columns_by_other_names() -> None:
     assert reader.unused == ["id", "system"]
     (outcome,), reader = read({"prompt": "Name a colour.", **SIDES, "system": "x"}, columns={"system": None})
     assert (outcome, reader.unused) == (PAIR, ["system"])
+    picture = {"bytes": b"", "path": "x.png"}
+    (outcome,), reader = read({"prompt": "Name a colour.", **SIDES, "picture": picture}, columns={"picture": None})
+    assert (outcome, reader.unused) == (PAIR, ["picture"])
 
 
 @pytest.mark.parametrize(
@@ -331,6 +335,7 @@ def test_columns_by_other_names() -> None:
         ({"prompt": "a", **SIDES, "hardness": 1}, {"difficulty_column": "hardnes"}, "did you mean hardness"),
         ({"prompt": "a", "image": {"bytes": b"", "path": "x"}, **SIDES}, {}, "the column image holds"),
         ({"question": "a", "candidates": [{"chosen_by": 1}]}, {}, "'candidates', 'question'"),
+        ({"prompt": "a", **SIDES, "picture": 1}, {"columns": {"pictures": None}}, "did you mean picture"),
     ],
 )
 def test_a_source_that_cannot_be_meant_is_refused(row: dict[str, Any], settings: dict[str, Any], said: str) -> None:
