@@ -175,11 +175,15 @@ class Reader:
 
     def tell(self) -> None:
         """Say once what was read, and what was not."""
+        from pipeline.preferences.columns import hint
+
         found = self.metrics()
         say(f"prepare: rows are {', '.join(found['shapes'])}")
         for what in ("columns_not_used", "message_keys_not_used"):
             if found[what]:
                 say(f"prepare: {what.replace('_', ' ')}: {', '.join(found[what])}")
+        if near := hint(found["columns_not_used"]):
+            say(f"prepare: data.columns={near} would read some of them")
         if found["repeated_prompts_taken_off"]:
             say("prepare: every answer begins with its prompt, which was taken off")
 

@@ -23,11 +23,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "system": ("system_prompt", "system_message"),
     "history": (),
     "tools": ("functions",),
-    "completions": ("candidates", "outputs", "generations"),
+    "completions": (),
     "scores": (),
     "ranks": (),
-    "chosen_score": ("score_chosen", "chosen_rating", "chosen_reward", "rating_chosen"),
-    "rejected_score": ("score_rejected", "rejected_rating", "rejected_reward", "rating_rejected"),
+    "chosen_score": ("chosen_rating", "chosen_reward", "rating_chosen", "chosen_avg_rating"),
+    "rejected_score": ("rejected_rating", "rejected_reward", "rating_rejected", "rejected_avg_rating"),
     "label_confidence": (),
     "source": (),
     "split": (),
@@ -117,11 +117,21 @@ def guess(seen: set[str]) -> str:
             continue
         match = next((lower[alias] for alias in NAMES[own] if alias in lower), None)
         match = match or next((name for name in sorted(seen) if own[:6] in name.lower() and "score" not in name), None)
-        if match is None or match in found.values():
-            if own != "prompt" or not seen & {"chosen", "rejected"}:
-                return ""
-            continue
-        found[own] = match
+        if match is not None and match not in found.values():
+            found[own] = match
+        elif own != "prompt":  # which whole conversations need not have
+            return ""
+    return _mapping(found)
+
+
+def hint(unused: Collection[str]) -> str:
+    """The data.columns that would read some of the columns that are not; empty where none has a name that says so."""
+    spelled = {name.lower().replace("-", "_"): name for name in unused}
+    optional = {own: aliases for own, aliases in NAMES.items() if own not in _PAIR}
+    return _mapping({own: spelled[alias] for own, aliases in optional.items() for alias in aliases if alias in spelled})
+
+
+def _mapping(found: Mapping[str, str]) -> str:
     return "{" + ", ".join(f"{own}: {name}" for own, name in found.items()) + "}" if found else ""
 
 

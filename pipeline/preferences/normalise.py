@@ -148,26 +148,22 @@ class Normaliser:
     ) -> Outcome:
         try:
             check_prompt(prompt)
-            chosen, rejected = self._answers(prompt[-1], chosen, rejected)
+            # What follows the prompt in answers that begin with it; where all of the source's do, that is the answer.
+            question = prompt[-1]["content"].strip()
+            rests = [after(question, chosen["content"]), after(question, rejected["content"])]
+            if self.repeats and None in rests:
+                detail = f"others begin with their prompt: {short.repr(plain(chosen))}"
+                raise Unusable("prompt-not-repeated", detail)
+            if self.repeats:
+                chosen, rejected = {**chosen, "content": rests[0]}, {**rejected, "content": rests[1]}
             check_answers(chosen, rejected)
         except Unusable as unusable:
             return unusable.dropped
+        self.repeated += None not in rests
         preference = Preference(tuple(prompt), chosen, rejected, **common)
         if ranked[0] is not None:
             return replace(preference, chosen_score=ranked[0], rejected_score=ranked[1])
         return preference
-
-    def _answers(self, asked: Message, chosen: Message, rejected: Message) -> tuple[Message, Message]:
-        """Both completions, without the prompt where all of the source's begin with it."""
-        question = asked["content"].strip()
-        rests = [after(question, side["content"]) for side in (chosen, rejected)]
-        if None not in rests:
-            self.repeated += 1
-        if not self.repeats:
-            return chosen, rejected
-        if None in rests:
-            raise Unusable("prompt-not-repeated", f"others begin with their prompt: {short.repr(plain(chosen))}")
-        return {**chosen, "content": rests[0]}, {**rejected, "content": rests[1]}
 
     def _refuse(self, head: list[Row | Unreadable], found: list[Outcome], difficulty: str | None) -> None:
         """Raise UserError where the first rows show that the source, or a setting, is not what was meant."""
@@ -182,7 +178,7 @@ class Normaliser:
                 f"data.source: {len(media)} of the first {len(rows)} rows are not text alone: {media[0].detail}",
                 "give pairs of texts; where a column does not matter, data.columns={NAME: null} leaves it unread",
             )
-        if any(isinstance(each, Preference) or shape_of(self.columns.read(row)) for each in found for row in rows):
+        if any(isinstance(each, Preference) for each in found) or any(shape_of(self.columns.read(row)) for row in rows):
             return
         accepted = "; ".join([*(f"{name}: {shape.wording}" for name, shape in SHAPES.items()), f"ranked: {RANKED}"])
         tried = f"data.columns={near} may be what you mean, or " if (near := guess(seen)) else ""

@@ -181,7 +181,7 @@ def _fitting(columns: Columns) -> str | None:
 
 
 def _columns(row: Row, notes: Notes) -> Columns:
-    chosen, rejected = (_listed(unpacked(row.get(name), notes)) for name in ("chosen", "rejected"))
+    chosen, rejected = _listed(unpacked(row.get("chosen"), notes)), _listed(unpacked(row.get("rejected"), notes))
     prompt = row.get("prompt")
     if prompt is None and not (isinstance(chosen, list) and len(chosen) > 1):
         for name in (*CONVERSATIONS, *(("instruction",) if _is_ranked(row) else ())):

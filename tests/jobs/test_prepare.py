@@ -78,10 +78,10 @@ def test_losses_are_told_with_a_row_of_each_reason(tokeniser: Tokeniser) -> None
 
 def test_what_was_found_is_said_once(tokeniser: Tokeniser, capsys: pytest.CaptureFixture[str]) -> None:
     message = {"role": "user", "content": "Hi.", "weight": 2}
-    reader = read(
-        tokeniser, [{"prompt": [message], "chosen": f"Red {i}.", "rejected": "No.", "id": i} for i in range(3)]
-    )
+    row = {"prompt": [message], "rejected": "No.", "id": 1, "system_prompt": "Be brief.", "chosen-rating": 3}
+    reader = read(tokeniser, [{**row, "chosen": f"Red {i}."} for i in range(3)])
     reader.tell()
     said = capsys.readouterr().out
-    assert said.count("rows are messages") == said.count("columns not used: id") == 1
+    assert said.count("rows are messages") == said.count("columns not used: chosen-rating, id, system_prompt") == 1
+    assert said.count("data.columns={system: system_prompt, chosen_score: chosen-rating} would read") == 1
     assert said.count("message keys not used: weight") == 1

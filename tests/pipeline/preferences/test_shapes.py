@@ -366,6 +366,9 @@ def test_a_prompt_that_all_answers_begin_with_is_taken_off() -> None:
     many = [{"prompt": f"Say {n}.", "chosen": f"Say {n}. Yes.", "rejected": f"Say {n}. No."} for n in range(100)]
     pairs, reader = read(*many, {"prompt": "Say more.", **SIDES})
     assert isinstance(pairs[100], Dropped) and pairs[100].reason == "prompt-not-repeated"
+    # one that is no pair for another reason says nothing of the others
+    alike = {"prompt": "Say 9.", "chosen": "Say 9. Yes.", "rejected": "Say 9. Yes."}
+    assert read(*rows, alike)[1].repeats
     # a word that only begins alike
     pairs, reader = read({"prompt": "A", "chosen": "Apple.", "rejected": "Avocado."})
     assert not reader.repeats
