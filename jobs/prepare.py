@@ -61,7 +61,8 @@ def run(work: Work) -> Outcome:
     refuse_losses(data, ledger, work.folder / "dropped.parquet", reader.examples())
     if dropped:
         say(f"prepare: {dropped} of {kept + dropped} rows dropped: {reasons}")
-    reader.tell()
+    if data.source != EMBEDDED:
+        reader.tell()
     return Outcome(counts, metrics={"loader": loader, **reader.metrics()}, ledger=ledger)
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.preferences.normalise import Normaliser, Preference
-from pipeline.preferences.sources import Source, Unreadable, open_source
+from pipeline.preferences.sources import Source, Unreadable, _load, open_source
 
 FILES = Path(__file__).parents[4] / "shared" / "cases" / "files"
 PAIRS = [{"prompt": f"Größe {i}?", "chosen": f"gut, {i}\nja", "rejected": "no"} for i in range(4)]
@@ -255,6 +255,19 @@ def test_what_save_to_disk_writes(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=said):
             open_source(str(tmp_path / "two"), **options)
+
+
+def test_a_hub_data_set_is_read_without_decoding_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    features = datasets.Features({**{name: datasets.Value("string") for name in PAIRS[0]}, "pic": datasets.Image()})
+    (tmp_path / "hub").mkdir()
+    rows = [{**pair, "pic": {"bytes": b"no image at all", "path": None}} for pair in PAIRS]
+    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "hub" / "train.parquet")
+    split, data = _load(str(tmp_path / "hub"), None, None, None)  # what the hub's loader makes of a repository
+    assert split == "train"
+    with pytest.raises(UserError, match="the column pic holds an image"):
+        Normaliser(enumerate(data))
+    assert Normaliser(enumerate(data), columns={"pic": None}).first is not None
 
 
 def test_one_row_with_a_list_in_it_is_a_row(tmp_path: Path) -> None:
