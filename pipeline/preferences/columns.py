@@ -104,8 +104,8 @@ def _is_media(value: Any) -> bool:
 
 def _names_within(row: Row, lists: Collection[str]) -> set[str]:
     """Of the completions in one of the columns `lists`, the names of their fields."""
-    items = [item for name in lists for item in (row.get(name) or []) if isinstance(row.get(name), list)]
-    return {name for item in items if isinstance(item, dict) for name in item}
+    given = [row[name] for name in lists if isinstance(row.get(name), list)]
+    return {name for items in given for item in items if isinstance(item, dict) for name in item}
 
 
 def guess(seen: set[str]) -> str:

@@ -228,6 +228,22 @@ def test_any_row_ends_as_a_pair_or_in_the_ledger(row):
         assert json.dumps(list(outcome.prompt), ensure_ascii=False).encode() and len(pair_id(outcome)) == 32
 
 
+rows_of_one_source = st.lists(st.fixed_dictionaries({}, optional={name: value for name in columns}), max_size=4)
+
+
+@given(rows_of_one_source, st.sampled_from(["best-worst", "all", "adjacent"]))
+def test_any_source_is_refused_in_words_or_every_row_accounted_for(rows, pairing):
+    try:
+        reader = Normaliser(enumerate(rows), pairing=pairing)
+    except UserError as error:
+        assert error.problem.startswith("data.source") or "no row of data.source" in error.problem
+        return
+    for row in rows:
+        outcomes = reader.read(row)
+        assert outcomes and all(isinstance(each, Dropped) or pair_id(each) in reader.ids for each in outcomes)
+    assert set(reader.unused) <= {name for row in rows for name in row}
+
+
 @pytest.mark.skipif(not PAIRS_FILE.exists(), reason="needs the real pairs in ../shared/data/pairs")
 def test_all_real_pairs_are_accepted():
     source = open_source(str(PAIRS_FILE))
