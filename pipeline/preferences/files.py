@@ -181,7 +181,10 @@ def _csv_rows(path: Path) -> Iterator[Row | Unreadable]:
     lines = (line.decode("utf-8", "surrogateescape") for line in _lines(path))
     header = next(lines, "")
     delimiter = max(",;\t", key=header.count)
-    names = next(csv.reader([header], delimiter=delimiter), [])
+    try:
+        names = next(csv.reader([header], delimiter=delimiter), [])
+    except csv.Error as error:  # such as lines that end in a carriage return alone
+        raise unusable(path, f"is not valid CSV: its first line has a fault ({error})") from error
     reader = csv.reader(lines, delimiter=delimiter)
     while True:
         try:
@@ -233,6 +236,7 @@ def _arrow(path: Path) -> Iterator[Any]:
         else:
             batches = pa.ipc.open_stream(content)
         for batch in batches:
+            batch.validate(full=True)  # Arrow trusts offsets as they stand, and reads where there is no memory
             yield from (batch.slice(start, _BATCH) for start in range(0, batch.num_rows, _BATCH))
 
 

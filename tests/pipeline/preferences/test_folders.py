@@ -118,11 +118,26 @@ def test_a_file_that_is_cut_is_one_error(tmp_path: Path, cut: str) -> None:
         rows_of(open_source(str(tmp_path / cut)))
 
 
+def test_an_arrow_file_with_wild_offsets_is_one_error(tmp_path: Path) -> None:
+    file = tmp_path / "a.arrow"
+    feather.write_feather(pa.Table.from_pylist(PAIRS), str(file), compression="uncompressed")
+    begins = len("Größe 0?".encode())
+    offsets = b"".join(n.to_bytes(4, "little") for n in (0, begins, 2 * begins))
+    assert file.read_bytes().count(offsets) == 1
+    file.write_bytes(file.read_bytes().replace(offsets, offsets[:4] + b"\xff\xff\xff\x7f" + offsets[8:]))
+    with pytest.raises(UserError, match="not valid Arrow"):
+        rows_of(open_source(str(file)))
+
+
 def test_an_archive_and_another_encoding_are_refused(tmp_path: Path) -> None:
-    for content, said in ((b"PK\x03\x04" + LINES, "ZIP archive"), (LINES.decode().encode("utf-16"), "UTF-16")):
-        write(tmp_path / "a.jsonl", content)
+    for name, content, said in (
+        ("a.jsonl", b"PK\x03\x04" + LINES, "ZIP archive"),
+        ("a.jsonl", LINES.decode().encode("utf-16"), "UTF-16"),
+        ("a.csv", b"prompt,chosen,rejected\rq,a,b\rq,a,b\r", "not valid CSV"),
+    ):
+        write(tmp_path / name, content)
         with pytest.raises(UserError, match=said):
-            open_source(str(tmp_path / "a.jsonl"))
+            open_source(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("folder", ["parts", "pairs [v2]", "Größe * {a,b}?", "a b/c"])
