@@ -246,7 +246,7 @@ def _column_rows(path: Path, kind: str, batches: Callable[[], Iterator[Any]]) ->
     try:
         for batch in batches():
             yield from _batch_rows(batch)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a column whose name is not UTF-8
         raise unusable(path, f"is not valid {kind}: {error}") from error
 
 
