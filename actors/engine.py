@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks.thoughts import Token, first_word
-from pipeline.preferences.shapes import Dropped, Message
+from pipeline.preferences.messages import Dropped, Message
 from pipeline.preferences.tokenise import open_tokeniser
 
 if TYPE_CHECKING:

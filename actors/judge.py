@@ -10,7 +10,7 @@ from actors.endpoint import TOP
 from actors.engine import Engine, EngineSpec
 from actors.pooled import Pooled
 from pipeline.evaluation.benchmarks.thoughts import OPENING, spoken
-from pipeline.preferences.shapes import Dropped, Message
+from pipeline.preferences.messages import Dropped, Message
 from pipeline.preferences.tokenise import Tokeniser
 from pipeline.results import tables
 

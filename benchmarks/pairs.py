@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.preferences.files import Rows
 from pipeline.settings.config import Data
 
 Row = dict[str, Any]
@@ -31,7 +32,8 @@ def from_file(file: Path, model: Path, count: int) -> list[Row]:
 def multi_turn(model: Path, count: int, seed: int = 0) -> list[Row]:
     """Made-up conversations whose prompts hold at least MULTI_TURN_SHARE of the packed tokens of each pair."""
     data = Data(max_prompt_tokens=4096, max_completion_tokens=4096)
-    pairs = _tokenised(enumerate(_conversations(count, random.Random(seed))), data, model, count)
+    rows = Rows(lambda: enumerate(_conversations(count, random.Random(seed))))
+    pairs = _tokenised(rows, data, model, count)
     share = min(prompt_share([pair]) for pair in pairs)
     if share < MULTI_TURN_SHARE:
         problem = f"the tokenizer of {model} makes prompts of {share:.2f} of the packed tokens"
@@ -39,13 +41,13 @@ def multi_turn(model: Path, count: int, seed: int = 0) -> list[Row]:
     return pairs
 
 
-def _tokenised(rows: Iterable[tuple[int, Row]], data: Data, model: Path, count: int) -> list[Row]:
+def _tokenised(rows: Rows, data: Data, model: Path, count: int) -> list[Row]:
     from jobs.prepare import Reader, limited
     from pipeline.compute.limits import Limits
     from pipeline.preferences.tokenise import open_tokeniser
 
     tokeniser = open_tokeniser(model, data.max_prompt_tokens, data.max_completion_tokens)
-    pairs = [pair for pair in Reader(tokeniser, Limits.of(model), data).pairs(rows) if pair["split"] == "train"]
+    pairs = [pair for pair in Reader(tokeniser, Limits.of(model), data, rows).pairs() if pair["split"] == "train"]
     if len(pairs) < count:
         problem = f"data.source={data.source} has {len(pairs)} usable train pairs, and {count} are needed"
         raise UserError(problem, "give a larger file, or a smaller --n")

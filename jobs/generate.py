@@ -139,7 +139,7 @@ def room_for(
     In one that is longer, answers are cut short, and what is left no token is not asked. Raises UserError where all of
     them are longer, or one cannot be asked.
     """
-    from pipeline.preferences.normalise import Dropped
+    from pipeline.preferences.messages import Dropped
 
     lengths = []
     for (benchmark, question), answer in zip(asked, answers, strict=True):

@@ -5,7 +5,7 @@ import io
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,21 @@ from pipeline.settings.config import EMBEDDED, Data, Model
 if TYPE_CHECKING:
     from pipeline.compute.limits import Limits
     from pipeline.compute.models import ModelSource
+    from pipeline.preferences.files import Rows
+    from pipeline.preferences.normalise import Preference
     from pipeline.preferences.tokenise import Tokeniser
 
 Row = dict[str, Any]
+# What the templates of other models than the one trained begin and end turns with.
+TURNS = (
+    "<|im_start|>",
+    "<|start_header_id|>",
+    "<start_of_turn>",
+    "<|user|>",
+    "<|assistant|>",
+    "[/INST]",
+    "<\uff5cUser\uff5c>",
+)
 
 
 def run(work: Work) -> Outcome:
@@ -35,8 +47,8 @@ def run(work: Work) -> Outcome:
     limits = Limits.of(folder)
     limits.require(tokeniser)
     rows, loader = open_rows(data)
-    reader = Reader(tokeniser, limits, data)
-    pairs: Iterable[Row] = reader.pairs(rows)
+    reader = Reader(tokeniser, limits, data, rows)
+    pairs: Iterable[Row] = reader.pairs()
     if data.limit is not None:
         pairs = limited(list(pairs), data.limit)
     counts = {}
@@ -46,92 +58,158 @@ def run(work: Work) -> Outcome:
     kept, dropped = reader.kept, len(reader.dropped)
     tables.write(reader.dropped, tables.DROPPED, work.folder / "dropped.parquet")
     reasons = dict(Counter(row["reason"] for row in reader.dropped).most_common())
-    ledger = {"read": kept + dropped, "kept": kept, "dropped": reasons, "beyond_limit": kept - sum(counts.values())}
-    refuse_losses(data, ledger, work.folder / "dropped.parquet")
+    # A row that holds no pair counts as one: read is kept and dropped together, and more than rows where a row is
+    # a list of completions that make several pairs.
+    ledger = {"rows": reader.rows_read, "read": kept + dropped, "kept": kept, "dropped": reasons}
+    ledger["beyond_limit"] = kept - sum(counts.values())
+    reader.refuse_suspects()
+    refuse_losses(data, ledger, work.folder / "dropped.parquet", reader.examples())
     if dropped:
         say(f"prepare: {dropped} of {kept + dropped} rows dropped: {reasons}")
-    return Outcome(
-        counts,
-        metrics={
-            "loader": loader,
-            "shapes": sorted(reader.shapes),
-            "splits": dict(reader.splits),
-            "end_of_turn": tokeniser.end,
-        },
-        ledger=ledger,
-    )
+    if data.source != EMBEDDED:
+        reader.tell()
+    for remark, count in tokeniser.remarks().items():
+        say(f"prepare: {remark}" + (f" ({count} times)" if count > 1 else ""))
+    metrics = {"loader": loader, **reader.metrics(), "end_of_turn": tokeniser.end, "template": tokeniser.remarks()}
+    return Outcome(counts, metrics=metrics, ledger=ledger)
 
 
-def open_rows(data: Data) -> tuple[Iterable[tuple[int, Any]], str]:
+def open_rows(data: Data) -> tuple["Rows", str]:
     """Numbered rows as a user's own file would have them, and the name of what read them."""
     from pipeline.preferences import verifiable
+    from pipeline.preferences.files import Rows
     from pipeline.preferences.sources import open_source
 
     if data.source == EMBEDDED:
-        made = (verifiable.pairs("train", data.pairs, data.seed), verifiable.pairs("dev", data.dev_pairs, data.seed))
-        return enumerate(itertools.chain(*made)), EMBEDDED
-    source = open_source(data.source, split=data.split, subset=data.subset, revision=data.revision)
+
+        def made() -> Iterator[tuple[int, Row]]:
+            parts = (("train", data.pairs), ("dev", data.dev_pairs))
+            return enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed) for part in parts)))
+
+        return Rows(made), EMBEDDED
+    source = open_source(
+        data.source, split=data.split, subset=data.subset, revision=data.revision, columns=data.columns.values()
+    )
     return source.rows, source.loader
 
 
 class Reader:
-    """Turns rows into rows of tables.PAIRS, and keeps account of every row that is not one."""
+    """Turns rows into rows of tables.PAIRS, and keeps account of every row that is not one.
 
-    def __init__(self, tokeniser: "Tokeniser", limits: "Limits", data: Data):
-        self.tokeniser, self.limits, self.data = tokeniser, limits, data
-        self.kept = 0
+    Raises UserError where the first rows show that the source is not what was meant; see Normaliser.
+    """
+
+    def __init__(self, tokeniser: "Tokeniser", limits: "Limits", data: Data, rows: "Rows"):
+        from pipeline.preferences.normalise import Normaliser
+
+        self.tokeniser, self.limits, self.data, self.rows = tokeniser, limits, data, rows
+        self.normaliser = Normaliser(rows, data.columns, data.difficulty_column, data.pairing)
+        self.rows_read = self.kept = self.spelled = 0
         self.dropped: list[Row] = []
-        self.shapes: set[str] = set()
-        self.columns: set[str] = set()
         self.splits: Counter[str] = Counter()
 
-    def pairs(self, rows: Iterable[tuple[int, Any]]) -> Iterator[Row]:
-        from pipeline.preferences.files import Unreadable
-        from pipeline.preferences.normalise import Dropped, normalise, pair_id, plain, split_of
-        from pipeline.preferences.shapes import require_shape, shape_of
+    def pairs(self) -> Iterator[Row]:
+        from pipeline.preferences.messages import Dropped
+        from pipeline.preferences.normalise import pair_id, split_of
         from pipeline.results.tables import messages_json
 
-        def text_of(message: Row) -> str:
-            return text if isinstance(text := plain(message), str) else messages_json([message])
+        for number, row in self.rows:
+            self.rows_read += 1
+            for preference in self.normaliser.read(row):
+                tokens = preference if isinstance(preference, Dropped) else self.tokeniser.pair(preference)
+                tokens = tokens if isinstance(tokens, Dropped) else self.limits.check(tokens) or tokens
+                if not isinstance(preference, Dropped):
+                    self.spelled += self._spells(preference)
+                if isinstance(preference, Dropped) or isinstance(tokens, Dropped):
+                    self._drop(number, tokens, row)
+                    continue
+                split = split_of(preference, self.data.dev_fraction)
+                self.kept += 1
+                self.splits[split] += 1
+                yield {
+                    "pair_id": pair_id(preference),
+                    "prompt": messages_json(list(preference.prompt)),
+                    "chosen": _shown(preference.chosen),
+                    "rejected": _shown(preference.rejected),
+                    "prompt_ids": tokens.prompt_ids,
+                    "chosen_ids": tokens.chosen_ids,
+                    "rejected_ids": tokens.rejected_ids,
+                    "chosen_score": preference.chosen_score,
+                    "rejected_score": preference.rejected_score,
+                    "label_confidence": preference.label_confidence,
+                    "difficulty": preference.difficulty,
+                    "source": preference.source,
+                    "split": split,
+                }
 
-        seen: set[str] = set()
-        for number, row in rows:
-            if shape := shape_of(row):
-                self.shapes.add(shape)
-            if not isinstance(row, Unreadable):
-                self.columns.update(map(str, row))
-            preference = normalise(row, seen, self.data.difficulty_column or "difficulty")
-            tokens = preference if isinstance(preference, Dropped) else self.tokeniser.pair(preference)
-            tokens = tokens if isinstance(tokens, Dropped) else self.limits.check(tokens) or tokens
-            if isinstance(preference, Dropped) or isinstance(tokens, Dropped):
-                self._drop(number, tokens, row)
-                continue
-            split = split_of(preference, self.data.dev_fraction)
-            self.kept += 1
-            self.splits[split] += 1
-            yield {
-                "pair_id": pair_id(preference),
-                "prompt": messages_json(list(preference.prompt)),
-                "chosen": text_of(preference.chosen),
-                "rejected": text_of(preference.rejected),
-                "prompt_ids": tokens.prompt_ids,
-                "chosen_ids": tokens.chosen_ids,
-                "rejected_ids": tokens.rejected_ids,
-                "chosen_score": preference.chosen_score,
-                "rejected_score": preference.rejected_score,
-                "label_confidence": preference.label_confidence,
-                "difficulty": preference.difficulty,
-                "source": preference.source,
-                "split": split,
-            }
-        if self.kept == 0:
-            require_shape(self.shapes, self.columns)
+    def _spells(self, preference: "Preference") -> bool:
+        """Whether a text of the pair looks rendered already: it spells a control token, or begins a turn."""
+        texts = [message["content"] for message in (*preference.prompt, preference.chosen, preference.rejected)]
+        return any(self.tokeniser.encode.spells(text) or any(mark in text for mark in TURNS) for text in texts)
 
     def _drop(self, number: int, why: Any, row: Any) -> None:
         content = ascii(getattr(row, "detail", row))[:4000]  # of any type, and perhaps of text that cannot be encoded
         self.dropped.append(
             {"row": number, "reason": why.reason, "detail": ascii(why.detail)[1:-1], "content": content}
         )
+
+    def examples(self) -> dict[str, str]:
+        """By reason, what was wrong with the first row that was dropped for it."""
+        return {row["reason"]: f"row {row['row']}: {row['detail']}" for row in reversed(self.dropped)}
+
+    def refuse_suspects(self) -> None:
+        """Raise UserError where more texts than the user allows look as if they were rendered, or joined, before."""
+        repeated = 0 if self.normaliser.repeats else self.normaliser.repeated
+        found = (
+            (self.spelled, "spell control tokens of chat templates", "give messages, or texts without a template's"),
+            (repeated, "have answers that begin with their prompt", "leave the prompt out of chosen and rejected"),
+        )
+        pairs = len(self.normaliser.ids)
+        for count, what, remedy in found:
+            if count > self.data.max_suspect * pairs:
+                problem = f"data.source={self.data.source}: {count} of {pairs} pairs {what}"
+                raise UserError(problem, f"{remedy}; data.max_suspect=1 trains on them as they are")
+
+    def metrics(self) -> dict[str, Any]:
+        """What was found by looking, for the manifest."""
+        found = self.normaliser
+        return {
+            "shapes": sorted(found.notes.shapes),
+            "splits": dict(self.splits),
+            "columns_not_used": [_name(each) for each in found.unused],
+            "message_keys_not_used": sorted(map(_name, found.notes.message_keys)),
+            "ties": found.notes.ties,
+            "spelled_control_tokens": self.spelled,
+            "repeated_prompts": found.repeated,
+            "repeated_prompts_taken_off": found.repeats,
+        }
+
+    def tell(self) -> None:
+        """Say once what was read, and what was not."""
+        from pipeline.preferences.columns import hint
+
+        found = self.metrics()
+        say(f"prepare: rows are {', '.join(found['shapes'])}")
+        for what in ("columns_not_used", "message_keys_not_used"):
+            if found[what]:
+                say(f"prepare: {what.replace('_', ' ')}: {', '.join(found[what])}")
+        if near := hint(found["columns_not_used"]):
+            say(f"prepare: data.columns={near} would read some of them")
+        if found["repeated_prompts_taken_off"]:
+            say("prepare: every answer begins with its prompt, which was taken off")
+
+
+def _name(column: str) -> str:
+    """A column's name, which may hold what UTF-8 cannot spell."""
+    return column.encode(errors="backslashreplace").decode() or "(without a name)"
+
+
+def _shown(message: Row) -> str:
+    """A completion for reading: its text, or the whole message where it is more."""
+    from pipeline.preferences.messages import plain
+    from pipeline.results.tables import messages_json
+
+    return text if isinstance(text := plain(message), str) else messages_json([message])
 
 
 def limited(pairs: list[Row], limit: int) -> list[Row]:
@@ -143,15 +221,28 @@ def limited(pairs: list[Row], limit: int) -> list[Row]:
     return [pair for members in by_split.values() for pair in members[: round(share * len(members))]]
 
 
-def refuse_losses(data: Data, ledger: Row, kept_aside: Path) -> None:
-    """Raise UserError where nothing is left, or more rows were dropped than the user allows."""
+def refuse_losses(data: Data, ledger: Row, kept_aside: Path, examples: Mapping[str, str]) -> None:
+    """Raise UserError, with an example a reason, where nothing is left, or more was dropped than the user allows."""
     share = 1 - ledger["kept"] / max(1, ledger["read"])
     if ledger["kept"] == 0 or share > data.max_dropped:
         raise UserError(
             f"data.source={data.source}: {ledger['read'] - ledger['kept']} of {ledger['read']} rows were dropped "
             f"({share:.1%}, data.max_dropped allows {data.max_dropped:.1%}): {ledger['dropped']}",
-            f"read them in {kept_aside}, mend the data, or raise data.max_dropped",
+            f"mend the data or raise data.max_dropped; all are in {kept_aside}, such as\n"
+            + "\n".join(f"    {reason}: {example}{_remedy(reason)}" for reason, example in examples.items()),
         )
+
+
+def _remedy(reason: str) -> str:
+    """What may be done about the model's side of a reason."""
+    remedies = {
+        "open-thoughts": "model.template_arguments={enable_thinking: false} where the template reads it; else answers "
+        "with thoughts, or model.chat_template=FILE without",
+        "template-leaves-out": "model.chat_template=FILE that writes it, or data.columns={NAME: null} leaves it unread",
+        "generation-prompt": "model.chat_template=FILE that renders both alike",
+        "template-refused": "model.chat_template=FILE that takes such messages",
+    }
+    return f" ({remedies[reason]})" if reason in remedies else ""
 
 
 def base_model(plan: Plan) -> Path:

@@ -105,7 +105,7 @@ class Here:
     def _room(self, requests: Sequence[Request]) -> int:
         """Tokens of the longest request and its reply; no more than the model takes."""
         from pipeline.compute.limits import positions, read_config
-        from pipeline.preferences.normalise import Dropped
+        from pipeline.preferences.messages import Dropped
         from pipeline.preferences.tokenise import open_tokeniser
 
         most = positions(read_config(self.folder))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.preferences.shapes import Dropped
+from pipeline.preferences.messages import Dropped
 
 if TYPE_CHECKING:
     from pipeline.preferences.tokenise import TokenisedPair, Tokeniser

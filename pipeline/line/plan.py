@@ -5,7 +5,6 @@
 Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model.
 """
 
-import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,19 +18,18 @@ from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.judging import baselines, words
 from pipeline.objectives.presets import Preset, resolve
-from pipeline.preferences.normalise import Preference, normalise
+from pipeline.preferences.normalise import Normaliser, Preference
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.artifacts import Address, Artifact, fingerprint
 from pipeline.results.files import DigestMemory, file_digest
-from pipeline.settings.config import EMBEDDED, RunConfig
+from pipeline.settings.config import EMBEDDED, Data, RunConfig
 
 COLUMNS = {  # what a row may carry beside the pair, and what to do where it does not
     "scores": "give rows chosen_score and rejected_score, or choose a setting that asks for none",
     "label_confidence": "give rows label_confidence, P(chosen is preferred), or choose another objective",
     "difficulty": "give rows difficulty, or name the column that holds it in data.difficulty_column",
 }
-_PEEK = 100  # rows looked at for a first pair
 
 STAGES = ("prepare", "reference", "schedule", "train", "generate", "judge", "report")
 
@@ -186,20 +184,22 @@ def _questions(config: RunConfig) -> dict[str, Any]:
 def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
     """What the pairs depend on: a file's content, a hub data set's commit, the tasks' version; and a first row.
 
-    The row is None for the embedded tasks, and where no row holds a pair (prepare says why).
+    The row is None for the embedded tasks, and where none of the first rows holds a pair (prepare says why). Raises
+    UserError where none of them has an accepted shape, or lacks a column that a setting names.
     """
-    data = config.data.model_dump(mode="json", exclude={"source", "max_dropped"})
-    if config.data.source == EMBEDDED:
-        used = data.keys() - {"dev_fraction", "difficulty_column"}
+    given = config.data
+    data = given.model_dump(mode="json", exclude={"source", "max_dropped", "max_suspect"})
+    if given.source == EMBEDDED:
+        used = data.keys() - {"dev_fraction", "difficulty_column", "columns", "pairing"}
         return {"content": {"verifiable": VERIFIABLE_VERSION}, **{key: data[key] for key in used}}, None
-    used = data.keys() - {"pairs", "dev_pairs", "seed"}
+    # What came later than results that are there enters an identity only where it is given.
+    later = {name for name in ("columns", "pairing") if data[name] == Data.model_fields[name].default}
+    used = data.keys() - {"pairs", "dev_pairs", "seed"} - later
     source = open_source(
-        config.data.source, split=config.data.split, subset=config.data.subset, revision=config.data.revision
+        given.source, split=given.split, subset=given.subset, revision=given.revision, columns=given.columns.values()
     )
-    column = config.data.difficulty_column or "difficulty"
-    read = (normalise(row, difficulty_column=column) for _, row in source.rows)
-    first = next((each for each in itertools.islice(read, _PEEK) if isinstance(each, Preference)), None)
-    return {"content": source.identity, **{key: data[key] for key in used}}, first
+    look = Normaliser(source.rows, given.columns, given.difficulty_column, given.pairing)
+    return {"content": source.identity, **{key: data[key] for key in used}}, look.first
 
 
 def _require_columns(config: RunConfig, preset: Preset, first: Preference | None) -> None:

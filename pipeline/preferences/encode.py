@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from pipeline.preferences.shapes import Message, Unusable, short
+from pipeline.preferences.messages import Message, Unusable, short
 from pipeline.preferences.texts import THOUGHTS, map_texts
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Encoder:
 class _Renamed:
     """A copy of a tokenizer in which control tokens have other names, so that text may spell the names they had."""
 
-    def __init__(self, backend: "Tokenizer", names: dict[str, str], ids: dict[int, int]):
+    def __init__(self, backend: "Tokenizer", names: dict[str, str], ids: dict[int | None, int]):
         self.backend, self.names, self.true_ids = backend, names, ids
 
     @classmethod

@@ -1,12 +1,22 @@
-"""Rows out of files: JSON, JSON Lines and Parquet. What may be missing or damaged is said by row or by a UserError."""
+"""Rows out of one file: JSON, JSON Lines, CSV, Parquet or Arrow, the texts also compressed.
 
+What a file is, is found out by its first bytes; only CSV by its name, as any text might be one. What may be missing or
+damaged is said by row or by a UserError.
+"""
+
+import bz2
 import codecs
+import csv
 import gzip
 import hashlib
+import io
 import json
+import lzma
+import sys
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +24,10 @@ from pipeline.errors import UserError
 
 Row = dict[str, Any]
 
-# A folder with such names in it is laid out for the hub: its files belong to different splits.
-_SPLIT_NAMES = ("train", "dev", "valid", "test")
+TABLES = (".csv", ".tsv")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather", ".ipc", *TABLES)
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_BATCH = 1024  # rows that Parquet and Arrow are read by
 
 
 @dataclass(frozen=True)
@@ -41,25 +53,67 @@ class Source:
     """An opened source. `identity` says what the content is: a sha256, or a hub name with its commit and split."""
 
     rows: Rows
-    loader: str  # jsonl | json | parquet | hub
+    loader: str  # jsonl | json | csv | parquet | arrow, several joined by +, or hub
     identity: dict[str, str | None]
 
 
-def _unusable(path: Path, reason: str) -> UserError:
+def unusable(path: Path, reason: str) -> UserError:
+    """The error for a file that `reason` keeps from being read."""
     return UserError(f"the file {str(path)!r} {reason}", "check the file and its permissions, or write it again")
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """The file's lines, through gzip where its magic is seen. Split on newline only: U+2028 may stand in a string."""
+def open_file(path: Path, row_keys: Collection[str]) -> Source:
+    """Any file that can be read. `row_keys` are names of which a row has one; see `open_json`."""
+    begins = _begins(path)
+    if is_parquet(path):
+        return open_parquet(path)
+    if begins.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+        return open_arrow([path], path)
+    if begins.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"the file {str(path)!r} is text in UTF-16", "save it as UTF-8")
+    if begins.startswith(b"PK\x03\x04"):
+        raise UserError(f"the file {str(path)!r} is a ZIP archive (or a spreadsheet)", "unpack it, or save it as CSV")
+    return open_csv(path) if bare(path.name).endswith(TABLES) else open_json(path, row_keys)
+
+
+def bare(name: str) -> str:
+    """A file's name in lower case, without what says that it is compressed."""
+    name = name.lower()
+    return next((name.removesuffix(suffix) for suffix in COMPRESSED if name.endswith(suffix)), name)
+
+
+def _begins(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            compressed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            lines = gzip.GzipFile(fileobj=file) if compressed else file
+            return file.read(8)
+    except OSError as error:
+        raise unusable(path, f"cannot be read: {error}") from error
+
+
+def _opened(path: Path) -> Any:
+    """A file's content, decompressed where its first bytes say that it is compressed."""
+    begins = _begins(path)
+    if begins.startswith(b"\x1f\x8b"):
+        return gzip.open(path)
+    if begins.startswith(b"BZh"):
+        return bz2.open(path)
+    if begins.startswith(b"\xfd7zXZ\x00"):
+        return lzma.open(path)
+    if begins.startswith(b"\x28\xb5\x2f\xfd"):
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
+    return path.open("rb")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The file's lines. Split on newline only: U+2028 may stand in a string."""
+    try:
+        with _opened(path) as lines:
             yield next(iter(lines), b"").removeprefix(codecs.BOM_UTF8)
             yield from lines
-    except (OSError, EOFError, zlib.error) as error:  # gzip reports damage by any of the three
-        raise _unusable(path, f"cannot be read: {error}") from error
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:  # damage is reported by any of them
+        raise unusable(path, f"cannot be read: {error}") from error
 
 
 def _parse(line: bytes) -> Row | Unreadable:
@@ -73,11 +127,11 @@ def _as_row(value: Any) -> Row | Unreadable:
     return value if isinstance(value, dict) else Unreadable(f"a JSON {type(value).__name__}, not an object")
 
 
-def open_json(path: Path, row_keys: Collection[str] = ("chosen", "rejected")) -> Source:
+def open_json(path: Path, row_keys: Collection[str]) -> Source:
     """JSON or JSON Lines. An object that has one of `row_keys` is a row, whatever lists are in it."""
     lines = (line for line in _lines(path) if line.strip())
     first, more = next(lines, b""), next(lines, None) is not None
-    identity: dict[str, str | None] = {"sha256": _digest(path)}
+    identity: dict[str, str | None] = {"sha256": digest(path)}
     # A list, an object printed over several lines, or a single object around a list is one JSON document.
     start = _parse(first)
     unfinished = more and first.lstrip().startswith(b"{") and isinstance(start, Unreadable)
@@ -94,9 +148,15 @@ def open_json(path: Path, row_keys: Collection[str] = ("chosen", "rejected")) ->
 
 
 def _wrapped_list(value: Row, row_keys: Collection[str]) -> list[Any] | None:
-    """The one list inside an object such as {"data": [...]}; None for an object that is itself a pair."""
+    """The one list inside an object such as {"data": [...]}; None for an object that is itself a row.
+
+    A list of rows holds an object that has one of `row_keys`. Any other is a part of a row, such as its completions.
+    """
     lists = [item for item in value.values() if isinstance(item, list)]
-    return lists[0] if len(lists) == 1 and value.keys().isdisjoint(row_keys) else None
+    if len(lists) != 1 or not value.keys().isdisjoint(row_keys):
+        return None
+    rows = [item for item in lists[0] if isinstance(item, dict) and not item.keys().isdisjoint(row_keys)]
+    return lists[0] if rows else None
 
 
 def _document(path: Path, row_keys: Collection[str], must_parse: bool) -> list[Any] | None:
@@ -105,47 +165,89 @@ def _document(path: Path, row_keys: Collection[str], must_parse: bool) -> list[A
     except (ValueError, RecursionError) as error:
         if not must_parse:
             return None
-        raise _unusable(path, f"is not valid JSON: {error}") from error
+        raise unusable(path, f"is not valid JSON: {error}") from error
     rows = _wrapped_list(value, row_keys) if isinstance(value, dict) else value
     return rows if rows is not None else [value]
 
 
-def is_parquet(path: Path) -> bool:
-    if path.suffix == ".parquet" or not path.is_file():
-        return path.is_file()
+def open_csv(path: Path) -> Source:
+    """Comma, semicolon or tab between fields, by the header. An empty field is null; all others are texts."""
+    return Source(Rows(lambda: enumerate(_csv_rows(path), 1)), "csv", {"sha256": digest(path)})
+
+
+def _csv_rows(path: Path) -> Iterator[Row | Unreadable]:
+    csv.field_size_limit(sys.maxsize)
+    # What is not UTF-8 becomes lone surrogates, which no text may have: the row is counted out, not the file.
+    lines = (line.decode("utf-8", "surrogateescape") for line in _lines(path))
+    header = next(lines, "")
+    delimiter = max(",;\t", key=header.count)
     try:
-        with path.open("rb") as file:
-            return file.read(4) == b"PAR1"
-    except OSError as error:
-        raise _unusable(path, f"cannot be read: {error}") from error
+        names = next(csv.reader([header], delimiter=delimiter), [])
+    except csv.Error as error:  # such as lines that end in a carriage return alone
+        raise unusable(path, f"is not valid CSV: its first line has a fault ({error})") from error
+    reader = csv.reader(lines, delimiter=delimiter)
+    while True:
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            yield Unreadable(f"line {reader.line_num + 1}: {error}")
+            continue
+        if fields is None:
+            return
+        if len(fields) == len(names):
+            yield {name: field or None for name, field in zip(names, fields, strict=True)}
+        elif fields:
+            detail = f"line {reader.line_num + 1}: {len(fields)} fields, the header has {len(names)}"
+            yield Unreadable(detail, delimiter.join(fields)[:200])
 
 
-def is_folder_of_parts(folder: Path) -> bool:
-    """Parquet parts side by side. A card, or names that tell splits apart, make a folder one for the hub's loader."""
-    names = [entry.name for entry in folder.iterdir()]
-    hub_shaped = any(name == "README.md" or name.startswith(_SPLIT_NAMES) for name in names)
-    return not hub_shaped and any(name.endswith(".parquet") for name in names)
+def is_parquet(path: Path) -> bool:
+    return path.is_file() and (path.suffix == ".parquet" or _begins(path).startswith(b"PAR1"))
 
 
 def open_parquet(path: Path) -> Source:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    def batches() -> Iterator[Any]:
+        return pq.ParquetFile(path).iter_batches(batch_size=_BATCH)
+
+    rows = Rows(lambda: enumerate(_column_rows(path, "Parquet", batches), 1))
+    return Source(rows, "parquet", {"sha256": digest(path)})
+
+
+def open_arrow(parts: list[Path], path: Path) -> Source:
+    """Arrow's IPC format, as a file (Feather) or a stream (which the datasets library saves), or a folder's parts."""
 
     def read() -> Iterator[tuple[int, Row | Unreadable]]:
-        number = 0
-        for part in parts:
-            try:
-                for batch in pq.ParquetFile(part).iter_batches(batch_size=1024):
-                    for row in _batch_rows(batch):
-                        number += 1
-                        yield number, row
-            except (OSError, pa.ArrowException) as error:
-                raise _unusable(part, f"is not valid Parquet: {error}") from error
+        rows = (row for part in parts for row in _column_rows(part, "Arrow", partial(_arrow, part)))
+        return enumerate(rows, 1)
 
-    digest = folder_digest(path, parts) if path.is_dir() else _digest(path)
-    return Source(Rows(read), "parquet", {"sha256": digest})
+    content = folder_digest(path, parts) if path.is_dir() else digest(path)
+    return Source(Rows(read), "arrow", {"sha256": content})
+
+
+def _arrow(path: Path) -> Iterator[Any]:
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as content:
+        if _begins(path).startswith(b"ARROW1"):
+            file = pa.ipc.open_file(content)
+            batches: Any = (file.get_batch(place) for place in range(file.num_record_batches))
+        else:
+            batches = pa.ipc.open_stream(content)
+        for batch in batches:
+            batch.validate(full=True)  # Arrow trusts offsets as they stand, and reads where there is no memory
+            yield from (batch.slice(start, _BATCH) for start in range(0, batch.num_rows, _BATCH))
+
+
+def _column_rows(path: Path, kind: str, batches: Callable[[], Iterator[Any]]) -> Iterator[Row | Unreadable]:
+    import pyarrow as pa
+
+    try:
+        for batch in batches():
+            yield from _batch_rows(batch)
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a column whose name is not UTF-8
+        raise unusable(path, f"is not valid {kind}: {error}") from error
 
 
 def _batch_rows(batch: Any) -> list[Row | Unreadable]:
@@ -157,15 +259,17 @@ def _batch_rows(batch: Any) -> list[Row | Unreadable]:
         return [row for i in range(batch.num_rows) for row in _batch_rows(batch.slice(i, 1))]
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """sha256 of a file. Raises UserError where it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _unusable(path, f"cannot be read: {error}") from error
+        raise unusable(path, f"cannot be read: {error}") from error
 
 
-def folder_digest(folder: Path, files: list[Path]) -> str:
-    """One sha256 over the files' names within `folder` and their contents."""
-    listing = [[file.relative_to(folder).as_posix(), _digest(file)] for file in files]
+def folder_digest(folder: Path, files: list[Path], known: Mapping[Path, str | None] | None = None) -> str:
+    """One sha256 over the files' names within `folder` and their contents, of which `known` are digests."""
+    known = known or {}
+    listing = [[file.relative_to(folder).as_posix(), known.get(file) or digest(file)] for file in files]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()

@@ -1,20 +1,33 @@
-"""Rows made one form, or counted out: every row ends as a `Preference` or as `Dropped` with a reason.
+"""Rows made one form, or counted out: every row ends as `Preference`s or as `Dropped` with a reason.
 
-The reason is a short slug for the ledger, the detail gives the value at fault. Nothing here raises on a row, whatever
-is in it. Which shapes of row are accepted is in shapes.py.
+The reason is a short slug for the ledger (docs/data.md has them all), the detail gives the value at fault. Nothing here
+raises on a row, whatever is in it. Which shapes of row are accepted is in shapes.py.
 """
 
 import hashlib
+import itertools
 import json
-import math
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.errors import UserError
+from pipeline.preferences.checks import (
+    after,
+    check_answers,
+    check_json,
+    check_prompt,
+    check_text,
+    number,
+    scores,
+    split,
+)
+from pipeline.preferences.columns import ALWAYS, Columns, guess, listed, refuse_media
 from pipeline.preferences.files import Row, Unreadable
-from pipeline.preferences.shapes import SHAPES, Dropped, Message, Unusable, shape_of, short
+from pipeline.preferences.messages import Dropped, Message, Notes, Unusable, plain, read_tools, short
+from pipeline.preferences.shapes import RANKED, SHAPES, read_sides, shape_of
 
-SPLITS = {"train": "train", "dev": "dev", "validation": "dev", "test": "test"}
+HEAD = 100  # rows at the beginning of a source that are looked at
 
 
 @dataclass(frozen=True)
@@ -33,36 +46,152 @@ class Preference:
     tools: tuple[Any, ...] = ()  # functions that the assistant may call, as chat templates take them
 
 
-def normalise(
-    row: Row | Unreadable, seen: set[str] | None = None, difficulty_column: str = "difficulty"
-) -> Preference | Dropped:
-    """The pair a row holds, or why it holds none.
+Outcome = Preference | Dropped
 
-    `seen` collects the pair ids of a source; with it, a pair that was there before is dropped as a duplicate.
+
+class Normaliser:
+    """Reads the rows of one source, one after the other, and keeps account of what was found in them.
+
+    It looks at the first rows before: whether answers repeat their prompt is a question about all of them. Raises
+    UserError where none of these rows has an accepted shape, most hold images, or a column named by a setting is not
+    there.
     """
-    if isinstance(row, Unreadable):
-        return Dropped("unreadable-row", row.detail)
-    try:
-        preference = _preference(row, difficulty_column)
-    except Unusable as unusable:
-        return unusable.dropped
-    if seen is not None:
-        key = pair_id(preference)
-        if key in seen:
-            return Dropped("duplicate", f"pair {key}")
-        seen.add(key)
-    return preference
+
+    def __init__(
+        self,
+        rows: Iterable[tuple[int, Row | Unreadable]],
+        columns: Mapping[str, str | None] | None = None,
+        difficulty_column: str | None = None,
+        pairing: str = "best-worst",
+    ):
+        self.columns, self.pairing = Columns(columns or {}), pairing
+        self.difficulty_column = difficulty_column or "difficulty"
+        self.repeats = False  # the answers begin with their prompt, which is taken off
+        self._forget()
+        head = [row for _, row in itertools.islice(rows, HEAD)]
+        found = [outcome for row in head for outcome in self._outcomes(row)]
+        self._refuse(head, found, difficulty_column)
+        self.first = next((each for each in found if isinstance(each, Preference)), None)
+        self.repeats = bool(found) and self.repeated == sum(isinstance(each, Preference) for each in found) > 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self.notes = Notes()
+        self.seen_columns: set[str] = set()  # that held anything
+        self.repeated = 0  # pairs whose answers begin with their prompt
+        self.ids: set[str] = set()  # of the pairs read
+
+    @property
+    def unused(self) -> list[str]:
+        """The source's columns that nothing is read from."""
+        return self.columns.unused(self.seen_columns, ALWAYS | self.notes.columns | {self.difficulty_column})
+
+    def read(self, row: Row | Unreadable) -> list[Outcome]:
+        """The pairs that a row holds, or why it holds none; a pair that was there before is dropped as a duplicate."""
+        outcomes = self._outcomes(row)
+        for place, outcome in enumerate(outcomes):
+            if isinstance(outcome, Preference):
+                key = pair_id(outcome)
+                if key in self.ids:
+                    outcomes[place] = Dropped("duplicate", f"pair {key}")
+                self.ids.add(key)
+        return outcomes
+
+    def _outcomes(self, row: Row | Unreadable) -> list[Outcome]:
+        if isinstance(row, Unreadable):
+            return [Dropped("unreadable-row", row.detail)]
+        try:
+            self._see(row)
+            read = self.columns.read(row)
+            if not (row.keys() <= ALWAYS):
+                refuse_media(read, read.keys() - ALWAYS)
+            sides = read_sides(read, self.pairing, self.columns.named, self.notes)
+            common = self._common(row, read)
+        except Unusable as unusable:
+            return [unusable.dropped]
+        return [self._outcome(sides.prompt, common, *pair) for pair in sides.pairs]
+
+    def _see(self, row: Row) -> None:
+        for name in row.keys() - self.seen_columns:
+            if row[name] is not None:
+                self.seen_columns.add(name)
+
+    def _common(self, row: Row, read: Row) -> dict[str, Any]:
+        """What a row says beside prompt and completions."""
+        confidence = number(read, "label_confidence", "bad-confidence")
+        if confidence is not None and not 0 <= confidence <= 1:
+            raise Unusable("bad-confidence", f"label_confidence is {confidence}, not in [0, 1]")
+        chosen_score, rejected_score = scores(read)
+        tools = read_tools(read["tools"]) if read.get("tools") else ()
+        for tool in tools:
+            check_json(tool)
+        source = read.get("source")  # a label for reading; whatever is no text is left out
+        if isinstance(source, str):
+            check_text(source)
+        return {
+            "chosen_score": chosen_score,
+            "rejected_score": rejected_score,
+            "label_confidence": confidence,
+            "difficulty": number(row, self.difficulty_column, "bad-difficulty"),
+            "source": source if isinstance(source, str) else "",
+            "split": split(read.get("split")),
+            "tools": tools,
+        }
+
+    def _outcome(
+        self,
+        prompt: list[Message],
+        common: dict[str, Any],
+        chosen: Message,
+        rejected: Message,
+        *ranked: float | None,
+    ) -> Outcome:
+        try:
+            check_prompt(prompt)
+            # What follows the prompt in answers that begin with it; where all of the source's do, that is the answer.
+            question = prompt[-1]["content"].strip()
+            rests = [after(question, chosen["content"]), after(question, rejected["content"])]
+            if self.repeats and None in rests:
+                detail = f"others begin with their prompt: {short.repr(plain(chosen))}"
+                raise Unusable("prompt-not-repeated", detail)
+            if self.repeats:
+                chosen, rejected = {**chosen, "content": rests[0]}, {**rejected, "content": rests[1]}
+            check_answers(chosen, rejected)
+        except Unusable as unusable:
+            return unusable.dropped
+        self.repeated += None not in rests
+        preference = Preference(tuple(prompt), chosen, rejected, **common)
+        if ranked[0] is not None:
+            return replace(preference, chosen_score=ranked[0], rejected_score=ranked[1])
+        return preference
+
+    def _refuse(self, head: list[Row | Unreadable], found: list[Outcome], difficulty: str | None) -> None:
+        """Raise UserError where the first rows show that the source, or a setting, is not what was meant."""
+        rows = [row for row in head if not isinstance(row, Unreadable)]
+        if not rows:
+            return
+        seen = {name for row in rows for name in row}
+        self.columns.require(rows, difficulty)
+        media = [each for each in found if isinstance(each, Dropped) and each.reason == "media"]
+        if 2 * len(media) > len(found):
+            raise UserError(
+                f"data.source: {len(media)} of the first {len(rows)} rows are not text alone: {media[0].detail}",
+                "give pairs of texts; where a column does not matter, data.columns={NAME: null} leaves it unread",
+            )
+        if any(isinstance(each, Preference) for each in found) or any(shape_of(self.columns.read(row)) for row in rows):
+            return
+        accepted = "; ".join([*(f"{name}: {shape.wording}" for name, shape in SHAPES.items()), f"ranked: {RANKED}"])
+        tried = f"data.columns={near} may be what you mean, or " if (near := guess(seen)) else ""
+        raise UserError(
+            f"no row of data.source has an accepted shape; its columns are {listed(seen)}",
+            f"{tried}map them with data.columns, or convert them, to one of these shapes: {accepted}",
+        )
 
 
 def pair_id(preference: Preference) -> str:
     """Content digest of prompt, chosen, rejected and tools: 32 hex digits. Scores are no part of it."""
     sides = [plain(message) for message in (preference.chosen, preference.rejected)]
     return _digest([list(preference.prompt), *sides, *([list(preference.tools)] if preference.tools else [])])[:32]
-
-
-def plain(message: Message) -> str | Message:
-    """The text of a message that is nothing but text."""
-    return str(message["content"]) if message.keys() == {"role", "content"} else message
 
 
 def split_of(preference: Preference, dev_fraction: float) -> str:
@@ -79,81 +208,3 @@ def split_of(preference: Preference, dev_fraction: float) -> str:
 def _digest(value: Any) -> str:
     canonical = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _preference(row: Row, difficulty_column: str) -> Preference:
-    shape = shape_of(row)
-    if shape is None:
-        raise _why_no_shape(row)
-    prompt, chosen, rejected = SHAPES[shape].read(row.get("prompt"), row["chosen"], row["rejected"])
-    chosen_score, rejected_score = _scores(row)
-    source = row.get("source")  # a label for reading; whatever is no text is left out
-    source = source if isinstance(source, str) else ""
-    _check_texts(prompt, chosen, rejected, source)
-    confidence = _number(row, "label_confidence", "bad-confidence")
-    if confidence is not None and not 0 <= confidence <= 1:
-        raise Unusable("bad-confidence", f"label_confidence is {confidence}, not in [0, 1]")
-    difficulty, split = _number(row, difficulty_column, "bad-difficulty"), _split(row.get("split"))
-    return Preference(
-        tuple(prompt), chosen, rejected, chosen_score, rejected_score, confidence, difficulty, source, split
-    )
-
-
-def _why_no_shape(row: Row) -> Unusable:
-    for name in ("chosen", "rejected", "prompt"):
-        if row.get(name) is None:
-            return Unusable(f"missing-{name}", f"the row has the columns {short.repr(sorted(map(str, row)))}")
-        if name != "prompt" and row[name] == []:
-            return Unusable("empty-completion", f"{name} is an empty list")
-    types = ", ".join(f"{name}: {type(row[name]).__name__}" for name in ("prompt", "chosen", "rejected"))
-    return Unusable("wrong-type", f"no accepted shape has these types: {types}")
-
-
-def _check_texts(prompt: list[Message], chosen: Message, rejected: Message, source: str) -> None:
-    for text in (*(message["content"] for message in (*prompt, chosen, rejected)), source):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise Unusable("bad-text", f"{error.reason} at {error.start}: {short.repr(text)}") from None
-    if not prompt or not prompt[-1]["content"].strip():
-        raise Unusable("empty-prompt", short.repr(prompt))
-    if prompt[-1]["role"] != "user":
-        raise Unusable("bad-role", f"the prompt ends with a message of role {prompt[-1]['role']!r}, not 'user'")
-    for name, side in (("chosen", chosen), ("rejected", rejected)):
-        if not side["content"].strip():
-            raise Unusable("empty-completion", f"{name} is {short.repr(side['content'])}")
-    if chosen == rejected:
-        raise Unusable("equal-completions", short.repr(plain(chosen)))
-
-
-def _scores(row: Row) -> tuple[float | None, float | None]:
-    for names in (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected")):
-        chosen, rejected = (_number(row, name, "bad-score") for name in names)
-        if (chosen is None) != (rejected is None):
-            raise Unusable("bad-score", f"only one of {' and '.join(names)} is given")
-        if chosen is not None:
-            return chosen, rejected
-    return None, None
-
-
-def _number(row: Row, name: str, reason: str) -> float | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    try:
-        if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-            raise ValueError
-        number = float(value)
-    except (ValueError, OverflowError):
-        raise Unusable(reason, f"{name} is {short.repr(value)}, not a number") from None
-    if not math.isfinite(number):
-        raise Unusable(reason, f"{name} is {number}")
-    return number
-
-
-def _split(value: Any) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or value not in SPLITS:
-        raise Unusable("bad-split", f"split is {short.repr(value)}, not one of {', '.join(SPLITS)}")
-    return SPLITS[value]

@@ -1,52 +1,51 @@
-"""Where preference rows come from: a JSON, JSON Lines or Parquet file, a folder of Parquet parts, or a hub data set.
+"""Where preference rows come from: a file, a folder of files, or a data set on the hub.
 
 The loader is chosen by looking at the source, never by a flag. What a row means is not decided here (see normalise.py):
 a row that cannot be read is handed on as `Unreadable`, so that it is counted; a source that cannot be read at all is a
-`UserError`. How files are read is in files.py.
+`UserError`. How files are read is in files.py, how folders in folders.py.
 """
 
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.preferences.files import (
-    Row,
-    Rows,
-    Source,
-    Unreadable,
-    folder_digest,
-    is_folder_of_parts,
-    is_parquet,
-    open_json,
-    open_parquet,
-)
+from pipeline.preferences.files import COMPRESSED, SUFFIXES, Row, Rows, Source, Unreadable, open_file
+from pipeline.preferences.folders import open_folder
+from pipeline.preferences.ranked import LISTS
+from pipeline.preferences.shapes import CONVERSATIONS
 
-_FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".gz", ".csv", ".txt")
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_ROW_KEYS = {"prompt", "chosen", "rejected", "instruction", *LISTS, *CONVERSATIONS}
 
 
 def open_source(
-    source: str, *, split: str | None = None, subset: str | None = None, revision: str | None = None
+    source: str,
+    *,
+    split: str | None = None,
+    subset: str | None = None,
+    revision: str | None = None,
+    columns: Collection[str | None] = (),
 ) -> Source:
     """Open the data set named by a local path or, where no such path exists, by its name on the Hugging Face hub.
 
-    `split` and `subset` choose within a hub data set or a local folder shaped like one; `revision` is the hub's.
-    Raises UserError where not a single row can be read.
+    `split` and `subset` choose within a hub data set or a local folder shaped like one; `revision` is the hub's;
+    `columns` are further names of which a row may have one. Raises UserError where not a single row can be read.
     """
     path = Path(source)
+    row_keys = _ROW_KEYS | {name for name in columns if name is not None}
     if not source.strip() or not os.path.exists(source):
         _refuse_missing_path(source)
         opened = _open_hub(source, split, subset, revision)
-    elif path.is_dir() and not is_folder_of_parts(path):
+    elif path.is_dir():
         _refuse_options(source, revision=revision)
-        opened = _open_hub_folder(path, split, subset)
+        opened = open_folder(path, split, subset, row_keys)
     else:
         _refuse_options(source, split=split, subset=subset, revision=revision)
-        opened = open_parquet(path) if path.is_dir() or is_parquet(path) else open_json(path)
+        opened = open_file(path, row_keys)
     _require_a_row(source, opened)
     return opened
 
@@ -61,13 +60,14 @@ def _require_a_row(source: str, opened: Source) -> None:
         raise UserError(f"data.source {source!r} holds no rows", "give a source with at least one preference pair")
     raise UserError(
         f"data.source {source!r}: none of its rows can be read as {opened.loader} ({first.detail})",
-        "give JSON Lines (one object a line, UTF-8), a JSON list of objects, Parquet, or the name of a hub data set",
+        "give JSON Lines (one object a line, UTF-8), a JSON list of objects, CSV (named so), Parquet, Arrow, or the "
+        "name of a hub data set",
     )
 
 
 def _refuse_missing_path(source: str) -> None:
     """A name that can only be a path is not looked up on the hub."""
-    if _HUB_NAME.fullmatch(source) and not source.endswith(_FILE_SUFFIXES):
+    if _HUB_NAME.fullmatch(source) and not source.endswith((*SUFFIXES, *COMPRESSED, ".txt")):
         return
     path = Path(source)
     remedy = "correct the path; it is taken relative to the working directory"
@@ -97,47 +97,41 @@ def _open_hub(name: str, split: str | None, subset: str | None, revision: str | 
         commit = revision if resolved else HfApi().dataset_info(name, revision=revision).sha
     except Exception as error:  # the hub's client raises its transport's errors, of no common kind
         raise _hub_error(name, error) from error
-    split, data = _load(name, split, {"name": subset, "revision": commit})
+    split, data = _load(name, split, subset, commit)
     return Source(_hub_rows(name, data), "hub", {"name": name, "commit": commit, "subset": subset, "split": split})
 
 
-def _open_hub_folder(folder: Path, split: str | None, subset: str | None) -> Source:
-    files = sorted(file for file in folder.rglob("[!.]*") if file.is_file())
-    # Streaming reads the files themselves: no copy in a cache that could outlive a change of the folder.
-    split, data = _load(str(folder.resolve()), split, {"name": subset, "streaming": True})
-    identity = {"sha256": folder_digest(folder, files), "subset": subset, "split": split}
-    return Source(_hub_rows(str(folder), data), "hub", identity)
-
-
-def _load(name: str, split: str | None, options: dict[str, Any]) -> tuple[str, Any]:
+def _load(name: str, split: str | None, subset: str | None, commit: str | None) -> tuple[str, Any]:
     import datasets
 
     try:
-        data = datasets.load_dataset(name, split=split, **options)
+        data = datasets.load_dataset(name, name=subset, split=split, revision=commit)
     except Exception as error:  # bad split, bad subset, no network, a damaged file: each of a different kind
         raise _hub_error(name, error) from error
-    if split is not None:
-        return split, data
-    if len(data) > 1:
-        raise UserError(f"data.source {name!r} has the splits {', '.join(sorted(data))}", "choose one with data.split")
-    return next(iter(data.items()))
+    if split is None:
+        if len(data) > 1:
+            raise UserError(
+                f"data.source {name!r} has the splits {', '.join(sorted(data))}", "choose one with data.split"
+            )
+        split, data = next(iter(data.items()))
+    for column, feature in data.features.items():
+        if hasattr(feature, "decode"):  # images and the like: seen as what they are, and refused, without a decoder
+            data = data.cast_column(column, type(feature)(decode=False))
+    return str(split), data
 
 
 def _hub_rows(name: str, data: Any) -> Rows:
     def read() -> Iterator[tuple[int, Row | Unreadable]]:
         try:
             yield from enumerate(data, 1)
-        except Exception as error:  # a streamed folder is parsed while it is read
+        except Exception as error:  # media that cannot be decoded
             raise _hub_error(name, error) from error
 
     return Rows(read)
 
 
 def _hub_error(name: str, error: Exception) -> UserError:
-    local = os.path.exists(name)
     return UserError(
         f"data.source {name!r} cannot be loaded as a hub data set: {type(error).__name__}: {error}",
-        "check data.split, data.subset and the files in the folder"
-        if local
-        else "no such local path exists either: check the name, data.split, data.subset, data.revision and the network",
+        "no such local path exists either: check the name, data.split, data.subset, data.revision and the network",
     )

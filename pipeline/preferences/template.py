@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, TemplateError, meta
 
 from pipeline.errors import UserError
-from pipeline.preferences.shapes import Message
+from pipeline.preferences.messages import Message
 from pipeline.preferences.texts import Text, rewritten, tags_of, texts_of
 
 if TYPE_CHECKING:

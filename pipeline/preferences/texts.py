@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pipeline.preferences.shapes import Message, Unusable, short
+from pipeline.preferences.messages import Message, Unusable, short
 
 # Tags around a model's thoughts, in the spellings of the families: <think>, [THINK], <|START_THINKING|>, <seed:think>.
 THOUGHTS = re.compile(

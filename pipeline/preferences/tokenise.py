@@ -24,8 +24,8 @@ import numpy as np
 
 from pipeline.errors import UserError, code_not_trusted
 from pipeline.preferences.encode import Encoder, reveal, shown
+from pipeline.preferences.messages import Dropped, Message, Unusable, said, short
 from pipeline.preferences.normalise import Preference
-from pipeline.preferences.shapes import Dropped, Message, Unusable, said, short
 from pipeline.preferences.template import DATE, Template
 from pipeline.preferences.texts import THOUGHTS, map_texts, opened_thoughts, texts_of
 

@@ -47,11 +47,15 @@ class Model(Section):
 
 
 class Data(Section):
-    # EMBEDDED (the tasks made here), a .jsonl/.json/.parquet path, or a hub data set.
+    # EMBEDDED (the tasks made here), a file, a folder of files, or a hub data set; docs/data.md says which.
     source: str = Field(default=EMBEDDED, min_length=1)
-    subset: str | None = None  # of a hub data set: its configuration
-    split: str | None = None  # of a hub data set: its split
+    subset: str | None = None  # of a hub data set, or a folder laid out as one: its configuration
+    split: str | None = None  # the same: its split
     revision: str | None = None
+    # Where rows have other names for what is read, such as {prompt: question, chosen: response_j}; null: leave it.
+    columns: dict[str, Annotated[str, Field(min_length=1)] | None] = {}
+    # Of several completions in a row, ranked or rated, which make pairs.
+    pairing: Literal["best-worst", "all", "adjacent"] = "best-worst"
     limit: int | None = Field(default=None, ge=1)  # keep so many train pairs, chosen by a hash of their content
     pairs: int = Field(default=256, ge=1)  # embedded source: train pairs to make
     dev_pairs: int = Field(default=64, ge=0)  # embedded source: held-out pairs to make
@@ -61,8 +65,16 @@ class Data(Section):
     max_prompt_tokens: int = Field(default=512, ge=1)
     max_completion_tokens: int = Field(default=512, ge=1)
     max_dropped: float = Field(default=0.05, ge=0, le=1)  # share of rows that may be dropped before prepare fails
+    # Share of pairs that may spell the model's control tokens, or have answers that begin with their prompt.
+    max_suspect: float = Field(default=0.2, ge=0, le=1)
     # Pairs a Parquet part: the unit of work, and of re-work, of the reference stage.
     shard_pairs: int = Field(default=512, ge=1)
+
+    @model_validator(mode="after")
+    def _made_has_no_columns(self) -> "Data":
+        if self.source == EMBEDDED and self.columns:
+            raise UserError(f"data.columns: the pairs of data.source={EMBEDDED} are made, not read", "leave it out")
+        return self
 
 
 class Schedule(Section):

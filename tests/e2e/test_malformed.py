@@ -40,9 +40,13 @@ ODD: list[Callable[[random.Random], Any]] = [
     lambda draw: "{{ 7 * 7 }} {% for x in y %}",
     lambda draw: "word " * draw.choice([600, 5_000]),
     lambda draw: [[[[[[[[[["deep"]]]]]]]]]],
+    lambda draw: [{"role": "assistant", "content": None, "tool_calls": draw.choice([[], [{}], "x", [{"name": 3}]])}],
+    lambda draw: "[{'role': 'user', 'content': " + draw.choice(["'x'}]", "'x'", "}"]),
+    lambda draw: "\n\nHuman: hi\n\nAssistant:" + draw.choice(["", " yes", " yes\n\nHuman: no"]),
     lambda draw: "same",
 ]
 COLUMNS = ["prompt", "chosen", "rejected", "chosen_score", "rejected_score", "label_confidence", "difficulty", "split"]
+COLUMNS += ["system", "history", "tools", "answers"]
 
 
 def good(number: int) -> dict[str, Any]:
@@ -82,7 +86,7 @@ def test_every_row_is_a_pair_or_in_the_ledger(line: Line, tmp_path: Path, lines:
     source = tmp_path / "rows.jsonl"
     source.write_text("\n".join(lines) + "\n", encoding="utf-8")
     given = (line.settings[0], f"resources.root={tmp_path / 'root'}", f"data.source={source}", "data.max_dropped=1.0")
-    said = made("prepare", *given)
+    said = made("prepare", *given, "data.max_suspect=1.0")
     folder = only(tmp_path / "root", "prepare")
     ledger = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["ledger"]
     pairs, dropped = rows(folder), pq.read_table(folder / "dropped.parquet").to_pylist()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -59,6 +60,43 @@ def test_one_pair_in_three_shapes_becomes_the_same_tokens(tiny: Path, tmp_path: 
             assert (table[0]["chosen_score"], table[0]["rejected_score"]) == (9.0, 2.0)
     assert tokens[0] == tokens[1] == tokens[2]
     assert tokens[0][1] != tokens[0][2]
+
+
+def test_ranked_completions_make_several_pairs_a_row_and_the_ledger_balances(tiny: Path, tmp_path: Path) -> None:
+    given: list[Any] = [
+        {"prompt": f"\n\nHuman: Name colour {i}.\n\nAssistant: ", "turns": 1}
+        | {"answers": [{"answer": text, "rank": rank} for rank, text in enumerate(["Red.", "Blue.", "Seven."], 1)]}
+        for i in range(4)
+    ]
+    given[1]["answers"][1]["rank"] = 1  # a tie: two pairs, not three
+    given[2]["answers"] = given[2]["answers"][:1]
+    given[3]["answers"][2]["answer"] = "Red."  # the same as the first: one of three pairs is none
+    file = written(tmp_path / "nectar.jsonl", [*given, "{no row"])
+    settings = (f"model.source={tiny}", f"resources.root={tmp_path / 'root'}", f"data.source={file}")
+    said = made("prepare", *settings, "data.pairing=all", "data.max_dropped=0.5")
+    assert "columns not used: turns" in said and "rows are ranked, ranked by rank, transcripts" in said
+    folder, manifest = prepared(tmp_path / "root")
+    ledger, found = manifest["ledger"], manifest["metrics"]
+    assert (ledger["rows"], ledger["read"], ledger["kept"]) == (5, 10, 7)
+    assert ledger["dropped"] == {"one-completion": 1, "equal-completions": 1, "unreadable-row": 1}
+    assert ledger["kept"] + sum(ledger["dropped"].values()) == ledger["read"]
+    assert (found["ties"], found["columns_not_used"]) == (1, ["turns"])
+    margins = [row["chosen_score"] - row["rejected_score"] for row in rows(folder)]
+    assert len(margins) == 7 and min(margins) > 0
+
+
+def test_a_folder_of_odd_name_and_mixed_kinds_with_columns_of_ones_own(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "Größe [v2] *"
+    folder.mkdir()
+    one, two = ({"question": f"Name colour {i}.", "win": "Red.", "lose": "Seven."} for i in range(2))
+    written(folder / "a b.jsonl", [one])
+    pq.write_table(pa.Table.from_pylist([two]), folder / "b.parquet")
+    settings = (f"model.source={tiny}", f"resources.root={tmp_path / 'root'}", f"data.source={folder}")
+    assert "data.columns={prompt: question, chosen: win, rejected: lose}" in refused("prepare", *settings)
+    made("prepare", *settings, "data.columns={prompt: question, chosen: win, rejected: lose}")
+    _, manifest = prepared(tmp_path / "root")
+    assert (manifest["rows"], manifest["metrics"]["loader"]) == (2, "jsonl+parquet")
+    assert manifest["config"]["data"]["columns"]["prompt"] == "question"
 
 
 def test_dropped_rows_are_counted_and_kept_aside(tiny: Path, tmp_path: Path) -> None:
@@ -124,8 +162,9 @@ def test_a_file_of_thousands_is_limited_by_content(tiny: Path, tmp_path: Path) -
         ([{"question": "a", "good": "b", "bad": "c"}], "question"),
         ([{"prompt": "a", "chosen": "b", "rejected": "b"}], "1 of 1 rows"),
         ([{"prompt": "word " * 900, "chosen": "b", "rejected": "c"}], "1 of 1 rows"),
+        ([{"prompt": "<|im_start|>user\nHi.", "chosen": "b", "rejected": "c"}], "1 of 1 pairs spell control tokens"),
     ],
-    ids=["empty", "unknown-shape", "all-bad", "prompt-too-long"],
+    ids=["empty", "unknown-shape", "all-bad", "prompt-too-long", "rendered"],
 )
 def test_data_that_gives_no_pair_is_refused(tiny: Path, tmp_path: Path, given: list[Any], said: str) -> None:
     file = written(tmp_path / "pairs.jsonl", given)

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks.annotations import identifier
 from pipeline.packages import SCHEME, in_package
 from pipeline.preferences.files import Unreadable, is_parquet, open_json, open_parquet
-from pipeline.preferences.shapes import ROLES, Message, short
+from pipeline.preferences.messages import ROLES, Message, short
 from pipeline.results.files import file_digest
 
 _NAMES = ("question_id", "uid", "id")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from pipeline.evaluation.benchmarks.thoughts import spoken, thinks
-from pipeline.preferences.shapes import Message
+from pipeline.preferences.messages import Message
 
 
 @dataclass(frozen=True)

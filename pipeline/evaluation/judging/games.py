@@ -21,7 +21,7 @@ from pipeline.evaluation.benchmarks.verdicts import (
 )
 from pipeline.evaluation.judging.asking import Reply, Request
 from pipeline.evaluation.judging.words import Method, Words
-from pipeline.preferences.shapes import Message
+from pipeline.preferences.messages import Message
 from pipeline.statistics import Interval, bootstrap_mean
 
 Outcome = Literal["read", "alike", "unparsable", "missing"]

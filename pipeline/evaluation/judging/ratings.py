@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks.verdicts import rating
 from pipeline.evaluation.judging.asking import Reply, Request
 from pipeline.evaluation.judging.words import Words, mark_of
-from pipeline.preferences.shapes import Message
+from pipeline.preferences.messages import Message
 from pipeline.statistics import Interval, clustered_mean
 
 Outcome = Literal["read", "unparsable", "missing"]

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pipeline.errors import UserError
 from pipeline.packages import SCHEME, in_package
-from pipeline.preferences.shapes import Message
+from pipeline.preferences.messages import Message
 from pipeline.results.files import file_digest
 
 Method = Literal["games", "preference", "ratings"]

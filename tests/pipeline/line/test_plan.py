@@ -119,6 +119,48 @@ def test_a_data_file_is_its_content(plan: Callable[..., Plan], tmp_path: Path) -
     assert after == [name for name in LINE if name != "generate:base"]
 
 
+def test_how_rows_are_read_enters_an_identity_only_where_it_is_given(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "chosen_score": 2, "rejected_score": 1, "other": "q"}
+    file.write_text(json.dumps(row) + "\n")
+    before = plan(data={"source": str(file)})
+    assert not {"columns", "pairing", "max_suspect"} & before.steps["prepare"].identity["data"].keys()
+    same: tuple[dict[str, Any], ...] = ({"columns": {}}, {"pairing": "best-worst"}, {"max_suspect": 1})
+    other: tuple[dict[str, Any], ...] = ({"columns": {"prompt": "other"}}, {"pairing": "all"})
+    for data in same:
+        assert moved(before, plan(data={"source": str(file), **data})) == []
+    for data in other:
+        after = plan(data={"source": str(file), **data})
+        assert moved(before, after) == [name for name in LINE if name != "generate:base"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "data", "said"),
+    [
+        (
+            [{"question": "p", "good": "a", "bad": "b"}],
+            {},
+            "data.columns={prompt: question, chosen: good, rejected: bad}",
+        ),
+        ([{"prompt": "p", "images": ["x.png"], "chosen": "a", "rejected": "b"}], {}, "the column images holds"),
+        ([{"prompt": "p", "chosen": "a", "rejected": "b"}], {"columns": {"chosen": "choosen"}}, "did you mean chosen?"),
+        (
+            [{"prompt": "p", "chosen": "a", "rejected": "b", "hardness": 1}],
+            {"difficulty_column": "hardnes"},
+            "did you mean hardness?",
+        ),
+    ],
+)
+def test_a_source_that_cannot_be_meant_is_told_before_any_work(
+    plan: Callable[..., Plan], tmp_path: Path, rows: list[Any], data: dict[str, Any], said: str
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError) as caught:
+        plan(data={"source": str(file), **data})
+    assert said in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("sections", "says"),
     [

@@ -1,4 +1,4 @@
-"""Normalising: the three shapes give one form, and whatever else a row holds ends in the ledger with its reason."""
+"""Normalising: all shapes give one form, and whatever else a row holds ends in the ledger with its reason."""
 
 import json
 import math
@@ -11,8 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.preferences.normalise import Preference, normalise, pair_id, split_of
-from pipeline.preferences.shapes import SHAPES, Dropped, require_shape, said, shape_of
+from pipeline.preferences.messages import Dropped, said
+from pipeline.preferences.normalise import Normaliser, Preference, pair_id, split_of
+from pipeline.preferences.shapes import SHAPES, shape_of
 from pipeline.preferences.sources import Unreadable, open_source
 
 PAIRS_FILE = Path(__file__).parents[4] / "shared" / "data" / "pairs" / "alpaca_margin_pairs.jsonl"
@@ -22,6 +23,13 @@ ASK = {"role": "user", "content": "2+2?"}
 FOUR = {"role": "assistant", "content": "4"}
 FIVE = {"role": "assistant", "content": "5"}
 PLAIN = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
+
+
+def normalise(row: Any, **settings: Any) -> Preference | Dropped:
+    """What a row of one pair becomes, without a look at others."""
+    reader = Normaliser([], **settings)
+    (outcome,) = reader.read(row)
+    return outcome
 
 
 def reason(**changes: object) -> str:
@@ -36,7 +44,7 @@ def reason(**changes: object) -> str:
         ({"prompt": [ASK], "chosen": "4", "rejected": "5"}, "messages"),
         ({"prompt": [ASK], "chosen": [FOUR], "rejected": [FIVE]}, "messages"),
         ({"prompt": "2+2?", "chosen": [FOUR], "rejected": [FIVE]}, "messages"),
-        ({"prompt": [{**ASK, "name": "extra keys do not matter"}], "chosen": [FOUR], "rejected": "5"}, "messages"),
+        ({"prompt": [{**ASK, "id": "extra keys do not matter"}], "chosen": [FOUR], "rejected": "5"}, "messages"),
         ({"prompt": "2+2?", "chosen": [ASK, FOUR], "rejected": [ASK, FIVE]}, "conversation"),
         ({"prompt": [ASK], "chosen": [ASK, FOUR], "rejected": [ASK, FIVE]}, "conversation"),
         ({"chosen": [ASK, FOUR], "rejected": [ASK, FIVE]}, "conversation"),
@@ -65,7 +73,8 @@ def test_a_conversation_keeps_its_system_message_and_earlier_turns():
         ({"rejected": {"text": "5"}}, "wrong-type"),
         ({"prompt": ["2+2?"]}, "wrong-type"),
         ({"prompt": [{"role": "user", "content": None}]}, "wrong-type"),
-        ({"prompt": [{"role": "user", "content": [{"type": "text", "text": "2+2?"}]}]}, "wrong-type"),
+        ({"prompt": [{"role": "user", "content": [{"type": "text", "text": 4}]}]}, "wrong-type"),
+        ({"prompt": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "media"),
         ({"prompt": " \n"}, "empty-prompt"),
         ({"prompt": []}, "empty-prompt"),
         ({"prompt": [ASK, {"role": "user", "content": ""}]}, "empty-prompt"),
@@ -77,7 +86,7 @@ def test_a_conversation_keeps_its_system_message_and_earlier_turns():
         ({"chosen": [ASK, FOUR], "rejected": [FIVE]}, "prompts-differ"),
         ({"prompt": "3+3?", "chosen": [ASK, FOUR], "rejected": [ASK, FIVE]}, "prompts-differ"),
         ({"prompt": [SYSTEM, ASK], "chosen": [ASK, FOUR], "rejected": [ASK, FIVE]}, "prompts-differ"),
-        ({"prompt": [{"role": "tool", "content": "4"}]}, "bad-role"),
+        ({"prompt": [{"role": "narrator", "content": "4"}]}, "bad-role"),
         ({"prompt": [{"role": ["user"], "content": "4"}]}, "bad-role"),
         ({"prompt": [ASK, FOUR]}, "bad-role"),
         ({"prompt": [SYSTEM]}, "bad-role"),
@@ -141,9 +150,9 @@ def test_difficulty_is_read_from_the_column_that_is_named():
 
 def test_an_unreadable_row_and_a_second_copy_are_dropped():
     assert normalise(Unreadable("broken at 3")) == Dropped("unreadable-row", "broken at 3")
-    seen: set[str] = set()
     rows: list[dict[str, Any]] = [PLAIN, {**PLAIN, "score_chosen": 1, "score_rejected": 0}, {**PLAIN, "rejected": "6"}]
-    outcomes = [normalise(row, seen) for row in rows]
+    reader = Normaliser([])
+    outcomes = [outcome for row in rows for outcome in reader.read(row)]
     assert [getattr(outcome, "reason", None) for outcome in outcomes] == [None, "duplicate", None]
 
 
@@ -157,10 +166,10 @@ def test_a_source_without_any_accepted_shape_is_an_error_that_says_what_is_accep
     row = {"question": "2+2?", "answer": "4"}
     assert shape_of(row) is None
     with pytest.raises(UserError) as caught:
-        require_shape([], row.keys())
+        Normaliser([(1, row)])
     assert "'answer', 'question'" in caught.value.problem
     assert all(shape.wording in caught.value.remedy for shape in SHAPES.values())
-    require_shape({"plain": 1}, row.keys())
+    assert Normaliser([(1, row), (2, PLAIN)]).first == Preference((ASK,), said("4"), said("5"))
 
 
 def test_pair_id_is_of_the_texts_alone():
@@ -194,16 +203,23 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
+beside = {name: anything for name in ("tool_calls", "name", "reasoning_content", "thinking", "from", "value", "id")}
 message = st.fixed_dictionaries(
-    {"role": st.sampled_from(["system", "user", "assistant"]) | anything, "content": anything}
+    {"role": st.sampled_from(["system", "user", "assistant"]) | anything, "content": anything}, optional=beside
 )
-value = anything | st.lists(message, max_size=3) | st.text(max_size=3)
+messages = st.lists(message, max_size=3)
+value = anything | messages | messages.map(json.dumps) | st.text(max_size=3)
+value |= st.sampled_from(
+    ["\n\nHuman: a\n\nAssistant: b", "Human: a\nAssistant:", "[{'role': 'user'", '{"from": "gpt"}']
+)
 numbers = ["chosen_score", "rejected_score", "label_confidence", "difficulty"]
 columns = ["prompt", "chosen", "rejected", *numbers, "split", "source"]
+columns += ["system", "history", "tools", "answers", "completions", "scores", "ranks", "conversations", "images"]
 
 
 @given(st.fixed_dictionaries({}, optional={name: value for name in columns}) | st.dictionaries(st.text(), anything))
 @example({"prompt": "q", "chosen": "a", "rejected": "b", "chosen_score": "1_0", "rejected_score": "٣"})
+@example({"prompt": "q", "answers": [{"answer": "a", "rank": 1}, {"answer": "b", "rank": 2}]})
 def test_any_row_ends_as_a_pair_or_in_the_ledger(row):
     outcome = normalise(row)
     if isinstance(outcome, Dropped):
@@ -213,11 +229,28 @@ def test_any_row_ends_as_a_pair_or_in_the_ledger(row):
         assert json.dumps(list(outcome.prompt), ensure_ascii=False).encode() and len(pair_id(outcome)) == 32
 
 
+rows_of_one_source = st.lists(st.fixed_dictionaries({}, optional={name: value for name in columns}), max_size=4)
+
+
+@given(rows_of_one_source, st.sampled_from(["best-worst", "all", "adjacent"]))
+def test_any_source_is_refused_in_words_or_every_row_accounted_for(rows, pairing):
+    try:
+        reader = Normaliser(enumerate(rows), pairing=pairing)
+    except UserError as error:
+        assert error.problem.startswith("data.source") or "no row of data.source" in error.problem
+        return
+    for row in rows:
+        outcomes = reader.read(row)
+        assert outcomes and all(isinstance(each, Dropped) or pair_id(each) in reader.ids for each in outcomes)
+    assert set(reader.unused) <= {name for row in rows for name in row}
+
+
 @pytest.mark.skipif(not PAIRS_FILE.exists(), reason="needs the real pairs in ../shared/data/pairs")
 def test_all_real_pairs_are_accepted():
-    seen: set[str] = set()
     source = open_source(str(PAIRS_FILE))
-    outcomes = [normalise(row, seen) for _, row in source.rows]
+    reader = Normaliser(source.rows)
+    outcomes = [outcome for _, row in source.rows for outcome in reader.read(row)]
     accepted = [outcome for outcome in outcomes if isinstance(outcome, Preference)]
-    assert len(accepted) == len(outcomes) == len(seen) == 3100
+    assert len(accepted) == len(outcomes) == len(reader.ids) == 3100
+    assert reader.unused == ["dataset", "id"]
     assert {preference.split for preference in accepted} <= {"train", "dev", "test"}

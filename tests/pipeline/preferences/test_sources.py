@@ -80,7 +80,7 @@ def hub_folder(tmp_path, monkeypatch) -> Path:
 
 def test_local_hub_folder_is_loaded_by_split(hub_folder):
     train, test = (open_source("me/my-pairs", split=split) for split in ("train", "test"))
-    assert train.loader == "hub" and rows_of(train) == PAIRS and rows_of(train) == PAIRS
+    assert train.loader == "jsonl" and rows_of(train) == PAIRS and rows_of(train) == PAIRS
     assert [row["prompt"] for row in rows_of(test)] == ["t0", "t1", "t2"]
     assert train.identity["sha256"] == test.identity["sha256"] and train.identity != test.identity
     # Changed content is seen at once: no cached copy answers for it.

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.preferences.normalise import Preference, normalise
-from pipeline.preferences.shapes import Dropped, said
+from pipeline.preferences.messages import Dropped, said
+from pipeline.preferences.normalise import Normaliser, Preference
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.tokenise import TokenisedPair, Tokeniser, load_tokenizer, tokens_digest
 
@@ -90,7 +90,7 @@ def test_real_pairs_join_to_what_the_template_writes(demo_tokenizer):
     for number, row in open_source(str(PAIRS_FILE)).rows:
         if number % 20:
             continue
-        preference = normalise(row)
+        (preference,) = Normaliser([]).read(row)
         assert isinstance(preference, Preference)
         pair = pair_of(
             tokeniser, *preference.prompt, chosen=preference.chosen["content"], rejected=preference.rejected["content"]

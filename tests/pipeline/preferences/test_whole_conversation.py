@@ -11,8 +11,8 @@ from typing import Any
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from pipeline.preferences.messages import Dropped, Message, said
 from pipeline.preferences.normalise import Preference
-from pipeline.preferences.shapes import Dropped, Message, said
 from pipeline.preferences.tokenise import Tokeniser
 from tests.pipeline.preferences.families import FAMILIES, SPECIAL, Grammar, tokenizer
 

@@ -1,0 +1,230 @@
+"""Folders of files: all of them are rows of one source, or the folder is refused and names what would not be read.
+
+Parts side by side or nested, of one kind or several; partitions (`k=v/`, whose k is then a column); splits told apart
+by names or by the card of a data set (README.md); and what the datasets library writes with save_to_disk.
+"""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import yaml
+
+from pipeline.errors import UserError
+from pipeline.preferences.files import (
+    SUFFIXES,
+    Row,
+    Rows,
+    Source,
+    Unreadable,
+    bare,
+    folder_digest,
+    open_arrow,
+    open_file,
+    unusable,
+)
+
+# A split is named by one of these words in a file's path.
+_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "development"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+_ASIDE = re.compile(
+    r"[._].*|(README|LICEN[CS]E|CITATION|NOTICE)\b.*|.*\.(md|crc|lock)|dataset_infos?\.json", re.IGNORECASE
+)
+_NOT_A_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
+
+def open_folder(folder: Path, split: str | None, subset: str | None, row_keys: Collection[str]) -> Source:
+    """A folder's rows; `split` and `subset` choose where it has several. Raises UserError."""
+    if (folder / "dataset_dict.json").is_file():
+        _refuse("subset", subset, folder, [])
+        names = list(_json(folder / "dataset_dict.json").get("splits", []))
+        chosen = _chosen("split", split, folder, names)
+        saved = _saved(folder / chosen)
+        return Source(saved.rows, saved.loader, saved.identity | {"split": chosen})
+    if (folder / "state.json").is_file() and "_data_files" in _json(folder / "state.json"):
+        _refuse("subset", subset, folder, [])
+        _refuse("split", split, folder, [])
+        return _saved(folder)
+    if (folder / "_delta_log").is_dir():
+        raise unusable(folder, "is a Delta table, in which files may stand that are no part of it any more")
+    files = _files(folder)
+    card = _card(folder)
+    if card:
+        name = _chosen("subset", subset, folder, list(card))
+        splits = {each: _matching(folder, patterns) for each, patterns in card[name].items()}
+        named = {file for subset in card.values() for each in subset.values() for file in _matching(folder, each)}
+        _refuse_left_out(
+            folder, [file for file in files if file not in named], "its card (README.md) names no split of"
+        )
+    else:
+        _refuse("subset", subset, folder, [])
+        splits = _by_name(folder, files)
+        name = None
+    if not splits:
+        _refuse("split", split, folder, [])
+        return _parts(folder, files, files, row_keys)
+    chosen = _chosen("split", split, folder, list(splits))
+    whole = sorted({*files, *(file for file in folder.rglob("[!.]*") if file.is_file())})
+    source = _parts(folder, splits[chosen], whole, row_keys)
+    return Source(source.rows, source.loader, source.identity | {"subset": name, "split": chosen})
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files that hold rows, in order. Raises UserError for others that nobody would expect to be left out."""
+    found = sorted(file for file in _walk(folder) if not _is_aside(file.relative_to(folder)))
+    rows = [file for file in found if bare(file.name).endswith(SUFFIXES)]
+    _refuse_left_out(folder, [file for file in found if file not in set(rows)], "there is no reading")
+    if not rows:
+        raise UserError(
+            f"data.source {str(folder)!r}: the folder holds no file of rows", f"give files of {', '.join(SUFFIXES)}"
+        )
+    return rows
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder, also behind links, each folder once. A folder that cannot be read is an error."""
+
+    def fail(error: OSError) -> None:
+        raise unusable(folder, f"cannot be read: {error}") from error
+
+    seen: set[str] = set()
+    for here, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(here, name) for name in names)
+
+
+def _is_aside(path: Path) -> bool:
+    return any(part[0] in "._" for part in path.parts[:-1]) or _ASIDE.fullmatch(path.name) is not None
+
+
+def _refuse_left_out(folder: Path, files: list[Path], why: str) -> None:
+    if files:
+        names = ", ".join(repr(file.relative_to(folder).as_posix()) for file in files[:5])
+        more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+        problem = f"data.source {str(folder)!r}: {why} {names}{more}, so that their rows would be left out"
+        raise UserError(problem, "move them to another folder, or give data.source one file")
+
+
+def _parts(folder: Path, files: list[Path], whole: list[Path], row_keys: Collection[str]) -> Source:
+    """The rows of `files`, one after the other; the identity is a digest of all that is in `whole`."""
+    opened = [(open_file(file, row_keys), _partition(file.relative_to(folder))) for file in files]
+    known = {file: source.identity["sha256"] for file, (source, _) in zip(files, opened, strict=True)}
+
+    def read() -> Iterator[tuple[int, Row | Unreadable]]:
+        number = 0
+        for source, columns in opened:
+            for _, row in source.rows:
+                number += 1
+                yield number, (columns | row if columns and isinstance(row, dict) else row)
+
+    loader = "+".join(sorted({source.loader for source, _ in opened}))
+    return Source(Rows(read), loader, {"sha256": folder_digest(folder, whole, known)})
+
+
+def _partition(path: Path) -> Row:
+    """The columns that stand in the names of folders, as Hive and Spark write partitions."""
+    pairs = [part.split("=", 1) for part in path.parts[:-1] if "=" in part]
+    return {name: None if value == _NOT_A_VALUE else unquote(value) for name, value in pairs}
+
+
+def _by_name(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
+    """Files by the split that their path names; empty where none names one, or a partition does."""
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        path = file.relative_to(folder)
+        words = {word for part in path.parts if "=" not in part for word in re.split(r"[^a-z]+", part.lower())}
+        found = [split for split, names in _WORDS.items() if not words.isdisjoint(names)]
+        splits.setdefault(found[0] if len(found) == 1 else "", []).append(file)
+    nameless = splits.pop("", [])
+    if splits and nameless:
+        _refuse_left_out(folder, nameless, f"beside {', '.join(splits)} no one split is named by")
+    return splits
+
+
+def _card(folder: Path) -> dict[str, dict[str, list[str]]]:
+    """The files' patterns by subset and split, where the data set's card names them."""
+    try:
+        _, front, _ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+        configs = yaml.safe_load(front).get("configs") or []
+        return {
+            str(each.get("config_name", "default")): _patterns(each["data_files"], each.get("data_dir"))
+            for each in configs
+            if each.get("data_files")
+        }
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, yaml.YAMLError):
+        return {}  # no card, or none that says so
+
+
+def _patterns(given: Any, within: str | None) -> dict[str, list[str]]:
+    """As the hub has them: one pattern or a list of them for train, or {split, path} each."""
+    listed = given if isinstance(given, list) else [given]
+    splits: dict[str, list[str]] = {}
+    for each in listed:
+        split, paths = (each["split"], each["path"]) if isinstance(each, dict) else ("train", each)
+        paths = paths if isinstance(paths, list) else [paths]
+        splits.setdefault(str(split), []).extend(f"{within}/{path}" if within else str(path) for path in paths)
+    return splits
+
+
+def _matching(folder: Path, patterns: list[str]) -> list[Path]:
+    found = {file for pattern in patterns for file in folder.glob(pattern.removeprefix("./")) if file.is_file()}
+    if not found:
+        raise UserError(
+            f"data.source {str(folder)!r}: no file is {' or '.join(patterns)}, as its card (README.md) says",
+            "mend the card or the folder",
+        )
+    return sorted(found)
+
+
+def _saved(folder: Path) -> Source:
+    """A data set as the datasets library saves it: Arrow streams, named in their order by state.json."""
+    state = _json(folder / "state.json")
+    if state.get("_indices_data_files"):
+        raise unusable(folder, "holds a selection of rows by indices, as old versions of datasets saved it")
+    parts = [folder / str(each["filename"]) for each in state.get("_data_files", [])]
+    return open_arrow(parts, folder)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise unusable(file, f"cannot be read: {error}") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _chosen(option: str, given: str | None, folder: Path, names: list[str]) -> str:
+    """`given`, which must be one of `names`, or the only one of them."""
+    if given is None and len(names) == 1:
+        return names[0]
+    if given is None:
+        raise UserError(
+            f"data.source {str(folder)!r} has the {option}s {', '.join(sorted(names))}",
+            f"choose one with data.{option}",
+        )
+    if given not in names:
+        meant = [name for name in names if given.lower() in _WORDS.get(name, ())]
+        if len(meant) != 1:
+            _refuse(option, given, folder, names)
+        return meant[0]
+    return given
+
+
+def _refuse(option: str, given: str | None, folder: Path, names: list[str]) -> None:
+    if given is not None:
+        near = difflib.get_close_matches(given, names, n=1)
+        has = f"has the {option}s {', '.join(sorted(names))}" if names else f"has no {option}s of its own"
+        remedy = f"did you mean {near[0]}?" if near else f"leave data.{option} out" if not names else "choose another"
+        raise UserError(f"data.{option}={given!r}: data.source {str(folder)!r} {has}", remedy)

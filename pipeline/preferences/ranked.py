@@ -1,0 +1,127 @@
+"""Several completions of one prompt in a row, ranked or rated, and the pairs that are made of them."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from pipeline.preferences.files import Row
+from pipeline.preferences.messages import (
+    Message,
+    Notes,
+    Unusable,
+    is_message,
+    parsed,
+    read_messages,
+    said,
+    short,
+    unpacked,
+)
+
+LISTS = ("completions", "answers", "responses")  # columns that may hold the completions
+_TEXTS = ("response", "answer", "completion", "text", "content", "output")  # within a completion
+# Of each completion, or a list of them beside the completions. The first is what data.columns names.
+_SCORES = ("scores", "score", "ratings", "rating", "overall_score", "fine-grained_score")
+_RANKS = ("ranks", "rank", "rankings", "ranking")  # 1 is the best
+
+
+class Rated(NamedTuple):
+    message: Message
+    score: float  # larger is better; a rank is taken negative
+
+
+# Which two of the completions make a pair; they come in order, the best first.
+PAIRINGS: dict[str, Callable[[list[Rated]], Iterable[tuple[Rated, Rated]]]] = {
+    "best-worst": lambda rated: [(rated[0], rated[-1])],
+    "all": lambda rated: itertools.combinations(rated, 2),
+    "adjacent": itertools.pairwise,
+}
+
+
+def list_column(row: Row) -> str | None:
+    """The column that holds several completions, if the row has one."""
+    for name in LISTS:
+        value = row.get(name)
+        if isinstance(value, list) or (isinstance(value, str) and parsed(value) is not None):
+            return name
+    return None
+
+
+def pairs_of(row: Row, pairing: str, named: Mapping[str, str | None], notes: Notes) -> list[tuple[Rated, Rated]]:
+    """The pairs of a row's completions, better first. Ties make none and are counted in `notes`. Raises Unusable.
+
+    `named` is data.columns: it may name the scores or ranks within a completion, too.
+    """
+    rated = sorted(_rated(row, named, notes), key=lambda each: -each.score)
+    if len(rated) < 2:
+        raise Unusable("one-completion", f"the row has {len(rated)} completion")
+    made = list(PAIRINGS[pairing](rated))
+    pairs = [(better, worse) for better, worse in made if better.score > worse.score]
+    if not pairs:
+        raise Unusable("tied-scores", f"all {len(rated)} completions have the score {rated[0].score}")
+    notes.ties += len(made) - len(pairs)
+    return pairs
+
+
+def _rated(row: Row, named: Mapping[str, str | None], notes: Notes) -> list[Rated]:
+    column = list_column(row)
+    assert column is not None
+    given = row[column] if isinstance(row[column], list) else parsed(row[column])
+    listed = [unpacked(each, notes) for each in given] if isinstance(given, list) else []
+    notes.columns.add(column)
+    objects = [each if isinstance(each, dict) else {} for each in listed]
+    aliases = {own: name for own in ("scores", "ranks") if (name := named.get(own))}
+    fields = [each | {own: each.get(name) for own, name in aliases.items()} for each in objects]
+    if not any(name in each for each in fields for name in (*_SCORES, *_RANKS) if each.get(name) is not None):
+        fields = _lists_beside(row, len(listed), notes)
+    scores = _scores(fields, notes)
+    known = {*_TEXTS, *_SCORES, *_RANKS, *aliases.values()}
+    given_keys = {key for each in objects if not is_message(each) for key, value in each.items() if value is not None}
+    notes.message_keys.update(f"{column}.{key}" for key in given_keys - known)
+    return [Rated(_completion(each, column, notes), score) for each, score in zip(listed, scores, strict=True)]
+
+
+def _lists_beside(row: Row, length: int, notes: Notes) -> list[Row]:
+    """The first list of scores or ranks beside the completions, as one object a completion."""
+    for name in (*_SCORES, *_RANKS):
+        value = parsed(row.get(name)) if isinstance(row.get(name), str) else row.get(name)
+        if value is None:
+            continue
+        notes.columns.add(name)
+        if not isinstance(value, list) or len(value) != length:
+            raise Unusable("bad-ranking", f"{name} is {short.repr(row[name])} beside {length} completions")
+        return [{name: each} for each in value]
+    raise Unusable("bad-ranking", f"{length} completions without scores or ranks")
+
+
+def _scores(fields: list[Row], notes: Notes) -> list[float]:
+    """Of each completion, by the first name that all of them have."""
+    for name in (*_SCORES, *_RANKS):
+        values = [_number(each.get(name)) for each in fields]
+        found = [value for value in values if value is not None]
+        if found and len(found) == len(fields):
+            notes.shapes.add(f"ranked by {name}")
+            return [-value for value in found] if name in _RANKS else found
+    raise Unusable("bad-ranking", f"not every completion has a score or a rank: {short.repr(fields)}")
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value) if not isinstance(value, bool) and isinstance(value, int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _completion(given: Any, column: str, notes: Notes) -> Message:
+    """A completion as a text, as a message or a list of one, or as an object with one of these in a field."""
+    if isinstance(given, dict) and not is_message(given):
+        given = next((given[name] for name in _TEXTS if given.get(name) is not None), None)
+    if isinstance(given, str):
+        return said(given)
+    if isinstance(given, dict):
+        given = [{key: value for key, value in given.items() if key not in (*_SCORES, *_RANKS)}]
+    messages = read_messages(given if isinstance(given, list) else [], column, notes)
+    if [message["role"] for message in messages] != ["assistant"]:
+        raise Unusable("bad-ranking", f"{column} has a completion that is no answer: {short.repr(given)}")
+    return messages[0]
