@@ -11,7 +11,7 @@ from jobs.common.stage import door, make, provenance, reported, say, shown, tell
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan
 from pipeline.settings.config import load, validate
-from pipeline.settings.file import override_one
+from pipeline.settings.file import override
 
 ON_RAY = ("reference", "train", "generate")
 
@@ -67,8 +67,7 @@ def plan_again(file: Path, overrides: Sequence[str]) -> Plan:
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"--from-manifest {file}: is no manifest of a result of the line ({type(error).__name__}: {error})"
         raise UserError(problem, "give ROOT/<stage>/<label>-<fingerprint>/manifest.json") from None
-    for override in overrides:
-        override_one(raw, override)
+    override(raw, overrides)
     plan = make_plan(validate(raw))
     if name not in plan.steps:
         problem = f"--from-manifest {file}: is of {name}, which is no result of the line"

@@ -28,7 +28,8 @@ CLOCK = r"^\[[\d:]+\] "  # before every line a door says
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = door("python -m jobs.study", "Train every cell of a study that is not there yet, and write its page.")
+    description = "Train every cell of a study that is not there yet, and write its page."
+    parser = door("python -m jobs.study", description, such_as="configs/study-noise.yaml")
     parser.add_argument("--dry-run", action="store_true", help="say what would be made, and make nothing")
     options = parser.parse_intermixed_args(arguments)
     with reported():

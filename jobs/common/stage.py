@@ -65,14 +65,25 @@ def main(stage: str, arguments: Sequence[str] | None = None) -> None:
             make(plan, step, force=options.force)
 
 
-def door(command: str, description: str, manifest: bool = False) -> argparse.ArgumentParser:
+class _Once(argparse.Action):
+    """An option of which a second would silently take the place of the first."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        if (first := getattr(namespace, self.dest)) is not None:
+            parser.error(f"{option} {first} and {option} {values}: give one; single settings as section.key=value")
+        setattr(namespace, self.dest, values)
+
+
+def door(
+    command: str, description: str, manifest: bool = False, such_as: str = "configs/quickstart.yaml"
+) -> argparse.ArgumentParser:
     """The arguments all doors take; with `manifest`, one may stand in place of the configuration."""
     parser = argparse.ArgumentParser(prog=command, description=description)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", metavar="FILE", help="a YAML file, such as configs/quickstart.yaml")
+    source.add_argument("--config", metavar="FILE", action=_Once, help=f"a YAML file, such as {such_as}")
     if manifest:
         help = "the manifest.json of a result: make it again, from the settings it was made with"
-        source.add_argument("--from-manifest", dest="manifest", metavar="FILE", help=help)
+        source.add_argument("--from-manifest", dest="manifest", metavar="FILE", action=_Once, help=help)
     parser.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="change single settings, checked like the file"
     )

@@ -22,7 +22,7 @@ from pipeline.preferences.normalise import Preference, normalise
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.artifacts import Address, Artifact, fingerprint
-from pipeline.results.files import DigestMemory, file_digest
+from pipeline.results.files import DigestMemory, file_digest, given_path
 from pipeline.settings.config import EMBEDDED, RunConfig
 
 COLUMNS = {  # what a row may carry beside the pair, and what to do where it does not
@@ -95,9 +95,9 @@ def make_plan(config: RunConfig) -> Plan:
         from pipeline.results.store import Store
 
         store = Store(config.resources.root)
-        root = store.mirror(Path(config.resources.mirror).expanduser().absolute())
+        root = store.mirror(given_path(config.resources.mirror, "resources.mirror").absolute())
     else:
-        root = Path(config.resources.root).expanduser().absolute()  # workers run elsewhere
+        root = given_path(config.resources.root, "resources.root").absolute()  # workers run elsewhere
     memory = DigestMemory(root)
     model = locate(config.model, memory)
     local = config.judge.local

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
-from pipeline.settings.faults import explain
+from pipeline.settings.faults import explain, refuse_odd_values
 from pipeline.settings.file import read
+from pipeline.settings.shorthand import expand
 
 EMBEDDED = "verifiable"
 # How answers are sampled where neither `generate` nor its preset says: greedily, and briefly.
@@ -64,7 +65,8 @@ class Schedule(Section):
     # So many percent of the train pairs, the hardest of those kept, go to SFT; mixdpo only, 10 there.
     sft_percentile: float | None = Field(default=None, ge=0, le=100)
     sft_below: float | None = None  # or: pairs of a margin below this go to SFT, as in the paper
-    # Label noise: this share of pairs is trained the wrong way round.
+    # Label noise: this share of all train pairs, rounded to whole pairs, has its labels exchanged, before any is dropped
+    # or goes to SFT: noise is in the data, whatever is then made of them. A larger share flips the same pairs and more.
     flip_fraction: float = Field(default=0.0, ge=0, le=1)
     epochs: int = Field(default=1, ge=1)
     seed: int = 0
@@ -241,12 +243,11 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _settle(cls, raw: Any) -> Any:
-        """Read `objective: NAME` as a section, and write what the objective asks of the schedule into the schedule.
+        """Write out short forms, and what the objective asks of the schedule into the schedule.
 
         Identities then hold values, not defaults of defaults.
         """
-        if isinstance(raw, dict) and isinstance(raw.get("objective"), str):
-            raw = raw | {"objective": {"name": raw["objective"]}}
+        raw = expand(raw) if isinstance(raw, dict) else raw
         objective, schedule = (raw.get(key, {}) if isinstance(raw, dict) else None for key in ("objective", "schedule"))
         if not isinstance(objective, dict) or not isinstance(schedule, dict):
             return raw  # the fields' own checks say what is wrong
@@ -297,6 +298,7 @@ def validate(raw: dict[str, Any]) -> RunConfig:
     """The configuration that a file's content means. Raises UserError; see `load`."""
     if "study" in raw:
         raise UserError("this configuration has a section study", "python -m jobs.study with the same --config runs it")
+    refuse_odd_values(raw)
     raw = dict(raw)
     for name, section in RunConfig.model_fields.items():
         if raw.get(name) is None and isinstance(section.annotation, type) and issubclass(section.annotation, Section):

