@@ -297,10 +297,8 @@ def _unknown(name: str, key: str, values: Values) -> UserError:
         return UserError(f"objective.{key} is not a parameter of {name}", hint)
     side, anew = f"objective.name={name}", name
     if PRESETS[name].routes:
-        side, anew = (
-            f"objective.preference={values['preference']}",
-            f"{{name: {name}, preference: {values['preference']}}}",
-        )
+        inner = values["preference"]
+        side, anew = f"objective.preference={inner}", f"{{name: {name}, preference: {inner}}}"
     kept = f"; or set objective.margin=gamma, which gives {side} a target margin for each pair" if key in _GAMMA else ""
     hint = f"leave objective.{key} out, or 'objective={anew}', which drops all that the file sets of it{kept}"
     return UserError(f"{side} takes no {key} (it takes {', '.join(sorted(values))}), but objective.{key} is set", hint)

@@ -61,7 +61,8 @@ ALIASES = {
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> UserError:
     """The first fault of a report, and how many more there are."""
-    fault, more = error.errors()[0], error.error_count() - 1
+    faults, more = error.errors(), error.error_count() - 1
+    fault = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])  # why another is missing
     location, kind = tuple(part for part in fault["loc"] if part != "[key]"), fault["type"]
     where = ".".join(map(str, location)) or "the configuration"
     tail = f" (and {more} more)" if more else ""
@@ -114,7 +115,7 @@ def _encodes(text: str) -> bool:
 
 
 def _nearest(schema: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    """What to write in place of a key that is none: the same name elsewhere, another tool's name, or a near spelling."""
+    """What to write in place of a key that is none: its name elsewhere, another tool's name, or a near spelling."""
     name, section = str(location[-1]), ".".join(map(str, location[:-1]))
     if elsewhere := [path for path in _paths(schema) if path.rpartition(".")[2] == name]:
         return f"did you mean {' or '.join(elsewhere)}?"
