@@ -13,6 +13,7 @@ from jobs.common.stage import Outcome, Work, main, provenance, say
 from pipeline.errors import UserError
 from pipeline.line.plan import VERSIONS, Plan
 from pipeline.settings.config import EMBEDDED, Data, Model
+from pipeline.statistics import share_of
 
 if TYPE_CHECKING:
     from pipeline.compute.models import ModelSource
@@ -134,11 +135,11 @@ def limited(pairs: list[Row], limit: int) -> list[Row]:
 
 def refuse_losses(data: Data, ledger: Row, kept_aside: Path) -> None:
     """Raise UserError where nothing is left, or more rows were dropped than the user allows."""
-    share = 1 - ledger["kept"] / max(1, ledger["read"])
-    if ledger["kept"] == 0 or share > data.max_dropped:
+    read, dropped = ledger["read"], ledger["read"] - ledger["kept"]
+    if ledger["kept"] == 0 or dropped > share_of(read, data.max_dropped):
         raise UserError(
-            f"data.source={data.source}: {ledger['read'] - ledger['kept']} of {ledger['read']} rows were dropped "
-            f"({share:.1%}, data.max_dropped allows {data.max_dropped:.1%}): {ledger['dropped']}",
+            f"data.source={data.source}: {dropped} of {read} rows were dropped ({dropped / max(1, read):.1%}, "
+            f"data.max_dropped allows {data.max_dropped:.1%}): {ledger['dropped']}",
             f"read them in {kept_aside}, mend the data, or raise data.max_dropped",
         )
 

@@ -35,7 +35,7 @@ _PEEK = 100  # rows looked at for a first pair
 STAGES = ("prepare", "reference", "schedule", "train", "generate", "judge", "report")
 
 # Raise a stage's version when its code changes what it writes.
-VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 2, "train": 2, "generate": 2, "judge": 5, "report": 4}
+VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 3, "train": 2, "generate": 2, "judge": 5, "report": 4}
 VERSIONS["study"] = 1  # not of the line: the page of jobs.study
 
 

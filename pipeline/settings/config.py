@@ -65,8 +65,8 @@ class Schedule(Section):
     # So many percent of the train pairs, the hardest of those kept, go to SFT; mixdpo only, 10 there.
     sft_percentile: float | None = Field(default=None, ge=0, le=100)
     sft_below: float | None = None  # or: pairs of a margin below this go to SFT, as in the paper
-    # Label noise: this share of all train pairs, rounded to whole pairs, is the wrong way round. Dropped pairs and those
-    # for SFT count, too: noise is in the data, whatever is then made of them. More of it flips the same pairs and others.
+    # Label noise: this share of all train pairs, rounded to whole pairs, is the wrong way round. Pairs that are dropped
+    # or go to SFT count, too: noise is in the data, whatever is made of them. A larger share flips the same and more.
     flip_fraction: float = Field(default=0.0, ge=0, le=1)
     epochs: int = Field(default=1, ge=1)
     seed: int = 0

@@ -104,3 +104,12 @@ def test_models_without_a_question_in_common_are_refused(capsys: pytest.CaptureF
     asked = ("--benchmark", "alpaca_eval", "--annotations", one)
     assert "no question in common" in refused(capsys, *asked, "--against", str(other))
     assert "judge no model in common" in refused(capsys, *asked, "--second-judge", str(other))
+
+
+def test_two_of_one_name_and_a_judge_that_says_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    one, other = (alpaca(tmp_path / f"{name}.json", ("mixdpo", [1.2, 2.0])) for name in ("one", "other"))
+    said = run(capsys, "--benchmark", "alpaca_eval", "--annotations", one, "--against", other)
+    assert f"mixdpo ({one}) against mixdpo ({other})" in said
+    silent = alpaca(tmp_path / "silent.json", ("mixdpo", [7.0, 7.0]))
+    told = refused(capsys, "--benchmark", "alpaca_eval", "--annotations", one, "--second-judge", silent)
+    assert f"{silent}: no verdict on mixdpo can be used" in told

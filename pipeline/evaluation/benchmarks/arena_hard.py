@@ -42,7 +42,7 @@ class Battle:
     baseline: str
     points: float
     times: int  # how often it counts
-    model_is_first: bool | None = None  # whose answer the judge saw first; None where the file does not say
+    model_is_first: bool | None = None  # whose answer the judge saw first; None where it saw none, or none says
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,15 @@ def _battles(row: Row, version: Version, left_out: LeftOut) -> list[Battle]:
         left_out["games without a verdict"] += without
     baseline = text(row, "baseline") or "baseline"
     return [
-        Battle(question, category, model, baseline, *game, model_is_first=number == 1)
-        for number, game in enumerate(played)
-        if game
+        Battle(question, category, model, baseline, *one, model_is_first=None if _alike(game) else number == 1)
+        for number, (game, one) in enumerate(zip(games, played, strict=True))
+        if one
     ]
+
+
+def _alike(game: Row) -> bool:
+    """Whether a verdict is on two answers that are one and the same, as we write it: no judge said a word of them."""
+    return game.get("judgment") == {"answer": ""}
 
 
 def _written_battle(row: Row, question: str, left_out: LeftOut) -> list[Battle]:
