@@ -35,8 +35,8 @@ def run(work: Work) -> Outcome:
     pairs: Iterable[Row] = reader.pairs(rows)
     if data.limit is not None:
         pairs = limited(list(pairs), data.limit)
-    counts = {}
-    for number, part in enumerate(tables.parts(pairs, data.shard_pairs)):
+    counts, lacking = {}, dict[str, Row]()
+    for number, part in enumerate(tables.parts(count_lacking(pairs, lacking), data.shard_pairs)):
         name = f"part-{number:05d}.parquet"
         counts[name] = tables.write(part, tables.PAIRS, work.folder / name)
     kept, dropped = reader.kept, len(reader.dropped)
@@ -48,7 +48,10 @@ def run(work: Work) -> Outcome:
         say(f"prepare: {dropped} of {kept + dropped} rows dropped: {reasons}")
     return Outcome(
         counts,
-        metrics={"loader": loader, "shapes": sorted(reader.shapes), "splits": dict(reader.splits)},
+        metrics={
+            **{"loader": loader, "shapes": sorted(reader.shapes), "splits": dict(reader.splits)},
+            "lacking": lacking,
+        },
         ledger=ledger,
     )
 
@@ -100,6 +103,7 @@ class Reader:
             self.kept += 1
             self.splits[split] += 1
             yield {
+                "row": number,
                 "pair_id": pair_id(preference),
                 "prompt": messages_json(list(preference.prompt)),
                 "chosen": text_of(preference.chosen),
@@ -122,6 +126,24 @@ class Reader:
         self.dropped.append(
             {"row": number, "reason": why.reason, "detail": ascii(why.detail)[1:-1], "content": content}
         )
+
+
+def count_lacking(pairs: Iterable[Row], lacking: dict[str, Row]) -> Iterator[Row]:
+    """The same pairs, without the number of their row.
+
+    `lacking` then says of each column that some train pairs have not got: how many, of how many, and the first's row.
+    """
+    held = {"scores": "chosen_score", "label_confidence": "label_confidence", "difficulty": "difficulty"}
+    train = 0
+    for pair in pairs:
+        row = pair.pop("row")
+        if pair["split"] == "train":
+            train += 1
+            for name in (name for name, column in held.items() if pair[column] is None):
+                lacking.setdefault(name, {"pairs": 0, "row": row})["pairs"] += 1
+        yield pair
+    for one in lacking.values():
+        one["of"] = train
 
 
 def limited(pairs: list[Row], limit: int) -> list[Row]:

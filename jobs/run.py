@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.common.check import check, recheck
 from jobs.common.stage import door, make, provenance, reported, say, shown, tell
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             plan = make_plan(load(options.config, options.overrides))
         steps = plan.of(*wanted)
         pending = [step for step in steps if step.stage in options.force or not step.address.find()]
+        check(plan, pending, options.overrides)
         if options.dry_run:
             for step in steps:
                 tell(f"{'make' if step in pending else 'keep'}  {step.name:17s} {shown(step.address.path)}")
@@ -102,8 +104,10 @@ def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequ
             from actors.cluster import connected
 
             stack.enter_context(connected())
-        for step in steps:
+        for number, step in enumerate(steps):
             make(plan, step, force=step.stage in force)
+            if step.stage == "prepare" and step in pending:
+                recheck([(plan, [later for later in steps[number + 1 :] if later in pending])])
 
 
 if __name__ == "__main__":

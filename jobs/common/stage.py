@@ -24,6 +24,7 @@ from pipeline.errors import UserError, no_room
 from pipeline.line.plan import VERSIONS, Plan, Step, make_plan
 from pipeline.results.artifacts import Artifact
 from pipeline.settings.config import RunConfig, load
+from pipeline.settings.unused import unused
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,12 @@ def main(stage: str, arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--force", action="store_true", help="make it again, even where it is committed")
     options = parser.parse_intermixed_args(arguments)
     with reported():
+        from jobs.common.check import check  # which says what it finds by `say`
+
         plan = make_plan(load(options.config, options.overrides))
-        for step in plan.of(stage):
+        steps = plan.of(stage)
+        check(plan, [step for step in steps if options.force or not step.address.find()], options.overrides)
+        for step in steps:
             make(plan, step, force=options.force)
 
 
@@ -153,6 +158,7 @@ def manifest(plan: Plan, step: Step, outcome: Outcome, seconds: float) -> dict[s
         "inputs": {role: {"stage": i.name, "fingerprint": i.address.fingerprint} for role, i in step.inputs.items()},
         "resources": plan.config.resources.model_dump(mode="json"),
         "config": plan.config.model_dump(mode="json", exclude={"resources"}),
+        "not_used": unused(plan.config),
         "provenance": provenance(),
         "seconds": round(seconds, 3),
         "rows": sum(outcome.rows.values()),

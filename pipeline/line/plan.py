@@ -5,9 +5,10 @@
 Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model.
 """
 
+import difflib
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.judging import baselines, words
-from pipeline.objectives.presets import Preset, resolve
+from pipeline.objectives.presets import resolve
 from pipeline.preferences.normalise import Preference, normalise
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
@@ -54,14 +55,18 @@ class Step:
 
     def input(self, role: str) -> Artifact:
         """A committed and verified input. Raises UserError that names the command which makes it."""
-        step = self.inputs[role]
-        artifact = step.address.find()
+        artifact = self.inputs[role].address.find()
         if artifact is None:
-            raise UserError(
-                f"stage {self.stage} needs the result of stage {step.stage}, which is not at {step.address.path}",
-                f"python -m jobs.{step.stage} with the same --config and overrides, or python -m jobs.run",
-            )
+            raise self.lacks(role)
         return artifact.verify()
+
+    def lacks(self, role: str) -> UserError:
+        """What to say of an input that is not there."""
+        step = self.inputs[role]
+        return UserError(
+            f"stage {self.stage} needs the result of stage {step.stage}, which is not at {step.address.path}",
+            f"python -m jobs.{step.stage} with the same --config and overrides, or python -m jobs.run",
+        )
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ def make_plan(config: RunConfig) -> Plan:
     weights = {"model": model.digest, "dtype": config.model.dtype, "compute": COMPUTE_VERSION}
     preset, parameters = resolve(config.objective.name, config.objective.parameters)
     content, first = _data(config)
-    _require_columns(config, preset, first)
+    _require_columns(config, first)
     trained = {**preset.functions, "parameters": parameters}
     benchmark = section("generate") | {"benchmarks": _questions(config)}
     compared = config.schedule.difficulty in ("reference-gap", "reference-gap-per-token")
@@ -194,17 +199,30 @@ def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
         config.data.source, split=config.data.split, subset=config.data.subset, revision=config.data.revision
     )
     column = config.data.difficulty_column or "difficulty"
+    _require_difficulty(config, [row for _, row in itertools.islice(source.rows, _PEEK) if isinstance(row, dict)])
     read = (normalise(row, difficulty_column=column) for _, row in source.rows)
     first = next((each for each in itertools.islice(read, _PEEK) if isinstance(each, Preference)), None)
     return {"content": source.identity, **{key: data[key] for key in used}}, first
 
 
-def _require_columns(config: RunConfig, preset: Preset, first: Preference | None) -> None:
+def needed_columns(config: RunConfig, every_pair: bool = False) -> dict[str, str]:
+    """The columns that the objective or the schedule lives on, each with the setting that asks for it.
+
+    With `every_pair` those alone that no train pair may lack: what an objective needs of its own pairs, a pair that is
+    dropped or goes to SFT can do without.
+    """
+    schedule = config.schedule
+    preset, _ = resolve(config.objective.name, config.objective.parameters)
+    apart = (schedule.drop_percentile, schedule.sft_percentile, schedule.sft_below) != (None,) * 3
+    needs = {} if every_pair and apart else {name: f"objective.name={config.objective.name}" for name in preset.needs}
+    by = {"column": "difficulty", "score-margin": "scores"}.get(schedule.difficulty)
+    if by and schedule.ranks:
+        needs.setdefault(by, f"schedule.difficulty={schedule.difficulty}")
+    return {name: setting for name, setting in needs.items() if name in COLUMNS}
+
+
+def _require_columns(config: RunConfig, first: Preference | None) -> None:
     """Raise UserError, before any work, where the data lack a column that the objective or the schedule lives on."""
-    needs = {name: f"objective.name={config.objective.name}" for name in preset.needs}
-    by = {"column": "difficulty", "score-margin": "scores"}.get(config.schedule.difficulty)
-    if by and config.schedule.ranks:
-        needs.setdefault(by, f"schedule.difficulty={config.schedule.difficulty}")
     if config.data.source == EMBEDDED:
         has = {"scores": True}
     elif first:
@@ -213,6 +231,18 @@ def _require_columns(config: RunConfig, preset: Preset, first: Preference | None
         has |= {"difficulty": first.difficulty is not None}
     else:
         return
-    for name, setting in needs.items():
-        if name in COLUMNS and not has.get(name):
+    for name, setting in needed_columns(config).items():
+        if not has.get(name):
             raise UserError(f"{setting} needs {name}, which data.source={config.data.source} lacks", COLUMNS[name])
+
+
+def _require_difficulty(config: RunConfig, rows: Sequence[Mapping[Any, Any]]) -> None:
+    """Raise UserError where none of the first rows has the column that data.difficulty_column names."""
+    column = config.data.difficulty_column
+    if column is None or not rows or any(column in row for row in rows):
+        return
+    names = list(dict.fromkeys(str(name) for row in rows for name in row))
+    near = difflib.get_close_matches(column, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"its columns are {', '.join(names)}"
+    problem = f"data.difficulty_column={column}: no row of data.source={config.data.source} has this column"
+    raise UserError(problem, hint)

@@ -319,7 +319,7 @@ def _checked(key: str, value: Any, default: float | str) -> float | str:
     return checked
 
 
-def _inside(value: float, interval: str) -> bool:
+def _inside(value: Any, interval: str) -> bool:
     if abs(value) > sys.float_info.max:  # infinite, or a whole number beyond what a float holds
         return False
     low, high = map(float, interval[1:-1].split(","))
