@@ -98,13 +98,13 @@ def changed(manifest: dict[str, Any], step: Step) -> list[str]:
 
 
 def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequence[str]) -> None:
-    """Make the steps in order, on one cluster where any of them needs one."""
+    """Make the steps in order, on one cluster from the first that needs one."""
     with contextlib.ExitStack() as stack:
-        if any(step.stage in ON_RAY for step in pending):
-            from actors.cluster import connected
-
-            stack.enter_context(connected())
         for number, step in enumerate(steps):
+            if step.stage in ON_RAY and step in pending:
+                from actors.cluster import connected
+
+                stack.enter_context(connected())  # does nothing the second time
             make(plan, step, force=step.stage in force)
             if step.stage == "prepare" and step in pending:
                 recheck([(plan, [later for later in steps[number + 1 :] if later in pending])])
