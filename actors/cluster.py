@@ -55,6 +55,8 @@ def _join() -> str:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ side complains of what Ray Data itself does
     address: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}
     terminate = signal.getsignal(signal.SIGTERM)
+    if found := _host_and_port():
+        _require_a_listener(*found)
     with _hushed():
         context: Any = ray.init(logging_level=logging.ERROR, log_to_driver=False, **address)
     signal.signal(signal.SIGTERM, terminate)  # Ray has put its own in its place
@@ -123,16 +125,22 @@ def nodes_ahead() -> list[dict[str, float]] | None:
     address = os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return [_this_machine()]
-    host, _, port = address.rpartition(":")
-    if "/" in address or not host or not port.isdecimal():
+    if (found := _host_and_port()) is None:
         return None
-    _require_a_listener(host.strip("[]"), int(port))
+    _require_a_listener(*found)
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 
     with _hushed():
         nodes = GcsClient(address=address).get_all_node_info(timeout=10)
     return [dict(node.resources_total) for node in nodes.values() if node.state == GcsNodeInfo.ALIVE]
+
+
+def _host_and_port() -> tuple[str, int] | None:
+    """Those of RAY_ADDRESS, where it is of that kind."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
+    return (host.strip("[]"), int(port)) if host and "/" not in host and port.isdecimal() else None
 
 
 def _require_a_listener(host: str, port: int) -> None:
