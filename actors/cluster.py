@@ -131,8 +131,11 @@ def nodes_ahead() -> list[dict[str, float]] | None:
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 
-    with _hushed():
-        nodes = GcsClient(address=address).get_all_node_info(timeout=10)
+    try:
+        with _hushed():
+            nodes = GcsClient(address=address).get_all_node_info(timeout=10)
+    except ray.exceptions.RayError:  # such as a token that is not the cluster's: joining it will say so
+        return None
     return [dict(node.resources_total) for node in nodes.values() if node.state == GcsNodeInfo.ALIVE]
 
 
