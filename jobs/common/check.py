@@ -26,7 +26,7 @@ def check_all(planned: Sequence[tuple[Plan, Sequence[Step]]], overrides: Sequenc
     idle = _unused([plan for plan, _ in planned])
     refuse_unused(idle, overrides)
     if idle:
-        say(f"not used: {described(planned[0][0].config, idle)}")
+        say(f"not used: {described(idle)}")
     recheck(planned)
 
 

@@ -4,10 +4,11 @@
 library, so that a door answers a bad configuration at once.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
@@ -101,8 +102,25 @@ class Lora(Section):
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    layers: str | tuple[str, ...] = "all-linear"  # all but the output head, or names such as q_proj
+    # All but the output head, or names such as q_proj, or one regular expression for the whole name of a module.
+    layers: str | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
     merge: bool = True  # into the exported model; false keeps them apart, and vLLM puts them on the base model
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _one_name(cls, given: Any) -> Any:
+        """A name alone is a list of one: PEFT would take it for an expression, which no module's whole name is."""
+        return [given] if isinstance(given, str) and given != "all-linear" and re.fullmatch(r"[\w.]+", given) else given
+
+    @field_validator("layers")
+    @classmethod
+    def _is_an_expression(cls, layers: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        try:
+            re.compile(layers if isinstance(layers, str) else "")
+        except re.error as error:
+            problem = f"train.lora.layers={layers!r} is no regular expression ({error})"
+            raise UserError(problem, "give all-linear, names such as [q_proj, v_proj], or an expression") from None
+        return layers
 
     @model_validator(mode="after")
     def _served(self) -> "Lora":

@@ -22,6 +22,9 @@ _WANTED = {
     "too": "as many values as the default has",
 }
 
+# What pydantic puts into the place of a fault beside keys: that it is a key, or which of several kinds was tried.
+_TAGS = ("[key]", "str", "tuple[str, ...]")
+
 # What other trainers call our settings.
 ALIASES = {
     "lr": "train.learning_rate",
@@ -63,7 +66,7 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> UserError:
     """The first fault of a report, and how many more there are."""
     faults, more = error.errors(), error.error_count() - 1
     fault = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])  # why another is missing
-    location, kind = tuple(part for part in fault["loc"] if part != "[key]"), fault["type"]
+    location, kind = tuple(part for part in fault["loc"] if part not in _TAGS), fault["type"]
     where = ".".join(map(str, location)) or "the configuration"
     tail = f" (and {more} more)" if more else ""
     if kind == "missing":
@@ -117,7 +120,7 @@ def _encodes(text: str) -> bool:
 def _nearest(schema: type[BaseModel], location: tuple[int | str, ...]) -> str:
     """What to write in place of a key that is none: its name elsewhere, another tool's name, or a near spelling."""
     name, section = str(location[-1]), ".".join(map(str, location[:-1]))
-    if elsewhere := [path for path in _paths(schema) if path.rpartition(".")[2] == name]:
+    if elsewhere := [path for path in paths(schema) if path.rpartition(".")[2] == name]:
         return f"did you mean {' or '.join(elsewhere)}?"
     if name in ALIASES:
         return f"did you mean {ALIASES[name]}?"
@@ -126,12 +129,12 @@ def _nearest(schema: type[BaseModel], location: tuple[int | str, ...]) -> str:
     return f"did you mean {'.'.join(filter(None, [section, *near]))}?" if near else f"known: {', '.join(known)}"
 
 
-def _paths(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def paths(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """The dotted path of every setting."""
     for name, field in schema.model_fields.items():
         yield f"{prefix}{name}"
         if section := _section(field.annotation):
-            yield from _paths(section, f"{prefix}{name}.")
+            yield from paths(section, f"{prefix}{name}.")
 
 
 def _remedy(kind: str, fault: Any) -> str:

@@ -29,14 +29,14 @@ def refuse_unused(found: Mapping[str, str], overrides: Sequence[str]) -> None:
         key = each.partition("=")[0]
         for setting, why in found.items():
             if f"{setting}.".startswith(f"{key}.") or key.startswith(f"{setting}."):
-                raise UserError(f"{setting} has no effect {why} (argument {each!r})", f"leave {setting} out")
+                raise UserError(f"{setting} has no effect {why}", f"leave {setting} out of the command line")
 
 
-def described(config: RunConfig, found: Mapping[str, str]) -> str:
-    """One line of them all, by reason: `data.pairs=448, data.seed=3 (with data.source=pairs.jsonl)`."""
+def described(found: Mapping[str, str]) -> str:
+    """One line of them all, by reason: `data.pairs, data.seed (with data.source=pairs.jsonl)`."""
     reasons: dict[str, list[str]] = {}
     for setting, why in found.items():
-        reasons.setdefault(why, []).append(f"{setting}={_value(config, setting)}")
+        reasons.setdefault(why, []).append(setting)
     return "; ".join(f"{', '.join(each)} ({why})" for why, each in reasons.items())
 
 

@@ -163,6 +163,7 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
     "layers to adapt that the model has not got": lambda p: [
         (("train.lora.layers=q_prj",), "the model has no q_prj"),
         (("train.lora={layers: [q_proj, v_prj]}",), "the model has no v_prj"),
+        (("train.lora.layers=.*q_prj",), "the model has no .*q_prj"),
     ],
     "no tokenizer, or one without a chat template": lambda p: [
         ((f"model.source={without_template(p)}",), "chat template"),
@@ -222,6 +223,7 @@ def test_a_fault_is_told_before_anything(place: Place, fault: str) -> None:
 
 
 def test_two_configurations_are_refused_by_name(place: Place) -> None:
+    assert "configs/study-noise.yaml" in place.says(study.main, "--help")[1]  # and none that it would refuse
     for main in (run.main, study.main, partial(stage.main, "prepare")):
         status, said = place.says(main, "--config", "a.yaml", "--config", "b.yaml")
         assert status == 2 and "--config a.yaml and --config b.yaml: give one" in said
@@ -259,10 +261,16 @@ def test_what_a_file_says_for_another_variant_is_said_once_and_kept_in_the_manif
     config = place.config(data={"source": place.file("p.jsonl", *ROWS), "pairs": 4}, train={"decay_fraction": 0.2})
     status, said = place.says(run.main, "--config", config, *place.given, "--until", "prepare")
     assert status == 0, said
-    line = f"not used: data.pairs=4 (with data.source={place.folder / 'p.jsonl'}); train.decay_fraction=0.2 (with"
+    line = f"not used: data.pairs (with data.source={place.folder / 'p.jsonl'}); train.decay_fraction (with"
     assert said.count("not used: ") == 1 and line in said
     (manifest,) = place.folder.glob("root/prepare/*/manifest.json")
     assert set(json.loads(manifest.read_text())["not_used"]) == {"data.pairs", "train.decay_fraction"}
+
+
+@pytest.mark.parametrize("layers", ["q_proj", "[q_proj, v_proj]", "all-linear", "[self_attn.q_proj]", ".*q_proj"])
+def test_layers_that_the_model_has(place: Place, layers: str) -> None:
+    asked = ("--config", place.config(), *place.given, f"train.lora.layers={layers}", "--dry-run")
+    assert place.says(run.main, *asked)[0] == 0
 
 
 def test_a_study_is_checked_as_a_whole(place: Place) -> None:

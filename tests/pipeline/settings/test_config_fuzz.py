@@ -15,9 +15,10 @@ from pipeline.line.plan import make_plan
 from pipeline.line.study import plan_study
 from pipeline.objectives.presets import PRESETS
 from pipeline.settings.config import RunConfig, load
-from pipeline.settings.faults import _paths
+from pipeline.settings.faults import paths
+from pipeline.settings.unused import described, unused
 
-SETTINGS = [*_paths(RunConfig), "objective.beta", "objective.tau", "objective.preference", "objective.margin"]
+SETTINGS = [*paths(RunConfig), "objective.beta", "objective.tau", "objective.preference", "objective.margin"]
 STUDY = ["study", "study.methods", "study.methods.a", "study.methods.a.objective", "study.methods.a.train.lora"]
 STUDY += ["study.flip_fractions", "study.seeds", "study.until"]
 WORDS = [*PRESETS, "wsd", "gamma", "model", "train", "source", "alpaca_eval", "own", "name", "rank", "all-linear"]
@@ -75,7 +76,8 @@ def written(base: dict[str, Any], drawn: dict[str, Any]) -> str:
 @given(st.dictionaries(path, value, min_size=1, max_size=3))
 def test_any_values_at_any_keys(base: dict[str, Any], drawn: dict[str, Any]) -> None:
     try:
-        make_plan(load(written(base, drawn)))
+        config = make_plan(load(written(base, drawn))).config
+        assert isinstance(described(unused(config)), str)
     except UserError as error:
         assert error.problem and error.remedy
 
