@@ -22,7 +22,7 @@ def metadata(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _Reader(content).read()
-    except (OSError, ValueError, struct.error) as error:
+    except (OSError, ValueError, RecursionError, struct.error) as error:
         problem = f"{path} is no .gguf file that can be read ({error})"
         raise UserError(problem, "fetch it again, or give a directory as save_pretrained writes it") from None
 

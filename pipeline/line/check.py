@@ -88,7 +88,7 @@ def adapter_layers(plan: Plan) -> None:
     if all(any(_names(lora.layers, layer, module) for module in here) for layer in layers):
         return
     here = _modules(plan.model_folder, plan.config.model)  # a checkpoint may have other names than the model
-    for layer in layers:
+    for layer in layers if here else ():
         if not any(_names(lora.layers, layer, module) for module in here):
             some = ", ".join(sorted({module.rpartition(".")[2] for module in here}))
             raise UserError(f"train.lora.layers: the model has no {layer}", f"use all-linear, or some of {some}")
@@ -117,7 +117,7 @@ def _matrices(folder: Path) -> list[str]:
 
 
 def _modules(folder: Path, model: Model) -> list[str]:
-    """The linear layers of the architecture, built without weights."""
+    """Modules with a weight of two dimensions, of the architecture as it is built; none where it cannot be built so."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -126,9 +126,10 @@ def _modules(folder: Path, model: Model) -> list[str]:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)
         with torch.device("meta"):
             built = AutoModelForCausalLM.from_config(config, **trusted)
-    except Exception as error:  # of any kind, by code of any model
-        raise UserError(f"{folder}: its architecture cannot be built ({error})", "give a causal model") from None
-    return [name for name, module in built.named_modules() if hasattr(module, "weight") and module.weight.dim() == 2]
+    except Exception:  # of any kind, by code of any model: whoever loads it says so
+        return []
+    weights = {name: getattr(module, "weight", None) for name, module in built.named_modules()}
+    return [name for name, weight in weights.items() if isinstance(weight, torch.Tensor) and weight.dim() == 2]
 
 
 def benchmarks(plan: Plan) -> None:
