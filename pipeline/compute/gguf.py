@@ -7,7 +7,9 @@ over, and only what is asked for is kept.
 import functools
 import mmap
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import UserError
@@ -17,11 +19,11 @@ _TEXT, _LIST = 8, 9
 
 
 @functools.cache
-def metadata(path: Path) -> dict[str, Any]:
+def metadata(path: Path) -> Mapping[str, Any]:
     """Numbers and texts by key; lists are left out. Raises UserError where the file is no .gguf of version 2 or 3."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _Reader(content).read()
+            return MappingProxyType(_Reader(content).read())  # it is remembered
     except (OSError, ValueError, RecursionError, struct.error) as error:
         problem = f"{path} is no .gguf file that can be read ({error})"
         raise UserError(problem, "fetch it again, or give a directory as save_pretrained writes it") from None

@@ -36,7 +36,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_kind_of_value(written: Path) -> None:
-    found = metadata(written)
+    found = dict(metadata(written))
     assert found.pop("general.architecture") == "llama" and found.pop("tokenizer.chat_template") == "{{ messages }} é"
     assert found == {
         **{"a.uint8": 3, "a.int8": -3, "a.uint16": 4, "a.int16": -4, "a.uint32": 5, "a.int32": -5, "a.bool": True},
