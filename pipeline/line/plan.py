@@ -8,7 +8,7 @@ Answers without torch, ray or vllm. A step is one result of one stage; generate 
 import difflib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,7 @@ def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
         config.data.source, split=config.data.split, subset=config.data.subset, revision=config.data.revision
     )
     column = config.data.difficulty_column or "difficulty"
-    _require_difficulty(config, [row for _, row in itertools.islice(source.rows, _PEEK) if isinstance(row, dict)])
+    _require_difficulty(config, source.rows)
     read = (normalise(row, difficulty_column=column) for _, row in source.rows)
     first = next((each for each in itertools.islice(read, _PEEK) if isinstance(each, Preference)), None)
     return {"content": source.identity, **{key: data[key] for key in used}}, first
@@ -236,12 +236,15 @@ def _require_columns(config: RunConfig, first: Preference | None) -> None:
             raise UserError(f"{setting} needs {name}, which data.source={config.data.source} lacks", COLUMNS[name])
 
 
-def _require_difficulty(config: RunConfig, rows: Sequence[Mapping[Any, Any]]) -> None:
+def _require_difficulty(config: RunConfig, rows: Iterable[tuple[int, Any]]) -> None:
     """Raise UserError where none of the first rows has the column that data.difficulty_column names."""
     column = config.data.difficulty_column
-    if column is None or not rows or any(column in row for row in rows):
+    if column is None:
         return
-    names = list(dict.fromkeys(str(name) for row in rows for name in row))
+    first = [row for _, row in itertools.islice(rows, _PEEK) if isinstance(row, dict)]
+    names = list(dict.fromkeys(str(name) for row in first for name in row))
+    if column in names or not first:
+        return
     near = difflib.get_close_matches(column, names, n=1)
     hint = f"did you mean {near[0]}?" if near else f"its columns are {', '.join(names)}"
     problem = f"data.difficulty_column={column}: no row of data.source={config.data.source} has this column"

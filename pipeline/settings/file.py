@@ -59,7 +59,8 @@ class _Twice(Exception):
 class _Loader(yaml.SafeLoader):
     """YAML, but a key stands once: of two, YAML takes the second and drops the first with all that is under it."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:  # before `<<` brings in others, which a key of one's own may well replace
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
@@ -67,7 +68,7 @@ class _Loader(yaml.SafeLoader):
                 if name in lines:
                     raise _Twice(f"{key.value} stands twice, in line {lines[name]} and in line {line}")
                 lines[name] = line
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:

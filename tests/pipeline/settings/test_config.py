@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.settings.config import RunConfig, load
+from pipeline.settings.config import RunConfig, load, validate
+from pipeline.settings.file import read
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 QUICKSTART = str(CONFIGS / "quickstart.yaml")
@@ -185,6 +186,17 @@ def test_no_override_is_lost(overrides: list[str], lost: str | None) -> None:
     assert (f"{lost!r} would be lost" if lost else "'nonsense' is not section.key=value") in caught.value.problem
 
 
-def test_a_key_of_ones_own_replaces_a_merged_one(tmp_path: Path) -> None:
-    (tmp_path / "merged.yaml").write_text("model: m\nschedule: &s {seed: 1}\ntrain: {<<: *s, seed: 2}\n")
-    assert load(str(tmp_path / "merged.yaml")).train.seed == 2
+@pytest.mark.parametrize(
+    "text",
+    [
+        "schedule: &s {seed: 1}\ntrain: {<<: *s, seed: 2}",
+        "schedule: &s {seed: 1}\njudge: {local: null, methods: {}}\ntrain: {<<: [*s, *s], seed: 2}",
+        # Merged again before the section that it is in is looked at.
+        "data: &d {seed: 1}\nstudy: {deep: &s {<<: *d, seed: 2}}\ntrain: {<<: *s}",
+    ],
+)
+def test_a_key_of_ones_own_replaces_a_merged_one(tmp_path: Path, text: str) -> None:
+    (tmp_path / "merged.yaml").write_text(f"model: m\n{text}\n")
+    raw = read(str(tmp_path / "merged.yaml"))
+    raw.pop("study", None)
+    assert validate(raw).train.seed == 2
