@@ -16,7 +16,7 @@ def unused(config: RunConfig) -> dict[str, str]:
     """Why each of them is not used, such as `without judge.local`, by its dotted name."""
     return {
         setting: why
-        for applies, why, settings in _rules(config)
+        for applies, why, settings in rules(config)
         if applies
         for setting in settings
         if _given(config, setting)
@@ -40,7 +40,7 @@ def described(found: Mapping[str, str]) -> str:
     return "; ".join(f"{', '.join(each)} ({why})" for why, each in reasons.items())
 
 
-def _rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
+def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     """(whether it holds, what it says, the settings that are then not read)."""
     data, schedule, train, generate, judge = config.data, config.schedule, config.train, config.generate, config.judge
     embedded, source = data.source == EMBEDDED, f"with data.source={data.source}"

@@ -6,8 +6,11 @@ import pytest
 import yaml
 
 from pipeline.errors import UserError
+from pipeline.objectives.presets import PRESETS
 from pipeline.settings.config import RunConfig, load, validate
+from pipeline.settings.faults import ALIASES, paths
 from pipeline.settings.file import read
+from pipeline.settings.unused import rules, unused
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 QUICKSTART = str(CONFIGS / "quickstart.yaml")
@@ -200,3 +203,17 @@ def test_a_key_of_ones_own_replaces_a_merged_one(tmp_path: Path, text: str) -> N
     raw = read(str(tmp_path / "merged.yaml"))
     raw.pop("study", None)
     assert validate(raw).train.seed == 2
+
+
+def test_what_other_trainers_call_our_settings_leads_to_settings_that_are_there() -> None:
+    known = {*paths(RunConfig), *(f"objective.{name}" for preset in PRESETS.values() for name in preset.parameters)}
+    for alias, ours in ALIASES.items():
+        assert set(ours.split(" and ")) <= known, alias
+        assert alias not in {path.rpartition(".")[2] for path in paths(RunConfig)}, f"{alias} is a name of our own"
+
+
+def test_every_rule_of_what_is_not_used_names_settings_that_are_there() -> None:
+    config = load(QUICKSTART)
+    named = [setting for _, _, settings in rules(config) for setting in settings]
+    assert named and set(named) <= set(paths(RunConfig))
+    assert unused(config) == {}  # nothing that ships with us is idle
