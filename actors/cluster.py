@@ -4,8 +4,9 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -54,6 +55,8 @@ def _join() -> str:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ side complains of what Ray Data itself does
     address: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}
     terminate = signal.getsignal(signal.SIGTERM)
+    if found := _host_and_port():
+        _require_a_listener(*found)
     with _hushed():
         context: Any = ray.init(logging_level=logging.ERROR, log_to_driver=False, **address)
     signal.signal(signal.SIGTERM, terminate)  # Ray has put its own in its place
@@ -90,6 +93,14 @@ def claim(setting: str, actors: int, gpus: float) -> dict[str, float]:
     error: half a CPU, or a tenth of the cluster, stays free. Raises UserError where the cluster is too small.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    require_places(setting, actors, gpus, nodes)
+    cpus = sum(node.get("CPU", 0.0) for node in nodes)
+    free = max(0.5, 0.1 * cpus)
+    return {"num_cpus": min(1.0, int(100 * (cpus - free) / actors) / 100), "num_gpus": gpus}
+
+
+def require_places(setting: str, actors: int, gpus: float, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Raise UserError where `actors` of `gpus` GPUs each have no room on nodes of these resources."""
     cpus = sum(node.get("CPU", 0.0) for node in nodes)
     if actors > cpus:
         raise UserError(
@@ -102,8 +113,58 @@ def claim(setting: str, actors: int, gpus: float) -> dict[str, float]:
             f"{setting}={actors} actors of {gpus:g} GPUs each, but the cluster has room for {room}",
             f"lower {setting} or resources.gpus_per_actor",
         )
-    free = max(0.5, 0.1 * cpus)
-    return {"num_cpus": min(1.0, int(100 * (cpus - free) / actors) / 100), "num_gpus": gpus}
+
+
+def nodes_ahead() -> list[dict[str, float]] | None:
+    """The resources of each node of the cluster that `connected()` would join or start, without doing either.
+
+    None where that cannot be said, the address not being HOST:PORT. Raises UserError where nobody listens there.
+    """
+    if ray.is_initialized():
+        return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    address = os.environ.get("RAY_ADDRESS")
+    if not address or address == "local":
+        return [_this_machine()]
+    if (found := _host_and_port()) is None:
+        return None
+    _require_a_listener(*found)
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
+
+    try:
+        with _hushed():
+            nodes = GcsClient(address=address).get_all_node_info(timeout=10)
+    except ray.exceptions.RayError:  # such as a token that is not the cluster's: joining it will say so
+        return None
+    return [dict(node.resources_total) for node in nodes.values() if node.state == GcsNodeInfo.ALIVE]
+
+
+def _host_and_port() -> tuple[str, int] | None:
+    """Those of RAY_ADDRESS, where it is of that kind."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
+    return (host.strip("[]"), int(port)) if host and "/" not in host and port.isdecimal() else None
+
+
+def _require_a_listener(host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError as error:
+        problem = f"RAY_ADDRESS={host}:{port}: no cluster answers there ({error.strerror or error})"
+        raise UserError(problem, "start the cluster, or unset RAY_ADDRESS to start one on this machine") from None
+
+
+def _this_machine() -> dict[str, float]:
+    """What Ray would find here if it were started."""
+    from ray._private.accelerators import get_accelerator_manager_for_resource
+    from ray._private.utils import get_num_cpus
+
+    manager: Any = get_accelerator_manager_for_resource("GPU")
+    gpus, visible = manager.get_current_node_num_accelerators(), manager.get_current_process_visible_accelerator_ids()
+    return {
+        "CPU": float(get_num_cpus(override_docker_cpu_warning=True)),
+        "GPU": float(gpus if visible is None else min(gpus, len(visible))),
+    }
 
 
 def threads(actors: int) -> int:

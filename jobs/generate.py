@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING
 
 from jobs.common.stage import Outcome, Work, main
 from pipeline.errors import UserError
-from pipeline.settings.config import EMBEDDED, Model, Resources
+from pipeline.settings.config import Model, Resources
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from actors.engine import EngineSpec
     from pipeline.evaluation.benchmarks.questions import Question
     from pipeline.preferences.tokenise import Tokeniser
-
-EMBEDDED_QUESTIONS = 160  # where generate.prompts does not say how many: there is no end of them
 
 
 def run(work: Work) -> Outcome:
@@ -34,7 +30,8 @@ def run(work: Work) -> Outcome:
     from jobs.common.pool import run_parts
     from jobs.prepare import base_model
     from pipeline.compute.limits import positions, read_config
-    from pipeline.evaluation.benchmarks.sampling import sampling
+    from pipeline.evaluation.benchmarks.questions import asked as asked_of
+    from pipeline.evaluation.benchmarks.sampling import check_family, sampling
     from pipeline.preferences.tokenise import open_tokeniser
     from pipeline.results import tables
 
@@ -46,7 +43,7 @@ def run(work: Work) -> Outcome:
     tokeniser = open_tokeniser(model, data.max_prompt_tokens, data.max_completion_tokens, **work.config.model.rendering)
     if settings.preset and settings.stop_token_ids is None:
         check_family(settings.preset, tokeniser.tokenizer)
-    asked = ask(work)
+    asked = asked_of(settings)
     sampled = [sampling(settings, benchmark, question) for benchmark, question in asked]
     room = room_for(asked, [each.max_tokens for each in sampled], tokeniser, positions(read_config(model)))
     rows = [
@@ -98,36 +95,6 @@ def engine_spec(
         seed=seed,
         adapter=str(adapter) if adapter else None,
     )
-
-
-def ask(work: Work) -> list[tuple[str, Question]]:
-    """(benchmark, question) of everything that is asked, in order."""
-    from pipeline.evaluation.benchmarks.questions import Question, read
-    from pipeline.preferences import verifiable
-
-    settings = work.config.generate
-    asked: list[tuple[str, Question]] = []
-    for benchmark, file in settings.benchmarks.items():
-        if benchmark == EMBEDDED:
-            made = verifiable.questions(settings.split, settings.prompts or EMBEDDED_QUESTIONS)
-            own = [Question(each.question_id, tuple(each.messages), meta=each.meta) for each in made]
-            asked += [(benchmark, question) for question in own]
-        else:
-            asked += [(benchmark, question) for question in read(benchmark, file, settings.prompts)]
-    return asked
-
-
-def check_family(preset: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise UserError where a token that would end answers is one that this model writes answers with."""
-    from pipeline.evaluation.benchmarks.sampling import PRESETS
-
-    for token in PRESETS[preset]["stop_token_ids"]:
-        if token not in tokenizer.added_tokens_decoder:
-            found = repr(tokenizer.convert_ids_to_tokens(token)) if token < len(tokenizer) else "none"
-            raise UserError(
-                f"generate.preset={preset} ends answers at token {token}, which here is no control token but {found}",
-                "choose the preset of the model's own family, or set temperature and max_new_tokens without one",
-            )
 
 
 def room_for(

@@ -16,6 +16,7 @@ from jobs.common.ask_judge import ModelJudge, judge_of
 from jobs.common.stage import Outcome, Work, main
 from pipeline.errors import UserError
 from pipeline.settings.config import EMBEDDED, Judge
+from pipeline.statistics import share_of
 
 if TYPE_CHECKING:
     from pipeline.evaluation.exports.verdicts import Figures
@@ -148,7 +149,7 @@ def contest(settings: Judge, benchmark: str, answers: Answers, baseline: Mapping
 def refuse(contest: Contest, replies: Sequence[Reply], settings: Judge, remedy: str) -> None:
     """Raise UserError where too many verdicts are missing, or the judge cannot judge in this way."""
     missing = [reply.why for reply in replies if reply.text is None]
-    if len(missing) > settings.max_missing * len(replies):
+    if len(missing) > share_of(len(replies), settings.max_missing):
         raise UserError(
             f"{len(missing)} of {len(replies)} verdicts on {contest.benchmark} are missing (judge.max_missing allows "
             f"{settings.max_missing:.0%}), such as: {missing[0]}",

@@ -13,6 +13,7 @@ from jobs.common.stage import Outcome, Work, main, provenance, say
 from pipeline.errors import UserError
 from pipeline.line.plan import VERSIONS, Plan
 from pipeline.settings.config import EMBEDDED, Data, Model
+from pipeline.statistics import share_of
 
 if TYPE_CHECKING:
     from pipeline.compute.limits import Limits
@@ -51,8 +52,8 @@ def run(work: Work) -> Outcome:
     pairs: Iterable[Row] = reader.pairs()
     if data.limit is not None:
         pairs = limited(list(pairs), data.limit)
-    counts = {}
-    for number, part in enumerate(tables.parts(pairs, data.shard_pairs)):
+    counts, lacking = {}, dict[str, Row]()
+    for number, part in enumerate(tables.parts(count_lacking(pairs, lacking), data.shard_pairs)):
         name = f"part-{number:05d}.parquet"
         counts[name] = tables.write(part, tables.PAIRS, work.folder / name)
     kept, dropped = reader.kept, len(reader.dropped)
@@ -70,8 +71,8 @@ def run(work: Work) -> Outcome:
         reader.tell()
     for remark, count in tokeniser.remarks().items():
         say(f"prepare: {remark}" + (f" ({count} times)" if count > 1 else ""))
-    metrics = {"loader": loader, **reader.metrics(), "end_of_turn": tokeniser.end, "template": tokeniser.remarks()}
-    return Outcome(counts, metrics=metrics, ledger=ledger)
+    found = {"end_of_turn": tokeniser.end, "template": tokeniser.remarks(), "lacking": lacking}
+    return Outcome(counts, metrics={"loader": loader, **reader.metrics(), **found}, ledger=ledger)
 
 
 def open_rows(data: Data) -> tuple["Rows", str]:
@@ -127,6 +128,7 @@ class Reader:
                 self.kept += 1
                 self.splits[split] += 1
                 yield {
+                    "row": number,
                     "pair_id": pair_id(preference),
                     "prompt": messages_json(list(preference.prompt)),
                     "chosen": _shown(preference.chosen),
@@ -212,6 +214,24 @@ def _shown(message: Row) -> str:
     return text if isinstance(text := plain(message), str) else messages_json([message])
 
 
+def count_lacking(pairs: Iterable[Row], lacking: dict[str, Row]) -> Iterator[Row]:
+    """The same pairs, without the number of their row.
+
+    `lacking` then says of each column that some train pairs have not got: how many, of how many, and the first's row.
+    """
+    held = {"scores": "chosen_score", "label_confidence": "label_confidence", "difficulty": "difficulty"}
+    train = 0
+    for pair in pairs:
+        row = pair.pop("row")
+        if pair["split"] == "train":
+            train += 1
+            for name in (name for name, column in held.items() if pair[column] is None):
+                lacking.setdefault(name, {"pairs": 0, "row": row})["pairs"] += 1
+        yield pair
+    for one in lacking.values():
+        one["of"] = train
+
+
 def limited(pairs: list[Row], limit: int) -> list[Row]:
     """`limit` train pairs, those of the lowest ids, whatever the order of rows; other splits in proportion."""
     by_split: dict[str, list[Row]] = {}
@@ -223,11 +243,11 @@ def limited(pairs: list[Row], limit: int) -> list[Row]:
 
 def refuse_losses(data: Data, ledger: Row, kept_aside: Path, examples: Mapping[str, str]) -> None:
     """Raise UserError, with an example a reason, where nothing is left, or more was dropped than the user allows."""
-    share = 1 - ledger["kept"] / max(1, ledger["read"])
-    if ledger["kept"] == 0 or share > data.max_dropped:
+    read, dropped = ledger["read"], ledger["read"] - ledger["kept"]
+    if ledger["kept"] == 0 or dropped > share_of(read, data.max_dropped):
         raise UserError(
-            f"data.source={data.source}: {ledger['read'] - ledger['kept']} of {ledger['read']} rows were dropped "
-            f"({share:.1%}, data.max_dropped allows {data.max_dropped:.1%}): {ledger['dropped']}",
+            f"data.source={data.source}: {dropped} of {read} rows were dropped ({dropped / max(1, read):.1%}, "
+            f"data.max_dropped allows {data.max_dropped:.1%}): {ledger['dropped']}",
             f"mend the data or raise data.max_dropped; all are in {kept_aside}, such as\n"
             + "\n".join(f"    {reason}: {example}{_remedy(reason)}" for reason, example in examples.items()),
         )

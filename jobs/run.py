@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.common.check import check, recheck
 from jobs.common.stage import door, make, provenance, reported, say, shown, tell
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan
 from pipeline.settings.config import load, validate
-from pipeline.settings.file import override_one
+from pipeline.settings.file import override
 
 ON_RAY = ("reference", "train", "generate")
 
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             plan = make_plan(load(options.config, options.overrides))
         steps = plan.of(*wanted)
         pending = [step for step in steps if step.stage in options.force or not step.address.find()]
+        check(plan, pending, options.overrides)
         if options.dry_run:
             for step in steps:
                 tell(f"{'make' if step in pending else 'keep'}  {step.name:17s} {shown(step.address.path)}")
@@ -67,8 +69,7 @@ def plan_again(file: Path, overrides: Sequence[str]) -> Plan:
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"--from-manifest {file}: is no manifest of a result of the line ({type(error).__name__}: {error})"
         raise UserError(problem, "give ROOT/<stage>/<label>-<fingerprint>/manifest.json") from None
-    for override in overrides:
-        override_one(raw, override)
+    override(raw, overrides)
     plan = make_plan(validate(raw))
     if name not in plan.steps:
         problem = f"--from-manifest {file}: is of {name}, which is no result of the line"
@@ -97,14 +98,16 @@ def changed(manifest: dict[str, Any], step: Step) -> list[str]:
 
 
 def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequence[str]) -> None:
-    """Make the steps in order, on one cluster where any of them needs one."""
+    """Make the steps in order, on one cluster from the first that needs one."""
     with contextlib.ExitStack() as stack:
-        if any(step.stage in ON_RAY for step in pending):
-            from actors.cluster import connected
+        for number, step in enumerate(steps):
+            if step.stage in ON_RAY and step in pending:
+                from actors.cluster import connected
 
-            stack.enter_context(connected())
-        for step in steps:
+                stack.enter_context(connected())  # does nothing the second time
             make(plan, step, force=step.stage in force)
+            if step.stage == "prepare" and step in pending:
+                recheck([(plan, [later for later in steps[number + 1 :] if later in pending])])
 
 
 if __name__ == "__main__":

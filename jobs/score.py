@@ -137,11 +137,11 @@ def comparisons(options: argparse.Namespace) -> list[dict[str, Any]]:
     for model, ours in read(options.annotations, wanted).items():
         for other, theirs in read(options.against, wanted).items():
             if not ours.keys() & theirs.keys():
-                raise UserError(
-                    f"{model} and {other} have no question in common", "compare verdicts on the same questions"
-                )
+                named = f"{model} of {options.annotations} and {other} of {options.against}"
+                raise UserError(f"{named} have no question in common", "compare verdicts on the same questions")
             result = paired(ours, theirs, options.resamples, options.seed)
-            found.append({"model": model, "against": other, **dataclasses.asdict(result)})
+            names = (model, other) if model != other else _by_file(model, options)
+            found.append({"model": names[0], "against": names[1], **dataclasses.asdict(result)})
     return found
 
 
@@ -176,11 +176,16 @@ def agreement(options: argparse.Namespace) -> list[dict[str, Any]]:
     for model in sorted(first.keys() & second.keys()):
         shared = sorted(first[model].keys() & second[model].keys(), key=str)
         if not shared:
-            raise UserError(f"the two judges of {model} have no question in common", "give the same questions")
+            raise UserError(f"the two judges of {model} have no question in common", "judge the same questions")
         ours, theirs = ([category(judge[model][key]) for key in shared] for judge in (first, second))
         agreed = sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(shared)
         found.append({"model": model, "questions": len(shared), "agreed": 100 * agreed, "kappa": kappa(ours, theirs)})
     return found
+
+
+def _by_file(model: str, options: argparse.Namespace) -> tuple[str, str]:
+    """Two runs of one name, told apart."""
+    return f"{model} ({options.annotations})", f"{model} ({options.against})"
 
 
 def plain(value: Any) -> Any:
@@ -231,7 +236,9 @@ def described(score: Any) -> list[str]:
             lines.append(
                 f"  mean length        {'unknown' if score.avg_length is None else score.avg_length} characters"
             )
-            return [*lines, f"  first shown        {score.first_shown:.1f} % of the preference"]
+            if score.first_shown is not None:
+                lines.append(f"  first shown        {score.first_shown:.1f} % of the preference")
+            return lines
         case arena_hard.Score():
             lines = [
                 f"{score.model} against {score.baseline}, {score.category}, {score.questions} questions, "

@@ -19,8 +19,10 @@ from pathlib import Path
 
 import yaml
 
+from jobs.common.check import check_all, recheck
 from jobs.common.stage import Outcome, Work, door, make, reported, say, shown, tell
 from pipeline.errors import UserError
+from pipeline.line.plan import Plan, Step
 from pipeline.line.study import Cell, Grid, plan_study
 from pipeline.results.files import write_aside
 
@@ -28,12 +30,14 @@ CLOCK = r"^\[[\d:]+\] "  # before every line a door says
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = door("python -m jobs.study", "Train every cell of a study that is not there yet, and write its page.")
+    description = "Train every cell of a study that is not there yet, and write its page."
+    parser = door("python -m jobs.study", description, such_as="configs/study-noise.yaml")
     parser.add_argument("--dry-run", action="store_true", help="say what would be made, and make nothing")
     options = parser.parse_intermixed_args(arguments)
     with reported():
         started = time.perf_counter()
         grid, page = plan_study(options.config, options.overrides)
+        check_all(pending_steps(grid), options.overrides)
         if options.dry_run:
             for cell, plan in grid.cells:
                 missing = [step.name for step in grid.steps_of(plan) if not step.address.find()]
@@ -42,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run_cells(grid)
         make(grid, page)
         say(f"study: {shown(page.address.path / 'study.html')}, {time.perf_counter() - started:.1f} s")
+
+
+def pending_steps(grid: Grid) -> list[tuple[Plan, list[Step]]]:
+    """What is to be made of every cell."""
+    return [(plan, [step for step in grid.steps_of(plan) if not step.address.find()]) for _, plan in grid.cells]
 
 
 def run_cells(grid: Grid) -> None:
@@ -79,6 +88,8 @@ def make_shared(grid: Grid) -> None:
         for step in grid.steps_of(plan):
             if users[step.address.path] > 1 and not step.address.find():
                 make(plan, step)
+                if step.stage == "prepare":
+                    recheck(pending_steps(grid))
 
 
 def require_held_out(grid: Grid) -> None:

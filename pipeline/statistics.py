@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,11 @@ class WinRate:
     ties: int
     losses: int
     rate: Interval
+
+
+def share_of(total: int, share: float) -> Fraction:
+    """`share` of `total` as it is written: 0.29 of 100 are 29, and 18.4 % of 375 are 69, where floats fall short."""
+    return total * Fraction(str(share))
 
 
 def bootstrap_mean(values: Sequence[float], resamples: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:

@@ -164,6 +164,7 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text("{}")
     (folder / "model" / "model.safetensors").write_bytes(b"weights")
+    (folder / "model" / "chat_template.jinja").write_text("{{ messages }}")
     good = f"model:\n  source: {folder / 'model'}\nresources:\n  root: {folder / 'runs'}\n"
     (folder / "good.yaml").write_text(good)
     (folder / "bad.yaml").write_text(good + "trian: {}\n")

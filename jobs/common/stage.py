@@ -24,6 +24,7 @@ from pipeline.errors import UserError, no_room
 from pipeline.line.plan import VERSIONS, Plan, Step, make_plan
 from pipeline.results.artifacts import Artifact
 from pipeline.settings.config import RunConfig, load
+from pipeline.settings.unused import unused
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,34 @@ def main(stage: str, arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--force", action="store_true", help="make it again, even where it is committed")
     options = parser.parse_intermixed_args(arguments)
     with reported():
+        from jobs.common.check import check  # which says what it finds by `say`
+
         plan = make_plan(load(options.config, options.overrides))
-        for step in plan.of(stage):
+        steps = plan.of(stage)
+        check(plan, [step for step in steps if options.force or not step.address.find()], options.overrides)
+        for step in steps:
             make(plan, step, force=options.force)
 
 
-def door(command: str, description: str, manifest: bool = False) -> argparse.ArgumentParser:
+class _Once(argparse.Action):
+    """An option of which a second would silently take the place of the first."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        if (first := getattr(namespace, self.dest)) is not None:
+            parser.error(f"{option} {first} and {option} {values}: give one; single settings as section.key=value")
+        setattr(namespace, self.dest, values)
+
+
+def door(
+    command: str, description: str, manifest: bool = False, such_as: str = "configs/quickstart.yaml"
+) -> argparse.ArgumentParser:
     """The arguments all doors take; with `manifest`, one may stand in place of the configuration."""
     parser = argparse.ArgumentParser(prog=command, description=description)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", metavar="FILE", help="a YAML file, such as configs/quickstart.yaml")
+    source.add_argument("--config", metavar="FILE", action=_Once, help=f"a YAML file, such as {such_as}")
     if manifest:
         help = "the manifest.json of a result: make it again, from the settings it was made with"
-        source.add_argument("--from-manifest", dest="manifest", metavar="FILE", help=help)
+        source.add_argument("--from-manifest", dest="manifest", metavar="FILE", action=_Once, help=help)
     parser.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="change single settings, checked like the file"
     )
@@ -142,6 +158,7 @@ def manifest(plan: Plan, step: Step, outcome: Outcome, seconds: float) -> dict[s
         "inputs": {role: {"stage": i.name, "fingerprint": i.address.fingerprint} for role, i in step.inputs.items()},
         "resources": plan.config.resources.model_dump(mode="json"),
         "config": plan.config.model_dump(mode="json", exclude={"resources"}),
+        "not_used": unused(plan.config),
         "provenance": provenance(),
         "seconds": round(seconds, 3),
         "rows": sum(outcome.rows.values()),

@@ -15,7 +15,7 @@ from pipeline.errors import UserError, code_not_trusted
 from pipeline.packages import SCHEME, in_package
 from pipeline.preferences.template import DATE
 from pipeline.results.artifacts import canonical
-from pipeline.results.files import DigestMemory
+from pipeline.results.files import DigestMemory, given_path
 from pipeline.settings.config import Model
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def locate(model: Model, memory: DigestMemory, verify: bool = False, setting: st
     else:
         raise UserError(f"{setting}.source={model.source} is neither a directory nor a .gguf file", "give one of these")
     if model.chat_template:
-        if not Path(model.chat_template).is_file():
+        if not given_path(model.chat_template, f"{setting}.chat_template").is_file():
             raise UserError(
                 f"{setting}.chat_template={model.chat_template}: there is no such file", "give a Jinja file"
             )
@@ -100,9 +100,9 @@ def _endings(model: Model) -> tuple[str, ...]:
 
 def _path(model: Model, setting: str) -> Path:
     if model.source.startswith(SCHEME):
-        path = in_package(model.source, f"{setting}.source")
+        path = given_path(str(in_package(model.source, f"{setting}.source")), f"{setting}.source")
     else:
-        path = Path(model.source).expanduser()
+        path = given_path(model.source, f"{setting}.source")
     if path.exists():
         return path
     if model.source.startswith(("/", ".", "~", SCHEME)) or model.source.count("/") != 1:

@@ -52,6 +52,11 @@ class Profile:
     list_items: float
     bold: float
 
+    @property
+    def times(self) -> int:
+        """How many answers are the commonest one."""
+        return round(self.commonest_share * self.answers)
+
 
 def profile(answers: Sequence[str], truncated: int = 0) -> Profile:
     """Raises ValueError where there are no answers."""
@@ -85,7 +90,7 @@ def warnings(model: str, one: Profile) -> list[str]:
     found = []
     if one.empty:
         found.append(f"{one.empty} {of} {'is' if one.empty == 1 else 'are'} empty.")
-    if one.commonest and round(one.commonest_share * one.answers) > 1 and one.commonest_share >= CONSTANT:
+    if one.commonest and one.times > 1 and one.commonest_share >= CONSTANT:
         share = f"{one.commonest_share:.0%} {of}"
         found.append(f"{share} are one and the same: “{shortened(one.commonest)}”.")
     if one.distinct < 0.5:

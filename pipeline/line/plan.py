@@ -17,12 +17,12 @@ from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.judging import baselines, words
-from pipeline.objectives.presets import Preset, resolve
+from pipeline.objectives.presets import resolve
 from pipeline.preferences.normalise import Normaliser, Preference
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.artifacts import Address, Artifact, fingerprint
-from pipeline.results.files import DigestMemory, file_digest
+from pipeline.results.files import DigestMemory, file_digest, given_path
 from pipeline.settings.config import EMBEDDED, Data, RunConfig
 
 COLUMNS = {  # what a row may carry beside the pair, and what to do where it does not
@@ -34,7 +34,7 @@ COLUMNS = {  # what a row may carry beside the pair, and what to do where it doe
 STAGES = ("prepare", "reference", "schedule", "train", "generate", "judge", "report")
 
 # Raise a stage's version when its code changes what it writes.
-VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 2, "train": 2, "generate": 2, "judge": 5, "report": 4}
+VERSIONS = {"model": 1, "prepare": 2, "reference": 1, "schedule": 3, "train": 2, "generate": 2, "judge": 5, "report": 4}
 VERSIONS["study"] = 1  # not of the line: the page of jobs.study
 
 
@@ -53,14 +53,18 @@ class Step:
 
     def input(self, role: str) -> Artifact:
         """A committed and verified input. Raises UserError that names the command which makes it."""
-        step = self.inputs[role]
-        artifact = step.address.find()
+        artifact = self.inputs[role].address.find()
         if artifact is None:
-            raise UserError(
-                f"stage {self.stage} needs the result of stage {step.stage}, which is not at {step.address.path}",
-                f"python -m jobs.{step.stage} with the same --config and overrides, or python -m jobs.run",
-            )
+            raise self.lacks(role)
         return artifact.verify()
+
+    def lacks(self, role: str) -> UserError:
+        """What to say of an input that is not there."""
+        step = self.inputs[role]
+        return UserError(
+            f"stage {self.stage} needs the result of stage {step.stage}, which is not at {step.address.path}",
+            f"python -m jobs.{step.stage} with the same --config and overrides, or python -m jobs.run",
+        )
 
 
 @dataclass(frozen=True)
@@ -94,9 +98,9 @@ def make_plan(config: RunConfig) -> Plan:
         from pipeline.results.store import Store
 
         store = Store(config.resources.root)
-        root = store.mirror(Path(config.resources.mirror).expanduser().absolute())
+        root = store.mirror(given_path(config.resources.mirror, "resources.mirror").absolute())
     else:
-        root = Path(config.resources.root).expanduser().absolute()  # workers run elsewhere
+        root = given_path(config.resources.root, "resources.root").absolute()  # workers run elsewhere
     memory = DigestMemory(root)
     model = locate(config.model, memory)
     if not model.is_gguf:  # which is made float as it is converted
@@ -119,7 +123,7 @@ def make_plan(config: RunConfig) -> Plan:
     weights = {"model": model.digest, "dtype": config.model.dtype, "compute": COMPUTE_VERSION}
     preset, parameters = resolve(config.objective.name, config.objective.parameters)
     content, first = _data(config)
-    _require_columns(config, preset, first)
+    _require_columns(config, first)
     trained = {**preset.functions, "parameters": parameters}
     benchmark = section("generate") | {"benchmarks": _questions(config)}
     compared = config.schedule.difficulty in ("reference-gap", "reference-gap-per-token")
@@ -202,12 +206,24 @@ def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
     return {"content": source.identity, **{key: data[key] for key in used}}, look.first
 
 
-def _require_columns(config: RunConfig, preset: Preset, first: Preference | None) -> None:
+def needed_columns(config: RunConfig, every_pair: bool = False) -> dict[str, str]:
+    """The columns that the objective or the schedule lives on, each with the setting that asks for it.
+
+    With `every_pair` those alone that no train pair may lack: what an objective needs of its own pairs, a pair that is
+    dropped or goes to SFT can do without.
+    """
+    schedule = config.schedule
+    preset, _ = resolve(config.objective.name, config.objective.parameters)
+    apart = (schedule.drop_percentile, schedule.sft_percentile, schedule.sft_below) != (None,) * 3
+    needs = {} if every_pair and apart else {name: f"objective.name={config.objective.name}" for name in preset.needs}
+    by = {"column": "difficulty", "score-margin": "scores"}.get(schedule.difficulty)
+    if by and schedule.ranks:
+        needs.setdefault(by, f"schedule.difficulty={schedule.difficulty}")
+    return {name: setting for name, setting in needs.items() if name in COLUMNS}
+
+
+def _require_columns(config: RunConfig, first: Preference | None) -> None:
     """Raise UserError, before any work, where the data lack a column that the objective or the schedule lives on."""
-    needs = {name: f"objective.name={config.objective.name}" for name in preset.needs}
-    by = {"column": "difficulty", "score-margin": "scores"}.get(config.schedule.difficulty)
-    if by and config.schedule.ranks:
-        needs.setdefault(by, f"schedule.difficulty={config.schedule.difficulty}")
     if config.data.source == EMBEDDED:
         has = {"scores": True}
     elif first:
@@ -216,6 +232,6 @@ def _require_columns(config: RunConfig, preset: Preset, first: Preference | None
         has |= {"difficulty": first.difficulty is not None}
     else:
         return
-    for name, setting in needs.items():
-        if name in COLUMNS and not has.get(name):
+    for name, setting in needed_columns(config).items():
+        if not has.get(name):
             raise UserError(f"{setting} needs {name}, which data.source={config.data.source} lacks", COLUMNS[name])

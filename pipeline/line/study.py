@@ -20,8 +20,9 @@ from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan, readable
 from pipeline.results.artifacts import fingerprint
 from pipeline.settings.config import RunConfig, Section, validate
-from pipeline.settings.faults import explain
+from pipeline.settings.faults import explain, refuse_odd_values
 from pipeline.settings.file import read
+from pipeline.settings.shorthand import expand
 
 CHANGED = ("objective", "schedule", "train")  # the sections a method may change; the others are shared by all cells
 
@@ -58,13 +59,15 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> tuple[Study, RunConf
 
     Raises UserError as config.load does, with the method's name where a method is at fault.
     """
-    raw = read(path, overrides)
+    raw = expand(read(path, overrides))
     if "study" not in raw:
-        raise UserError(f"--config {path}: has no section study", "give a file such as configs/study-noise.yaml")
+        remedy = "give a file such as configs/study-noise.yaml; jobs.run takes this one"
+        raise UserError(f"--config {path}: has no section study", remedy)
     try:
-        study = _File.model_validate({"study": raw.pop("study")}).study
+        study = _File.model_validate({"study": _long(raw.pop("study"))}).study
     except ValidationError as error:
         raise explain(error, _File) from None
+    base = validate(raw)
     for name in ("flip_fractions", "seeds"):
         values = getattr(study, name)
         if len(set(values)) < len(values):
@@ -78,7 +81,17 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> tuple[Study, RunConf
     names = [cell.name for cell in cells]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"two methods of the study are both called {twice[0]} as a file", "rename one of them")
-    return study, validate(raw), cells
+    return study, base, cells
+
+
+def _long(study: Any) -> Any:
+    """The section with the short forms in its methods written out."""
+    methods = study.get("methods") if isinstance(study, dict) else None
+    if not isinstance(methods, dict):
+        return study
+    refuse_odd_values(study)
+    written = {name: expand(changes) if isinstance(changes, dict) else changes for name, changes in methods.items()}
+    return study | {"methods": written}
 
 
 def _config(raw: dict[str, Any], method: str, changes: dict[Any, dict[str, Any]], flip: float, seed: int) -> RunConfig:

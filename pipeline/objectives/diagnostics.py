@@ -19,12 +19,17 @@ def effective_noise_rate(shift_B: torch.Tensor, gap_B: torch.Tensor) -> torch.Te
     return torch.where(valid_B, rate_B, torch.nan)
 
 
+def accuracy(gaps_B: torch.Tensor) -> torch.Tensor:
+    """1 where the chosen side is ahead, 0 where it is behind, and at a gap of exactly 0 one half, as a coin would."""
+    return (gaps_B.double().sign() + 1) / 2
+
+
 def diagnose(
     gaps_B: torch.Tensor, margins_B: torch.Tensor, shifts_B: torch.Tensor, weights_B: torch.Tensor
 ) -> dict[str, float | None]:
     """Figures of a step's preference pairs; None for all where there are none, for the noise rate without gamma-PO."""
     figures: dict[str, float | None] = {
-        "accuracy": _mean((gaps_B > 0).double()),
+        "accuracy": _mean(accuracy(gaps_B)),
         "gap": _mean(gaps_B),
         "margin": _mean(margins_B),
         "weight": _mean(weights_B),

@@ -8,6 +8,7 @@ mean log-probs, l(z) = -log sigmoid(z), s a score, n a number of tokens, w chose
 
 import difflib
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -275,40 +276,52 @@ def resolve(name: str, given: Mapping[str, Any]) -> tuple[Preset, Values]:
         if side.routes or side.schedule:
             problem = f"objective.preference={inner} itself decides what is trained when"
             raise UserError(problem, "choose a preset such as dpo or gamma-dpo")
-        row, values = side, Values({**side.parameters, **values})
+        row, values = side, Values({**side.parameters, **values, "preference": inner})
     if given.get("margin") == "gamma" and not row.gamma:
         row, values = replace(row, gamma=True), Values({**_GAMMA, **values})
     for key, value in given.items():
         if key != "margin":
-            values[key] = _checked(name, key, value, values)
+            if key not in values:
+                raise _unknown(name, key, values)
+            values[key] = _checked(key, value, values[key])
         elif value != "gamma":
             raise UserError(f"objective.margin={value!r} is not a choice", "give gamma, or leave it out")
     return row, values
 
 
-def _checked(name: str, key: str, value: Any, values: Values) -> float | str:
-    if key not in values:
-        near = difflib.get_close_matches(key, values, n=1)
-        takes = f"{name} takes {', '.join(sorted(values))}; objective={name} alone drops what the file sets"
-        hint = f"did you mean objective.{near[0]}?" if near else takes
-        if key == "label_smoothing":
-            hint = "objective.name=cdpo is DPO with label smoothing, rdpo its unbiased form; either may be a preference"
-        if key in _GAMMA:
-            hint = f"objective.margin=gamma gives {name} a target margin for each pair"
-        raise UserError(f"objective.{key} is not a parameter of {name}", hint)
-    wanted = str if isinstance(values[key], str) else (int, float)
+def _unknown(name: str, key: str, values: Values) -> UserError:
+    if near := difflib.get_close_matches(key, values, n=1):
+        return UserError(f"objective.{key} is not a parameter of {name}", f"did you mean objective.{near[0]}?")
+    if key == "label_smoothing":
+        hint = "objective.name=cdpo is DPO with label smoothing, rdpo its unbiased form; either may be a preference"
+        return UserError(f"objective.{key} is not a parameter of {name}", hint)
+    side, anew = f"objective.name={name}", name
+    if PRESETS[name].routes:
+        inner = values["preference"]
+        side, anew = f"objective.preference={inner}", f"{{name: {name}, preference: {inner}}}"
+    kept = f"; or set objective.margin=gamma, which gives {side} a target margin for each pair" if key in _GAMMA else ""
+    hint = f"leave objective.{key} out, or 'objective={anew}', which drops all that the file sets of it{kept}"
+    return UserError(f"{side} takes no {key} (it takes {', '.join(sorted(values))}), but objective.{key} is set", hint)
+
+
+def _checked(key: str, value: Any, default: float | str) -> float | str:
+    if value is None:
+        raise UserError(f"objective.{key} has no value", f"give a value like {default!r}, or leave it out")
+    wanted = str if isinstance(default, str) else (int, float)
     if not isinstance(value, wanted) or isinstance(value, bool):
         problem = f"objective.{key}={value!r} is a {type(value).__name__}"
-        raise UserError(problem, f"give a value like {values[key]!r}")
+        raise UserError(problem, f"give a value like {default!r}")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise UserError(f"objective.{key}={value!r} is not a choice", f"give one of {', '.join(_CHOICES[key])}")
-    if key in _INTERVALS and not _inside(float(value), _INTERVALS[key]):
-        raise UserError(f"objective.{key}={value:g} is out of range", f"give a number in {_INTERVALS[key]}")
+    if key in _INTERVALS and not _inside(value, _INTERVALS[key]):
+        raise UserError(f"objective.{key}={value!r} is out of range", f"give a number in {_INTERVALS[key]}")
     checked: float | str = value
     return checked
 
 
-def _inside(value: float, interval: str) -> bool:
+def _inside(value: Any, interval: str) -> bool:
+    if abs(value) > sys.float_info.max:  # infinite, or a whole number beyond what a float holds
+        return False
     low, high = map(float, interval[1:-1].split(","))
     above, below = (value > low or (interval[0] == "[" and value == low)), (value < high or interval[-1] == "]")
     return above and below and value <= high

@@ -52,7 +52,7 @@ class ScheduledPair:
 class HeldOutState:
     """Means over the held-out pairs at one moment. Log-probs are sums over a completion's tokens."""
 
-    accuracy: float  # share of pairs with gap > 0
+    accuracy: float  # share of pairs with gap > 0; a gap of 0 counts half
     gap: float
     chosen_logps: float
     rejected_logps: float

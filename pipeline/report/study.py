@@ -25,7 +25,7 @@ class Cell:
     method: str
     flip_fraction: float
     seed: int
-    accuracy: float  # share of held-out pairs with the right sign
+    accuracy: float  # share of held-out pairs with gap > 0; a gap of 0 counts half
     gap: float  # mean over held-out pairs, in the method's own scale
     chosen_change: float | None  # of the mean log-prob sum since before training; null where unknown
     rejected_change: float | None

@@ -16,7 +16,11 @@ _PANELS: tuple[tuple[str, str, dict[str, tuple[str, Spec]]], ...] = (
         "Solid: mean over the step's pairs, in nats; dashed: nats a token on the chosen side of SFT pairs.",
         {"loss": ("all pairs", _SOLID), "nll": ("SFT pairs", _SFT)},
     ),
-    ("accuracy", "Share of preference pairs with a positive gap; 50% is chance.", {"accuracy": ("accuracy", _SOLID)}),
+    (
+        "accuracy",
+        "Share of preference pairs with a positive gap, where 0 counts half; 50% is chance.",
+        {"accuracy": ("accuracy", _SOLID)},
+    ),
     (
         "gap and margin",
         "Solid above dashed: the mean pair is past its target. Dotted, if any: pairs with a flipped label.",

@@ -15,6 +15,17 @@ ASIDE = ".tmp"  # ends the name of a file that is being written; one that is fou
 _BLOCK = 1 << 20
 
 
+def given_path(given: str, setting: str) -> Path:
+    """A user's path, `~` expanded; whether it is there is not said. Raises UserError where none of that name can be."""
+    try:
+        path = Path(given).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, a folder that may not be searched, a user who is none
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{setting}={given}: is no path that can be followed ({why})", "correct the path") from None
+    return path
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     digest = hashlib.sha256()

@@ -76,7 +76,7 @@ TRAINED_PAIRS = _schema(
 
 # What a step measures of its preference pairs, null without any; see objectives/diagnostics.py. The first four are also
 # taken over pairs of clean and of flipped labels apart.
-_SPLIT = ("accuracy", "gap", "margin", "weight")  # accuracy: the share of gaps above 0
+_SPLIT = ("accuracy", "gap", "margin", "weight")  # accuracy: the share of gaps above 0, those at 0 one half
 _MEASURED = (
     *_SPLIT,
     *(f"{name}_{part}" for part in ("clean", "flipped") for name in _SPLIT),

@@ -4,17 +4,19 @@
 library, so that a door answers a bad configuration at once.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
 from pipeline.preferences.template import DATE
-from pipeline.settings.faults import explain
+from pipeline.settings.faults import explain, refuse_odd_values
 from pipeline.settings.file import read
+from pipeline.settings.shorthand import expand
 
 EMBEDDED = "verifiable"
 # How answers are sampled where neither `generate` nor its preset says: greedily, and briefly.
@@ -86,7 +88,8 @@ class Schedule(Section):
     # So many percent of the train pairs, the hardest of those kept, go to SFT; mixdpo only, 10 there.
     sft_percentile: float | None = Field(default=None, ge=0, le=100)
     sft_below: float | None = None  # or: pairs of a margin below this go to SFT, as in the paper
-    # Label noise: this share of pairs is trained the wrong way round.
+    # Label noise: this share of all train pairs, rounded to whole pairs, is the wrong way round. Pairs that are dropped
+    # or go to SFT count, too: noise is in the data, whatever is made of them. A larger share flips the same and more.
     flip_fraction: float = Field(default=0.0, ge=0, le=1)
     epochs: int = Field(default=1, ge=1)
     seed: int = 0
@@ -121,8 +124,25 @@ class Lora(Section):
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    layers: str | tuple[str, ...] = "all-linear"  # all but the output head, or names such as q_proj
+    # All but the output head, or names such as q_proj, or one regular expression for the whole name of a module.
+    layers: str | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
     merge: bool = True  # into the exported model; false keeps them apart, and vLLM puts them on the base model
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _one_name(cls, given: Any) -> Any:
+        """A name alone is a list of one: PEFT would take it for an expression, which no module's whole name is."""
+        return [given] if isinstance(given, str) and given != "all-linear" and re.fullmatch(r"[\w.]+", given) else given
+
+    @field_validator("layers")
+    @classmethod
+    def _is_an_expression(cls, layers: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        try:
+            re.compile(layers if isinstance(layers, str) else "")
+        except re.error as error:
+            problem = f"train.lora.layers={layers!r} is no regular expression ({error})"
+            raise UserError(problem, "give all-linear, names such as [q_proj, v_proj], or an expression") from None
+        return layers
 
     @model_validator(mode="after")
     def _served(self) -> "Lora":
@@ -264,12 +284,11 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _settle(cls, raw: Any) -> Any:
-        """Read `objective: NAME` as a section, and write what the objective asks of the schedule into the schedule.
+        """Write out short forms, and what the objective asks of the schedule into the schedule.
 
         Identities then hold values, not defaults of defaults.
         """
-        if isinstance(raw, dict) and isinstance(raw.get("objective"), str):
-            raw = raw | {"objective": {"name": raw["objective"]}}
+        raw = expand(raw) if isinstance(raw, dict) else raw
         objective, schedule = (raw.get(key, {}) if isinstance(raw, dict) else None for key in ("objective", "schedule"))
         if not isinstance(objective, dict) or not isinstance(schedule, dict):
             return raw  # the fields' own checks say what is wrong
@@ -320,6 +339,7 @@ def validate(raw: dict[str, Any]) -> RunConfig:
     """The configuration that a file's content means. Raises UserError; see `load`."""
     if "study" in raw:
         raise UserError("this configuration has a section study", "python -m jobs.study with the same --config runs it")
+    refuse_odd_values(raw)
     raw = dict(raw)
     for name, section in RunConfig.model_fields.items():
         if raw.get(name) is None and isinstance(section.annotation, type) and issubclass(section.annotation, Section):

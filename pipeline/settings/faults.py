@@ -2,7 +2,8 @@
 
 import difflib
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,35 +17,131 @@ _WANTED = {
     "bool": "true or false",
     "string": "text (in quotes where YAML would read a number, a date or null)",
     "tuple": "a list such as [0.9, 0.999]",
+    "list": "a list such as [0, 1]",
+    "dict": "names with a value each, such as {name: value}",
     "too": "as many values as the default has",
+}
+
+# What pydantic puts into the place of a fault beside keys: that it is a key, or which of several kinds was tried.
+_TAGS = ("[key]", "str", "tuple[str, ...]")
+
+# What other trainers call our settings.
+ALIASES = {
+    "lr": "train.learning_rate",
+    **dict.fromkeys(("lr_scheduler", "lr_scheduler_type", "scheduler"), "train.lr_schedule"),
+    **dict.fromkeys(("warmup", "warmup_ratio"), "train.warmup_fraction"),
+    **dict.fromkeys(
+        ("bs", "batch", "per_device_train_batch_size", "train_batch_size", "gradient_accumulation_steps"),
+        "train.batch_size",
+    ),
+    **dict.fromkeys(("epoch", "num_epochs", "num_train_epochs"), "schedule.epochs"),
+    **dict.fromkeys(("grad_clip", "clip_grad_norm", "gradient_clipping"), "train.max_grad_norm"),
+    **dict.fromkeys(("betas", "adam_beta1", "adam_beta2"), "train.adam_betas"),
+    **dict.fromkeys(("r", "lora_r", "lora_rank"), "train.lora.rank"),
+    "lora_alpha": "train.lora.alpha",
+    "lora_dropout": "train.lora.dropout",
+    **dict.fromkeys(("target_modules", "lora_target_modules", "modules"), "train.lora.layers"),
+    **dict.fromkeys(("use_peft", "peft", "adapter"), "train.lora"),
+    **dict.fromkeys(("loss", "loss_type"), "objective.name"),
+    "beta": "objective.beta",
+    "label_smoothing": "objective.label_smoothing",
+    **dict.fromkeys(("gamma", "simpo_gamma"), "objective.gamma0"),
+    **dict.fromkeys(("model_name_or_path", "model_name", "base_model"), "model.source"),
+    **dict.fromkeys(("torch_dtype", "bf16", "fp16", "precision"), "model.dtype"),
+    **dict.fromkeys(("dataset", "dataset_name", "datasets", "train_file", "data_path"), "data.source"),
+    "max_prompt_length": "data.max_prompt_tokens",
+    "max_completion_length": "data.max_completion_tokens",
+    **dict.fromkeys(
+        ("max_length", "max_seq_length", "cutoff_len"), "data.max_prompt_tokens and data.max_completion_tokens"
+    ),
+    **dict.fromkeys(("output_dir", "out"), "resources.root"),
+    **dict.fromkeys(("save_steps", "checkpointing_steps"), "resources.checkpoint_steps"),
+    **dict.fromkeys(("logging_steps", "log_every"), "resources.log_seconds"),
+    "gradient_checkpointing": "resources.checkpoint_activations",
+    **dict.fromkeys(("gpus", "num_gpus", "n_gpus"), "resources.gpus_per_actor"),
 }
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> UserError:
     """The first fault of a report, and how many more there are."""
-    fault, more = error.errors()[0], error.error_count() - 1
-    location, kind = fault["loc"], fault["type"]
+    faults, more = error.errors(), error.error_count() - 1
+    fault = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])  # why another is missing
+    location, kind = tuple(part for part in fault["loc"] if part not in _TAGS), fault["type"]
     where = ".".join(map(str, location)) or "the configuration"
     tail = f" (and {more} more)" if more else ""
     if kind == "missing":
         return UserError(f"{where} is missing{tail}", f"set it in the file, or give {where}=VALUE")
     if kind in ("extra_forbidden", "invalid_key"):
-        known = _keys(schema, location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {'.'.join([*map(str, location[:-1]), *near])}?" if near else f"known: {', '.join(known)}"
-        return UserError(f"{where} is not a key of the configuration{tail}", hint)
+        return UserError(f"{where} is not a key of the configuration{tail}", _nearest(schema, location))
     if kind in ("model_type", "model_attributes_type"):
         keys = ", ".join(_keys(schema, location))
-        return UserError(f"{where}={fault['input']!r} is a section, not a value{tail}", f"set its keys: {keys}")
-    problem = f"{where} has no value" if fault["input"] is None else f"{where}={fault['input']!r}: {fault['msg']}"
+        return UserError(f"{where}={shown(fault['input'])} is a section, not a value{tail}", f"set its keys: {keys}")
+    problem = f"{where} has no value" if fault["input"] is None else f"{where}={shown(fault['input'])}: {fault['msg']}"
     return UserError(f"{problem}{tail}", f"{where}: {_remedy(kind, fault)}")
+
+
+def shown(value: Any) -> str:
+    """A value as it can be said: whole numbers may have more digits than Python writes out."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def refuse_odd_values(raw: Any) -> None:
+    """Raise UserError for what no setting means, wherever it stands: texts that no file can hold, and giant numbers."""
+    seen: set[int] = set()  # what YAML's aliases name many times, or in a circle, is looked at once
+    open_: list[tuple[str, Any]] = [("the configuration", raw)]
+    while open_:
+        where, value = open_.pop()
+        if isinstance(value, str) and ("\0" in value or not _encodes(value)):
+            problem = f"{where}={shown(value)} holds a character that no file can hold"
+            raise UserError(problem, "leave it out: it is a null character, or half of one that takes two")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise UserError(f"{where}={shown(value)} is beyond what 64 bits hold", "give a smaller number")
+        if id(value) in seen or not isinstance(value, dict | list | tuple | set):
+            continue
+        seen.add(id(value))
+        inside = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, inner in inside:
+            path = f"{where}.{shown(name)[1:-1] if isinstance(name, str) else shown(name)}"
+            open_ += [(path.removeprefix("the configuration."), inner), ("a key", name)]
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _nearest(schema: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """What to write in place of a key that is none: its name elsewhere, another tool's name, or a near spelling."""
+    name, section = str(location[-1]), ".".join(map(str, location[:-1]))
+    if elsewhere := [path for path in paths(schema) if path.rpartition(".")[2] == name]:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    if name in ALIASES:
+        return f"did you mean {ALIASES[name]}?"
+    known = _keys(schema, location[:-1])
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {'.'.join(filter(None, [section, *near]))}?" if near else f"known: {', '.join(known)}"
+
+
+def paths(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted path of every setting."""
+    for name, field in schema.model_fields.items():
+        yield f"{prefix}{name}"
+        if section := _section(field.annotation):
+            yield from paths(section, f"{prefix}{name}.")
 
 
 def _remedy(kind: str, fault: Any) -> str:
     limits = fault.get("ctx", {})
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", limits["expected"])
-        near = difflib.get_close_matches(str(fault["input"]), choices, n=1)
+        near = difflib.get_close_matches(shown(fault["input"]), choices, n=1)
         return (f"did you mean {near[0]}? " if near else "") + f"choose one of {', '.join(choices)}"
     for bound, words in (("ge", "{} or more"), ("gt", "more than {}"), ("le", "{} or less"), ("lt", "less than {}")):
         if bound in limits:
@@ -55,8 +152,17 @@ def _remedy(kind: str, fault: Any) -> str:
 
 
 def _keys(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys of the section at `location`."""
-    kind: Any = schema
+    """The keys of the section at `location`, or of the section around it where it holds none."""
+    section = schema
     for part in location:
-        kind = kind.model_fields[part].annotation
-    return list(kind.model_fields)
+        field = section.model_fields.get(str(part))
+        if field is None or (inner := _section(field.annotation)) is None:
+            break
+        section = inner
+    return list(section.model_fields)
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, also where it may be null."""
+    kinds = [annotation, *get_args(annotation)]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -1,4 +1,7 @@
-"""A configuration as it is written: one YAML file, and overrides from the command line. Nothing is checked here."""
+"""A configuration as it is written: one YAML file, and overrides from the command line. Nothing is checked here.
+
+But that nothing is said twice: YAML would take the last and forget the rest.
+"""
 
 import difflib
 from collections.abc import Sequence
@@ -8,26 +11,28 @@ from typing import Any
 import yaml
 
 from pipeline.errors import UserError
+from pipeline.settings.shorthand import long_form
+
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError, OverflowError)
 
 
 def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """What a file says, with `section.key=value` overrides applied. Raises UserError where it cannot be read so."""
     raw = _content(Path(path))
-    for override in overrides:
-        override_one(raw, override)
+    override(raw, overrides)
     return raw
 
 
 def _content(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        near = difflib.get_close_matches(file.name, [p.name for p in file.parent.glob("*.y*ml")], n=1)
-        hint = f"did you mean {file.parent / near[0]}?" if near else "give a YAML file, such as configs/quickstart.yaml"
-        raise UserError(f"--config {file}: there is no such file", hint)
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not file.is_file():
+            raise _no_file(file)
+        raw = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(f"--config {file}: cannot be read ({error.strerror})", "give a file you may read") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except _Twice as twice:
+        raise UserError(f"--config {file}: {twice}", "leave one of them out, or put both's keys under one") from None
+    except _NOT_YAML as error:
         problem = f"--config {file}: is not YAML ({' '.join(str(error).split())})"
         raise UserError(problem, "mend the file at that place") from None
     if not isinstance(raw, dict | None):
@@ -36,23 +41,70 @@ def _content(file: Path) -> dict[str, Any]:
     return raw or {}
 
 
-def override_one(raw: dict[str, Any], override: str) -> None:
-    """Apply one `section.key=value`, in place. Raises UserError for what is not one."""
+def _no_file(file: Path) -> UserError:
+    folder = file if file.is_dir() else file.parent
+    names = sorted(path.name for path in folder.glob("*.y*ml"))
+    if file.is_dir():
+        shown = ", ".join(names[:8]) or "no YAML file"
+        return UserError(f"--config {file}: is a folder", f"give a file of it (it holds {shown})")
+    near = difflib.get_close_matches(file.name, names, n=1)
+    hint = f"did you mean {folder / near[0]}?" if near else "give a YAML file, such as configs/quickstart.yaml"
+    return UserError(f"--config {file}: there is no such file", hint)
+
+
+class _Twice(Exception):
+    """A key that stands twice in one mapping."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, but a key stands once: of two, YAML takes the second and drops the first with all that is under it."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:  # before `<<` brings in others, which a key of one's own may well replace
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                name, line = (key.tag, key.value), key.start_mark.line + 1
+                if name in lines:
+                    raise _Twice(f"{key.value} stands twice, in line {lines[name]} and in line {line}")
+                lines[name] = line
+        return node
+
+
+def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Apply `section.key=value` overrides in order, in place.
+
+    Raises UserError for what is not one, and for one of which a later one would leave nothing.
+    """
+    keys = [each.partition("=")[0] for each in overrides]
+    for number, key in enumerate(keys):
+        for earlier in keys[:number]:
+            if f"{earlier}.".startswith(f"{key}."):
+                problem = f"{overrides[keys.index(earlier)]!r} would be lost: {overrides[number]!r} comes after it"
+                raise UserError(problem, "give each setting once, and a section before its keys")
+    for each in overrides:
+        _override_one(raw, each)
+
+
+def _override_one(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not all(key.split(".")) or key.startswith("-"):
         raise UserError(f"argument {override!r} is not section.key=value", "write for example train.learning_rate=1e-5")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        value = yaml.load(text, _Loader)
+    except _Twice as twice:
+        raise UserError(f"argument {override!r}: {str(twice).partition(',')[0]}", "leave one of them out") from None
+    except _NOT_YAML:
         value = text
     *sections, leaf = key.split(".")
-    for section in sections:
-        inner = raw.get(section)
+    for depth, section in enumerate(sections, 1):
+        inner = long_form(".".join(sections[:depth]), raw.get(section))
         if inner is None:
-            inner = raw[section] = {}
+            inner = {}
         if not isinstance(inner, dict):
             problem = f"argument {override!r}: {section} is not a section"
             raise UserError(problem, "see the sections in configs/quickstart.yaml")
+        raw[section] = inner
         raw = inner
     raw[leaf] = _number(value)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from pipeline.objectives.batch import PREFERENCE, SFT, PairBatch
-from pipeline.objectives.diagnostics import diagnose
+from pipeline.objectives.diagnostics import accuracy, diagnose
 from pipeline.training.epoch import Example
 
 PREFERENCE_ONLY = ("gap", "margin", "shift", "weight", "statistic")  # what only preference pairs have
@@ -82,7 +82,7 @@ def displacement(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
         values = [row["values"] for row in rows if row["moment"] == moment]
         if values:
             reward_gaps, gaps, chosen, rejected = torch.tensor(values, dtype=torch.float64).T
-            right = (reward_gaps.sign() + 1) / 2  # a gap of 0 counts half, as a coin would
-            means = (right.mean(), gaps.nanmean(), chosen.mean(), rejected.mean())  # NaN: a gap that lacks its column
+            # NaN: a gap that lacks its column.
+            means = (accuracy(reward_gaps).mean(), gaps.nanmean(), chosen.mean(), rejected.mean())
             figures[moment] = dict(zip(HELD_OUT, map(float, means), strict=True))
     return figures

@@ -12,7 +12,10 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def command(stage: str, *arguments: str, config: str = "configs/smoke.yaml") -> list[str]:
-    return [sys.executable, "-m", f"jobs.{stage}", "--config", config, *arguments]
+    """Of several settings of one key the last is given: what tests share stands first, and a door takes one."""
+    last = {argument.partition("=")[0]: number for number, argument in enumerate(arguments) if "=" in argument}
+    kept = [each for number, each in enumerate(arguments) if last.get(each.partition("=")[0], number) == number]
+    return [sys.executable, "-m", f"jobs.{stage}", "--config", config, *kept]
 
 
 def door(

@@ -140,7 +140,7 @@ def test_the_hardest_by_a_column_of_ones_own_are_left_out(tiny: Path, tmp_path: 
     partial = settings([*given, {"prompt": "Name.", "chosen": "Red.", "rejected": "Seven."}], "partial")
     made("prepare", *partial, "data.difficulty_column=loss")
     told = refused("schedule", *partial, "data.difficulty_column=loss")
-    assert "schedule.difficulty=column: pair " in told and "data.difficulty_column" in told
+    assert "which 1 of 9 train pairs lack (such as row 9 of " in told and "data.difficulty_column" in told
 
 
 def test_a_file_of_thousands_is_limited_by_content(tiny: Path, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from jobs.generate import check_family, room_for
+from jobs.generate import room_for
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks.questions import Question
+from pipeline.evaluation.benchmarks.sampling import check_family
 
 SHORT = Question("short", ({"role": "user", "content": "one two"},))
 TALK = Question("talk", ({"role": "user", "content": "one two"},), ("three",))

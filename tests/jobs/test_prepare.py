@@ -121,3 +121,11 @@ def test_a_plan_refuses_quantised_weights_to_train_and_takes_them_to_judge(
         make_plan(validate({"model": {"source": str(folder)}, "resources": root}))
     judged = {"model": {"source": str(plain)}, "judge": {"local": {"source": str(folder)}}, "resources": root}
     assert (judge := make_plan(validate(judged)).judge) and judge.path == folder
+
+
+@pytest.mark.parametrize(("read", "dropped", "share"), [(100, 5, 0.05), (100, 29, 0.29), (20, 1, 0.05), (3, 0, 0.0)])
+def test_as_many_may_be_dropped_as_is_written(read: int, dropped: int, share: float) -> None:
+    data = Data(source="x.jsonl", max_dropped=share)
+    refuse_losses(data, {"read": read, "kept": read - dropped, "dropped": {}}, Path("x"), {})
+    with pytest.raises(UserError, match=f"{dropped + 1} of {read} rows were dropped"):
+        refuse_losses(data, {"read": read, "kept": read - dropped - 1, "dropped": {}}, Path("x"), {})

@@ -235,3 +235,12 @@ def test_another_file_without_a_verdict_is_named(
     asked = ("--benchmark", benchmark, "--annotations", written(tmp_path / "first.jsonl", good))
     told = refused(capsys, *asked, option, second)
     assert second in told and "can be used" in told and "in common" not in told
+
+
+def test_two_of_one_name_and_a_judge_that_says_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    one, other = (alpaca(tmp_path / f"{name}.json", ("mixdpo", [1.2, 2.0])) for name in ("one", "other"))
+    said = run(capsys, "--benchmark", "alpaca_eval", "--annotations", one, "--against", other)
+    assert f"mixdpo ({one}) against mixdpo ({other})" in said
+    silent = alpaca(tmp_path / "silent.json", ("mixdpo", [7.0, 7.0]))
+    told = refused(capsys, "--benchmark", "alpaca_eval", "--annotations", one, "--second-judge", silent)
+    assert f"{silent}: no verdict on mixdpo can be used" in told

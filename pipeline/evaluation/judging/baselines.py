@@ -15,6 +15,7 @@ from pipeline.evaluation.benchmarks.annotations import read as read_rows
 from pipeline.evaluation.benchmarks.arena_style import answer_of, tokens_of
 from pipeline.evaluation.benchmarks.questions import Owner, from_owner
 from pipeline.evaluation.judging.games import Answer, Asked
+from pipeline.results.files import given_path
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def locate(benchmark: str, given: str | None) -> list[Baseline]:
     """The files of answers: `given`, or the owners'. Raises UserError where there are none."""
     setting = f"judge.baselines.{benchmark}"
     if given is not None:
-        path = Path(given).expanduser()
+        path = given_path(given, setting)
         if not path.is_file():
             raise UserError(f"{setting}={given}: there is no such file", "give a .json, .jsonl or .parquet file")
         return [Baseline(path)]

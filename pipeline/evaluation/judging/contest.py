@@ -36,8 +36,13 @@ def questions_of(rows: Sequence[Row]) -> dict[str, Asked]:
     found = {}
     for row in rows:
         meta = json.loads(row["meta"])
-        found[row["question_id"]] = Asked(_as_text(json.loads(row["prompt"])), meta.get("category"))
+        found[row["question_id"]] = shown(json.loads(row["prompt"]), meta)
     return found
+
+
+def shown(messages: Sequence[Row], meta: Mapping[str, Any]) -> Asked:
+    """A question as a judge is shown it."""
+    return Asked(_as_text(messages), meta.get("category"))
 
 
 def _as_text(messages: Sequence[Row]) -> str:

@@ -166,8 +166,14 @@ def shares(games: Iterable[Game]) -> dict[str, float | None]:
 
 def summarise(games: Sequence[Game], resamples: int, seed: int) -> Score:
     """The mean over questions of their games' points. What has no verdict is no tie: its question is left out."""
-    means = [100 * share for share in shares(games).values() if share is not None]
-    read = [(game.points, game.model_first) for game in games if game.outcome == "read" and game.points is not None]
+    counted = {name: share for name, share in shares(games).items() if share is not None}
+    means = [100 * share for share in counted.values()]
+    read = [
+        (game.points, game.model_first)
+        for game in games
+        if game.outcome == "read" and game.points is not None
+        if game.question_id in counted or game.benchmark != "arena_hard_v2.0"  # whose tool leaves out both games
+    ]
     first = [points if model_first else 1 - points for points, model_first in read]
     outcomes: list[Any] = [game.outcome for game in games]
     return Score(

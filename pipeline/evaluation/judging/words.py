@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pipeline.errors import UserError
 from pipeline.packages import SCHEME, in_package
 from pipeline.preferences.messages import Message
-from pipeline.results.files import file_digest
+from pipeline.results.files import file_digest, given_path
 
 Method = Literal["games", "preference", "ratings"]
 
@@ -111,7 +111,7 @@ def _file(benchmark: str, given: str | None) -> Path | None:
     if given == "own":
         return None
     if given is not None:
-        return in_package(given, setting) if given.startswith(SCHEME) else Path(given).expanduser()
+        return given_path(str(in_package(given, setting)) if given.startswith(SCHEME) else given, setting)
     try:
         return in_package(OWNERS[benchmark][1], setting) if benchmark in OWNERS else None
     except UserError:  # not installed

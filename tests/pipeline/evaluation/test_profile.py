@@ -53,6 +53,12 @@ def test_constant_and_empty_answers_are_named() -> None:
     assert "9 of the base model's 10 answers are empty." in warnings("base", profile([""] * 9 + ["x"]))
 
 
+@pytest.mark.parametrize("count", [1, 2, 6, 10])
+def test_answers_that_all_differ_are_not_one_and_the_same(count: int) -> None:
+    assert warnings("base", profile(PLAIN[:count])) == []
+    assert "are one and the same" in warnings("base", profile([*PLAIN[:count], PLAIN[0]]))[0]
+
+
 def test_no_answers_are_an_error() -> None:
     with pytest.raises(ValueError, match="no answers"):
         profile([])

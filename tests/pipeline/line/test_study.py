@@ -82,12 +82,30 @@ def test_a_cell_written_out_is_the_same_cell(file: Callable[..., str], tmp_path:
         ({"seeds": []}, "study.seeds"),
         ({"until": "report"}, "choose one of train, judge"),
         ({"flips": 3}, "study.flips is not a key"),
+        ({"methods": {"a": {"train": {"lr": 1}}}}, "study.methods.a: train.lr is not a key.*train.learning_rate"),
     ],
 )
 def test_a_bad_study_is_one_error(file: Callable[..., str], changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError) as caught:
         load_study(file(**changes))
     assert re.search(says, str(caught.value), flags=re.DOTALL)
+
+
+def test_short_forms(file: Callable[..., str]) -> None:
+    study, _, cells = load_study(
+        file(methods={"a": {"objective": "dpo", "train": {"lora": 4}}}, seeds=3, flip_fractions=0.3)
+    )
+    assert (study.flip_fractions, study.seeds) == ([0.3], [3])
+    assert cells[0].config.objective.name == "dpo"
+    assert cells[0].config.train.lora and cells[0].config.train.lora.rank == 4
+
+
+@pytest.mark.parametrize("change", [{"objective": "dop"}, {"schedule": 3}, {"train": "x"}])
+def test_a_bad_base_is_one_error(file: Callable[..., str], change: dict[str, Any]) -> None:
+    path = Path(file())
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
+    with pytest.raises(UserError):
+        load_study(str(path))
 
 
 def test_the_two_doors_send_each_others_files_on(file: Callable[..., str]) -> None:

@@ -103,6 +103,12 @@ def test_figures_by_hand() -> None:
     assert figures["noise_rate_null"] == pytest.approx(0.6)
 
 
+def test_a_gap_of_zero_counts_half() -> None:
+    gaps, other = torch.tensor([0.0, 0.0, 1.0, -1.0, 2.0]), torch.zeros(5)
+    assert diagnose(gaps, other, other, other)["accuracy"] == pytest.approx(0.6)
+    assert diagnose(other, other, other, other)["accuracy"] == 0.5  # before the first step
+
+
 def test_no_figure_without_pairs_and_no_rate_without_gamma() -> None:
     nothing = torch.zeros(0)
     assert set(diagnose(nothing, nothing, nothing, nothing).values()) == {None}

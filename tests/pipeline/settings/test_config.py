@@ -6,7 +6,11 @@ import pytest
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.settings.config import RunConfig, load
+from pipeline.objectives.presets import PRESETS
+from pipeline.settings.config import RunConfig, load, validate
+from pipeline.settings.faults import ALIASES, paths
+from pipeline.settings.file import read
+from pipeline.settings.unused import rules, unused
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 QUICKSTART = str(CONFIGS / "quickstart.yaml")
@@ -51,6 +55,23 @@ def test_the_schedule_holds_what_the_objective_asks() -> None:
         ("trian.batch_size=8", "trian is not a key", "did you mean train?"),
         ("train.lerning_rate=1", "train.lerning_rate is not a key", "did you mean train.learning_rate?"),
         ("train.x=1", "train.x is not a key", "known: learning_rate, lr_schedule"),
+        ("train.lr=1e-5", "train.lr is not a key", "did you mean train.learning_rate?"),
+        ("train.lora.r=16", "train.lora.r is not a key", "did you mean train.lora.rank?"),
+        ("train.lora.rnk=16", "train.lora.rnk is not a key", "did you mean train.lora.rank?"),
+        ("train.lora=sixteen", "train.lora='sixteen' is a section", "set its keys: rank, alpha"),
+        ("train.lora.layers=3", "train.lora.layers=3: Input should be", "give text"),
+        ("train.lora.layers=[]", "train.lora.layers=[]", "give"),
+        ("train.lora.layers='('", "train.lora.layers='(' is no regular expression", "names such as"),
+        ("seed=3", "seed is not a key", "did you mean data.seed or schedule.seed or train.seed or"),
+        ("train.epochs=3", "train.epochs is not a key", "did you mean schedule.epochs?"),
+        ("data.max_length=3", "data.max_length is not", "did you mean data.max_prompt_tokens and data.max_completion"),
+        ("judge.local.sorce=m", "judge.local.sorce is not a key", "did you mean judge.local.source?"),
+        ("generate.benchmarks=3", "generate.benchmarks=3: Input should be", "give names with a value each"),
+        ("generate.benchmarks=[{mine: a}, {mine: b}]", "names mine twice", "another name"),
+        ("objective.preference=simpo", "objective.preference=simpo takes no tau", "leave objective.tau out, or"),
+        ("objective.tau=", "objective.tau has no value", "give a value like 1.0"),
+        ("objective.beta=1" + "0" * 400, "objective.beta=1000", "give a smaller number"),
+        ("train.lora={rank: 4, rank: 8}", "rank stands twice", "leave one of them out"),
         ("train.batch_size=0", "train.batch_size=0", "give 1 or more"),
         ("train.batch_size=1.5", "train.batch_size=1.5", "give a whole number"),
         ("train.batch_size=", "train.batch_size has no value", "give a whole number"),
@@ -96,7 +117,11 @@ def test_a_bad_override_is_one_error(override: str, problem: str, remedy: str) -
         ("? [a]\n: b", "is not YAML"),
         ("day: 2020-13-45", "is not YAML"),
         ("\xff", "is not YAML"),
-        ("model: tiny", "model='tiny' is a section"),
+        ("model: [tiny]", "model=['tiny'] is a section"),
+        ("model: m\nmodel: {source: n}", "model stands twice, in line 1 and in line 2"),
+        ("model: m\ntrain:\n  lora: {rank: 4, 'rank': 8}", "rank stands twice, in line 3 and in line 3"),
+        ('model: {source: "m\\0"}', "model.source='m\\x00' holds a character that no file can hold"),
+        ("model: m\ndata: {seed: 9223372036854775808}", "beyond what 64 bits hold"),
         ("model: {source: m, 3: 4}", "model.3 is not a key"),
         ("model: {source: m}\n3: 4", "3 is not a key"),
         ("model: {source: m, revison: main}", "model.revison is not a key"),
@@ -113,3 +138,82 @@ def test_a_bad_file_is_one_error(tmp_path: Path, text: str, problem: str) -> Non
 def test_a_missing_file_names_its_neighbour() -> None:
     with pytest.raises(UserError, match=r"no such file\n.*did you mean .*quickstart.yaml"):
         load(str(CONFIGS / "quikstart.yaml"))
+
+
+def test_a_folder_is_no_file() -> None:
+    with pytest.raises(UserError, match=r"configs: is a folder\n.*quickstart.yaml"):
+        load(str(CONFIGS))
+
+
+SHORT = {
+    "train.lora=16": "train.lora={rank: 16}",
+    "train.lora=true": "train.lora={}",
+    "train.lora=false": "train.lora=null",
+    "model=some/folder": "model={source: some/folder}",
+    "data=pairs.jsonl": "data={source: pairs.jsonl}",
+    "judge.local=some/folder": "judge.local={source: some/folder}",
+    "objective=dpo": "objective={name: dpo}",
+    "generate.benchmarks=alpaca_eval": "generate.benchmarks={alpaca_eval: null}",
+    "generate.benchmarks=[alpaca_eval, mine: q.jsonl]": "generate.benchmarks={alpaca_eval: null, mine: q.jsonl}",
+    "generate.stop=END": "generate.stop=[END]",
+    "generate.stop_token_ids=2": "generate.stop_token_ids=[2]",
+}
+
+
+@pytest.mark.parametrize(("short", "long"), SHORT.items())
+def test_a_short_form_is_the_long_one(short: str, long: str) -> None:
+    assert load(QUICKSTART, [short, "schedule={}"]) == load(QUICKSTART, [long, "schedule={}"])
+
+
+def test_a_short_form_in_the_file_takes_overrides(tmp_path: Path) -> None:
+    (tmp_path / "short.yaml").write_text("model: m\ntrain: {lora: 8}\nobjective: dpo\n")
+    config = load(str(tmp_path / "short.yaml"), ["model.dtype=bfloat16", "train.lora.merge=false", "objective.beta=2"])
+    assert (config.model.source, config.model.dtype) == ("m", "bfloat16")
+    assert config.train.lora and (config.train.lora.rank, config.train.lora.merge) == (8, False)
+    assert (config.objective.name, config.objective.parameters) == ("dpo", {"beta": 2})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lost"),
+    [
+        (["train.seed=1", "train.seed=2"], "train.seed=1"),
+        (["train.seed=1", "train={}"], "train.seed=1"),
+        (["objective.beta=1", "objective=dpo"], "objective.beta=1"),
+        (["train={}", "train.seed=2"], None),
+        (["train.seed=1", "train.seeds=2"], None),
+    ],
+)
+def test_no_override_is_lost(overrides: list[str], lost: str | None) -> None:
+    with pytest.raises(UserError) as caught:
+        load(QUICKSTART, [*overrides, "nonsense"])
+    assert (f"{lost!r} would be lost" if lost else "'nonsense' is not section.key=value") in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "schedule: &s {seed: 1}\ntrain: {<<: *s, seed: 2}",
+        "schedule: &s {seed: 1}\njudge: {local: null, methods: {}}\ntrain: {<<: [*s, *s], seed: 2}",
+        # Merged again before the section that it is in is looked at.
+        "data: &d {seed: 1}\nstudy: {deep: &s {<<: *d, seed: 2}}\ntrain: {<<: *s}",
+    ],
+)
+def test_a_key_of_ones_own_replaces_a_merged_one(tmp_path: Path, text: str) -> None:
+    (tmp_path / "merged.yaml").write_text(f"model: m\n{text}\n")
+    raw = read(str(tmp_path / "merged.yaml"))
+    raw.pop("study", None)
+    assert validate(raw).train.seed == 2
+
+
+def test_what_other_trainers_call_our_settings_leads_to_settings_that_are_there() -> None:
+    known = {*paths(RunConfig), *(f"objective.{name}" for preset in PRESETS.values() for name in preset.parameters)}
+    for alias, ours in ALIASES.items():
+        assert set(ours.split(" and ")) <= known, alias
+        assert alias not in {path.rpartition(".")[2] for path in paths(RunConfig)}, f"{alias} is a name of our own"
+
+
+def test_every_rule_of_what_is_not_used_names_settings_that_are_there() -> None:
+    config = load(QUICKSTART)
+    named = [setting for _, _, settings in rules(config) for setting in settings]
+    assert named and set(named) <= set(paths(RunConfig))
+    assert unused(config) == {}  # nothing that ships with us is idle

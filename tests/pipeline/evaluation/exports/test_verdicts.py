@@ -1,6 +1,8 @@
 """Our verdicts as the benchmarks' own tools have them, scored as those score them; numbers by hand."""
 
+import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,11 @@ import pytest
 
 from pipeline.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench
 from pipeline.evaluation.benchmarks.length_control import read_coefficients
-from pipeline.evaluation.exports.verdicts import as_text, figures, of_match, of_ratings, rating_figures
+from pipeline.evaluation.exports.verdicts import ARENA, as_text, figures, of_match, of_ratings, rating_figures
 from pipeline.evaluation.judging.asking import Reply
-from pipeline.evaluation.judging.games import Answer, Asked, Game, Match, Outcome
+from pipeline.evaluation.judging.games import Answer, Asked, Game, Match, Outcome, fixtures, read, summarise
 from pipeline.evaluation.judging.ratings import Rated, Turn, read_rating
+from pipeline.evaluation.judging.words import Method
 
 NAMES = {"trained": "our-model", "base": "small-model"}
 
@@ -99,6 +102,34 @@ def test_arena_hards_judgments_and_their_score(tmp_path: Path) -> None:
     file.write_text(as_text(rows, lines=True))
     (score,) = arena_hard.score_file(file, "v2.0", resamples=100)
     assert score.rate.value == pytest.approx(75) and score.model == "our-model"
+
+
+@pytest.mark.parametrize("benchmark", ["alpaca_eval", "arena_hard_v0.1", "arena_hard_v2.0"])
+def test_who_was_shown_first_is_the_same_in_the_report_and_in_our_export(tmp_path: Path, benchmark: str) -> None:
+    """Answers that are alike, which no judge saw, tell nothing of the place."""
+    preferred = benchmark == "alpaca_eval"
+    words = ["[[A>B]]", "[[A>>B]]", "[[A=B]]", "[[B>A]]", "[[A>B]]", None, "[[A>B]]", "[[A>B]]"]
+    replies = [Reply(each, "" if each else "no connection") for each in words]
+    if preferred:
+        replies = [Reply("m", first={"m": math.log(p), "M": math.log(1 - p)}) for p in (0.9, 0.2, 0.7, 0.99)]
+    one = match(benchmark, *"abcdef")
+    same = {name: one.ours[name] if name in "ad" else answer for name, answer in one.theirs.items()}
+    one = dataclasses.replace(one, theirs=same)
+    method: Method = "preference" if preferred else "games"
+    said = iter(replies)
+    played = [
+        read(one, fixture, method, None if one.alike(fixture[0]) else next(said)) for fixture in fixtures(one, method)
+    ]
+    file = tmp_path / "export.json"
+    rows = of_match(one, played, "judge", {name: {"category": "c"} for name in "abcdef"}, NAMES)
+    file.write_text(as_text(rows, lines=False))
+    scores: list[Any] = (
+        alpaca_eval.score_file(file, read_coefficients(), 100)
+        if preferred
+        else arena_hard.score_file(file, ARENA[benchmark], resamples=100)
+    )
+    assert scores[0].first_shown == pytest.approx(summarise(played, 100, 0).first_shown)
+    assert scores[0].first_shown != pytest.approx(50)
 
 
 def test_no_verdict_at_all_is_no_figure() -> None:

@@ -1,0 +1,74 @@
+"""The one check before any work: what the settings, the data, the models, this machine and the cluster cannot do.
+
+The same for every door and for --dry-run. What only a made result shows is looked at again once it is made.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from jobs.common.stage import say
+from pipeline.errors import UserError
+from pipeline.line.check import faults, found
+from pipeline.line.plan import Plan, Step
+from pipeline.settings.unused import described, refuse_unused, unused
+
+
+def check(plan: Plan, steps: Sequence[Step], overrides: Sequence[str] = ()) -> None:
+    """Raise UserError with every fault that making `steps` in order would meet, as far as it can be known now.
+
+    Settings without effect are said, and refused where `overrides` hold them.
+    """
+    check_all([(plan, steps)], overrides)
+
+
+def check_all(planned: Sequence[tuple[Plan, Sequence[Step]]], overrides: Sequence[str] = ()) -> None:
+    """The same of several plans at once, such as a study's cells: what one of them uses is used."""
+    idle = _unused([plan for plan, _ in planned])
+    refuse_unused(idle, overrides)
+    if idle:
+        say(f"not used: {described(idle)}")
+    recheck(planned)
+
+
+def recheck(planned: Sequence[tuple[Plan, Sequence[Step]]]) -> None:
+    """Once more, now that something is made that says more: of the pairs, which columns they lack."""
+    errors: dict[str, UserError] = {}
+    for plan, steps in planned:
+        here = [partial(look, plan, steps) for look in (endpoint, places)]
+        for error in [*faults(plan, steps), *found(here)]:
+            errors.setdefault(str(error), error)
+    if errors:
+        first, *others = errors.values()
+        raise UserError(first.problem, "".join([first.remedy, *(f"\nerror: {other}" for other in others)]))
+
+
+def _unused(plans: Sequence[Plan]) -> Mapping[str, str]:
+    first, *others = (unused(plan.config) for plan in plans)
+    return {setting: why for setting, why in first.items() if all(setting in other for other in others)}
+
+
+def endpoint(plan: Plan, steps: Sequence[Step]) -> None:
+    """A judge without a URL, or whose key is not in the environment."""
+    if plan.config.judge.model is not None and any(step.stage == "judge" for step in steps):
+        from jobs.common.ask_judge import address
+
+        address(plan.config.resources.judge_endpoint)
+
+
+def places(plan: Plan, steps: Sequence[Step]) -> None:
+    """More actors than the cluster can place, for any stage."""
+    resources, gpus = plan.config.resources, plan.config.resources.gpus_per_actor
+    pools = {
+        "reference": ("resources.scorers", resources.scorers, gpus),
+        "generate": ("resources.generators", resources.generators, gpus),
+        "train": ("resources.train_workers", resources.train_workers, min(gpus, 1.0)),
+        "judge": ("resources.judges", resources.judges if plan.judge else 0, gpus),
+    }
+    asked = [pools[stage] for stage in dict.fromkeys(step.stage for step in steps) if stage in pools]
+    if all(actors <= 1 and not gpus for _, actors, gpus in asked):
+        return  # any cluster has room for them
+    from actors.cluster import nodes_ahead, require_places
+
+    if (nodes := nodes_ahead()) is not None:
+        for setting, actors, each in asked:
+            require_places(setting, actors, each, nodes)

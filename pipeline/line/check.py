@@ -1,0 +1,199 @@
+"""What can be known to fail before any work begins, a function a fault: each raises the UserError that the stage would.
+
+The look is cheap where all is well: headers and lists of tokens, without torch. What seems wrong is left to the library
+that will open it, so that nothing is refused here that would work. Faults of this machine or cluster are looked for in
+jobs/common/check.py, those of settings alone when they are read.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.compute import gguf
+from pipeline.compute.models import ModelSource
+from pipeline.errors import UserError
+from pipeline.evaluation.benchmarks import questions
+from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
+from pipeline.evaluation.judging import baselines, contest, words
+from pipeline.line.plan import COLUMNS, Plan, Step, needed_columns
+from pipeline.settings.config import Model
+
+
+def faults(plan: Plan, steps: Sequence[Step]) -> list[UserError]:
+    """What will go wrong when `steps` are made in order, as far as it can be known now."""
+    stages = {step.stage for step in steps}
+    return found([partial(inputs, steps), *(partial(look, plan) for of, look in LOOKS if stages & of)])
+
+
+def found(looks: Sequence[Callable[[], None]]) -> list[UserError]:
+    """The errors of all looks, each once."""
+    errors: dict[str, UserError] = {}
+    for look in looks:
+        try:
+            look()
+        except UserError as error:
+            errors.setdefault(str(error), error)
+    return list(errors.values())
+
+
+def inputs(steps: Sequence[Step]) -> None:
+    """Results that are neither there nor made before they are read.
+
+    The base model's answers are worth making where the trained model is not there yet.
+    """
+    made = {step.name for step in steps}
+    for step in steps:
+        if step.name == "generate:trained" and "generate:base" in made:
+            continue
+        for role, other in step.inputs.items():
+            if other.name not in made and not other.address.find():
+                raise step.lacks(role)
+
+
+def chat_template(plan: Plan) -> None:
+    """A tokenizer without a chat template, or none at all."""
+    _template_of(plan.model, plan.config.model, "model")
+
+
+def judges_chat_template(plan: Plan) -> None:
+    if plan.judge and plan.config.judge.local:
+        _template_of(plan.judge, plan.config.judge.local, "judge.local")
+
+
+def _template_of(source: ModelSource, model: Model, setting: str) -> None:
+    if model.chat_template:
+        return
+    if source.is_gguf:
+        if not gguf.metadata(source.path).get("tokenizer.chat_template"):
+            problem = f"{setting}.source={model.source} has no chat template (tokenizer.chat_template) in its metadata"
+            raise UserError(problem, f"use an instruction-tuned model, or give {setting}.chat_template a Jinja file")
+        return
+    named = _json(source.path / "tokenizer_config.json").get("chat_template")
+    if not named and not list(source.path.glob("chat_template*.j*")) + list(source.path.glob("*/*.jinja")):
+        from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+
+        Tokeniser(load_tokenizer(source.path, trust_remote_code=model.trust_remote_code), 1, 1)
+
+
+def adapter_layers(plan: Plan) -> None:
+    """Layers to adapt that the model has not got."""
+    lora = plan.config.train.lora
+    if lora is None or lora.layers == "all-linear" or not (plan.model_folder / "config.json").is_file():
+        return
+    layers = [lora.layers] if isinstance(lora.layers, str) else lora.layers
+    here = _matrices(plan.model_folder)
+    if all(any(_names(lora.layers, layer, module) for module in here) for layer in layers):
+        return
+    here = _modules(plan.model_folder, plan.config.model)  # a checkpoint may have other names than the model
+    for layer in layers if here else ():
+        if not any(_names(lora.layers, layer, module) for module in here):
+            some = ", ".join(sorted({module.rpartition(".")[2] for module in here}))
+            raise UserError(f"train.lora.layers: the model has no {layer}", f"use all-linear, or some of {some}")
+
+
+def _names(layers: Any, layer: str, module: str) -> bool:
+    """Whether PEFT takes `layer` for a module: a text alone is a regular expression, of several each ends a name."""
+    if isinstance(layers, str):
+        return re.fullmatch(layer, module) is not None
+    return module == layer or module.endswith(f".{layer}")
+
+
+def _matrices(folder: Path) -> list[str]:
+    """Modules with a weight of two dimensions, from the headers of a model's files."""
+    from safetensors import SafetensorError, safe_open
+
+    modules = []
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, framework="np") as tensors:
+                weights = [name for name in tensors.keys() if name.endswith(".weight")]  # noqa: SIM118 - no dictionary
+                modules += [name[:-7] for name in weights if len(tensors.get_slice(name).get_shape()) == 2]
+        except (OSError, SafetensorError):
+            continue  # whoever opens the weights says so
+    return modules
+
+
+def _modules(folder: Path, model: Model) -> list[str]:
+    """Modules with a weight of two dimensions, of the architecture as it is built; none where it cannot be built so."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        trusted = {"trust_remote_code": model.trust_remote_code}
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)
+        with torch.device("meta"):
+            built = AutoModelForCausalLM.from_config(config, **trusted)
+    except Exception:  # of any kind, by code of any model: whoever loads it says so
+        return []
+    weights = {name: getattr(module, "weight", None) for name, module in built.named_modules()}
+    return [name for name, weight in weights.items() if isinstance(weight, torch.Tensor) and weight.dim() == 2]
+
+
+def benchmarks(plan: Plan) -> None:
+    """Files of questions that cannot be read, or hold none."""
+    questions.asked(plan.config.generate)
+
+
+def preset(plan: Plan) -> None:
+    """A sampling preset of another family, whose stop tokens are words of this model."""
+    settings, folder = plan.config.generate, plan.model_folder
+    if settings.preset is None or settings.stop_token_ids is not None or not folder.is_dir():
+        return
+    controls = {each["id"] for each in _json(folder / "tokenizer.json").get("added_tokens", [])}
+    if not controls.issuperset(PRESETS[settings.preset]["stop_token_ids"]):
+        from pipeline.preferences.tokenise import load_tokenizer
+
+        trusted = plan.config.model.trust_remote_code
+        check_family(settings.preset, load_tokenizer(folder, trust_remote_code=trusted))
+
+
+def judges_words(plan: Plan) -> None:
+    """Words to the judge that are none for its way of judging, and baselines that answer none of the questions."""
+    settings = plan.config.judge
+    if settings.model is None and settings.local is None:
+        return
+    asked: dict[str, list[questions.Question]] = {}
+    for name, question in questions.asked(plan.config.generate):
+        asked.setdefault(name, []).append(question)
+    for name, own in asked.items():
+        method = contest.method_of(name, any(each.then for each in own), settings.methods.get(name))
+        words.words(name, method, settings.wording.get(name))
+        if name in settings.baselines:
+            shown = {each.question_id: contest.shown(each.messages, each.meta) for each in own}
+            baselines.read(name, settings.baselines[name], shown)
+
+
+def columns(plan: Plan) -> None:
+    """A column that some of the prepared pairs lack, and that the objective or the schedule lives on."""
+    prepared = plan.steps["prepare"].address.find()
+    lacking = prepared.manifest["metrics"].get("lacking", {}) if prepared else {}
+    for column, setting in needed_columns(plan.config, every_pair=True).items():
+        if one := lacking.get(column):
+            raise UserError(
+                f"{setting} needs {column} of every pair, which {one['pairs']} of {one['of']} train pairs lack "
+                f"(such as row {one['row']} of data.source={plan.config.data.source})",
+                COLUMNS[column],
+            )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where it is not there or holds something else."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
+    ({"prepare", "generate"}, chat_template),
+    ({"reference", "schedule", "train"}, columns),
+    ({"train"}, adapter_layers),
+    ({"generate"}, benchmarks),
+    ({"generate"}, preset),
+    ({"judge"}, judges_words),
+    ({"judge"}, judges_chat_template),
+)

@@ -1,0 +1,88 @@
+"""Settings that change nothing in a configuration: given, other than their default, and read by nobody.
+
+A file that several variants share may hold them, so that they are said. On the command line they are meant, so that
+they are refused.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.settings.config import EMBEDDED, Judge, JudgeEndpoint, RunConfig
+
+
+def unused(config: RunConfig) -> dict[str, str]:
+    """Why each of them is not used, such as `without judge.local`, by its dotted name."""
+    return {
+        setting: why
+        for applies, why, settings in rules(config)
+        if applies
+        for setting in settings
+        if _given(config, setting)
+    }
+
+
+def refuse_unused(found: Mapping[str, str], overrides: Sequence[str]) -> None:
+    """Raise UserError where one of them was given on the command line."""
+    for each in overrides:
+        key = each.partition("=")[0]
+        for setting, why in found.items():
+            if f"{setting}.".startswith(f"{key}.") or key.startswith(f"{setting}."):
+                raise UserError(f"{setting} has no effect {why}", f"leave {setting} out of the command line")
+
+
+def described(found: Mapping[str, str]) -> str:
+    """One line of them all, by reason: `data.pairs, data.seed (with data.source=pairs.jsonl)`."""
+    reasons: dict[str, list[str]] = {}
+    for setting, why in found.items():
+        reasons.setdefault(why, []).append(setting)
+    return "; ".join(f"{', '.join(each)} ({why})" for why, each in reasons.items())
+
+
+def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
+    """(whether it holds, what it says, the settings that are then not read)."""
+    data, schedule, train, generate, judge = config.data, config.schedule, config.train, config.generate, config.judge
+    embedded, source = data.source == EMBEDDED, f"with data.source={data.source}"
+    yield embedded, source, _under("data", "subset split revision dev_fraction difficulty_column")
+    yield not embedded, source, _under("data", "pairs dev_pairs seed")
+    yield os.path.exists(config.model.source), "with a model.source on this machine", ["model.revision"]
+
+    yield not schedule.ranks, "where nothing is ordered, routed or dropped by difficulty", ["schedule.difficulty"]
+    yield schedule.drop_percentile is None, "without schedule.drop_percentile", ["schedule.drop"]
+    yield train.lr_schedule != "wsd", f"with train.lr_schedule={train.lr_schedule}", ["train.decay_fraction"]
+    yield embedded and data.dev_pairs == 0, "with data.dev_pairs=0", ["train.held_out_steps"]
+
+    asked = list(generate.benchmarks)
+    yield EMBEDDED not in asked, f"without the benchmark {EMBEDDED}", ["generate.split"]
+    yield asked == [EMBEDDED], f"with the benchmark {EMBEDDED} alone", ["generate.preset"]
+
+    by_model, here = judge.model is not None, judge.local is not None
+    of_a_model = [f"judge.{name}" for name in Judge.model_fields if name not in ("resamples", "seed", "model", "local")]
+    yield not (by_model or here), "without judge.model or judge.local", of_a_model
+    yield by_model and not here, "without judge.local", ["judge.shard_prompts"]
+    yield not here, "without judge.local", ["resources.judges"]
+    at_endpoint = [f"resources.judge_endpoint.{name}" for name in JudgeEndpoint.model_fields]
+    yield not by_model, "without judge.model", at_endpoint
+
+    gpus = config.resources.gpus_per_actor > 0
+    yield gpus, "on GPUs", ["resources.kv_cache_gib"]
+    yield not gpus, "without resources.gpus_per_actor", ["resources.gpu_memory_fraction"]
+    yield "://" not in config.resources.root, "with a folder as resources.root", ["resources.mirror"]
+
+
+def _under(section: str, names: str) -> list[str]:
+    return [f"{section}.{name}" for name in names.split()]
+
+
+def _given(config: RunConfig, setting: str) -> bool:
+    section, _, name = setting.rpartition(".")
+    field = type(_value(config, section)).model_fields[name]
+    return bool(_value(config, setting) != field.get_default(call_default_factory=True))
+
+
+def _value(config: RunConfig, setting: str) -> Any:
+    found: Any = config
+    for name in setting.split("."):
+        found = getattr(found, name)
+    return found

@@ -1,0 +1,298 @@
+"""Every fault is told before work begins: each row of the table in docs/reliability.md, through --dry-run."""
+
+import json
+import re
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs import run, study
+from jobs.common import stage
+from tests.e2e.doors import REPOSITORY
+
+ROWS = [{"prompt": f"Name colour {i}.", "chosen": "Red.", "rejected": "Seven."} for i in range(8)]
+SCORED = [row | {"chosen_score": 2, "rejected_score": 1, "hardness": i} for i, row in enumerate(ROWS)]
+TEMPLATE = "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}"
+TEMPLATE += "{% if add_generation_prompt %}<assistant> {% endif %}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with files to give, and the door of the whole line in this process."""
+
+    folder: Path
+    model: Path
+    capture: pytest.CaptureFixture[str]
+
+    def file(self, name: str, *rows: Any) -> str:
+        path = self.folder / name
+        path.write_text("".join(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in rows))
+        return str(path)
+
+    @property
+    def given(self) -> list[str]:
+        return [f"resources.root={self.folder / 'root'}"]
+
+    def config(self, **changes: Any) -> str:
+        raw = {"model": {"source": str(self.model)}, "data": {"pairs": 4, "dev_pairs": 2}} | changes
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(raw))
+        return str(self.folder / "config.yaml")
+
+    def says(self, main: Callable[[list[str]], None], *arguments: str) -> tuple[int, str]:
+        """Exit status and all that is said."""
+        status = 0
+        try:
+            main(list(arguments))
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        said = self.capture.readouterr()
+        return status, said.out + said.err
+
+    def dry(self, *arguments: str, config: str | None = None) -> str:
+        """What a dry run says that must refuse, and that a real run says the same at once."""
+        asked = ["--config", config or self.config(), *self.given, *arguments]
+        status, said = self.says(run.main, *asked, "--dry-run")
+        assert status == 2 and "Traceback" not in said, said
+        assert self.says(run.main, *asked) == (2, said)
+        assert "error: " in said and "\n  remedy: " in said and not list(self.folder.glob("root/*/*"))
+        return said
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with a tokenizer of bytes and a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("check") / "model"
+    alphabet = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    spelt = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, [], unk_token="<unk>"))
+    spelt.pre_tokenizer, spelt.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelt, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    size: Any = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(alphabet), **size)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return Place(tmp_path, model, capsys)
+
+
+def gguf(path: Path, **texts: str) -> str:
+    """The head of a .gguf file: a list of words, as a vocabulary is, and the given texts."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    words = text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b")
+    keys = [words, text("general.file_type") + struct.pack("<II", 4, 3)]
+    keys += [text(key.replace("__", ".")) + struct.pack("<I", 8) + text(value) for key, value in texts.items()]
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys)) + b"".join(keys))
+    return str(path)
+
+
+def without_template(place: Place) -> str:
+    folder = shutil.copytree(place.model, place.folder / "plain", ignore=shutil.ignore_patterns("chat_template*"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return str(folder)
+
+
+def without_tokenizer(place: Place) -> str:
+    ignored = shutil.ignore_patterns("tokenizer*", "chat_template*", "special*")
+    return str(shutil.copytree(place.model, place.folder / "bare", ignore=ignored))
+
+
+def own_questions(place: Place) -> str:
+    return f"generate.benchmarks={{mine: {place.file('q.jsonl', {'prompt': 'Q?'})}}}"
+
+
+JUDGE = ("judge.model=j", "resources.judge_endpoint.url=http://127.0.0.1:9/v1")
+TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
+    "a key that is none, a value of the wrong kind or out of range": lambda p: [
+        (("trian.seed=1",), "trian is not a key"),
+        (("train.batch_size=0",), "train.batch_size=0"),
+    ],
+    "a key, a setting or a configuration given twice": lambda p: [
+        (("train.seed=1", "train.seed=2"), "'train.seed=1' would be lost"),
+    ],
+    "a model, a data set, or a file that is named, which is not there": lambda p: [
+        (("data=/nowhere.jsonl",), "/nowhere.jsonl"),
+        (("model.chat_template=/nowhere.jinja",), "/nowhere.jinja"),
+        (("generate.benchmarks={mine: /nowhere.json}",), "/nowhere.json"),
+    ],
+    "a judge without a URL": lambda p: [(("judge.model=j",), "resources.judge_endpoint.url")],
+    "a judge whose key is not in the environment": lambda p: [
+        ((*JUDGE, "resources.judge_endpoint.key_env=NO_SUCH_KEY"), "export NO_SUCH_KEY"),
+    ],
+    "words, baselines or an endpoint of a judge, without a judge": lambda p: [
+        (("judge.wording={verifiable: own}",), "judge.wording has no effect without judge.model or judge.local"),
+        (("judge.max_tokens=4",), "judge.max_tokens has no effect"),
+        (JUDGE[1:], "resources.judge_endpoint.url has no effect without judge.model"),
+        (("resources.judges=2", *JUDGE), "resources.judges has no effect without judge.local"),
+    ],
+    "a setting on the command line that has no effect": lambda p: [
+        (("train.decay_fraction=0.3",), "no effect with train.lr_schedule=cosine"),
+        (("data.dev_fraction=0.3",), "no effect with data.source=verifiable"),
+        ((f"data={p.file('pairs.jsonl', *ROWS)}", "data.pairs=3"), "data.pairs has no effect with data.source="),
+        ((own_questions(p), "generate.split=dev"), "generate.split has no effect without the benchmark verifiable"),
+        (("schedule.drop=easiest",), "without schedule.drop_percentile"),
+        (("resources.mirror=/elsewhere",), "with a folder as resources.root"),
+        (("train={decay_fraction: 0.3}",), "train.decay_fraction has no effect"),
+    ],
+    "more actors than the cluster has room for, of any stage": lambda p: [
+        (("resources.train_workers=999",), "resources.train_workers=999 actors, but the cluster has"),
+        (("resources.scorers=999",), "resources.scorers=999"),
+        (("resources.generators=999",), "resources.generators=999"),
+        (("resources.judges=999", f"judge.local={p.model}"), "resources.judges=999"),
+        (("resources.gpus_per_actor=999",), "of 999 GPUs each"),
+    ],
+    "layers to adapt that the model has not got": lambda p: [
+        (("train.lora.layers=q_prj",), "the model has no q_prj"),
+        (("train.lora={layers: [q_proj, v_prj]}",), "the model has no v_prj"),
+        (("train.lora.layers=.*q_prj",), "the model has no .*q_prj"),
+    ],
+    "no tokenizer, or one without a chat template": lambda p: [
+        ((f"model.source={without_template(p)}",), "chat template"),
+        ((f"model.source={without_tokenizer(p)}",), "has no tokenizer"),
+        ((f"model.source={gguf(p.folder / 'plain.gguf')}",), "has no chat template (tokenizer.chat_template)"),
+        ((f"judge.local={gguf(p.folder / 'judge.gguf')}",), "judge.local.chat_template"),
+    ],
+    "a .gguf file that is none": lambda p: [((f"model.source={p.file('broken.gguf', 'GGUX')}",), "is no .gguf file")],
+    "a file of questions that is empty, cannot be read or holds none": lambda p: [
+        ((f"generate.benchmarks={{mine: {p.file('empty.jsonl')}}}",), "holds no questions"),
+        ((f"generate.benchmarks={{mine: {p.file('none.jsonl', {'x': 1})}}}",), "row 1 holds no question"),
+        ((f"generate.benchmarks={{mine: {p.file('text.jsonl', 'hello')}}}",), "text.jsonl"),
+    ],
+    "a sampling preset of another family": lambda p: [
+        ((own_questions(p), "generate.preset=llama-3-instruct"), "ends answers at token 128001"),
+    ],
+    "words to the judge that are none, or baselines that answer no question": lambda p: [
+        ((*JUDGE, f"judge.wording={{verifiable: {p.file('w.json', {'system': 'x'})}}}"), "judge.wording.verifiable"),
+        ((*JUDGE, f"judge.baselines={{verifiable: {p.file('b.jsonl', {'x': 1})}}}"), "none of its rows answers"),
+    ],
+    "a column that the data lack": lambda p: [
+        ((f"data={p.file('pairs.jsonl', *ROWS)}", "objective=mixdpo"), "schedule.difficulty=score-margin needs scores"),
+        ((f"data={p.file('pairs.jsonl', *ROWS)}", "objective=gdpo"), "objective.name=gdpo needs label_confidence"),
+    ],
+    "data.difficulty_column that is no column": lambda p: [
+        ((f"data={p.file('scored.jsonl', *SCORED)}", "data.difficulty_column=hardnes"), "did you mean hardness?"),
+        ((f"data={p.file('scored.jsonl', *SCORED)}", "data.difficulty_column=x"), "its columns are prompt, chosen"),
+    ],
+    "a result that the first stage reads, which is not there": lambda p: [
+        (("--from", "train"), "stage train needs the result of stage prepare"),
+    ],
+}
+
+
+def table() -> dict[str, str]:
+    """What docs/reliability.md says: when each fault is told."""
+    text = (REPOSITORY / "docs" / "reliability.md").read_text(encoding="utf-8")
+    _, _, rows = text.partition("| fault | told |\n|---|---|\n")
+    return dict(re.findall(r"^\| (.*?) \| (.*?) \|$", rows.partition("\n\n")[0], flags=re.MULTILINE))
+
+
+def test_the_table_is_complete() -> None:
+    told = table()
+    by_stage = {fault for fault, when in told.items() if when.startswith("by the stage")}  # see tests/e2e
+    apart = {"RAY_ADDRESS where no cluster answers": "before anything", "a column that some rows lack": "after prepare"}
+    assert by_stage and {*TOLD, *apart} == set(told) - by_stage
+    assert {told[fault].partition(";")[0] for fault in TOLD} == {"before anything"}
+    assert {fault: told[fault] for fault in apart} == apart  # by tests of their own
+
+
+@pytest.mark.parametrize("fault", TOLD)
+def test_a_fault_is_told_before_anything(place: Place, fault: str) -> None:
+    for arguments, says in TOLD[fault](place):
+        own_model = any(each.startswith("model.source=") for each in arguments)
+        config = place.config(model={}) if own_model else None
+        assert says in place.dry(*arguments, config=config)
+
+
+def test_two_configurations_are_refused_by_name(place: Place) -> None:
+    assert "configs/study-noise.yaml" in place.says(study.main, "--help")[1]  # and none that it would refuse
+    for main in (run.main, study.main, partial(stage.main, "prepare")):
+        status, said = place.says(main, "--config", "a.yaml", "--config", "b.yaml")
+        assert status == 2 and "--config a.yaml and --config b.yaml: give one" in said
+
+
+def test_all_faults_are_told_at_once(place: Place) -> None:
+    said = place.dry("judge.model=j", "train.lora.layers=q_prj", "resources.scorers=999")
+    assert said.count("error: ") == said.count("\n  remedy: ") == 3
+
+
+def test_an_address_where_nobody_listens(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    assert "RAY_ADDRESS=127.0.0.1:9: no cluster answers there" in place.dry("resources.scorers=2")
+
+
+def test_a_column_that_some_rows_lack_is_told_once_prepare_has_seen_them(place: Place) -> None:
+    bare = [ROWS[3] | {"prompt": "Bare."}, ROWS[4] | {"prompt": "Bare, too."}]
+    held = ROWS[0] | {"prompt": "Held out.", "split": "dev"}  # which nothing lives on
+    data = place.file("partial.jsonl", *SCORED, held, *bare)
+    config = place.config(data={"source": data}, objective="mixdpo")
+    assert place.says(run.main, "--config", config, *place.given, "--dry-run")[0] == 0
+    status, said = place.says(run.main, "--config", config, *place.given)
+    problem = "difficulty=score-margin needs scores of every pair, which 2 of 10 train pairs lack (such as row 10 of"
+    assert status == 2 and problem in said and "reference: making" not in said and "prepare: done" in said
+    assert problem in place.says(run.main, "--config", config, *place.given, "--dry-run")[1]
+    door = partial(stage.main, "schedule")
+    assert problem in place.says(door, "--config", config, *place.given)[1]
+    plain = ("--config", config, *place.given, "objective=dpo", "--dry-run")
+    assert place.says(run.main, *plain)[0] == 0  # an objective that asks for nothing trains the same pairs
+    status, said = place.says(run.main, *plain[:-2], "objective=odpo", "--dry-run")
+    assert status == 2 and "objective.name=odpo needs scores of every pair, which 2 of 10" in said
+
+
+def test_what_a_file_says_for_another_variant_is_said_once_and_kept_in_the_manifest(place: Place) -> None:
+    config = place.config(data={"source": place.file("p.jsonl", *ROWS), "pairs": 4}, train={"decay_fraction": 0.2})
+    status, said = place.says(run.main, "--config", config, *place.given, "--until", "prepare")
+    assert status == 0, said
+    line = f"not used: data.pairs (with data.source={place.folder / 'p.jsonl'}); train.decay_fraction (with"
+    assert said.count("not used: ") == 1 and line in said
+    (manifest,) = place.folder.glob("root/prepare/*/manifest.json")
+    assert set(json.loads(manifest.read_text())["not_used"]) == {"data.pairs", "train.decay_fraction"}
+
+
+@pytest.mark.parametrize("layers", ["q_proj", "[q_proj, v_proj]", "all-linear", "[self_attn.q_proj]", ".*q_proj"])
+def test_layers_that_the_model_has(place: Place, layers: str) -> None:
+    asked = ("--config", place.config(), *place.given, f"train.lora.layers={layers}", "--dry-run")
+    assert place.says(run.main, *asked)[0] == 0
+
+
+def test_a_study_is_checked_as_a_whole(place: Place) -> None:
+    methods = {"plain": {"objective": "dpo"}, "wsd": {"objective": "dpo", "train": {"lr_schedule": "wsd"}}}
+    config = place.config(study={"methods": methods, "until": "train"}, train={"decay_fraction": 0.3})
+    asked = ("--config", config, *place.given, "--dry-run")
+    status, said = place.says(study.main, *asked, "train.decay_fraction=0.2")  # one of its cells uses it
+    assert status == 0 and "not used" not in said, said
+    status, said = place.says(study.main, *asked, "resources.train_workers=999", "train.lora.layers=q_prj")
+    assert status == 2 and said.count("error: ") == 2, said
+
+
+def test_a_gguf_of_ones_own_template_is_taken(place: Place) -> None:
+    (place.folder / "t.jinja").write_text(TEMPLATE)
+    for source in (gguf(place.folder / "a.gguf", tokenizer__chat_template=TEMPLATE), gguf(place.folder / "b.gguf")):
+        given = [f"model.source={source}"] + ([] if source.endswith("a.gguf") else ["model.chat_template=t.jinja"])
+        status, said = place.says(run.main, "--config", place.config(model={}), *place.given, *given, "--dry-run")
+        assert status == 0, said
+
+
+def test_prepare_alone_checks_what_it_needs(place: Place) -> None:
+    """Nothing of the stages that others will run, elsewhere perhaps."""
+    asked = ("--config", place.config(), *place.given, "judge.model=j", "resources.train_workers=999")
+    status, said = place.says(partial(stage.main, "prepare"), *asked)
+    assert status == 0, said
