@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.common.saying import doing
 from jobs.common.stage import Outcome, Work, main
 from pipeline.errors import UserError
 from pipeline.settings.config import EMBEDDED, Model, Resources
@@ -59,6 +60,7 @@ def run(work: Work) -> Outcome:
         {"part": f"part-{number:05d}.parquet", "questions": json.dumps(part)}
         for number, part in enumerate(tables.parts(rows, settings.shard_prompts))
     ]
+    doing("starting or joining Ray")
     with connected():
         each = threads(resources.generators)
         engine = engine_spec(model, work.config.model, room, resources, settings.seed, adapter)

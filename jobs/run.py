@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.common.stage import door, make, provenance, reported, say, shown, tell
+from jobs.common.saying import doing, heard, say, shown, tell
+from jobs.common.stage import door, make, places, planned, provenance, reported
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan
+from pipeline.results.artifacts import Artifact
 from pipeline.settings.config import load, validate
 from pipeline.settings.file import override_one
 
@@ -40,17 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         started = time.perf_counter()
         if options.manifest:
             plan = plan_again(Path(options.manifest), options.overrides)
-        else:
+        elif options.dry_run:
             plan = make_plan(load(options.config, options.overrides))
+        else:
+            plan = planned("run", options.config, options.overrides)
         steps = plan.of(*wanted)
         pending = [step for step in steps if step.stage in options.force or not step.address.find()]
+        for step in pending:
+            step.require_inputs(besides=steps)
         if options.dry_run:
             for step in steps:
                 tell(f"{'make' if step in pending else 'keep'}  {step.name:17s} {shown(step.address.path)}")
             return
-        walk(plan, steps, pending, options.force)
-        if wanted[-1] == "report":
-            say(f"report: {shown(plan.steps['report'].address.path / 'report.html')}")
+        for result in walk(plan, steps, pending, options.force):
+            for line in places(result):
+                say(line)
         made, seconds = len(pending), time.perf_counter() - started
         say(f"{plan.config.name}: {made} results made, {len(steps) - made} kept, {seconds:.1f} s")
 
@@ -96,15 +102,16 @@ def changed(manifest: dict[str, Any], step: Step) -> list[str]:
     return names + (["the stage's code"] if manifest["version"] != VERSIONS[step.stage] else [])
 
 
-def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequence[str]) -> None:
-    """Make the steps in order, on one cluster where any of them needs one."""
+def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequence[str]) -> list[Artifact]:
+    """The results of the steps, made in order, on one cluster where any of them needs one."""
     with contextlib.ExitStack() as stack:
         if any(step.stage in ON_RAY for step in pending):
             from actors.cluster import connected
 
-            stack.enter_context(connected())
-        for step in steps:
-            make(plan, step, force=step.stage in force)
+            with heard("run", plan.config.resources.log_seconds):
+                doing("starting or joining Ray")
+                stack.enter_context(connected())
+        return [make(plan, step, force=step.stage in force) for step in steps]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.common.stage import reported, tell
+from jobs.common.saying import tell
+from jobs.common.stage import reported
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench
 from pipeline.evaluation.benchmarks.length_control import PACKAGED, read_coefficients
@@ -94,14 +95,18 @@ def comparisons(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every model of one file against every model of the other."""
     read = BENCHMARKS[options.benchmark]
     found = []
-    for model, ours in read(options.annotations).items():
-        for other, theirs in read(options.against).items():
+    first, second = read(options.annotations), read(options.against)
+    for model, ours in first.items():
+        for other, theirs in second.items():
             if not ours.keys() & theirs.keys():
                 raise UserError(
                     f"{model} and {other} have no question in common", "compare verdicts on the same questions"
                 )
             result = paired(ours, theirs, options.resamples, options.seed)
-            found.append({"model": model, "against": other, **dataclasses.asdict(result)})
+            named = {"model": model, "against": other}
+            if model == other:  # two runs that are called the same
+                named = {"model": f"{model} ({options.annotations})", "against": f"{other} ({options.against})"}
+            found.append({**named, **dataclasses.asdict(result)})
     return found
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import yaml
 
-from jobs.common.stage import Outcome, Work, door, make, reported, say, shown, tell
+from jobs.common.saying import say, shown, tell
+from jobs.common.stage import Outcome, Work, door, make, reported
 from pipeline.errors import UserError
 from pipeline.line.study import Cell, Grid, plan_study
 from pipeline.results.files import write_aside

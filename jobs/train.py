@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.common.stage import Outcome, Progress, Terminated, Work, main, say
+from jobs.common.saying import Progress, say
+from jobs.common.stage import Outcome, Terminated, Work, main
 from pipeline.errors import UserError
 from pipeline.settings.config import Lora
 

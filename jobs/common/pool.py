@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.pooled import Pooled
-from jobs.common.stage import Outcome, Progress, say
+from jobs.common.saying import Progress, doing, say
+from jobs.common.stage import Outcome
 from pipeline.errors import UserError
 from pipeline.settings.config import Resources
 
@@ -49,6 +50,7 @@ def run_parts(
     made = {"actor_tokens": 0, "actor_seconds": 0.0}
     progress = Progress(what, len(work), "parts", resources.log_seconds, done=kept)
     while pending:
+        doing(f"starting {actors} {actor.__name__.lower()}{'s' * (actors > 1)}")
         options: dict[str, Any] = claim(setting, actors, resources.gpus_per_actor)
         options |= {"max_restarts": resources.max_failures, "max_task_retries": resources.max_failures}
         if environment:

@@ -7,7 +7,7 @@ Answers without torch, ray or vllm. A step is one result of one stage; generate 
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,20 @@ class Step:
         step = self.inputs[role]
         artifact = step.address.find()
         if artifact is None:
-            raise UserError(
-                f"stage {self.stage} needs the result of stage {step.stage}, which is not at {step.address.path}",
-                f"python -m jobs.{step.stage} with the same --config and overrides, or python -m jobs.run",
-            )
+            raise self._lacks(step)
         return artifact.verify()
+
+    def require_inputs(self, besides: Collection["Step"]) -> None:
+        """Raise UserError, before any work, where an input is not there; `besides` will have been made by then."""
+        for step in self.inputs.values():
+            if step not in besides and step.address.find() is None:
+                raise self._lacks(step)
+
+    def _lacks(self, step: "Step") -> UserError:
+        return UserError(
+            f"stage {self.stage} needs the result of stage {step.stage}, which is not at {step.address.path}",
+            f"python -m jobs.{step.stage} with the same --config and overrides, or python -m jobs.run",
+        )
 
 
 @dataclass(frozen=True)

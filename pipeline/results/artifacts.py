@@ -6,21 +6,25 @@ Work in progress lives beside it in a folder whose name ends in `.partial`, and 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from pipeline.results.files import ASIDE, MANIFEST, file_digest, write_aside
+from pipeline.results.locks import exclusive
 
 if TYPE_CHECKING:
     from pipeline.results.store import Store
+
+PARTIAL = ".partial"  # ends the name of a folder that is being written, or was when a run was killed
+OLD = ".old"  # ends the name of a result that is being replaced
+FORCED = ".forced"  # a file in a partial folder: it was begun by a forced run
 
 
 def canonical(value: Any) -> str:
@@ -61,11 +65,39 @@ class Artifact:
         if self.manifest.get("digest") != manifest_digest(self.manifest):
             raise self._spoilt(MANIFEST, "is not as it was committed")
         for name, entry in self.manifest["outputs"].items():
-            if self.store and not (self.path / name).is_file():
-                self.store.fetch(f"{self.path.parent.name}/{self.path.name}/{name}", self.path / name)
-            if fault := _fault(self.path / name, entry):
+            if (fault := _fault(self.path / name, entry)) and self.store:
+                self.store.fetch(f"{self.name}/{name}", self.path / name)
+                fault = _fault(self.path / name, entry)
+            if fault:
                 raise self._spoilt(name, fault)
         return self
+
+    @property
+    def name(self) -> str:
+        """<stage>/<label>-<fp12>: where it is below a ROOT."""
+        return f"{self.path.parent.name}/{self.path.name.removesuffix(OLD)}"
+
+    def is_here(self) -> bool:
+        """Whether every file is on this machine; what is in a store may still have to be fetched."""
+        return all((self.path / name).is_file() for name in self.manifest["outputs"])
+
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(entry["bytes"] for entry in self.manifest["outputs"].values())
+
+    def copy(self, root: Path) -> "Artifact":
+        """Its like below another ROOT, committed there by the same manifest; kept where it is there already."""
+        stage, name = self.name.split("/")
+        there = Address(root, stage, name.rpartition("-")[0], self.manifest["fingerprint"])
+        if (found := there.find()) and found.manifest == self.manifest:
+            return found.verify()
+        with there.writing(anew=True) as folder:
+            for name in self.manifest["outputs"]:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.path / name, folder / name)
+            shutil.copyfile(self.path / MANIFEST, folder / MANIFEST)
+            there._replace()
+        return Artifact(there.path, self.manifest).verify()
 
     def _spoilt(self, name: str, fault: str) -> UserError:
         stage = self.path.parent.name
@@ -105,29 +137,35 @@ class Address:
         return Address(self.root, stage, label, fingerprint, self.store)
 
     @property
+    def _ending(self) -> str:
+        return f"-{self.fingerprint[:12]}"
+
+    @property
     def path(self) -> Path:
-        return self.root / self.stage / f"{self.label}-{self.fingerprint[:12]}"
+        return self.root / self.stage / f"{self.label}{self._ending}"
 
     @property
     def partial(self) -> Path:
-        return self.path.with_name(self.path.name + ".partial")
+        return self.path.with_name(self.path.name + PARTIAL)
 
     def find(self) -> Artifact | None:
         """The committed result, or None. A label is for reading only: another one finds the same result."""
         found = self._find_here()
         if not self.store:
             return found
-        if not found:
-            for name in self.store.find(self.stage, f"-{self.fingerprint[:12]}"):
-                self.store.fetch(f"{self.stage}/{name}/{MANIFEST}", self.path.with_name(name) / MANIFEST)
-            return self._find_here()
-        if not self.store.has(f"{self.stage}/{found.path.name}/{MANIFEST}"):  # killed before all of it was there
-            self.store.publish(found.path, f"{self.stage}/{found.path.name}")
-        return found
+        if found and found.is_here():
+            if not self.store.has(f"{found.name}/{MANIFEST}"):  # killed before all of it was there
+                self.store.replace(found.path, found.name, self._ending)
+            return found
+        # What lies here is a manifest at most, and the result may have been made again elsewhere since.
+        if found:
+            (found.path / MANIFEST).unlink()
+        for name in self.store.find(self.stage, self._ending):
+            self.store.fetch(f"{self.stage}/{name}/{MANIFEST}", self.path.with_name(name) / MANIFEST)
+        return self._find_here()
 
     def _find_here(self) -> Artifact | None:
-        folder = self.path.parent
-        for path in sorted(folder.glob(f"*-{self.fingerprint[:12]}")) if folder.is_dir() else []:
+        for path in (*self._beside(), *self._beside(OLD)):
             if (path / MANIFEST).is_file():
                 try:
                     manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -139,47 +177,72 @@ class Address:
                     return Artifact(path, manifest, self.store)
         return None
 
-    def status(self) -> str:
-        """committed | partial | stale | missing. Stale: only results with other settings or inputs are there."""
+    def status(self, alike: Callable[[Mapping[str, Any]], bool] = lambda manifest: True) -> str:
+        """committed | partial | stale | missing.
+
+        Stale: only results with other settings or inputs are there, of this label and with a manifest that is `alike`.
+        """
         if self.find():
             return "committed"
-        if self.partial.is_dir():
+        if self._beside(PARTIAL):
             return "partial"
-        folder = self.path.parent
-        others = folder.is_dir() and any((path / MANIFEST).is_file() for path in folder.glob(f"{self.label}-*"))
-        return "stale" if others else "missing"
+        return "stale" if any(alike(manifest) for manifest in self._others()) else "missing"
+
+    def _others(self) -> Iterator[Mapping[str, Any]]:
+        """The manifests of what is committed under this label."""
+        for file in self.path.parent.glob(f"{self.label}-*/{MANIFEST}"):
+            with contextlib.suppress(OSError, ValueError):
+                known = json.loads(file.read_bytes())
+                if isinstance(known, dict) and file.parent.suffix not in (PARTIAL, OLD):
+                    yield known
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Path]:
+    def writing(self, anew: bool = False) -> Iterator[Path]:
         """The `.partial` folder, held by this process alone; what an earlier, killed run finished is still in it.
+
+        `anew` (--force): a committed result is made again. It stays where it is until `commit`. What a run left that
+        was not forced is cleared; what a forced one left, which FORCED in the folder tells, is gone on with.
 
         Raises UserError where another process holds it, or nothing can be written there.
         """
-        # Beside the folder, for the folder is renamed at commit. It stays: to remove a lock file is to race for it.
-        lock_file = self.path.with_name(self.path.name + ".lock")
-        try:
-            self.partial.mkdir(parents=True, exist_ok=True)
-            lock = open(lock_file, "w")  # noqa: SIM115 - closed by the `with` below
-        except OSError as error:
-            remedy = "set resources.root to a folder with room that you may write"
-            raise UserError(f"cannot write {self.partial} ({error.strerror})", remedy) from None
-        with lock:
+        folder = self.path.parent
+        with contextlib.ExitStack() as held:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(exclusive(folder / f".{self.fingerprint[:12]}.lock"))  # whatever its label
+                self._open_partial(anew)
             except BlockingIOError:
                 problem = f"another process is making {self.path.name} of stage {self.stage}"
                 raise UserError(problem, "wait for it, then run this command again") from None
-            self.partial.mkdir(exist_ok=True)  # whoever held the lock a moment ago may have committed it
+            except OSError as error:
+                remedy = "set resources.root to a folder with room that you may write"
+                raise UserError(f"cannot write {self.partial} ({error.strerror})", remedy) from None
             try:
                 yield self.partial
             finally:
-                if self.partial.is_dir() and not any(self.partial.iterdir()):
-                    self.partial.rmdir()  # nothing was finished: nothing is partial
+                self._drop_if_empty()
+
+    def _open_partial(self, anew: bool) -> None:
+        for other in self._beside(PARTIAL):
+            if other != self.partial and not self.partial.exists():
+                other.rename(self.partial)  # begun under another label
+        if anew and not (self.partial / FORCED).exists():
+            shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(exist_ok=True)
+        if anew:
+            (self.partial / FORCED).touch()
+
+    def _drop_if_empty(self) -> None:
+        """Where nothing was finished, nothing is partial."""
+        if self.partial.is_dir() and {file.name for file in self.partial.iterdir()} <= {FORCED}:
+            shutil.rmtree(self.partial)
 
     def commit(self, manifest: Mapping[str, Any], row_counts: Mapping[str, int]) -> Artifact:
         """Digest what is in the partial folder, write the manifest last, rename: from here on it is found.
 
-        `row_counts` are the rows of its Parquet files, by name. Call it inside `writing()`.
+        An earlier result, under this label or another, goes when the new one is there, and never before: where a kill
+        comes between, either is found whole. `row_counts` are the rows of its Parquet files, by name. Call it inside
+        `writing()`.
         """
         for leftover in (self.partial / MANIFEST, *self.partial.rglob(f"*{ASIDE}")):
             leftover.unlink(missing_ok=True)  # of a run killed while it wrote
@@ -190,26 +253,44 @@ class Address:
                 "sha256": file_digest(file),
             }
             for file in sorted(self.partial.rglob("*"))
-            if file.is_file()
+            if file.is_file() and file.name != FORCED
         }
         full = {"stage": self.stage, "fingerprint": self.fingerprint, **manifest, "outputs": outputs}
         full = json.loads(json.dumps(full))  # as whoever reads it back has it
         full["digest"] = manifest_digest(full)
         write_aside(self.partial / MANIFEST, json.dumps(full, indent=2, ensure_ascii=False) + "\n")
-        if self.path.exists():  # --force, or the remains of a folder that lost its manifest
+        self._replace()
+        made = Artifact(self.path, full, self.store)
+        if self.store:
+            self.store.replace(made.path, made.name, self._ending)
+        return made
+
+    def _replace(self) -> None:
+        """Put the partial folder, which has its manifest, in the place of what is there; then remove that."""
+        if (self.path / MANIFEST).is_file():
+            for earlier in self._beside(OLD):
+                _remove(earlier)  # of a run that was killed before it did
+            self.path.rename(self.path.with_name(self.path.name + OLD))
+        elif self.path.exists():  # the remains of a folder that lost its manifest
             shutil.rmtree(self.path)
         self.partial.rename(self.path)
-        if self.store:
-            self.store.publish(self.path, f"{self.stage}/{self.path.name}")
-        return Artifact(self.path, full, self.store)
+        (self.path / FORCED).unlink(missing_ok=True)
+        for other in (*self._beside(), *self._beside(OLD), *self._beside(PARTIAL)):
+            if other != self.path:
+                _remove(other)
 
-    def discard(self) -> None:
-        """Remove the committed result and any partial one (--force)."""
-        if artifact := self.find():
-            if self.store:
-                self.store.remove(f"{self.stage}/{artifact.path.name}")
-            (artifact.path / MANIFEST).unlink()  # first, so that a half-removed folder is not taken for a result
-            shutil.rmtree(artifact.path)
-        if self.partial.exists():
-            with self.writing():
-                shutil.rmtree(self.partial)
+    def _beside(self, ending: str = "") -> list[Path]:
+        """The folders of this fingerprint, whatever their label, whose names end so."""
+        return sorted(self.path.parent.glob(f"*{self._ending}{ending}"))
+
+
+def _remove(folder: Path) -> None:
+    """The manifest first, so that a half-removed folder is not taken for a result."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def leftovers(root: Path) -> list[Path]:
+    """What runs left in a ROOT that were killed: partial folders, and results whose successor is there."""
+    replaced = (path for path in root.glob(f"*/*{OLD}") if (path.with_suffix("") / MANIFEST).is_file())
+    return sorted((*root.glob(f"*/*{PARTIAL}"), *replaced))

@@ -148,7 +148,7 @@ def exported(given: tuple[str, ...], folder: Path, answers: list[dict[str, Any]]
     (outputs,) = folder.glob("alpaca_eval/tiny*/model_outputs.json")
     wanted = [row["response"] for row in answers if row["benchmark"] == "alpaca_eval" and row["sample"] == 0]
     assert [row["output"] for row in json.loads(outputs.read_text())] == wanted
-    (annotations,) = folder.glob("alpaca_eval/gamma-dpo/annotations.json")
+    (annotations,) = folder.glob("alpaca_eval/gamma-dpo-*/judge/annotations.json")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.json*"))
     assert len(names) == 8 + 2 + 2 + 1, (
         names

@@ -155,15 +155,6 @@ def test_an_unreadable_manifest_is_one_error(tmp_path: Path) -> None:
         address(tmp_path).find()
 
 
-def test_discard_removes_the_result_and_what_is_in_progress(tmp_path: Path) -> None:
-    place = address(tmp_path, label="other")
-    committed(address(tmp_path))
-    with place.writing() as folder:
-        (folder / "part-00000.parquet").touch()
-    place.discard()
-    assert place.status() == "missing" and not place.partial.exists()
-
-
 def test_committing_again_replaces(tmp_path: Path) -> None:
     committed(address(tmp_path))
     with address(tmp_path).writing():
