@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with reported():
         started = time.perf_counter()
         if options.manifest:
+            if not options.dry_run:
+                say(f"run: planning {options.manifest} again")
             plan = plan_again(Path(options.manifest), options.overrides)
         elif options.dry_run:
             plan = make_plan(load(options.config, options.overrides))

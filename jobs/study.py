@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_intermixed_args(arguments)
     with reported():
         started = time.perf_counter()
+        if not options.dry_run:
+            say(" ".join(("study: planning", options.config, *options.overrides)))
         grid, page = plan_study(options.config, options.overrides)
         if options.dry_run:
             for cell, plan in grid.cells:

@@ -48,7 +48,7 @@ def run_parts(
         say(f"{what}: {kept} of {len(work)} parts are finished already and kept")
     notes: set[str] = set()
     made = {"actor_tokens": 0, "actor_seconds": 0.0}
-    progress = Progress(what, len(work), "parts", resources.log_seconds, done=kept)
+    progress = Progress(what, len(work), "parts", resources.log_seconds, kept, lanes=max(1, min(actors, len(pending))))
     while pending:
         doing(f"starting {actors} {actor.__name__.lower()}{'s' * (actors > 1)}")
         options: dict[str, Any] = claim(setting, actors, resources.gpus_per_actor)
@@ -92,7 +92,10 @@ def answers(
             compute=ray.data.ActorPoolStrategy(size=size),
             **options,
         )
-    yield from data.iter_rows()
+    # Its rows would be one behind, as it fetches the next before it hands out one.
+    batches: Any = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for batch in batches:
+        yield from batch.to_pylist()
 
 
 def in_a_thread(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

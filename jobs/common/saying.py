@@ -89,20 +89,30 @@ def heard(name: str, every: float) -> Iterator[None]:
 class Progress:
     """Lines of progress with rate and time left: the same in a terminal and in a log file.
 
-    What is done comes in lumps where `lanes` are at work side by side: ...
+    Where `lanes` are at work side by side, those beside the one that is just done count as half done: they began
+    earlier than now, and mostly end together.
     """
 
-    def __init__(self, what: str, total: int, unit: str, every: float, done: int = 0):
+    def __init__(self, what: str, total: int, unit: str, every: float, done: int = 0, lanes: int = 1):
         self.what, self.total, self.unit, self.every = what, total, unit, every
         self.begun = self.done = done
+        self.beside = (lanes - 1) / 2
         self.started = self.said = time.monotonic()
+        doing(f"{done} of {total} {unit} done")
 
     def add(self, count: int, note: str = "") -> None:
         self.done += count
         now = time.monotonic()
         doing(f"{self.done} of {self.total} {self.unit} done")
-        if now - self.said >= self.every or self.done == self.total:
+        if now - self.said >= 0.8 * self.every or self.done == self.total:  # before `heard` finds it silent
             rate = (self.done - self.begun) / max(now - self.started, 1e-9)
-            left = (self.total - self.done) / rate if rate else float("inf")
+            left = self.left(now - self.started)
             say(f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.2g} {self.unit}/s, {left:.0f} s left{note}")
             self.said = now
+
+    def left(self, seconds: float) -> float:
+        """Seconds to the end, after so many."""
+        made, remain = self.done - self.begun, self.total - self.done
+        if not remain:
+            return 0.0
+        return max(0.0, remain - self.beside) * seconds / (made + self.beside) if made else float("inf")
