@@ -154,8 +154,8 @@ class Address:
         if not self.store:
             return found
         if found and found.is_here():
-            if not self.store.has(f"{found.name}/{MANIFEST}"):  # killed before all of it was there
-                self.store.replace(found.path, found.name, self._ending)
+            if self._unpublished.exists() or not self.store.has(f"{found.name}/{MANIFEST}"):
+                self._publish(found, self.store)  # killed before all of it was there
             return found
         # What lies here is a manifest at most, and the result may have been made again elsewhere since.
         if found:
@@ -259,11 +259,22 @@ class Address:
         full = json.loads(json.dumps(full))  # as whoever reads it back has it
         full["digest"] = manifest_digest(full)
         write_aside(self.partial / MANIFEST, json.dumps(full, indent=2, ensure_ascii=False) + "\n")
+        if self.store:
+            self._unpublished.touch()
         self._replace()
         made = Artifact(self.path, full, self.store)
         if self.store:
-            self.store.replace(made.path, made.name, self._ending)
+            self._publish(made, self.store)
         return made
+
+    @property
+    def _unpublished(self) -> Path:
+        """A file that is there while what is committed here is not yet in the store, or only in part."""
+        return self.path.with_name(f".{self.fingerprint[:12]}.unpublished")
+
+    def _publish(self, made: Artifact, store: "Store") -> None:
+        store.replace(made.path, made.name, self._ending)
+        self._unpublished.unlink(missing_ok=True)
 
     def _replace(self) -> None:
         """Put the partial folder, which has its manifest, in the place of what is there; then remove that."""

@@ -128,14 +128,15 @@ print(made[0])
         command = [sys.executable, "-c", code, url, str(tmp_path / machine), content, str(calls)]
         return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
-    assert run("one", "old ").returncode == 0
-    for calls in range(int(run("one", "old ").stdout)):
-        assert run("one", "new ", calls).returncode == -signal.SIGKILL
-        assert run(f"other-{calls}", "find").stdout in ("old old \n", "new new \n")
-        assert run("one", "find").stdout == "new new \n"  # which brings it up
-        assert run(f"other-{calls}", "find").stdout.split()[0] in ("old", "new")
-        assert run(f"third-{calls}", "find").stdout == "new new \n"
-        assert run("one", "old ").returncode == 0
+    assert run("one", "0 ").stdout == "3\n"  # files that were copied
+    assert run("one", "1 ").stdout == "8\n"  # twice, with the old one and then the other copy removed
+    before = "1 1 \n"
+    for calls in (0, 2, 3, 4, 7):
+        new = f"new-{calls} "
+        assert run("one", new, calls).returncode == -signal.SIGKILL
+        assert run(f"other-{calls}", "find").stdout in (before, before := f"{new}{new}\n")
+        assert run("one", "find").stdout == before  # which brings it up
+        assert run(f"third-{calls}", "find").stdout == before
     files, base = FileSystem.from_uri(url)
     left = [info.base_name for info in files.get_file_info(FileSelector(f"{base}/train")) if info.base_name != ""]
     assert left == ["dpo-0123456789ab"]
