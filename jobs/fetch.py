@@ -4,6 +4,7 @@ Of a ROOT that is a folder they are copied likewise. DIR is laid out as a ROOT i
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.common.saying import doing, heard, say, shown
@@ -37,12 +38,13 @@ def fetch(config: str, overrides: Sequence[str], stages: Sequence[str], folder: 
             f"python -m jobs.run makes {'it' if len(missing) == 1 else 'them'}, with the same --config and overrides; "
             f"or leave out --stage {stages_told[0]}",
         )
-    for name, artifact in found.items():
+    for step in steps:
+        artifact = found[step.name]
         assert artifact is not None
         with heard("fetch", plan.config.resources.log_seconds):
             doing(f"bringing {artifact.name}")
-            copy = artifact.verify().copy(folder)
-        say(f"fetch: {name}, {copy.size() / 1e6:,.1f} MB in {shown(copy.path)}")
+            copy = replace(step.address, root=folder, store=None).copy(artifact.verify())
+        say(f"fetch: {step.name}, {copy.size() / 1e6:,.1f} MB in {shown(copy.path)}")
         for line in places(copy):
             say(line)
 

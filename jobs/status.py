@@ -8,7 +8,7 @@ from typing import Any
 from jobs.common.saying import shown, tell
 from jobs.common.stage import door, reported
 from pipeline.line.plan import Plan, Step, make_plan
-from pipeline.results.artifacts import leftovers
+from pipeline.results.address import leftovers
 from pipeline.settings.config import RunConfig, load
 
 
@@ -33,7 +33,8 @@ def line(step: Step, config: RunConfig) -> str:
     place = shown(artifact.path if artifact else step.address.path)
     if store := step.address.store:
         place = store.address(artifact.name if artifact else f"{step.stage}/{step.address.path.name}")
-    return f"{step.name:17s} {step.address.status(alike(config)):10s} {rows:>9s} {seconds:>9s}  {place}"
+    status = "committed" if artifact else step.address.status(alike(config))
+    return f"{step.name:17s} {status:10s} {rows:>9s} {seconds:>9s}  {place}"
 
 
 def alike(config: RunConfig) -> Callable[[Mapping[str, Any]], bool]:

@@ -21,7 +21,8 @@ from pipeline.objectives.presets import Preset, resolve
 from pipeline.preferences.normalise import Preference, normalise
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
-from pipeline.results.artifacts import Address, Artifact, fingerprint
+from pipeline.results.address import Address
+from pipeline.results.artifacts import Artifact, fingerprint
 from pipeline.results.files import DigestMemory, file_digest
 from pipeline.settings.config import EMBEDDED, RunConfig
 

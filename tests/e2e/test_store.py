@@ -100,7 +100,7 @@ def test_a_result_in_a_store_is_replaced_by_a_whole_one(url: str, tmp_path: Path
 import os, signal, sys
 from pathlib import Path
 from pipeline.results import store
-from pipeline.results.artifacts import Address
+from pipeline.results.address import Address
 url, root, content, calls = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 made = [0]
 def counted(call):

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.results.artifacts import FORCED, Address, Artifact, leftovers
+from pipeline.results.address import FORCED, Address, leftovers
+from pipeline.results.artifacts import Artifact
 from pipeline.results.files import MANIFEST
 
 FP = "0123456789abcdef" * 4
@@ -20,8 +21,8 @@ REPOSITORY = Path(__file__).parents[3]
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.results import artifacts
-from pipeline.results.artifacts import Address
+from pipeline.results import address
+from pipeline.results.address import Address
 from pipeline.results.files import write_aside
 
 root, label, content, die_at = sys.argv[1:]
@@ -29,7 +30,7 @@ def step(name):
     if name == die_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-rename, rmtree, unlink = Path.rename, artifacts.shutil.rmtree, Path.unlink
+rename, rmtree, unlink = Path.rename, address.shutil.rmtree, Path.unlink
 renames = []
 def renamed(self, target):
     rename(self, target)
@@ -51,7 +52,7 @@ with place.writing(anew=True) as folder:
         if not (folder / str(number)).exists():
             write_aside(folder / str(number), line)
         step(f"part {number}")
-    Path.rename, artifacts.shutil.rmtree, Path.unlink = renamed, removed, unlinked
+    Path.rename, address.shutil.rmtree, Path.unlink = renamed, removed, unlinked
     place.commit({"rows": 0}, {})
 """.replace("FINGERPRINT", FP)
 
@@ -184,11 +185,11 @@ while taken < 60:
 
 def test_a_copy_below_another_root(tmp_path: Path) -> None:
     old = committed(address(tmp_path / "one"), "a", "b")
-    copy = old.copy(tmp_path / "two")
+    copy = address(tmp_path / "two").copy(old)
     assert copy.manifest == old.manifest and content(address(tmp_path / "two").find()) == "a b"
     assert forced(tmp_path / "one", "c d") == 0
     new = address(tmp_path / "one").find()
-    assert new is not None and content(new.copy(tmp_path / "two")) == "c d"
+    assert new is not None and content(address(tmp_path / "two").copy(new)) == "c d"
     assert content(address(tmp_path / "two").find()) == "c d"
 
 
