@@ -127,8 +127,7 @@ def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
 
     With `force`, a committed one stays until the new one is committed.
     """
-    if not force and (artifact := step.address.find()):
-        say(f"{step.name}: committed already, kept ({shown(artifact.path)})")
+    if not force and (artifact := kept(step)):
         return artifact
     with heard(step.name, plan.config.resources.log_seconds):
         doing("checking what it is made from")
@@ -136,8 +135,10 @@ def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
         say(f"{step.name}: making {shown(step.address.path)}")
         started = time.perf_counter()
         with step.address.writing(anew=force) as folder:
+            if not force and (artifact := kept(step)):  # another process made it a moment ago
+                return artifact
             try:
-                doing("beginning")
+                doing("loading its libraries")
                 outcome = importlib.import_module(f"jobs.{step.stage}").run(Work(plan, step, inputs, folder))
             except Exception as error:
                 error.add_note(f"{step.name} is not done, its finished parts are kept in {shown(folder)}")
@@ -147,6 +148,12 @@ def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
             artifact = step.address.commit(manifest(plan, step, outcome, seconds), outcome.rows)
     rate = f", {outcome.tokens / seconds:,.0f} tokens/s" if outcome.tokens else ""
     say(f"{step.name}: done in {seconds:.1f} s, {sum(outcome.rows.values()):,} rows{rate}")
+    return artifact
+
+
+def kept(step: Step) -> Artifact | None:
+    if artifact := step.address.find():
+        say(f"{step.name}: committed already, kept ({shown(artifact.path)})")
     return artifact
 
 
