@@ -42,6 +42,7 @@ def run(work: Work) -> Outcome:
     trained = work.inputs["model"].path if "model" in work.inputs else None
     adapter = trained / "adapter" if trained and (trained / "adapter").exists() else None
     model: Path = trained / "model" if trained and not adapter else base_model(work.plan)
+    doing("opening the tokenizer, laying out the questions")
     tokenizer = load_tokenizer(
         model, work.config.model.chat_template, trust_remote_code=work.config.model.trust_remote_code
     )

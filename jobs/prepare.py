@@ -29,8 +29,9 @@ def run(work: Work) -> Outcome:
 
     data = work.config.data
     model = work.config.model
-    doing("reading the tokenizer")
-    tokenizer = load_tokenizer(base_model(work.plan), model.chat_template, trust_remote_code=model.trust_remote_code)
+    base = base_model(work.plan)
+    doing("opening the tokenizer")
+    tokenizer = load_tokenizer(base, model.chat_template, trust_remote_code=model.trust_remote_code)
     doing("reading rows")
     rows, loader = open_rows(data)
     reader = Reader(Tokeniser(tokenizer, data.max_prompt_tokens, data.max_completion_tokens), data)
