@@ -12,7 +12,7 @@ from jobs.common.stage import door, places, planned, reported
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES
 
-WANTED = ("train", "report")  # what people look for
+WANTED = ("train", "report")  # where no stage is named: what of them is there
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,24 +23,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_intermixed_args(arguments)
     with reported():
-        fetch(options.config, options.overrides, options.stage or WANTED, options.to.absolute())
+        fetch(options.config, options.overrides, options.stage, options.to.absolute())
 
 
 def fetch(config: str, overrides: Sequence[str], stages: Sequence[str], folder: Path) -> None:
-    """Raises UserError where a result is not there, not as it was committed, or another copy stands in its way."""
+    """Raises UserError where a result is not there, or not as it was committed; without `stages`, where none is."""
     plan = planned("fetch", config, overrides)
-    steps = plan.of(*stages)
-    found = {step.name: step.address.find() for step in steps}
-    if missing := [name for name, artifact in found.items() if artifact is None]:
-        stages_told = sorted({name.partition(":")[0] for name in missing})
-        raise UserError(
-            f"{', '.join(missing)}: not there yet, in {plan.config.resources.root}",
-            f"python -m jobs.run makes {'it' if len(missing) == 1 else 'them'}, with the same --config and overrides; "
-            f"or leave out --stage {stages_told[0]}",
-        )
-    for step in steps:
-        artifact = found[step.name]
-        assert artifact is not None
+    found = [(step, step.address.find()) for step in plan.of(*(stages or WANTED))]
+    missing = [step.name for step, artifact in found if artifact is None]
+    if missing and (stages or len(missing) == len(found)):
+        problem = f"{', '.join(missing)}: not there yet, in {plan.config.resources.root}"
+        raise UserError(problem, "python -m jobs.run makes what is missing, with the same --config and overrides")
+    for step, artifact in found:
+        if artifact is None:
+            say(f"fetch: {step.name}: not there yet")
+            continue
         with heard("fetch", plan.config.resources.log_seconds):
             doing(f"bringing {artifact.name}")
             copy = replace(step.address, root=folder, store=None).copy(artifact.verify())

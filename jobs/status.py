@@ -51,12 +51,12 @@ def unfinished(plan: Plan) -> list[str]:
     """A line for each folder that a killed run left, of other settings or of a forced run, and how to be rid of it."""
     ours = {step.address.partial for step in plan.steps.values() if not step.address.find()}
     told = []
-    for folder in leftovers(plan.steps["prepare"].address.root):
+    for folder, lock in leftovers(plan.steps["prepare"].address.root).items():
         if folder not in ours:
             files = [file.stat() for file in folder.rglob("*") if file.is_file()]
             hours = (time.time() - max((file.st_mtime for file in files), default=folder.stat().st_mtime)) / 3600
             size = sum(file.st_size for file in files) / 1e6
-            rid = f"rm -r {shlex.quote(shown(folder))}"
+            rid = shlex.join(["rm", "-r", *(shown(path) for path in (folder, lock) if path.exists())])
             told.append(f"left over: {size:,.1f} MB, last written {hours:.1f} h ago; unless it is being made: {rid}")
     return told
 

@@ -215,7 +215,9 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def leftovers(root: Path) -> list[Path]:
-    """What runs left in a ROOT that were killed: partial folders, and results whose successor is there."""
+def leftovers(root: Path) -> dict[Path, Path]:
+    """What runs left in a ROOT that were killed: partial folders, and results whose successor is there; each with the
+    file of its lock, which may be there, too."""
     replaced = (path for path in root.glob(f"*/*{OLD}") if (path.with_suffix("") / MANIFEST).is_file())
-    return sorted((*root.glob(f"*/*{PARTIAL}"), *replaced))
+    found = sorted((*root.glob(f"*/*{PARTIAL}"), *replaced))
+    return {folder: folder.with_name(f".{folder.stem[-12:]}.lock") for folder in found}

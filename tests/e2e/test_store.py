@@ -91,7 +91,7 @@ def fetched(given: tuple[str, ...], folder: Path) -> None:
     assert report.is_file() and (model / "model.safetensors").is_file()
     assert sorted(path.name for path in folder.iterdir()) == ["report", "train"]
     told = refused("fetch", *given, "objective.tau=9", "--stage", "train", "--to", str(folder))
-    assert "train: not there yet" in told and "python -m jobs.run makes it" in told
+    assert "train: not there yet" in told and "python -m jobs.run makes what is missing" in told
 
 
 def test_a_result_in_a_store_is_replaced_by_a_whole_one(url: str, tmp_path: Path) -> None:

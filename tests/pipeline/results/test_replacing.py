@@ -128,7 +128,7 @@ def test_a_forced_run_that_ends_early_leaves_the_old_result(tmp_path: Path, erro
     with failing(error, place):
         assert place.find() == old
     assert place.find() == old and content(old) == "a b"
-    assert leftovers(tmp_path) == [place.partial]
+    assert list(leftovers(tmp_path)) == [place.partial]
 
 
 def test_a_forced_run_that_finishes_nothing_leaves_nothing(tmp_path: Path) -> None:
