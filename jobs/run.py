@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.common.saying import doing, heard, say, shown, tell
-from jobs.common.stage import door, make, places, planned, provenance, reported
+from jobs.common.stage import door, make, places, planned, provenance, reported, say_first
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan
 from pipeline.results.artifacts import Artifact
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         started = time.perf_counter()
         if options.manifest:
             if not options.dry_run:
-                say(f"run: planning {options.manifest} again")
+                say_first("run", options.manifest, options.overrides)
             plan = plan_again(Path(options.manifest), options.overrides)
         elif options.dry_run:
             plan = make_plan(load(options.config, options.overrides))

@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from jobs.common.saying import say, shown, tell
-from jobs.common.stage import Outcome, Work, door, make, reported
+from jobs.common.stage import Outcome, Work, door, make, reported, say_first
 from pipeline.errors import UserError
 from pipeline.line.study import Cell, Grid, plan_study
 from pipeline.results.files import write_aside
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with reported():
         started = time.perf_counter()
         if not options.dry_run:
-            say(" ".join(("study: planning", options.config, *options.overrides)))
+            say_first("study", options.config, options.overrides)
         grid, page = plan_study(options.config, options.overrides)
         if options.dry_run:
             for cell, plan in grid.cells:

@@ -113,9 +113,14 @@ def _terminate(*_: object) -> None:
     raise Terminated
 
 
+def say_first(command: str, config: str, overrides: Sequence[str] = ()) -> None:
+    """Say what is about to be planned, before all else. Not where and how: an address may hold a secret."""
+    say(" ".join((f"{command}: planning", config, *(each for each in overrides if not each.startswith("resources")))))
+
+
 def planned(command: str, config: str, overrides: Sequence[str] = ()) -> Plan:
-    """The plan of a configuration, by a door that is going to make something: which one is said before all else."""
-    say(" ".join((f"{command}: planning", config, *overrides)))
+    """The plan of a configuration, by a door that is going to make something."""
+    say_first(command, config, overrides)
     settings = load(config, overrides)
     with heard(command, settings.resources.log_seconds):
         doing("finding model and data")

@@ -170,5 +170,6 @@ def test_a_store_that_is_not_there(line: Line, url: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("root", ["s3://name:planted-key@bucket/runs", "nothing://bucket/runs"])
 def test_a_root_that_cannot_be_one(line: Line, root: str, tmp_path: Path) -> None:
-    told = refused("run", line.settings[0], f"resources.root={root}", f"resources.mirror={tmp_path}")
-    assert "planted-key" not in told
+    done = door("run", line.settings[0], f"resources.root={root}", f"resources.mirror={tmp_path}")
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert "planted-key" not in done.stdout + done.stderr
