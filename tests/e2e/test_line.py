@@ -73,11 +73,6 @@ def test_an_input_that_is_missing_is_told_at_once(line: Line, tmp_path: Path) ->
     assert said.startswith("keep  report")
 
 
-def test_nothing_to_export_is_said(line: Line, tmp_path: Path) -> None:
-    assert "nothing to export" in refused("export", *line.settings, "--to", str(tmp_path))
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_no_locks_and_no_parts_pile_up(line: Line) -> None:
     left = [path for path in line.root.rglob("*") if path.suffix in (".lock", ".partial", ".old")]
     assert left == []
