@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 STOP = "stop"  # the door writes it: end after this step
 REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
+PROGRESS = "progress.json"  # the first worker writes it: its last step
+PHASE = "phase.txt"  # and this: what it is at before and after its steps
+RAY = "ray"  # where Ray Train keeps checkpoints, and its list of those it knows
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,12 @@ def _train(work: WorkerSpec) -> None:
     torch.set_num_threads(work.threads)
     context, config = ray.train.get_context(), work.config
     rank, world = context.get_world_rank(), context.get_world_size()
+
+    def at(phase: str) -> None:
+        if rank == 0:
+            write_aside(Path(work.folder) / PHASE, phase)
+
+    at("loading the model")
     trainer = Trainer(
         base_model(work, "cuda" if torch.cuda.is_available() else "cpu"),
         build(config.objective.name, **config.objective.parameters),
@@ -78,24 +87,29 @@ def _train(work: WorkerSpec) -> None:
         with checkpoint.as_directory() as folder:
             load(trainer, Path(folder))
     known = {"steps": trainer.epoch.steps, "resumed": trainer.next_step, "began": time.time()}
+    at("at its steps")
     if rank == 0 and trainer.done:  # only the export is left, and that is said, too
-        write_aside(Path(work.folder) / "progress.json", json.dumps(known | trainer.steps_log[-1]))
+        write_aside(Path(work.folder) / PROGRESS, json.dumps(known | trainer.steps_log[-1]))
+    newest = None  # the newest checkpoint of this attempt
     while not trainer.done:
         record = trainer.step()
         if rank == 0:
-            write_aside(Path(work.folder) / "progress.json", json.dumps(known | record))
-        stopped = _asked_to_stop(work, world)
+            write_aside(Path(work.folder) / PROGRESS, json.dumps(known | record))
+        stopped, due = _told(work, world, trainer.next_step % config.resources.checkpoint_steps == 0, newest)
         # After the last step, too: were the export to fail, the same command would go on from there.
-        if stopped or trainer.done or trainer.next_step % config.resources.checkpoint_steps == 0:
-            _checkpoint(trainer, work)
+        if stopped or due or trainer.done:
+            newest = _checkpoint(trainer, work)
         if stopped:
+            at("waiting until its last checkpoint is whole and known")
             return
+    at("looking at the held-out pairs, writing the trained model")
     try:
         export(trainer, work)
     except Exception:  # Ray Train should know of the last checkpoint before it hears of this, which is what is told
         with contextlib.suppress(Exception):
             ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED, timeout_s=60)
         raise
+    at("ending")
 
 
 def base_model(work: WorkerSpec, device: str) -> PreTrainedModel:
@@ -103,18 +117,32 @@ def base_model(work: WorkerSpec, device: str) -> PreTrainedModel:
     return load_model(Path(work.model), settings.dtype, device, trust_remote_code=settings.trust_remote_code)
 
 
-def _asked_to_stop(work: WorkerSpec, world: int) -> bool:
-    """Whether the door was asked to end. All workers are told the same, or some would wait for others that left."""
-    asked = [(Path(work.folder) / STOP).exists()]
+def _told(work: WorkerSpec, world: int, due: bool, newest: str | None) -> tuple[bool, bool]:
+    """Whether the door was asked to end, and whether a checkpoint that is `due` is to be written.
+
+    Not while Ray Train does not know the one before, which it learns of at its next poll: they would pile up on the
+    disk, and a kill would lose them all. All workers are told the same, or some would wait for others that left.
+    """
+    folder = Path(work.folder)
+    told = [(folder / STOP).exists(), due and (newest is None or newest in known_checkpoints(folder))]
     if world > 1:
-        dist.broadcast_object_list(asked, src=0)
-    return asked[0]
+        dist.broadcast_object_list(told, src=0)
+    return told[0], told[1]
 
 
-def _checkpoint(trainer: Trainer, work: WorkerSpec) -> None:
-    """Written straight to where Ray Train keeps checkpoints, and known to it once it is whole."""
+def known_checkpoints(folder: Path) -> set[str]:
+    """The names of the checkpoints that Ray Train knows and keeps, of a training that writes into `folder`."""
+    try:
+        listed = json.loads((folder / RAY / "checkpoint_manager_snapshot.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    return {each["checkpoint_dir_name"] for each in listed["checkpoint_results"]}
+
+
+def _checkpoint(trainer: Trainer, work: WorkerSpec) -> str:
+    """Written straight to where Ray Train keeps checkpoints, and known to it once it is whole; returns its name."""
     name = f"step-{trainer.next_step}"
-    folder = Path(work.folder) / "ray" / name
+    folder = Path(work.folder) / RAY / name
     written = save(trainer, folder)
 
     def whole(checkpoint: ray.train.Checkpoint, _: str) -> ray.train.Checkpoint:
@@ -129,6 +157,7 @@ def _checkpoint(trainer: Trainer, work: WorkerSpec) -> None:
         checkpoint_upload_fn=whole,
         delete_local_checkpoint_after_upload=False,  # it is the uploaded one
     )
+    return name
 
 
 def export(trainer: Trainer, work: WorkerSpec) -> None:

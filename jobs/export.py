@@ -7,15 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.common.stage import door, reported, say
+from jobs.common.saying import say
+from jobs.common.stage import door, planned, reported
 from jobs.judge import MODELS, Answers, baseline_answers, contest, first_samples
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan, make_plan
-from pipeline.settings.config import EMBEDDED, load
+from pipeline.line.plan import Plan, readable
+from pipeline.settings.config import EMBEDDED
 
 if TYPE_CHECKING:
     from pipeline.results.artifacts import Artifact
 
+VERDICTS = "annotations.json"  # AlpacaEval's
 Files = Iterator[tuple[str, str]]  # name below the folder, content
 
 
@@ -28,37 +30,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def write(config: str, overrides: Sequence[str], folder: Path) -> None:
-    """Raises UserError where the answers are not there, or a file cannot be written."""
+    """Raises UserError, before a file is written, where nothing can be, or one of another run stands in the way."""
     from pipeline.results.files import write_aside
 
-    plan = make_plan(load(config, overrides))
-    for files in (answers(plan), verdicts(plan)):
-        for name, content in files:
-            file = folder / name
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_aside(file, content)
-            except OSError as error:
-                raise UserError(f"{file} cannot be written ({error.strerror})", "give another --to") from None
-            say(f"export: {file}")
+    plan = planned("export", config, overrides)
+    asked = [name for name in plan.config.generate.benchmarks if name != EMBEDDED]
+    if not asked:
+        raise UserError(
+            f"nothing to export: generate.benchmarks asks {EMBEDDED} alone, which no other tool knows",
+            "name benchmarks, such as generate.benchmarks='{alpaca_eval: null}', and python -m jobs.run makes answers",
+        )
+    files = {folder / name: content for made in (answers(plan, asked), verdicts(plan)) for name, content in made}
+    for file, content in files.items():
+        if file.exists() and file.read_text(encoding="utf-8", errors="replace") != content:
+            problem = f"{file} is there already, with other content: of another run, or before it was made again"
+            raise UserError(problem, "give another --to, or remove it; nothing was written")
+    for file, content in files.items():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_aside(file, content)
+        except OSError as error:
+            raise UserError(f"{file} cannot be written ({error.strerror})", "give another --to") from None
+        say(f"export: {file}")
+    if not any(VERDICTS in file.name or "model_judgment" in file.parts for file in files):
+        say("export: answers alone; no model judged them (judge.model or judge.local)")
 
 
 def labels(plan: Plan) -> dict[str, str]:
-    """What our models are called for others."""
-    return {model: plan.steps[f"generate:{model}"].address.label for model in MODELS}
+    """What our models are called for others: by the folder of their answers, which no other run shares by chance."""
+    return {model: plan.steps[f"generate:{model}"].address.path.name for model in MODELS}
 
 
-def answers(plan: Plan) -> Files:
-    """A file a benchmark and model; nobody else's tool knows the embedded tasks."""
+def answers(plan: Plan, benchmarks: Sequence[str]) -> Files:
+    """A file a benchmark and model."""
     from pipeline.evaluation.exports.answers import export
     from pipeline.results import tables
 
     for model, label in labels(plan).items():
         rows = tables.read(plan.steps["judge"].input(model).path, tables.RESPONSES).to_pylist()
-        for benchmark in plan.config.generate.benchmarks:
-            if benchmark != EMBEDDED:
-                name, content = export(benchmark, label, [row for row in rows if row["benchmark"] == benchmark])
-                yield f"{benchmark}/{name}", content
+        for benchmark in benchmarks:
+            name, content = export(benchmark, label, [row for row in rows if row["benchmark"] == benchmark])
+            yield f"{benchmark}/{name}", content
 
 
 def verdicts(plan: Plan) -> Files:
@@ -82,7 +94,7 @@ def verdicts_on(plan: Plan, judged: Artifact, benchmark: str, found: Answers, ju
         own = tables.read(judged.path, schema, pattern=file).to_pylist()
         return [row for row in own if row["benchmark"] == benchmark]
 
-    names = labels(plan)
+    names, folder = labels(plan), readable(judge) or "judge"
     baseline = baseline_answers(rows(tables.BASELINES, "baselines.parquet"))
     metas: Mapping[str, Any] = {row["question_id"]: json.loads(row["meta"]) for row in found["base"][benchmark]}
     games = [Game(**row) for row in rows(tables.GAMES, "games.parquet")]
@@ -90,7 +102,7 @@ def verdicts_on(plan: Plan, judged: Artifact, benchmark: str, found: Answers, ju
         own = [game for game in games if game.model == match.model]
         label = names[match.model]
         arena = benchmark in exports.ARENA
-        file = f"model_judgment/{judge}/{label}.jsonl" if arena else f"{label}/annotations.json"
+        file = f"model_judgment/{folder}/{label}.jsonl" if arena else f"{label}/{folder}/{VERDICTS}"
         made = exports.of_match(match, own, judge, metas, names)
         yield f"{benchmark}/{file}", exports.as_text(made, lines=arena)
     rated = [
@@ -99,7 +111,7 @@ def verdicts_on(plan: Plan, judged: Artifact, benchmark: str, found: Answers, ju
     ]
     if rated:
         made = exports.of_ratings(rated, names, judge)
-        yield f"{benchmark}/model_judgment/{judge}_single.jsonl", exports.as_text(made, lines=True)
+        yield f"{benchmark}/model_judgment/{folder}_single.jsonl", exports.as_text(made, lines=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.common.saying import doing
 from jobs.common.stage import Outcome, Work, main
 from pipeline.errors import UserError
 from pipeline.settings.config import Model, Resources
@@ -40,6 +41,7 @@ def run(work: Work) -> Outcome:
     adapter = trained / "adapter" if trained and (trained / "adapter").exists() else None
     model: Path = trained / "model" if trained and not adapter else base_model(work.plan)
     data = work.config.data
+    doing("opening the tokenizer, laying out the questions")
     tokeniser = open_tokeniser(model, data.max_prompt_tokens, data.max_completion_tokens, **work.config.model.rendering)
     if settings.preset and settings.stop_token_ids is None:
         check_family(settings.preset, tokeniser.tokenizer)
@@ -55,6 +57,7 @@ def run(work: Work) -> Outcome:
         {"part": f"part-{number:05d}.parquet", "questions": json.dumps(part)}
         for number, part in enumerate(tables.parts(rows, settings.shard_prompts))
     ]
+    doing("starting or joining Ray")
     with connected():
         each = threads(resources.generators)
         engine = engine_spec(model, work.config.model, room, resources, settings.seed, adapter)

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.common.stage import Outcome, Work, main, provenance, say
+from jobs.common.saying import doing, say
+from jobs.common.stage import Outcome, Work, main, provenance
 from pipeline.errors import UserError
 from pipeline.line.plan import VERSIONS, Plan
 from pipeline.settings.config import EMBEDDED, Data, Model
@@ -44,9 +45,11 @@ def run(work: Work) -> Outcome:
     data = work.config.data
     model = work.config.model
     folder = base_model(work.plan)
+    doing("opening the tokenizer")
     tokeniser = open_tokeniser(folder, data.max_prompt_tokens, data.max_completion_tokens, **model.rendering)
     limits = Limits.of(folder)
     limits.require(tokeniser)
+    doing("reading rows")
     rows, loader = open_rows(data)
     reader = Reader(tokeniser, limits, data, rows)
     pairs: Iterable[Row] = reader.pairs()
@@ -56,6 +59,7 @@ def run(work: Work) -> Outcome:
     for number, part in enumerate(tables.parts(count_lacking(pairs, lacking), data.shard_pairs)):
         name = f"part-{number:05d}.parquet"
         counts[name] = tables.write(part, tables.PAIRS, work.folder / name)
+        doing(f"{sum(counts.values())} pairs written")
     kept, dropped = reader.kept, len(reader.dropped)
     tables.write(reader.dropped, tables.DROPPED, work.folder / "dropped.parquet")
     reasons = dict(Counter(row["reason"] for row in reader.dropped).most_common())
@@ -276,6 +280,7 @@ def opened(plan: Plan, source: "ModelSource", model: Model, setting: str) -> Pat
     from pipeline.compute.models import convert_gguf, locate
     from pipeline.results.files import DigestMemory
 
+    doing(f"reading {source.path} in full")
     found = locate(model, DigestMemory(plan.steps["prepare"].address.root), verify=True, setting=setting)
     if found.digest != source.digest:
         raise UserError(
@@ -288,6 +293,7 @@ def opened(plan: Plan, source: "ModelSource", model: Model, setting: str) -> Pat
     if artifact := address.find():
         return artifact.verify().path
     say(f"model: converting {source.path.name}")
+    doing(f"converting {source.path.name}")
     started = time.perf_counter()
     with address.writing() as folder:
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars of two libraries

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jobs.common.saying import doing
 from jobs.common.stage import Outcome, Work, main
 
 
@@ -14,6 +15,7 @@ def run(work: Work) -> Outcome:
 
     pairs, resources = work.inputs["pairs"], work.config.resources
     parts = sorted(path.name for path in pairs.path.glob("part-*.parquet"))
+    doing("starting or joining Ray")
     with connected():
         spec = ScorerSpec(
             model=str(base_model(work.plan)),

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.common.check import check, recheck
-from jobs.common.stage import door, make, provenance, reported, say, shown, tell
+from jobs.common.saying import doing, heard, say, shown, tell
+from jobs.common.stage import door, make, places, planned, provenance, reported, say_first
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan
+from pipeline.results.artifacts import Artifact
 from pipeline.settings.config import load, validate
 from pipeline.settings.file import override
 
@@ -40,9 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with reported():
         started = time.perf_counter()
         if options.manifest:
+            if not options.dry_run:
+                say_first("run", options.manifest, options.overrides)
             plan = plan_again(Path(options.manifest), options.overrides)
-        else:
+        elif options.dry_run:
             plan = make_plan(load(options.config, options.overrides))
+        else:
+            plan = planned("run", options.config, options.overrides)
         steps = plan.of(*wanted)
         pending = [step for step in steps if step.stage in options.force or not step.address.find()]
         check(plan, pending, options.overrides)
@@ -50,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for step in steps:
                 tell(f"{'make' if step in pending else 'keep'}  {step.name:17s} {shown(step.address.path)}")
             return
-        walk(plan, steps, pending, options.force)
-        if wanted[-1] == "report":
-            say(f"report: {shown(plan.steps['report'].address.path / 'report.html')}")
+        for result in walk(plan, steps, pending, options.force):
+            for line in places(result):
+                say(line)
         made, seconds = len(pending), time.perf_counter() - started
         say(f"{plan.config.name}: {made} results made, {len(steps) - made} kept, {seconds:.1f} s")
 
@@ -97,17 +103,21 @@ def changed(manifest: dict[str, Any], step: Step) -> list[str]:
     return names + (["the stage's code"] if manifest["version"] != VERSIONS[step.stage] else [])
 
 
-def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequence[str]) -> None:
-    """Make the steps in order, on one cluster from the first that needs one."""
+def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequence[str]) -> list[Artifact]:
+    """The results of the steps, made in order, on one cluster from the first that needs one."""
+    made = []
     with contextlib.ExitStack() as stack:
         for number, step in enumerate(steps):
             if step.stage in ON_RAY and step in pending:
                 from actors.cluster import connected
 
-                stack.enter_context(connected())  # does nothing the second time
-            make(plan, step, force=step.stage in force)
+                with heard("run", plan.config.resources.log_seconds):
+                    doing("starting or joining Ray")
+                    stack.enter_context(connected())  # does nothing the second time
+            made.append(make(plan, step, force=step.stage in force))
             if step.stage == "prepare" and step in pending:
                 recheck([(plan, [later for later in steps[number + 1 :] if later in pending])])
+    return made
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.common.stage import reported, tell
+from jobs.common.saying import tell
+from jobs.common.stage import reported
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench
 from pipeline.evaluation.benchmarks.annotations import Judged, Wanted

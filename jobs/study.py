@@ -20,7 +20,8 @@ from pathlib import Path
 import yaml
 
 from jobs.common.check import check_all, recheck
-from jobs.common.stage import Outcome, Work, door, make, reported, say, shown, tell
+from jobs.common.saying import say, shown, tell
+from jobs.common.stage import Outcome, Work, door, make, reported, say_first
 from pipeline.errors import UserError
 from pipeline.line.plan import Plan, Step
 from pipeline.line.study import Cell, Grid, plan_study
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_intermixed_args(arguments)
     with reported():
         started = time.perf_counter()
+        if not options.dry_run:
+            say_first("study", options.config, options.overrides)
         grid, page = plan_study(options.config, options.overrides)
         check_all(pending_steps(grid), options.overrides)
         if options.dry_run:

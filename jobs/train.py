@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import signal
 import threading
@@ -11,10 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs.common.stage import Outcome, Progress, Terminated, Work, main, say
+from jobs.common.saying import Progress, doing, say
+from jobs.common.stage import Outcome, Terminated, Work, main
 from pipeline.errors import UserError
 from pipeline.settings.config import Lora
 
+POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+POLL_SECONDS = 0.2  # between two looks of Ray Train at its workers; at each it learns of one checkpoint. Its own: 2
 STARTS = 10  # groups of workers that may fail to start; where the cluster has no room, each waits for it a minute
 
 
@@ -26,7 +30,7 @@ def run(work: Work) -> Outcome:
     from ray.train.torch import TorchTrainer
 
     from actors.cluster import claim, connected, threads
-    from actors.worker import REFUSAL, STOP, WorkerSpec, train
+    from actors.worker import PHASE, PROGRESS, RAY, REFUSAL, STOP, WorkerSpec, train
     from jobs.prepare import base_model
     from pipeline.training.saving import rehearse
 
@@ -38,6 +42,7 @@ def run(work: Work) -> Outcome:
     for note in rehearse(base, config.model, config.train.lora, trial):
         say(f"train: {note}")
     inputs = {role: str(work.inputs[role].path) for role in ("pairs", "reference", "schedule")}
+    doing("starting or joining Ray")
     with connected():
         if config.train.lora and not config.train.lora.merge and not (work.folder / "ray").exists():
             require_served(work, base, trial)
@@ -63,7 +68,7 @@ def run(work: Work) -> Outcome:
                 },
             ),
             run_config=ray.train.RunConfig(
-                name="ray",
+                name=RAY,
                 storage_path=str(work.folder.resolve()),
                 failure_config=ray.train.FailureConfig(
                     max_failures=resources.max_failures,
@@ -74,16 +79,22 @@ def run(work: Work) -> Outcome:
         )
         refusal = work.folder / REFUSAL
         refusal.unlink(missing_ok=True)
+        clear_unknown(work.folder)
+        os.environ.setdefault(POLL, str(POLL_SECONDS))
+        workers = "worker" if resources.train_workers == 1 else "workers"
+        say(f"train: starting {resources.train_workers} {workers}")
+        doing(f"starting {resources.train_workers} {workers}")
         with (
-            watched(work.folder / "progress.json", resources.log_seconds),
+            watched(work.folder / PROGRESS, work.folder / PHASE, resources.log_seconds),
             interruptible(),
             stoppable(work.folder / STOP),
         ):
             trainer.fit()
         if refusal.exists():
             raise UserError(**json.loads(refusal.read_text(encoding="utf-8")))
-    shutil.rmtree(work.folder / "ray", ignore_errors=True)  # Ray Train's checkpoints, of no use once the model is there
-    (work.folder / "progress.json").unlink(missing_ok=True)
+    shutil.rmtree(work.folder / RAY, ignore_errors=True)  # Ray Train's checkpoints, of no use once the model is there
+    for name in (PROGRESS, PHASE):
+        (work.folder / name).unlink(missing_ok=True)
     names = ("steps.parquet", "trained_pairs.parquet")
     rows = {name: pq.read_metadata(work.folder / name).num_rows for name in names}
     steps = pq.read_table(work.folder / "steps.parquet")
@@ -93,6 +104,16 @@ def run(work: Work) -> Outcome:
         "held_out": json.loads((work.folder / "held_out.json").read_text(encoding="utf-8")),
     }
     return Outcome(rows, tokens=pc.sum(steps["tokens"]).as_py(), metrics=metrics)
+
+
+def clear_unknown(folder: Path) -> None:
+    """Remove the checkpoints that a killed run began and Ray Train never knew: nothing goes on from them."""
+    from actors.worker import RAY, known_checkpoints
+
+    known = known_checkpoints(folder)
+    for checkpoint in (folder / RAY).glob("step-*"):
+        if checkpoint.name not in known:
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def require_room(folder: Path, model: Path, lora: Lora | None) -> None:
@@ -175,14 +196,15 @@ def stoppable(file: Path) -> Iterator[None]:
 
 
 class watched:
-    """While Ray Train runs, says what the first worker last wrote of its steps."""
+    """While Ray Train runs, says what the first worker last wrote of its steps, and notes what else it is at."""
 
-    def __init__(self, file: Path, every: float):
-        self.file, self.every, self.stop = file, every, threading.Event()
+    def __init__(self, file: Path, phase: Path, every: float):
+        self.file, self.phase, self.every, self.stop = file, phase, every, threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> None:
         self.file.unlink(missing_ok=True)
+        self.phase.unlink(missing_ok=True)
         self.thread.start()
 
     def __exit__(self, *_: object) -> None:
@@ -190,7 +212,7 @@ class watched:
         self.thread.join()
 
     def _watch(self) -> None:
-        progress, began = None, None
+        progress, began, phase = None, None, ""
         while not self.stop.wait(1.0):
             if self.file.exists():
                 record = json.loads(self.file.read_text(encoding="utf-8"))
@@ -204,6 +226,9 @@ class watched:
                         say(f"train: {resumed} of {steps} steps are in a checkpoint and kept")
                 if record["step"] + 1 > progress.done:
                     progress.add(record["step"] + 1 - progress.done, f", loss {record['loss']:.4f}")
+            if self.phase.exists() and (at := self.phase.read_text(encoding="utf-8")) != phase:
+                phase = at
+                doing(phase)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from jobs.common.stage import Progress, Work, tell
+from jobs.common.saying import Progress, doing, tell
+from jobs.common.stage import Work
 from pipeline.errors import UserError
 from pipeline.settings.config import JudgeEndpoint
 
@@ -86,6 +87,7 @@ class Here:
             {"part": f"replies-{call}-{number:05d}.parquet", "requests": json.dumps([asdict(each) for each in part])}
             for number, part in enumerate(tables.parts(requests, settings.shard_prompts))
         ]
+        doing("starting or joining Ray")
         with connected():
             engine = engine_spec(self.folder, self.model, self._room(requests), resources, settings.seed)
             run_parts(

@@ -6,7 +6,7 @@ The same for every door and for --dry-run. What only a made result shows is look
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from jobs.common.stage import say
+from jobs.common.saying import say
 from pipeline.errors import UserError
 from pipeline.line.check import faults, found
 from pipeline.line.plan import Plan, Step

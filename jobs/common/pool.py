@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.pooled import Pooled
-from jobs.common.stage import Outcome, Progress, say
+from jobs.common.saying import Progress, doing, say
+from jobs.common.stage import Outcome
 from pipeline.errors import UserError
 from pipeline.settings.config import Resources
 
@@ -47,8 +48,9 @@ def run_parts(
         say(f"{what}: {kept} of {len(work)} parts are finished already and kept")
     notes: set[str] = set()
     made = {"actor_tokens": 0, "actor_seconds": 0.0}
-    progress = Progress(what, len(work), "parts", resources.log_seconds, done=kept)
+    progress = Progress(what, len(work), "parts", resources.log_seconds, kept, lanes=max(1, min(actors, len(pending))))
     while pending:
+        doing(f"starting {actors} {actor.__name__.lower()}{'s' * (actors > 1)}")
         options: dict[str, Any] = claim(setting, actors, resources.gpus_per_actor)
         options |= {"max_restarts": resources.max_failures, "max_task_retries": resources.max_failures}
         if environment:
@@ -90,7 +92,10 @@ def answers(
             compute=ray.data.ActorPoolStrategy(size=size),
             **options,
         )
-    yield from data.iter_rows()
+    # Its rows would be one behind, as it fetches the next before it hands out one.
+    batches: Any = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for batch in batches:
+        yield from batch.to_pylist()
 
 
 def in_a_thread(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -18,8 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from jobs.common.check import check
+from jobs.common.saying import doing, heard, say, shown, tell
 from pipeline.errors import UserError, no_room
 from pipeline.line.plan import VERSIONS, Plan, Step, make_plan
 from pipeline.results.artifacts import Artifact
@@ -61,13 +63,12 @@ def main(stage: str, arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--force", action="store_true", help="make it again, even where it is committed")
     options = parser.parse_intermixed_args(arguments)
     with reported():
-        from jobs.common.check import check  # which says what it finds by `say`
-
-        plan = make_plan(load(options.config, options.overrides))
+        plan = planned(stage, options.config, options.overrides)
         steps = plan.of(stage)
         check(plan, [step for step in steps if options.force or not step.address.find()], options.overrides)
         for step in steps:
-            make(plan, step, force=options.force)
+            for line in places(make(plan, step, force=options.force)):
+                say(line)
 
 
 class _Once(argparse.Action):
@@ -127,27 +128,68 @@ def _terminate(*_: object) -> None:
     raise Terminated
 
 
+def say_first(command: str, config: str, overrides: Sequence[str] = ()) -> None:
+    """Say what is about to be planned, before all else. Not where and how: an address may hold a secret."""
+    say(" ".join((f"{command}: planning", config, *(each for each in overrides if not each.startswith("resources")))))
+
+
+def planned(command: str, config: str, overrides: Sequence[str] = ()) -> Plan:
+    """The plan of a configuration, by a door that is going to make something."""
+    say_first(command, config, overrides)
+    settings = load(config, overrides)
+    with heard(command, settings.resources.log_seconds):
+        doing("finding model and data")
+        return make_plan(settings)
+
+
 def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
-    """The result of one step: the committed one, or a new one. Raises UserError where an input is missing or spoilt."""
-    if not force and (artifact := step.address.find()):
-        say(f"{step.name}: committed already, kept ({shown(artifact.path)})")
+    """The result of one step: the committed one, or a new one. Raises UserError where an input is missing or spoilt.
+
+    With `force`, a committed one stays until the new one is committed.
+    """
+    if not force and (artifact := kept(step)):
         return artifact
-    inputs = {role: step.input(role) for role in step.inputs}
-    if force:
-        step.address.discard()
-    say(f"{step.name}: making {shown(step.address.path)}")
-    started = time.perf_counter()
-    with step.address.writing() as folder:
-        try:
-            outcome = importlib.import_module(f"jobs.{step.stage}").run(Work(plan, step, inputs, folder))
-        except Exception as error:
-            error.add_note(f"{step.name} is not done, its finished parts are kept in {shown(folder)}")
-            raise
-        seconds = time.perf_counter() - started
-        artifact = step.address.commit(manifest(plan, step, outcome, seconds), outcome.rows)
+    with heard(step.name, plan.config.resources.log_seconds):
+        doing("checking what it is made from")
+        inputs = {role: step.input(role) for role in step.inputs}
+        say(f"{step.name}: making {shown(step.address.path)}")
+        started = time.perf_counter()
+        with step.address.writing(anew=force) as folder:
+            if not force and (artifact := kept(step)):  # another process made it a moment ago
+                return artifact
+            try:
+                doing("loading its libraries")
+                outcome = importlib.import_module(f"jobs.{step.stage}").run(Work(plan, step, inputs, folder))
+            except Exception as error:
+                error.add_note(f"{step.name} is not done, its finished parts are kept in {shown(folder)}")
+                raise
+            doing("committing it")
+            seconds = time.perf_counter() - started
+            artifact = step.address.commit(manifest(plan, step, outcome, seconds), outcome.rows)
     rate = f", {outcome.tokens / seconds:,.0f} tokens/s" if outcome.tokens else ""
     say(f"{step.name}: done in {seconds:.1f} s, {sum(outcome.rows.values()):,} rows{rate}")
     return artifact
+
+
+def kept(step: Step) -> Artifact | None:
+    if artifact := step.address.find():
+        say(f"{step.name}: committed already, kept ({shown(artifact.path)})")
+    return artifact
+
+
+PLACES = {"report.html": "report", "model": "trained model", "adapter": "trained adapters"}
+
+
+def places(result: Artifact) -> Iterator[str]:
+    """A line for what people look for in a result: the report, the trained model or its adapters."""
+    if result.manifest["stage"] not in ("train", "report"):
+        return
+    for name in sorted({file.partition("/")[0] for file in result.manifest["outputs"]} & PLACES.keys()):
+        place = shown(result.path / name)
+        if result.store:
+            here = f"and here {place}" if result.is_here() else "not here: python -m jobs.fetch brings it"
+            place = f"{result.store.address(f'{result.name}/{name}')}, {here}"
+        yield f"{PLACES[name]}: {place}"
 
 
 def manifest(plan: Plan, step: Step, outcome: Outcome, seconds: float) -> dict[str, Any]:
@@ -194,52 +236,3 @@ def version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def shown(path: Path) -> str:
-    """A path as short as it can be said from here."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def say(text: str) -> None:
-    """One line to the terminal or the log file."""
-    tell(f"[{time.strftime('%H:%M:%S')}] {text}")
-
-
-# Control characters, and those that turn the direction of writing: in a terminal they act.
-_ACTING = {
-    code: ascii(chr(code))[1:-1]
-    for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-    if chr(code) not in "\n\t"
-}
-
-
-def tell(text: str, stream: TextIO | None = None) -> None:
-    """Print text that may quote what a user's data or a model says: nothing in it acts on a terminal or fails.
-
-    Where nobody reads it any more (`| head`), the process ends as other programs do.
-    """
-    stream = stream or sys.stdout
-    shown = text.translate(_ACTING).encode(stream.encoding, "backslashreplace").decode(stream.encoding)
-    try:
-        print(shown, file=stream, flush=True)
-    except BrokenPipeError:
-        os._exit(128 + signal.SIGPIPE)
-
-
-class Progress:
-    """Lines of progress with rate and time left: the same in a terminal and in a log file."""
-
-    def __init__(self, what: str, total: int, unit: str, every: float, done: int = 0):
-        self.what, self.total, self.unit, self.every = what, total, unit, every
-        self.begun = self.done = done
-        self.started = self.said = time.monotonic()
-
-    def add(self, count: int, note: str = "") -> None:
-        self.done += count
-        now = time.monotonic()
-        if now - self.said >= self.every or self.done == self.total:
-            rate = (self.done - self.begun) / max(now - self.started, 1e-9)
-            left = (self.total - self.done) / rate if rate else float("inf")
-            say(f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.2g} {self.unit}/s, {left:.0f} s left{note}")
-            self.said = now

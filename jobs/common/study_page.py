@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jobs.common.stage import Work, shown
+from jobs.common.saying import shown
+from jobs.common.stage import Work
 from jobs.report import provenance_lines, win_rate
 from pipeline.line.study import Cell, Grid
 from pipeline.settings.config import EMBEDDED

@@ -21,7 +21,8 @@ from pipeline.objectives.presets import resolve
 from pipeline.preferences.normalise import Normaliser, Preference
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
-from pipeline.results.artifacts import Address, Artifact, fingerprint
+from pipeline.results.address import Address
+from pipeline.results.artifacts import Artifact, fingerprint
 from pipeline.results.files import DigestMemory, file_digest, given_path
 from pipeline.settings.config import EMBEDDED, Data, RunConfig
 

@@ -15,6 +15,8 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy
 from pipeline.errors import UserError
 from pipeline.results.files import MANIFEST, aside
 
+_BESIDE = "new."  # begins the name of a result that is there twice, while its own name is made free
+
 
 class Store:
     """The results below a URL that pyarrow's file systems know. Paths are relative to it: <stage>/<folder>/<file>.
@@ -31,6 +33,7 @@ class Store:
         self.url = url
         with self._reached():
             self.files, self.base = FileSystem.from_uri(url)
+        self._require_bucket()
 
     def mirror(self, below: Path) -> Path:
         """Where on this machine the store is worked on."""
@@ -61,6 +64,31 @@ class Store:
                 target = f"{self.base}/{path}/{file.relative_to(folder).as_posix()}"
                 self.files.create_dir(target.rpartition("/")[0], recursive=True)
                 copy_files(str(file), target, LocalFileSystem(), self.files)
+
+    def replace(self, folder: Path, path: str, ending: str) -> None:
+        """Publish a committed folder in place of the stage's results whose names end so: one is whole at any time."""
+        stage, name = path.split("/")
+        earlier = set(self.find(stage, ending))
+        if name in earlier:  # its files are about to be overwritten, one by one
+            self.publish(folder, f"{stage}/{_BESIDE}{name}")
+            self.remove(path)
+            earlier.add(f"{_BESIDE}{name}")
+        self.publish(folder, path)
+        for other in earlier - {name}:
+            self.remove(f"{stage}/{other}")
+
+    def address(self, path: str) -> str:
+        """The URL of a result or a file, without the options that follow a question mark."""
+        return f"{self.url.partition('?')[0].rstrip('/')}/{path}"
+
+    def _require_bucket(self) -> None:
+        """Raise UserError where there is no such bucket, in which nothing can be found."""
+        bucket = self.base.partition("/")[0]
+        if "allow_bucket_creation=true" in self.url or self.files.type_name not in ("s3", "gcs", "abfs"):
+            return
+        with self._reached():
+            if self.files.get_file_info(bucket).type == FileType.NotFound:
+                raise ValueError(f"there is no bucket {bucket}")
 
     def remove(self, path: str) -> None:
         """Take a result away, its manifest first."""

@@ -178,15 +178,3 @@ def trained(line: Line, head: Head, tmp_path_factory: pytest.TempPathFactory) ->
     made("schedule", *given)
     made("train", *given, environment=head.environment)
     return Calm(root, given)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a small file system takes root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)

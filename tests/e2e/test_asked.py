@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.evaluation.judging.games import GO_ON
 from tests.e2e.conftest import Head, Line
-from tests.e2e.doors import REPOSITORY, command, made, only, refused, rows
+from tests.e2e.doors import REPOSITORY, made, only, refused, rows
 from tests.e2e.running import actors, finish, settings, start, until
 from tests.judge_server import Answer, JudgeServer, judge_server
 
@@ -191,19 +191,25 @@ def likes_long(answers: list[dict[str, Any]]) -> float:
 
 
 def exported(given: tuple[str, ...], folder: Path, answers: list[dict[str, Any]], rate: float) -> None:
-    """Every file is there, and what was judged scores elsewhere as it does here."""
-    done = subprocess.run(
-        command("export", *given, "--to", str(folder)), cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    """Every file is there, once and not in place of another run's, and scores elsewhere as it does here."""
+    for _ in range(2):
+        made("export", *given, "--to", str(folder))
     (outputs,) = folder.glob("alpaca_eval/tiny*/model_outputs.json")
     wanted = [row["response"] for row in answers if row["benchmark"] == "alpaca_eval" and row["sample"] == 0]
     assert [row["output"] for row in json.loads(outputs.read_text())] == wanted
-    (annotations,) = folder.glob("alpaca_eval/gamma-dpo/annotations.json")
+    (annotations,) = folder.glob("alpaca_eval/gamma-dpo-*/judge/annotations.json")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.json*"))
     assert len(names) == 8 + 2 + 2 + 1, (
         names
     )  # answers; alpaca_eval of both models, a match of either arena, one of ratings
+    theirs = folder / "mt_bench/model_judgment/judge_single.jsonl"
+    ours = theirs.read_text()
+    theirs.write_text("{}\n")
+    annotations.unlink()
+    told = refused("export", *given, "--to", str(folder))
+    assert f"{theirs} is there already, with other content" in told and not annotations.exists()
+    theirs.write_text(ours)
+    made("export", *given, "--to", str(folder))
     score = [sys.executable, "-m", "jobs.score", "--json", "--resamples", "100"]
     for benchmark, file, value in (
         ("alpaca_eval", annotations, lambda one: one["win_rate"]["value"]),

@@ -105,6 +105,10 @@ def test_missing_verdicts_are_no_ties_and_alone_are_asked_for_again(line: Line, 
         assert set(judge.asked) == lost
     figures = games_of(tmp_path)
     assert (figures["read"], figures["missing"]) == (verdicts, 0)
+    # Forced without its key it is refused; verdicts and replies stay.
+    told = refused("judge", *given, *judged(judge), "--force", environment={"KEY": ""})
+    assert "there is no such environment variable" in told
+    assert games_of(tmp_path) == figures and len(list(tmp_path.glob(".replies/*.json"))) == verdicts
 
 
 def test_a_killed_judge_stage_asks_nothing_twice(line: Line, verdicts: int, head: Head, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from pipeline.results.files import MANIFEST, file_digest
 from tests.e2e.conftest import Head, Line
 from tests.e2e.doors import REPOSITORY, made, only, refused
+from tests.e2e.running import settings
 
 pytestmark = pytest.mark.e2e
 
@@ -56,6 +57,25 @@ def test_the_terminal_shows_our_own_lines_only(line: Line) -> None:
     assert [said for said in line.said.splitlines() if not re.match(r"\[\d\d:\d\d:\d\d\] \S", said)] == []
     assert "train: 2/2 steps" in line.said
     assert re.search(r"smoke: 8 results made, 0 kept, [\d.]+ s$", line.said)
+    assert re.match(r"\[[\d:]+\] run: planning configs/smoke.yaml model.source=", line.said)
+    model, report = only(line.root, "train") / "model", only(line.root, "report") / "report.html"
+    assert f"trained model: {model}\n" in line.said and f"report: {report}\n" in line.said
+    assert model.is_dir() and report.is_file()
+
+
+def test_an_input_that_is_missing_is_told_at_once(line: Line, tmp_path: Path) -> None:
+    """Before Ray is started, and by a dry run, too; what is kept needs no inputs."""
+    given = settings(line, tmp_path, "prepare")
+    for more in ((), ("--dry-run",)):
+        told = refused("run", *given, "--from", "train", *more)
+        assert "stage train needs the result of stage reference, which is not at" in told
+    said = made("run", *settings(line, tmp_path / "other", "report"), "--from", "report", "--dry-run")
+    assert said.startswith("keep  report")
+
+
+def test_no_locks_and_no_parts_pile_up(line: Line) -> None:
+    left = [path for path in line.root.rglob("*") if path.suffix in (".lock", ".partial", ".old")]
+    assert left == []
 
 
 def test_a_second_run_makes_nothing(line: Line) -> None:
@@ -95,6 +115,12 @@ def test_status_tells_partial_stale_and_missing_apart(line: Line, tmp_path: Path
     assert (rows["prepare"], rows["reference"], rows["train"]) == ("committed", "partial", "missing")
     rows = {row.split()[0]: row.split()[1] for row in made("status", *settings, "data.seed=1").splitlines()[1:]}
     assert rows["prepare"] == "stale"
+    other = tmp_path / "verifiable.jsonl"  # another data set of the same name, of which nothing was ever made
+    other.write_text('{"prompt": "Name a colour.", "chosen": "Blue.", "rejected": "A banana."}\n')
+    given = (*settings, f"data.source={other}", "objective=dpo")
+    told = made("status", *given).splitlines()[1:]
+    assert {row.split()[1] for row in told[:8]} == {"missing"}
+    assert [row.partition(" rm -r ")[2] for row in told[8:]] == [f"{tmp_path}/reference/{reference}.partial"]
 
 
 def test_a_missing_input_names_the_command_that_makes_it(line: Line, tmp_path: Path) -> None:

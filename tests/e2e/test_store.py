@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 from pyarrow.fs import FileSelector, FileSystem
 
 from tests.e2e.conftest import Line, free_ports
-from tests.e2e.doors import door, made, only, refused
+from tests.e2e.doors import REPOSITORY, door, made, only, refused
 
 pytestmark = pytest.mark.e2e
 
@@ -53,9 +55,15 @@ def test_the_whole_line(line: Line, url: str, tmp_path: Path) -> None:
     def on(machine: str) -> tuple[str, ...]:
         return (line.settings[0], f"resources.root={url}", f"resources.mirror={tmp_path / machine}")
 
-    assert "8 results made, 0 kept" in made("run", *on("one"))
+    said = made("run", *on("one"))
+    assert "8 results made, 0 kept" in said
+    page = re.search(r"report: (s3://bucket/runs/report/\S+/report.html), and here (\S+)\n", said)
+    assert page and Path(page[2]).is_file()
     said = made("run", *on("two"), "--from", "schedule")
     assert "0 results made" in said
+    assert f"report: {page[1]}, not here: python -m jobs.fetch brings it\n" in said
+    assert page[1].removesuffix("/report.html") in made("status", *on("two")).splitlines()[8]
+    fetched(on("two"), tmp_path / "fetched")
     made("report", *on("two"), "--force")  # which reads what the other machine made
     (one, two) = ((tmp_path / machine / next(os.walk(tmp_path / machine))[1][0]) for machine in ("one", "two"))
     assert digests(one) == digests(line.root)
@@ -72,6 +80,73 @@ def test_the_whole_line(line: Line, url: str, tmp_path: Path) -> None:
     assert "make  schedule" in door("run", *on("three"), "--dry-run").stdout
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or KEYS["AWS_SECRET_ACCESS_KEY"].encode() not in file.read_bytes()
+
+
+def fetched(given: tuple[str, ...], folder: Path) -> None:
+    """Report and model come down, and are kept where they are; what is not there is named."""
+    for _ in range(2):
+        said = made("fetch", *given, "--to", str(folder))
+        report, model = only(folder, "report") / "report.html", only(folder, "train") / "model"
+        assert f"report: {report}\n" in said and f"trained model: {model}\n" in said
+    assert report.is_file() and (model / "model.safetensors").is_file()
+    assert sorted(path.name for path in folder.iterdir()) == ["report", "train"]
+    told = refused("fetch", *given, "objective.tau=9", "--stage", "train", "--to", str(folder))
+    assert "train: not there yet" in told and "python -m jobs.run makes what is missing" in told
+
+
+def test_a_result_in_a_store_is_replaced_by_a_whole_one(url: str, tmp_path: Path) -> None:
+    """Killed on the way up of a forced run, wherever: another machine finds a whole result, and then the new one."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.results import store
+from pipeline.results.address import Address
+url, root, content, calls = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+made = [0]
+def counted(call):
+    def calling(*arguments, **named):
+        if made[0] == calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+        made[0] += 1
+        return call(*arguments, **named)
+    return calling
+place = Address(root, "train", "dpo", "0123456789abcdef" * 4, store.Store(url))
+if content == "find":
+    found = place.find().verify()
+    print((found.path / "a").read_text() + (found.path / "b").read_text())
+    sys.exit()
+with place.writing(anew=True) as folder:
+    (folder / "a").write_text(content)
+    (folder / "b").write_text(content)
+    store.copy_files = counted(store.copy_files)
+    store.Store.remove = counted(store.Store.remove)
+    place.commit({"rows": 0}, {})
+print(made[0])
+"""
+
+    def run(machine: str, content: str, calls: int = -1) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", code, url, str(tmp_path / machine), content, str(calls)]
+        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+    assert run("one", "0 ").stdout == "3\n"  # files that were copied
+    assert run("one", "1 ").stdout == "8\n"  # twice, with the old one and then the other copy removed
+    before = "1 1 \n"
+    for calls in (0, 2, 3, 4, 7):
+        new = f"new-{calls} "
+        assert run("one", new, calls).returncode == -signal.SIGKILL
+        assert run(f"other-{calls}", "find").stdout in (before, before := f"{new}{new}\n")
+        assert run("one", "find").stdout == before  # which brings it up
+        assert run(f"third-{calls}", "find").stdout == before
+    files, base = FileSystem.from_uri(url)
+    left = [info.base_name for info in files.get_file_info(FileSelector(f"{base}/train")) if info.base_name != ""]
+    assert left == ["dpo-0123456789ab"]
+
+
+def test_a_bucket_that_is_not_there(line: Line, url: str, tmp_path: Path) -> None:
+    gone = url.replace("s3://bucket/", "s3://other/").replace("&allow_bucket_creation=true", "")
+    for door_, more in (("status", ()), ("run", ("--dry-run",)), ("fetch", ("--to", str(tmp_path / "to")))):
+        told = refused(door_, line.settings[0], f"resources.root={gone}", f"resources.mirror={tmp_path}", *more)
+        assert "there is no bucket other" in told
 
 
 def digests(root: Path) -> dict[tuple[str, str], str]:
@@ -95,5 +170,6 @@ def test_a_store_that_is_not_there(line: Line, url: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("root", ["s3://name:planted-key@bucket/runs", "nothing://bucket/runs"])
 def test_a_root_that_cannot_be_one(line: Line, root: str, tmp_path: Path) -> None:
-    told = refused("run", line.settings[0], f"resources.root={root}", f"resources.mirror={tmp_path}")
-    assert "planted-key" not in told
+    done = door("run", line.settings[0], f"resources.root={root}", f"resources.mirror={tmp_path}")
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert "planted-key" not in done.stdout + done.stderr

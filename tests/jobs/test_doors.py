@@ -33,7 +33,7 @@ def in_a_terminal(arguments: list[str]) -> tuple[int, bytes]:
 
 
 def test_nothing_that_is_quoted_acts_on_a_terminal() -> None:
-    code = f"from jobs.common.stage import say, tell; say({HOSTILE!r}); tell({HOSTILE!r})"
+    code = f"from jobs.common.saying import say, tell; say({HOSTILE!r}); tell({HOSTILE!r})"
     status, said = in_a_terminal([sys.executable, "-c", code])
     assert status == 0
     assert not [byte for byte in said.replace(b"\r\n", b"\n") if byte < 32 and byte != 10]
@@ -53,7 +53,7 @@ def test_a_hostile_file_is_named_harmlessly(tmp_path: Path) -> None:
 
 def test_a_reader_that_leaves_ends_the_door_quietly() -> None:
     shell = (
-        f"{sys.executable} -c 'from jobs.common.stage import tell\nfor i in range(100000): tell(\"line\")' | head -1; "
+        f"{sys.executable} -c 'from jobs.common.saying import tell\nfor i in range(100000): tell(\"line\")' | head -1; "
     )
     done = subprocess.run(
         ["bash", "-c", f"{shell} echo ${{PIPESTATUS[0]}}"], cwd=REPOSITORY, capture_output=True, text=True, check=True

@@ -69,6 +69,8 @@ def test_two_models_on_the_same_questions(capsys: pytest.CaptureFixture[str], tm
     assert (found["questions"], found["higher"], found["equal"], found["lower"]) == (5, 4, 1, 0)
     assert found["difference"]["value"] == pytest.approx(0.2) and found["p_value"] == pytest.approx(0.125)
     assert "one against two: +0.200 [" in run(capsys, *asked)
+    same = alpaca(tmp_path / "same.json", ("one", [1.5, 1.5, 1.5, 1.5, 1.5, 2.0]))  # two runs that are called the same
+    assert f"one ({one}) against one ({same}): +0.200 [" in run(capsys, *asked[:-1], same)
 
 
 def test_two_judges_of_one_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

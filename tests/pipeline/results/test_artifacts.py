@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.results.artifacts import Address, Artifact, canonical, fingerprint
+from pipeline.results.address import Address
+from pipeline.results.artifacts import Artifact, canonical, fingerprint
 from pipeline.results.files import MANIFEST, DigestMemory, file_digest
 
 FP = "0123456789abcdef" * 4
@@ -111,7 +112,7 @@ def test_what_a_killed_run_left_is_kept_or_removed(tmp_path: Path) -> None:
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     place = address(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from pipeline.results.artifacts import Address\n"
+        "import sys; from pathlib import Path; from pipeline.results.address import Address\n"
         f"with Address(Path(sys.argv[1]), 'prepare', 'pairs', '{FP}').writing(): pass"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -153,15 +154,6 @@ def test_an_unreadable_manifest_is_one_error(tmp_path: Path) -> None:
     (artifact.path / MANIFEST).write_bytes(b'{"stage": "pre')
     with pytest.raises(UserError, match="is not readable JSON"):
         address(tmp_path).find()
-
-
-def test_discard_removes_the_result_and_what_is_in_progress(tmp_path: Path) -> None:
-    place = address(tmp_path, label="other")
-    committed(address(tmp_path))
-    with place.writing() as folder:
-        (folder / "part-00000.parquet").touch()
-    place.discard()
-    assert place.status() == "missing" and not place.partial.exists()
 
 
 def test_committing_again_replaces(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""Checkpoints that Ray Train knows and those it never came to know, without a training."""
+
+import json
+from pathlib import Path
+
+from actors.worker import RAY, WorkerSpec, _told, known_checkpoints
+from jobs.train import clear_unknown
+from pipeline.settings.config import Model, RunConfig
+
+
+def known(folder: Path, *names: str) -> None:
+    """Ray Train's list, as it writes it."""
+    results = [{"version": 0, "checkpoint_dir_name": name, "metrics": {}} for name in names]
+    listed = {"checkpoint_results": results, "latest_checkpoint_result": results[-1]}
+    (folder / RAY).mkdir(exist_ok=True)
+    (folder / RAY / "checkpoint_manager_snapshot.json").write_text(json.dumps(listed))
+
+
+def test_no_checkpoint_is_written_while_the_one_before_is_unknown(tmp_path: Path) -> None:
+    work = WorkerSpec(RunConfig(model=Model(source="x")), "", "", "", "", str(tmp_path), 1)
+    assert _told(work, 1, due=True, newest=None) == (False, True)
+    assert _told(work, 1, due=True, newest="step-10") == (False, False)
+    known(tmp_path, "step-10")
+    assert _told(work, 1, due=True, newest="step-10") == (False, True)
+    assert _told(work, 1, due=False, newest="step-10") == (False, False)
+    (tmp_path / "stop").touch()
+    assert _told(work, 1, due=False, newest="step-20") == (True, False)
+
+
+def test_what_a_killed_run_left_unknown_is_removed(tmp_path: Path) -> None:
+    clear_unknown(tmp_path)  # where nothing was begun
+    known(tmp_path, "step-10")
+    for name in ("step-10", "step-20", "step-30"):
+        (tmp_path / RAY / name).mkdir()
+        (tmp_path / RAY / name / "shard").touch()
+    clear_unknown(tmp_path)
+    assert known_checkpoints(tmp_path) == {"step-10"}
+    assert [path.name for path in (tmp_path / RAY).glob("step-*")] == ["step-10"]
