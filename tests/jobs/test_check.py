@@ -60,7 +60,9 @@ class Place:
         asked = ["--config", config or self.config(), *self.given, *arguments]
         status, said = self.says(run.main, *asked, "--dry-run")
         assert status == 2 and "Traceback" not in said, said
-        assert self.says(run.main, *asked) == (2, said)
+        status, real = self.says(run.main, *asked)
+        planning, same = real.split("\n", maxsplit=1)
+        assert status == 2 and "run: planning" in planning and same == said
         assert "error: " in said and "\n  remedy: " in said and not list(self.folder.glob("root/*/*"))
         return said
 
@@ -190,7 +192,7 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
     ],
     "data.difficulty_column that is no column": lambda p: [
         ((f"data={p.file('scored.jsonl', *SCORED)}", "data.difficulty_column=hardnes"), "did you mean hardness?"),
-        ((f"data={p.file('scored.jsonl', *SCORED)}", "data.difficulty_column=x"), "its columns are prompt, chosen"),
+        ((f"data={p.file('scored.jsonl', *SCORED)}", "data.difficulty_column=x"), "they have 'chosen', 'chosen_score', 'hardness'"),
     ],
     "a result that the first stage reads, which is not there": lambda p: [
         (("--from", "train"), "stage train needs the result of stage prepare"),
