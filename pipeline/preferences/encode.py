@@ -68,14 +68,13 @@ class Encoder:
             raise Unusable("control-token", f"no plain characters for a control token in {shown(texts[-1])}")
         return [self._renamed.ids(text, self.written) for text in texts]
 
-    def anchor(self, prompt: str, prompt_ids: list[int]) -> tuple[int, int]:
-        """(token, character) of a prompt's last control token. What follows it is encoded apart from what is before,
-        so that a completion need not encode the whole conversation again. (0, 0) where there is none."""
-        for index in range(len(prompt_ids) - 1, -1, -1):
-            if prompt_ids[index] in self._turns:
-                position = prompt.rfind(self._turns[prompt_ids[index]])
-                return (index, position) if position >= 0 else (0, 0)
-        return 0, 0
+    def last_turn(self, rendered: str) -> int:
+        """Where the last control token of a rendering begins, 0 where there is none."""
+        return max((rendered.rfind(text) for text in self._turns.values() if text in rendered), default=0)
+
+    def last_turn_of(self, ids: list[int]) -> int:
+        """Which of the ids is the last control token; as many as there are where none is."""
+        return next((index for index in range(len(ids) - 1, -1, -1) if ids[index] in self._turns), len(ids))
 
 
 class _Renamed:

@@ -92,8 +92,7 @@ class Tokeniser:
         self._silence: list[int] | None = None  # an answer that says nothing
         self.left_to_answer = self._seam(question, asked)
         with suppress(Unusable):
-            preference, silence = Preference((question,), said(""), said("")), said("")
-            (self._silence,) = self._completions(preference, [silence], *self._prompt([question], ()))
+            _, self._silence = self._ids([question], (), [said("")])
         begin = tokenizer.bos_token_id
         if begin is not None and tokenizer("x")["input_ids"][:1] == [begin] != self.encode(asked)[0][:1]:
             self.notes[f"the tokenizer puts {tokenizer.bos_token} before a text, the chat template writes none"] += 1
@@ -138,8 +137,7 @@ class Tokeniser:
             if asked != preference:  # a template may refuse what it does not see
                 for side in (preference.chosen, preference.rejected):
                     self._render([*preference.prompt, side], preference.tools, answer_next=False)
-            text, prompt = self._prompt(asked.prompt, asked.tools)
-            chosen, rejected = self._completions(asked, (asked.chosen, asked.rejected), text, prompt)
+            prompt, chosen, rejected = self._ids(asked.prompt, asked.tools, (asked.chosen, asked.rejected))
         except Unusable as unusable:
             return unusable.dropped
         if len(prompt) > self.max_prompt_tokens:
@@ -154,16 +152,37 @@ class Tokeniser:
     def prompt(self, messages: Sequence[Message]) -> list[int] | Dropped:
         """Token ids of a prompt of any length, up to where the assistant's answer begins: for generation."""
         try:
-            return self._prompt([self.encode.hidden(message) for message in messages], ())[1]
+            return self._ids([self.encode.hidden(message) for message in messages], (), ())[0]
         except Unusable as unusable:
             return unusable.dropped
 
-    def _prompt(self, messages: Sequence[Message], tools: Sequence[Any]) -> tuple[str, list[int]]:
-        """(text, ids) of a conversation, up to where the answer begins."""
+    def _ids(self, messages: Sequence[Message], tools: Sequence[Any], sides: Sequence[Message]) -> list[list[int]]:
+        """Ids of a prompt, and of what the conversation goes on with where the answer is each of `sides`."""
+        prompt = self._prompt(messages, tools)
+        wholes = [self._whole(messages, tools, side, prompt) for side in sides]
+        start = self.encode.last_turn(prompt)  # what follows is encoded apart from what is before
+        prompt_ids, *rests = self.encode(prompt, *(whole[start:] for whole, _ in wholes))
+        if self._forged(prompt_ids, messages, tools):
+            raise Unusable("control-token", f"the prompt would forge a turn: {shown(prompt)}")
+        before = prompt_ids[: self.encode.last_turn_of(prompt_ids)] if start else []
+        if start and any(rest[:1] != prompt_ids[len(before) :][:1] for rest in rests):  # it was no token by itself
+            before, rests = [], self.encode(*(whole for whole, _ in wholes))
+        found = [prompt_ids]
+        for side, (whole, ending), rest in zip(sides, wholes, rests, strict=True):
+            ids = [*before, *rest]
+            if self._forged(ids, messages, tools, side):
+                raise Unusable("control-token", f"the completion would forge a turn: {shown(side['content'])}")
+            if ids[: len(prompt_ids)] != prompt_ids:
+                raise Unusable("seam", f"prompt and answer share a token: {shown(whole[len(prompt) - 8 :])}")
+            completion = [*ids[len(prompt_ids) :], *([] if ending.written else [ending.token])]
+            if completion == self._silence and "tool_calls" not in side:
+                raise Unusable("empty-completion", f"nothing is left of the answer {shown(side['content'])}")
+            found.append(completion)
+        return found
+
+    def _prompt(self, messages: Sequence[Message], tools: Sequence[Any]) -> str:
+        """The text of a conversation, up to where the answer begins."""
         text = self._asked(self._render(messages, tools, answer_next=True))
-        (ids,) = self.encode(text)
-        if self._forged(ids, messages, tools):
-            raise Unusable("control-token", f"the prompt would forge a turn: {shown(text)}")
         for index, kind, part in self.template.left_out(messages, tools, text, answer_next=True):
             if kind != "thoughts":
                 which = f"{kind} of message {index + 1}, of role {messages[index]['role']}"
@@ -171,30 +190,11 @@ class Tokeniser:
             self.notes["the chat template leaves out thoughts of earlier turns"] += 1
         if tools and not self.template.writes_tools(messages, tools):
             raise Unusable("template-leaves-out", f"the row's tools: {short.repr(tools)}")
-        return text, ids
+        return text
 
-    def _completions(
-        self, preference: Preference, sides: Sequence[Message], prompt: str, prompt_ids: list[int]
-    ) -> list[list[int]]:
-        """Ids of what the conversation goes on with after `prompt`, for each of `sides` as the answer."""
-        wholes = [self._whole(preference.prompt, preference.tools, side, prompt) for side in sides]
-        index, position = self.encode.anchor(prompt, prompt_ids)
-        completions = []
-        for side, whole, rest in zip(sides, wholes, self.encode(*(whole[position:] for whole in wholes)), strict=True):
-            ids = [*prompt_ids[:index], *rest]
-            if self._forged(ids, preference.prompt, preference.tools, side):
-                raise Unusable("control-token", f"the completion would forge a turn: {shown(side['content'])}")
-            if ids[: len(prompt_ids)] != prompt_ids:
-                raise Unusable("seam", f"prompt and answer share a token: {shown(whole[len(prompt) - 8 :])}")
-            completion = ids[len(prompt_ids) :]
-            if not (self._ending.written or "tool_calls" in side):
-                completion.append(self.end_id)
-            if completion == self._silence and "tool_calls" not in side:
-                raise Unusable("empty-completion", f"nothing is left of the answer {shown(side['content'])}")
-            completions.append(completion)
-        return completions
-
-    def _whole(self, messages: Sequence[Message], tools: Sequence[Any], side: Message, prompt: str) -> str:
+    def _whole(
+        self, messages: Sequence[Message], tools: Sequence[Any], side: Message, prompt: str
+    ) -> tuple[str, Ending]:
         """The text of a conversation with its answer, up to and with what ends the turn; it begins with `prompt`."""
         rendered = self._render([*messages, side], tools, answer_next=False)
         if self._opened:
@@ -202,7 +202,7 @@ class Tokeniser:
         ending = self._ending if "tool_calls" not in side else self._call_ending(rendered)
         if not rendered.startswith(prompt):
             if self._opened and rendered.startswith(self._opened.before(prompt)):
-                return prompt + self._opened.answer(side, prompt) + ending.trained
+                return prompt + self._opened.answer(side, prompt) + ending.trained, ending
             raise Unusable("generation-prompt", _difference(prompt, rendered))
         if not rendered.endswith(ending.tail):
             end = reveal(rendered)[-len(ending.tail) - 20 :]
@@ -210,7 +210,7 @@ class Tokeniser:
         answer, start = rendered[len(prompt) :], len(messages)
         for _, kind, part in self.template.left_out([*messages, side], tools, answer, answer_next=False, start=start):
             raise Unusable("template-leaves-out", f"{kind} of the answer: {shown(part)}")
-        return prompt + answer[: len(answer) - len(ending.tail)] + ending.trained
+        return prompt + answer[: len(answer) - len(ending.tail)] + ending.trained, ending
 
     def _ending_of(self, question: Message, tail: str, unasked: bool) -> Ending:
         """What ends an answer: of what the template writes after the last one (`tail`) and after an earlier one alike,
@@ -247,12 +247,10 @@ class Tokeniser:
         trained. Without the space, prompt and answer are the ids of the whole.
         """
         closed = f"x\n{self._opened.closing}\n\n" if self._opened else ""
-        preference, answers = Preference((question,), said(""), said("")), [said(closed + text) for text in _ANSWERS]
         for end in range(len(rendered), len(rendered.rstrip()) - 1, -1):
             self.left_to_answer = rendered[end:]
-            (ids,) = self.encode(rendered[:end])
             try:
-                self._completions(preference, answers, rendered[:end], ids)
+                self._ids([question], (), [said(closed + text) for text in _ANSWERS])
             except Unusable as unusable:
                 if unusable.dropped.reason == "seam":
                     continue
@@ -282,7 +280,7 @@ class Tokeniser:
         *before, last = plain = [{**map_texts(message, _plain), "role": message["role"]} for message in messages]
         tools = map_texts(tools, _plain)
         text = self._asked(self._render(before if answered else plain, tools, answer_next=True))
-        return self.encode.controls(*self.encode(self._whole(before, tools, last, text) if answered else text))
+        return self.encode.controls(*self.encode(self._whole(before, tools, last, text)[0] if answered else text))
 
     def _render(self, messages: Sequence[Message], tools: Sequence[Any], *, answer_next: bool) -> str:
         try:
