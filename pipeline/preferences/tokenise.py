@@ -214,19 +214,21 @@ class Tokeniser:
 
     def _ending_of(self, question: Message, tail: str, unasked: bool) -> Ending:
         """What ends an answer: of what the template writes after the last one (`tail`) and after an earlier one alike,
-        the last control token; the first where it goes on with the next turn unasked. Where there is none, EOS, which
-        may be written after the last answer alone."""
+        the last control token. Where there is none, EOS, which may be written after the last answer alone."""
         try:
             talk = self.template([question, said(_ANSWER), question], answer_next=False)
         except Exception:  # a template that wants something else next
             talk = _ANSWER + tail
         alike = tail[: _alike(tail, talk.rpartition(_ANSWER)[2])]
+        if unasked:  # the next turn is begun there, which is no end of this one
+            begun = self.template([question | {"content": _ANSWER}], answer_next=True).partition(_ANSWER)[0]
+            alike = alike[: len(tail) - _alike(tail[::-1], begun[::-1])]
         found = list(self.encode.written.finditer(alike))
         if not found and (first := self.encode.written.search(tail)) and first.group() == self.tokenizer.eos_token:
             found = [first]
         if not found:
             return Ending(tail, "", self.tokenizer.eos_token_id, written=False)
-        end = found[0 if unasked else -1]
+        end = found[-1]
         return Ending(tail, tail[: end.end()], self.encode(end.group())[0][0], written=True)
 
     def _call_ending(self, rendered: str) -> Ending:

@@ -192,7 +192,10 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
     ],
     "data.difficulty_column that is no column": lambda p: [
         ((f"data={p.file('scored.jsonl', *SCORED)}", "data.difficulty_column=hardnes"), "did you mean hardness?"),
-        ((f"data={p.file('scored.jsonl', *SCORED)}", "data.difficulty_column=x"), "they have 'chosen', 'chosen_score', 'hardness'"),
+        (
+            (f"data={p.file('scored.jsonl', *SCORED)}", "data.difficulty_column=x"),
+            "they have 'chosen', 'chosen_score', 'hardness'",
+        ),
     ],
     "a result that the first stage reads, which is not there": lambda p: [
         (("--from", "train"), "stage train needs the result of stage prepare"),

@@ -1,0 +1,298 @@
+"""What chat templates of different families make of a pair: ids, ends, what is left out, what may be spelled."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.preferences.messages import Dropped, Message, said
+from pipeline.preferences.normalise import Preference
+from pipeline.preferences.tokenise import TokenisedPair, Tokeniser
+from tests.pipeline.preferences.families import FAMILIES, tokenizer
+
+ASK = {"role": "user", "content": "Name a colour."}
+SYSTEM = {"role": "system", "content": "Answer in one word."}
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ZEPHYR = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+# An empty block of thoughts before the last answer, unless it brings its own; none where thinking is switched off.
+THINKS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}<think>\n{{ m.reasoning_content or '' }}\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+# The generation prompt opens thoughts, which answers of a conversation are rendered without.
+OPENS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{{ m.content.split('</think>')[-1] if m.role == 'assistant' else m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+CALLS = (
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TOOL = {"type": "function", "function": {"name": "weather", "description": "Of a town.", "parameters": {}}}
+
+
+def call(town: str, text: str = "") -> Message:
+    function = {"name": "weather", "arguments": {"town": town}}
+    return said(text) | {"tool_calls": [{"id": "c1", "type": "function", "function": function}]}
+
+
+def open_(template: str, family: str = "byte-level", added: tuple[str, ...] = (), **arguments: Any) -> Tokeniser:
+    """`added` are tokens that the tokenizer does not mark as special."""
+    made = tokenizer(family, template)
+    made.add_tokens(list(added))
+    return Tokeniser(made, 1000, 1000, arguments)
+
+
+def texts(tokeniser: Tokeniser, prompt: list[Message], chosen: Message | str, **more: Any) -> tuple[str, str]:
+    """Prompt and chosen answer as the token ids spell them."""
+    side = said(chosen) if isinstance(chosen, str) else chosen
+    pair = tokeniser.pair(Preference(tuple(prompt), side, side | {"content": f"{side['content']}No."}, **more))
+    assert isinstance(pair, TokenisedPair), pair
+    decode = tokeniser.tokenizer.decode
+    return decode(pair.prompt_ids), decode(pair.chosen_ids)
+
+
+def reason(tokeniser: Tokeniser, prompt: list[Message], chosen: Message | str, **more: Any) -> str:
+    side = said(chosen) if isinstance(chosen, str) else chosen
+    dropped = tokeniser.pair(Preference(tuple(prompt), side, side | {"content": f"{side['content']}No."}, **more))
+    assert isinstance(dropped, Dropped), dropped
+    assert "\ue000" not in dropped.detail
+    return dropped.reason
+
+
+@pytest.mark.parametrize("family", ["sentencepiece-first", "sentencepiece-always"])
+def test_no_space_of_the_tokenizers_own_begins_an_answer(family: str) -> None:
+    tokeniser = open_(ZEPHYR, family)
+    pair = tokeniser.pair(Preference((ASK,), said("Blue."), said("A banana.")))
+    assert isinstance(pair, TokenisedPair)
+    made = tokeniser.tokenizer
+    alone = made.convert_ids_to_tokens(made("Blue.", add_special_tokens=False)["input_ids"])
+    assert alone[0].startswith("▁")
+    tokens = made.convert_ids_to_tokens([*pair.prompt_ids, *pair.chosen_ids])
+    whole = made.apply_chat_template([ASK, said("Blue.")], tokenize=False).removesuffix("\n")
+    assert tokens == made.convert_ids_to_tokens(made(whole, add_special_tokens=False)["input_ids"])
+    assert "".join(made.convert_ids_to_tokens(pair.chosen_ids)) == "Blue.</s>"
+
+
+def test_what_stands_between_header_and_answer_is_trained_with_it() -> None:
+    assert texts(open_(THINKS), [ASK], "Blue.") == (
+        "<|im_start|>user\nName a colour.<|im_end|>\n<|im_start|>assistant\n",
+        "<think>\n\n</think>\n\nBlue.<|im_end|>",
+    )
+    thought = said("Blue.") | {"reasoning_content": "the sky"}
+    assert texts(open_(THINKS), [ASK], thought)[1] == "<think>\nthe sky\n</think>\n\nBlue.<|im_end|>"
+    assert reason(open_(CHATML), [ASK], thought) == "template-leaves-out"
+
+
+def test_arguments_go_to_every_rendering() -> None:
+    tokeniser = open_(THINKS, enable_thinking=False)
+    prompt, chosen = texts(tokeniser, [ASK], "Blue.")
+    assert prompt + chosen == (
+        "<|im_start|>user\nName a colour.<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nBlue.<|im_end|>"
+    )
+    assert prompt.endswith("</think>\n") or prompt.endswith("</think>\n\n")
+    asked = tokeniser.prompt([ASK])
+    assert isinstance(asked, list) and tokeniser.tokenizer.decode(asked) == prompt
+    for unknown in ("enable_thoughts", "m", "loop", "tokenize"):
+        with pytest.raises(
+            UserError, match=rf"model.template_arguments.{unknown}: .* ignores it\n.*takes: enable_thin"
+        ):
+            open_(THINKS, **{unknown: True})
+
+
+def test_thoughts_that_the_prompt_opens_are_closed_or_refused() -> None:
+    tokeniser = open_(OPENS)
+    header = "<|im_start|>user\nName a colour.<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    for given in ("the sky\n</think>\n\nBlue.", "<think>\nthe sky\n</think>\n\nBlue."):
+        assert texts(tokeniser, [ASK], given) == (header, "the sky\n</think>\n\nBlue.<|im_end|>")
+    assert texts(tokeniser, [ASK], "<think>\n\n  x\n</think>\n\nBlue.")[1] == "\n  x\n</think>\n\nBlue.<|im_end|>"
+    named = said("Blue.") | {"reasoning_content": "the sky"}
+    assert texts(tokeniser, [ASK], named) == (header, "the sky\n</think>\n\nBlue.<|im_end|>")
+    for unclosed in ("Blue.", "<think>\nhm, so much"):
+        assert reason(tokeniser, [ASK], unclosed) == "open-thoughts"
+    assert reason(tokeniser, [ASK], call("Oslo", "</think>")) == "template-leaves-out"
+    earlier = [ASK, said("hm</think>Blue."), ASK]  # as such models have it, and said
+    assert "hm" not in texts(tokeniser, earlier, "sky</think>Red.")[0]
+    assert tokeniser.remarks() == {"the chat template leaves out thoughts of earlier turns": 1}
+
+
+def test_a_prompt_that_is_asked_otherwise_is_counted_out() -> None:
+    last_only = (
+        "{% for m in messages %}{% if m.role != 'system' %}[{{ m.role }}] "
+        "{% if loop.last and messages[0].role == 'system' %}{{ messages[0].content }} {% endif %}"
+        "{{ m.content }}{{ eos_token if m.role == 'assistant' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
+    assert reason(open_(last_only), [SYSTEM, ASK], "Blue.") == "generation-prompt"
+    assert texts(open_(last_only), [ASK], "Blue.")[1].strip() == "Blue.</s>"
+
+
+def test_the_date_is_one() -> None:
+    dated = "<|im_start|>system\nToday is {{ strftime_now('%d %B %Y %H:%M') }}<|im_end|>\n" + CHATML
+    one, other = open_(dated), Tokeniser(tokenizer("byte-level", dated), 99, 99, today=date(2026, 2, 3))
+    assert "Today is 01 January 2025 00:00" in texts(one, [ASK], "Blue.")[0]
+    assert "Today is 03 February 2026 00:00" in texts(other, [ASK], "Blue.")[0]
+    assert list(one.remarks()) == ["the chat template asks for the date and gets 2025-01-01 (model.template_date)"]
+    assert open_(CHATML).remarks() == {}
+
+
+@pytest.mark.parametrize(
+    ("template", "end", "trained"),
+    [
+        (CHATML, "<|im_end|>", "Blue.<|im_end|>"),
+        (CHATML + "{% if not add_generation_prompt %}</s>{% endif %}", "<|im_end|>", "Blue.<|im_end|>"),  # as Phi-3
+        (CHATML.replace("<|im_end|>\n", "<s><|im_end|>"), "<|im_end|>", "Blue.<s><|im_end|>"),  # two, as Cohere's
+        ("{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}"
+         "{% if add_generation_prompt %}assistant:{% endif %}", "</s>", "Blue.</s>"),  # none: EOS
+        ("{% for m in messages %}<|im_start|>{{ m.content }}\n{% endfor %}<|im_start|>", "</s>", "Blue.</s>"),
+        ("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+         "{{ '[assistant]' if add_generation_prompt else eos_token }}", "</s>", "Blue.</s>"),  # after the last alone
+    ],
+)  # fmt: skip
+def test_an_answer_ends_where_its_turn_does(template: str, end: str, trained: str) -> None:
+    tokeniser = open_(template)
+    assert tokeniser.end["text"] == end
+    assert texts(tokeniser, [ASK], "Blue.")[1] == trained
+
+
+def test_calls_tools_and_results_are_rendered_and_their_loss_is_found() -> None:
+    tokeniser = open_(CALLS)
+    prompt, chosen = texts(tokeniser, [ASK], call("Oslo", "I look."), tools=(TOOL,))
+    assert '"weather"' in prompt and "Of a town." in prompt
+    assert chosen == ('I look.<tool_call>{"name": "weather", "arguments": {"town": "Oslo"}}</tool_call><|im_end|>')
+    pair = tokeniser.pair(Preference((ASK,), call("Oslo"), call("Rome"), tools=(TOOL,)))
+    assert isinstance(pair, TokenisedPair) and pair.chosen_ids != pair.rejected_ids
+    history = [ASK, call("Oslo"), {"role": "tool", "content": "<think>rain</think>"}, ASK]
+    assert "rain" in texts(tokeniser, history, "It rains.")[0]
+    plain = open_(CHATML)
+    assert reason(plain, [ASK], call("Oslo", "I look.")) == "template-leaves-out"
+    assert reason(plain, history, "It rains.") == "template-leaves-out"
+    about = [{"role": "user", "content": "How is the weather?"}]  # which has the tool's name in it
+    assert reason(plain, about, "Fine.", tools=(TOOL,)) == "template-leaves-out"
+    no_results = CALLS.replace("{% for m in messages %}", "{% for m in messages if m.role != 'tool' %}")
+    assert reason(open_(no_results), history, "It rains.") == "template-leaves-out"
+
+
+def test_calls_that_end_otherwise_end_so() -> None:
+    own = CALLS.replace("<|im_end|>\n{% endfor %}", "{{ '<s>' if m.tool_calls else '<|im_end|>' }}\n{% endfor %}")
+    tokeniser = open_(own)
+    assert texts(tokeniser, [ASK], call("Oslo", "I look."))[1].endswith("</tool_call><s>")
+    assert texts(tokeniser, [ASK], "Blue.")[1] == "Blue.<|im_end|>" and tokeniser.end["text"] == "<|im_end|>"
+
+
+@pytest.mark.parametrize("role", ["system", "user"])
+def test_a_message_that_is_left_out_is_found(role: str) -> None:
+    """Also where its words stand elsewhere, or look like thoughts, and whatever was seen before."""
+    drops = CHATML.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
+    if role == "user":
+        drops = CHATML.replace("<|im_start|>{{ m", "{% if messages | length < 3 or not loop.first %}<|im_start|>{{ m")
+        drops = drops.replace("{% endfor %}", "{% endif %}{% endfor %}")
+    tokeniser = open_(drops)
+    for content in ("Blue", "[think] Answer in French.", "<think>a</think>b"):
+        first = {"role": role, "content": content}
+        follow = [ASK] if role == "system" else [said("Blue."), ASK]
+        assert reason(tokeniser, [first, *follow], "Blue.") == "template-leaves-out"
+    merges = (
+        "{% for m in messages %}{% if m.role != 'system' %}<|im_start|>{{ m.role }}\n"
+        "{% if loop.index0 == 1 and messages[0].role == 'system' %}{{ messages[0].content | upper }}\n{% endif %}"
+        "{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    assert "ANSWER IN ONE WORD." in texts(open_(merges), [SYSTEM, ASK], "Blue.")[0]  # changed is not left out
+
+
+def test_which_thoughts_are_left_out_does_not_depend_on_the_rows_before() -> None:
+    takes_out = CHATML.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
+    kept, lost = "<reasoning>a</reasoning>b", "<think>Blue</think>Blue."
+    for rows in ((kept, lost), (lost, kept)):
+        tokeniser = open_(takes_out)
+        outcomes = {row: tokeniser.pair(Preference((ASK,), said(row), said("x" + row))) for row in rows}
+        assert isinstance(outcomes[kept], TokenisedPair)
+        assert getattr(outcomes[lost], "reason", None) == "template-leaves-out"
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"unigram", "wordpiece"}))
+def test_text_may_spell_control_tokens_and_stays_text(family: str) -> None:
+    tokeniser = open_(ZEPHYR, family)
+    made = tokeniser.tokenizer
+    question = {"role": "user", "content": "What does <s> do </s> here?"}
+    prompt, chosen = texts(tokeniser, [question], "It is </s> <|im_end|> text.")
+    assert "What does <s> do </s> here?" in prompt and chosen.endswith("It is </s> <|im_end|> text.</s>")
+    pair = tokeniser.pair(Preference((question,), said("</s>"), said("<s>")))
+    assert isinstance(pair, TokenisedPair)
+    assert pair.chosen_ids.count(made.eos_token_id) == 1 and pair.prompt_ids.count(made.eos_token_id) == 1
+    assert made.bos_token_id not in [*pair.prompt_ids, *pair.rejected_ids]
+
+
+def test_marks_of_turns_that_are_not_special_cannot_be_forged() -> None:
+    marks = ("<|system|>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
+    template = (
+        "{% for m in messages %}"
+        "{% if m.role == 'tool' %}<|im_start|>user\n<tool_response>{{ m.content }}</tool_response>"
+        "{% elif m.role == 'system' %}<|system|>{{ m.content }}{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}{% endif %}"
+        "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokeniser = open_(template, added=marks)
+    ids = {mark: tokeniser.tokenizer.convert_tokens_to_ids(mark) for mark in marks}
+
+    def count(messages: list[Message], answer: str = "Blue.") -> dict[str, int]:
+        pair = tokeniser.pair(Preference(tuple(messages), said(answer), said("No.")))
+        assert isinstance(pair, TokenisedPair), pair
+        both = [*pair.prompt_ids, *pair.chosen_ids]
+        return {mark: both.count(id_) for mark, id_ in ids.items() if id_ in both}
+
+    for mark in marks:
+        assert count([{"role": "user", "content": f"say {mark} now"}]) == {}
+    real = [ASK, call("Oslo"), {"role": "tool", "content": "a </tool_response> b"}]
+    assert count(real) == {"<tool_call>": 1, "</tool_call>": 1, "<tool_response>": 1, "</tool_response>": 1}
+    assert count([SYSTEM, ASK]) == {"<|system|>": 1}
+    # A call that an assistant wrote as text is a call, as its model writes it.
+    assert count([ASK], "<tool_call>{}</tool_call>") == {"<tool_call>": 1, "</tool_call>": 1}
+
+
+def test_marks_of_thoughts_stay_tokens_beside_text_that_is_hidden() -> None:
+    tokeniser = open_(CHATML, added=("<think>", "</think>"))
+    mark = tokeniser.tokenizer.convert_tokens_to_ids("<think>")
+    for answer in ("<think>so</think>Write </s> here", "<think>so</think>Write it here"):
+        pair = tokeniser.pair(Preference((ASK,), said(answer), said("No.")))
+        assert isinstance(pair, TokenisedPair) and pair.chosen_ids[0] == mark
+
+
+def test_a_templates_own_guard_sees_what_is_said() -> None:
+    guarded = (
+        "{% for m in messages %}{% if '<|im_end|>' in m.content %}{{ raise_exception('no') }}{% endif %}{% endfor %}"
+    )
+    assert reason(open_(guarded + CHATML), [ASK], "a <|im_end|> b") == "template-refused"
+
+
+def test_thoughts_by_the_name_that_the_template_reads() -> None:
+    named = CHATML.replace("{{ m.content }}", "{% if m.thinking %}<s>{{ m.thinking }}<s>{% endif %}{{ m.content }}")
+    assert texts(open_(named), [ASK], said("Blue.") | {"reasoning_content": "sky"})[1] == "<s>sky<s>Blue.<|im_end|>"
+
+
+def test_texts_that_no_tokenizer_takes_are_counted_out() -> None:
+    surrogate = call("Oslo\ud800", "I look.")
+    assert reason(open_(CALLS), [ASK], surrogate) == "bad-text"
+    lone = open_(CHATML).prompt([{"role": "user", "content": "a\udfff"}])
+    assert isinstance(lone, Dropped) and lone.reason == "bad-text"
+
+
+def test_a_template_without_a_generation_prompt_is_refused() -> None:
+    with pytest.raises(UserError, match=r"generation prompt lacks what it writes before an answer .*assistant"):
+        open_("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}")
+    with pytest.raises(UserError, match="leaves out an assistant's answer"):
+        open_("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}")
