@@ -64,8 +64,9 @@ class Engine:
 
     def answer(
         self, conversations: Sequence[Sequence[Message]], sampling: Sequence[dict[str, Any]]
-    ) -> list[Completion | None]:
-        """An answer to each conversation, by one call; None for one that leaves no token for an answer.
+    ) -> list[Completion | Dropped]:
+        """An answer to each conversation, by one call; or why there is none: no token is left for an answer
+        (`no-room`), or the chat template does not render the conversation.
 
         `sampling` holds what vLLM's SamplingParams take, for each; max_tokens is cut to the room there is. An answer
         ends before the token that ends a turn in training, too: a model need not name it among its own ends of a
@@ -74,8 +75,10 @@ class Engine:
         from vllm import SamplingParams, TokensPrompt
 
         asked, prompts, parameters = [], [], []
+        answers: list[Completion | Dropped] = []
         for index, (messages, given) in enumerate(zip(conversations, sampling, strict=True)):
             ids = self.tokeniser.prompt(messages)
+            answers.append(ids if isinstance(ids, Dropped) else Dropped("no-room", f"more than {self.room} tokens"))
             if isinstance(ids, Dropped) or (room := self.room - len(ids)) <= 0:
                 continue
             asked.append(index)
@@ -85,7 +88,6 @@ class Engine:
                 "stop_token_ids": [*given.get("stop_token_ids", ()), self.tokeniser.end_id],
             }
             parameters.append(SamplingParams(**given | own))
-        answers: list[Completion | None] = [None] * len(conversations)
         outputs = self.llm.generate(prompts, parameters, use_tqdm=False, lora_request=self.adapter)
         for index, output in zip(asked, outputs, strict=True):
             (one,) = output.outputs

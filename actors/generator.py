@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.engine import Engine, EngineSpec
+from actors.engine import Completion, Engine, EngineSpec
 from actors.pooled import Pooled
+from pipeline.preferences.messages import Dropped
 from pipeline.results import tables
 from pipeline.training.schedule import uniform
 
@@ -54,9 +55,7 @@ class Generator(Pooled):
                 "turn": turn,
                 "prompt": tables.messages_json(messages),
                 "meta": json.dumps(question["meta"]),
-                "response": answer.text if answer else "",
-                "tokens": answer.tokens if answer else 0,
-                "finish_reason": answer.finish_reason if answer else "no-room",
+                **_said(answer),
                 "seed": used["seed"],
             }
             for (question, messages, turn), used, answer in zip(asked, sampling, answers, strict=True)
@@ -66,3 +65,10 @@ class Generator(Pooled):
         """What SamplingParams take. The seed is keyed by what is asked, so that order and sharding do not matter."""
         key = (question["question_id"], question["sample"], turn)
         return question["sampling"] | {"seed": int(uniform("generate", self.spec.seed, *key) * 2**31)}
+
+
+def _said(answer: Completion | Dropped) -> Row:
+    if isinstance(answer, Completion):
+        return {"response": answer.text, "tokens": answer.tokens, "finish_reason": answer.finish_reason}
+    why = answer.reason if answer.reason in tables.UNASKED else "not-rendered"
+    return {"response": "", "tokens": 0, "finish_reason": why}

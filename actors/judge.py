@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.endpoint import TOP
-from actors.engine import Engine, EngineSpec
+from actors.engine import Completion, Engine, EngineSpec
 from actors.pooled import Pooled
 from pipeline.evaluation.benchmarks.thoughts import OPENING, spoken
 from pipeline.preferences.messages import Dropped, Message
@@ -42,18 +42,25 @@ class Judge(Pooled):
         opened = opening(self.engine.tokeniser, requests[0]["messages"])
         rows: list[dict[str, Any]] = [
             {
-                "text": f"{opened}{answer.text}" if answer else None,
-                "why": "" if answer else f"what it is asked takes more than its {self.engine.room} tokens",
-                "prompt_tokens": answer.prompt_tokens if answer else 0,
-                "completion_tokens": answer.tokens if answer else 0,
-                "first": json.dumps(answer.first if answer else {}),
-                "cut": answer is not None and answer.finish_reason == "length",
+                "text": f"{opened}{answer.text}",
+                "why": "",
+                "prompt_tokens": answer.prompt_tokens,
+                "completion_tokens": answer.tokens,
+                "first": json.dumps(answer.first),
+                "cut": answer.finish_reason == "length",
             }
+            if isinstance(answer, Completion)
+            else _missing(answer)
             for answer in self.engine.answer([request["messages"] for request in requests], sampling)
         ]
         tables.write(rows, tables.REPLIES, Path(self.spec.folder) / work["part"])
         tokens = sum(row["prompt_tokens"] + row["completion_tokens"] for row in rows)
         return {"rows": len(rows), "tokens": tokens}
+
+
+def _missing(why: Dropped) -> dict[str, Any]:
+    said = f"what it is asked cannot be asked: {why.reason} ({why.detail})"
+    return {"text": None, "why": said, "prompt_tokens": 0, "completion_tokens": 0, "first": "{}", "cut": False}
 
 
 def opening(tokeniser: Tokeniser, messages: Sequence[Message]) -> str:

@@ -75,7 +75,7 @@ def run(work: Work) -> Outcome:
         )
     answers = tables.read(work.folder, tables.RESPONSES, ["tokens", "finish_reason"]).to_pydict()
     outcome.tokens = sum(answers["tokens"])
-    outcome.metrics["no_room"] = answers["finish_reason"].count("no-room")
+    outcome.metrics["no_room"] = sum(map(answers["finish_reason"].count, tables.UNASKED))
     return outcome
 
 

@@ -130,10 +130,12 @@ def contest(settings: Judge, benchmark: str, answers: Answers, baseline: Mapping
     from pipeline.evaluation.judging.games import THOUGHT_TOKENS
     from pipeline.evaluation.judging.ratings import Turn
     from pipeline.evaluation.judging.words import words
+    from pipeline.results import tables
 
     # What a model was not asked is no bad answer, and nothing that a judge could compare.
     rows: dict[str, Sequence[Row]] = {
-        model: [row for row in answers[model][benchmark] if row["finish_reason"] != "no-room"] for model in MODELS
+        model: [row for row in answers[model][benchmark] if row["finish_reason"] not in tables.UNASKED]
+        for model in MODELS
     }
     several = any(row["turn"] > 1 for model in MODELS for row in answers[model][benchmark])
     method = method_of(benchmark, several, settings.methods.get(benchmark))
@@ -246,12 +248,13 @@ def first_samples(responses: Artifact) -> dict[str, list[Row]]:
 def looks(rows: Sequence[Row]) -> dict[str, Any]:
     """What one model's answers to a benchmark look like, before anyone judges them."""
     from pipeline.evaluation.profile import profile
+    from pipeline.results import tables
 
     reasons = [row["finish_reason"] for row in rows]
     return {
         "questions": len({row["question_id"] for row in rows}),
         "tokens": sum(row["tokens"] for row in rows) / len(rows),
-        "no_room": reasons.count("no-room"),
+        "no_room": sum(map(reasons.count, tables.UNASKED)),
         "profile": asdict(profile([row["response"] for row in rows], reasons.count("length"))),
     }
 

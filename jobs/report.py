@@ -250,7 +250,7 @@ def notes(work: Work) -> list[str]:
         for model in MODELS:
             if count := own[model]["no_room"]:
                 turns = "turn" if count == 1 else "turns"
-                told.append(f"{count} {turns} did not fit into the {model} model: not asked, and not judged.")
+                told.append(f"{count} {turns} did not fit into the {model} model or its template: not asked or judged.")
         if "judged" in own:
             told += doubts(own["judged"])
         found += [f"{name}: {line}" for line in told] if several else told

@@ -197,7 +197,7 @@ class Looks:
     """What one model's answers to a benchmark look like."""
 
     tokens: float  # mean length of an answer
-    no_room: int  # turns that were not asked, as they do not fit into the model
+    no_room: int  # turns that were not asked, as they do not fit into the model or its template
     profile: Profile
 
 

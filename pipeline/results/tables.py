@@ -104,6 +104,9 @@ STEPS = _schema(
     optional=("nll", *_MEASURED),
 )
 
+# Why a turn was not asked: it does not fit into the model, or the chat template does not render it.
+UNASKED = ("no-room", "not-rendered")
+
 # Made by generate, one artifact a model; read by judge and report.
 RESPONSES = _schema(
     ("question_id", pa.string()),
@@ -114,7 +117,7 @@ RESPONSES = _schema(
     ("meta", pa.string()),  # what the judge needs of the question, as JSON
     ("response", pa.string()),
     ("tokens", pa.int32()),
-    ("finish_reason", pa.string()),  # stop | length | no-room, where the conversation does not fit into the model
+    ("finish_reason", pa.string()),  # stop | length, or one of UNASKED
     ("seed", pa.int64()),
 )
 

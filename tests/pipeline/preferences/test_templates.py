@@ -49,7 +49,7 @@ def call(town: str, text: str = "") -> Message:
     return said(text) | {"tool_calls": [{"id": "c1", "type": "function", "function": function}]}
 
 
-def open_(template: str, family: str = "byte-level", added: tuple[str, ...] = (), **arguments: Any) -> Tokeniser:
+def open_(template: str, family: str = "byte-level", added: Any = (), **arguments: Any) -> Tokeniser:
     """`added` are tokens that the tokenizer does not mark as special."""
     made = tokenizer(family, template)
     made.add_tokens(list(added))
@@ -82,7 +82,7 @@ def test_no_space_of_the_tokenizers_own_begins_an_answer(family: str) -> None:
     alone = made.convert_ids_to_tokens(made("Blue.", add_special_tokens=False)["input_ids"])
     assert alone[0].startswith("▁")
     tokens = made.convert_ids_to_tokens([*pair.prompt_ids, *pair.chosen_ids])
-    whole = made.apply_chat_template([ASK, said("Blue.")], tokenize=False).removesuffix("\n")
+    whole = str(made.apply_chat_template([ASK, said("Blue.")], tokenize=False)).removesuffix("\n")
     assert tokens == made.convert_ids_to_tokens(made(whole, add_special_tokens=False)["input_ids"])
     assert "".join(made.convert_ids_to_tokens(pair.chosen_ids)) == "Blue.</s>"
 
@@ -110,7 +110,7 @@ def test_arguments_go_to_every_rendering() -> None:
         with pytest.raises(
             UserError, match=rf"model.template_arguments.{unknown}: .* ignores it\n.*takes: enable_thin"
         ):
-            open_(THINKS, **{unknown: True})
+            Tokeniser(tokenizer("byte-level", THINKS), 99, 99, {unknown: True})
 
 
 def test_thoughts_that_the_prompt_opens_are_closed_or_refused() -> None:
