@@ -7,7 +7,7 @@ training.
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.preferences.messages import Message, Unusable, short
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-# A control token that a text spells, while the template sees it: its characters in hexadecimal.
-_HIDDEN = re.compile("\ue000([0-9a-f]*)\ue001")
+# A control token that a text spells, while the template sees it: its bytes in decimal, between two numbers. Digits come
+# through whatever a template does with texts (repr, JSON, upper case); a text with the first number is hidden itself.
+_BEGIN, _FINISH = "90317264", "46271309"
+_HIDDEN = re.compile(f"{_BEGIN}((?:[0-9]{{3}})*?){_FINISH}")
 _ALIAS = "\ue004"  # begins the name of a control token where texts may spell it
 
 
@@ -31,12 +33,17 @@ class Encoder:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", exchange: str, template: str):
         self.tokenizer = tokenizer
-        turns, control = _control_tokens(tokenizer, exchange), _control_tokens(tokenizer, exchange + template)
+        turns = _control_tokens(tokenizer, exchange, _TURN)
+        control = turns | _control_tokens(tokenizer, exchange + template, _ROLE)
         # What stands for unknown characters is no turn, though a user must not write it either.
         unknown = () if str(tokenizer.unk_token) in exchange else (tokenizer.unk_token_id,)
         self._turns = {id_: text for text, id_ in turns.items() if id_ not in unknown}
-        self._spelled, self._spelled_by_model = _any_of(["\ue000", *control]), _any_of(["\ue000", *turns])
+        self._spelled, self._spelled_by_model = _any_of([_BEGIN, *control]), _any_of([_BEGIN, *turns])
         self.written = _any_of(control)
+        self._ids = control
+        # Those that a tokenizer may find in other characters: full-width ones, under some normalizers.
+        added = tokenizer.added_tokens_decoder
+        self._soft = {id_ for id_ in control.values() if added[id_].normalized}
         self._renamed = _Renamed.of(tokenizer, control)
 
     def spells(self, text: str) -> bool:
@@ -62,11 +69,22 @@ class Encoder:
 
     def __call__(self, *texts: str) -> list[list[int]]:
         """Ids of renderings, with what is hidden in them as plain characters."""
-        if not any("\ue000" in text for text in texts):
-            return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-        if self._renamed is None:
-            raise Unusable("control-token", f"no plain characters for a control token in {shown(texts[-1])}")
-        return [self._renamed.ids(text, self.written) for text in texts]
+        hidden = next((text for text in texts if _BEGIN in text), None)
+        if hidden is None:
+            found = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        elif self._renamed is None:
+            raise Unusable("control-token", f"no plain characters for a control token in {shown(hidden)}")
+        else:
+            found = [self._renamed.ids(text, self.written) for text in texts]
+        for text, ids in zip(texts, found, strict=True):
+            if not self._soft.isdisjoint(ids) and not self._as_written(ids, text):
+                raise Unusable("control-token", f"the tokenizer reads a control token in {shown(text)}")
+        return found
+
+    def _as_written(self, ids: list[int], text: str) -> bool:
+        """Whether all control tokens stand in a rendering letter for letter, in this order."""
+        there = iter([self._ids[name] for name in self.written.findall(text)])
+        return all(id_ in there for id_ in ids if id_ in self._soft)
 
     def last_turn(self, rendered: str) -> int:
         """Where the last control token of a rendering begins, 0 where there is none."""
@@ -80,11 +98,15 @@ class Encoder:
 class _Renamed:
     """A copy of a tokenizer in which control tokens have other names, so that text may spell the names they had."""
 
-    def __init__(self, backend: "Tokenizer", names: dict[str, str], ids: dict[int | None, int]):
+    def __init__(
+        self, backend: "Tokenizer", names: dict[str, str], ids: dict[int | None, int], control: Collection[int]
+    ):
         self.backend, self.names, self.true_ids = backend, names, ids
+        self.control = frozenset(control)
+        self.named = {id_ for id_, true in ids.items() if true in self.control}
 
     @classmethod
-    def of(cls, tokenizer: "PreTrainedTokenizerBase", control: Collection[str]) -> "_Renamed | None":
+    def of(cls, tokenizer: "PreTrainedTokenizerBase", control: Mapping[str, int]) -> "_Renamed | None":
         """None for a tokenizer that is no tokenizers.Tokenizer, or not whole in what it writes of itself."""
         from tokenizers import AddedToken, Tokenizer
 
@@ -100,23 +122,32 @@ class _Renamed:
             name = names.get(str(token), str(token))
             copy.add_tokens([AddedToken(name, normalized=token.normalized, special=token.special, **flags)])
         ids = {copy.token_to_id(names.get(str(token), str(token))): id_ for id_, token in added.items()}
-        return cls(copy, names, ids)
+        return cls(copy, names, ids, control.values())
 
     def ids(self, text: str, written: re.Pattern[str]) -> list[int]:
         """Ids of a rendering: what is `written` in it is the template's own, what is hidden in it plain characters."""
         named = reveal(written.sub(lambda found: self.names[found.group()], text))
-        if named.count(_ALIAS) != len(written.findall(text)):
-            raise Unusable("control-token", f"the text has the private character U+E004: {shown(text)}")
         ids = self.backend.encode_batch([named], add_special_tokens=False)[0].ids
+        names = sum(id_ in self.named for id_ in ids)
+        if names != len(written.findall(text)) or named.count(_ALIAS) != names or _BEGIN in named:
+            raise Unusable("control-token", f"its control tokens and its text cannot be told apart: {shown(text)}")
+        if not self.control.isdisjoint(id_ for id_ in ids if id_ not in self.named):
+            raise Unusable("control-token", f"no plain characters for a control token in {shown(text)}")
         return [self.true_ids.get(id_, id_) for id_ in ids]
 
 
-def _control_tokens(tokenizer: "PreTrainedTokenizerBase", written: str) -> dict[str, int]:
-    """Special tokens, and those of a template that are not marked so; but thoughts are for a model to write."""
+# Tokens not marked as special that begin a turn by its role (<|user|>, [system]), or speak of one (<tool_response>).
+_ROLES = "system|developer|user|human|assistant|model|tool|function|ipython|observation|environment"
+_ROLE = re.compile(rf"[<\[{{].*(?:{_ROLES}).*", re.IGNORECASE)
+_TURN = re.compile(rf"[<\[{{]\W*(?:im_|start_of_)?(?:{_ROLES})\W*", re.IGNORECASE)
+
+
+def _control_tokens(tokenizer: "PreTrainedTokenizerBase", written: str, by_role: re.Pattern[str]) -> dict[str, int]:
+    """Special tokens, and others that a template writes or puts together; but thoughts are for a model to write."""
     return {
         str(token): id_
         for id_, token in tokenizer.added_tokens_decoder.items()
-        if (token.special or (re.match(r"[<\[{]", str(token)) and str(token) in written))
+        if (token.special or by_role.fullmatch(str(token)) or (str(token) in written and str(token)[0] in "<[{"))
         and not THOUGHTS.fullmatch(str(token))
     }
 
@@ -127,12 +158,12 @@ def _any_of(texts: Collection[str]) -> re.Pattern[str]:
 
 
 def _hide(text: str, spelled: re.Pattern[str]) -> str:
-    return spelled.sub(lambda found: f"\ue000{found.group().encode().hex()}\ue001", text)
+    return spelled.sub(lambda found: _BEGIN + "".join(f"{b:03d}" for b in found.group().encode()) + _FINISH, text)
 
 
 def reveal(text: str) -> str:
     """A rendering with what is hidden in it."""
-    return _HIDDEN.sub(lambda found: bytes.fromhex(found.group(1)).decode(), text)
+    return _HIDDEN.sub(lambda found: bytes(map(int, re.findall("...", found.group(1)))).decode(), text)
 
 
 def shown(text: str) -> str:

@@ -15,7 +15,7 @@ from jinja2 import Environment, TemplateError, meta
 
 from pipeline.errors import UserError
 from pipeline.preferences.messages import Message
-from pipeline.preferences.texts import Text, rewritten, tags_of, texts_of
+from pipeline.preferences.texts import Text, calls_as_text, rewritten, tags_of, texts_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DATE = date(2025, 1, 1)  # what a template is told is today, unless the user says otherwise
 
 
+_STAND_IN = "70836125"  # in place of a text, to see whether the template writes it
 # What apply_chat_template takes beside a template's own arguments.
 _RESERVED = {"conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize"}
 _RESERVED |= {"continue_final_message", "padding", "truncation", "max_length", "return_tensors", "return_dict"}
@@ -38,11 +39,14 @@ class Template:
             raise self.error("has no chat template")
         own = tokenizer.chat_template
         self.source = own if isinstance(own, str) else "\n".join(own.values())
-        # gpt-oss and its like read an answer's thoughts under another name than the rest.
-        renames = "reasoning_content" not in self.source and re.search(r"\bthinking\b", self.source)
-        self._thoughts = "thinking" if renames else "reasoning_content"
+        # Families read an answer's thoughts under several names.
+        code = re.sub(r"{#.*?#}", "", self.source, flags=re.DOTALL)
+        names = ("reasoning_content", "thinking", "reasoning")
+        read = (name for name in names if re.search(rf"[.'\"]{name}\b", code))
+        self.thoughts: str | None = next(read, None)
+        self._calls_as_text = False  # whether arguments of calls are given as JSON, which some templates want
         self._unwritten: dict[Any, frozenset[int]] = {}
-        self._writes_tools: bool | None = None
+        self._writes_tools: dict[tuple[str, ...], bool] = {}
         if unknown := sorted(arguments.keys() - self._takes()):
             problem = f"model.template_arguments.{unknown[0]}: the template of {tokenizer.name_or_path!r} ignores it"
             raise UserError(problem, f"leave it out; it takes: {', '.join(sorted(self._takes())) or 'none'}")
@@ -64,8 +68,21 @@ class Template:
 
     def __call__(self, messages: Sequence[Message], tools: Sequence[Any] = (), *, answer_next: bool) -> str:
         """The conversation as text; with `answer_next`, up to where the assistant's next answer begins."""
-        if self._thoughts != "reasoning_content":
-            messages = [{self._thoughts if k == "reasoning_content" else k: v for k, v in m.items()} for m in messages]
+        called = any("tool_calls" in message for message in messages)
+        try:
+            return self._rendered(messages, tools, answer_next, self._calls_as_text)
+        except Exception:
+            if self._calls_as_text or not called:
+                raise
+            rendered = self._rendered(messages, tools, answer_next, True)
+            self._calls_as_text = True
+            return rendered
+
+    def _rendered(self, messages: Sequence[Message], tools: Sequence[Any], answer_next: bool, as_text: bool) -> str:
+        if self.thoughts not in (None, "reasoning_content"):
+            messages = [{self.thoughts if k == "reasoning_content" else k: v for k, v in m.items()} for m in messages]
+        if as_text:
+            messages = [calls_as_text(message) for message in messages]
         rendered = self.tokenizer.apply_chat_template(
             list(messages),
             tools=list(tools) or None,
@@ -112,15 +129,17 @@ class Template:
 
     def writes_tools(self, messages: Sequence[Message], tools: Sequence[Any]) -> bool:
         """Whether the template writes the tools that an assistant may call: found by another name for the first."""
-        if self._writes_tools is None:
+        roles = tuple(message["role"] for message in messages)
+        if roles not in self._writes_tools:
             first = json.loads(json.dumps(tools[0])) if isinstance(tools[0], Mapping) else {}
             function = first.get("function")
-            (function if isinstance(function, dict) else first)["name"] = "tool\ue002"
+            (function if isinstance(function, dict) else first)["name"] = f"tool{_STAND_IN}"
             try:
-                self._writes_tools = "tool\ue002" in self(messages, [first, *tools[1:]], answer_next=True)
+                written = self(messages, [first, *tools[1:]], answer_next=True)
             except Exception:  # a template that wants to know its tools
                 return True
-        return self._writes_tools
+            self._writes_tools[roles] = _STAND_IN in written
+        return self._writes_tools[roles]
 
     def _missing(
         self, messages: Sequence[Message], tools: Sequence[Any], answer_next: bool, start: int, which: Collection[int]
@@ -133,7 +152,7 @@ class Template:
             number = next(numbers)
             if number not in which or not text.strip():
                 return text
-            stood[number] = f"\ue002{number}\ue003"
+            stood[number] = f"{_STAND_IN}{number:03d}{_STAND_IN}"  # digits, which no template changes
             return stood[number]
 
         changed = [*messages[:start], *(rewritten(message, stand_in) for message in messages[start:])]

@@ -1,11 +1,12 @@
 """What is in a chat message beside its role: text, thoughts between tags, calls of tools; and changing all of it."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pipeline.preferences.messages import Message, Unusable, short
+from pipeline.preferences.messages import Message, Unusable
 
 # Tags around a model's thoughts, in the spellings of the families: <think>, [THINK], <|START_THINKING|>, <seed:think>.
 THOUGHTS = re.compile(
@@ -60,6 +61,21 @@ def _called(call: Any, change: Callable[[str, str], str]) -> Any:
     return {**call, "name": change("call", str(call.get("name", ""))), "arguments": arguments}
 
 
+def calls_as_text(message: Message) -> Message:
+    """The message with arguments of its calls as JSON."""
+
+    def called(call: Any) -> Any:
+        if not isinstance(call, Mapping):
+            return call
+        own = {**call, "function": called(call["function"])} if isinstance(call.get("function"), Mapping) else {**call}
+        if isinstance(own.get("arguments"), Mapping | list):
+            own["arguments"] = json.dumps(own["arguments"], ensure_ascii=False)
+        return own
+
+    calls = {"tool_calls": [called(call) for call in message["tool_calls"]]} if "tool_calls" in message else {}
+    return message | calls
+
+
 def texts_of(message: Message) -> list[tuple[str, str]]:
     """(what it is, text) of all that `rewritten` goes through, in its order."""
     found: list[tuple[str, str]] = []
@@ -91,14 +107,16 @@ class Opened:
         """A prompt up to where it opens the thoughts."""
         return prompt[: prompt.rindex(self.opening)]
 
-    def require(self, message: Message) -> None:
-        """Raise Unusable for an answer without thoughts that end."""
-        if not message.get("reasoning_content") and self.closing not in message["content"]:
-            raise Unusable(
-                "open-thoughts",
-                f"the generation prompt opens thoughts ({self.opening}) that this answer does not close with "
-                f"{self.closing}: {short.repr(message['content'])}",
-            )
+    def of(self, message: Message) -> Message:
+        """The message with thoughts that stand in its content apart from it, for templates that read them so."""
+        thoughts, closes, rest = message["content"].partition(self.closing)
+        if not closes or message.get("reasoning_content"):
+            return message
+        return {**message, "content": rest.lstrip(), "reasoning_content": thoughts.replace(self.opening, "", 1).strip()}
+
+    def closed_by(self, message: Message) -> bool:
+        """Whether an answer has thoughts that end."""
+        return bool(message.get("reasoning_content")) or self.closing in message["content"]
 
     def answer(self, message: Message, prompt: str) -> str:
         """The text that goes on from `prompt`, for a template that leaves thoughts out of an answer."""

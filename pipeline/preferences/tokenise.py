@@ -85,7 +85,6 @@ class Tokeniser:
         asked, answered = self._exchange(question)
         self.encode = Encoder(tokenizer, asked + answered, self.template.source)
         self._neutral: dict[tuple[Any, ...], list[int]] = {}
-        self._opened = opened_thoughts(asked)
         unasked = asked == self.template([question], answer_next=False)
         self._ending = self._ending_of(question, answered.rpartition(_ANSWER)[2], unasked)
         self.end_id: int = self._ending.token
@@ -196,13 +195,17 @@ class Tokeniser:
         self, messages: Sequence[Message], tools: Sequence[Any], side: Message, prompt: str
     ) -> tuple[str, Ending]:
         """The text of a conversation with its answer, up to and with what ends the turn; it begins with `prompt`."""
+        opened = opened_thoughts(prompt)
+        if opened and not opened.closed_by(side):
+            problem = f"the generation prompt opens thoughts ({opened.opening}) that this answer does not close with"
+            raise Unusable("open-thoughts", f"{problem} {opened.closing}: {shown(side['content'])}")
+        if opened and self.template.thoughts:
+            side = opened.of(side)
         rendered = self._render([*messages, side], tools, answer_next=False)
-        if self._opened:
-            self._opened.require(side)
         ending = self._ending if "tool_calls" not in side else self._call_ending(rendered)
         if not rendered.startswith(prompt):
-            if self._opened and rendered.startswith(self._opened.before(prompt)):
-                return prompt + self._opened.answer(side, prompt) + ending.trained, ending
+            if opened and rendered.startswith(opened.before(prompt)):
+                return prompt + opened.answer(side, prompt) + ending.trained, ending
             raise Unusable("generation-prompt", _difference(prompt, rendered))
         if not rendered.endswith(ending.tail):
             end = reveal(rendered)[-len(ending.tail) - 20 :]
@@ -248,7 +251,8 @@ class Tokeniser:
         After "Assistant: " a tokenizer that joins a space with the word after it ("▁Blue") would never write what is
         trained. Without the space, prompt and answer are the ids of the whole.
         """
-        closed = f"x\n{self._opened.closing}\n\n" if self._opened else ""
+        opened = opened_thoughts(rendered)
+        closed = f"x\n{opened.closing}\n\n" if opened else ""
         for end in range(len(rendered), len(rendered.rstrip()) - 1, -1):
             self.left_to_answer = rendered[end:]
             try:

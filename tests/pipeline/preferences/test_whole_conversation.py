@@ -62,7 +62,7 @@ def conversations(draw: st.DrawFn) -> list[Message]:
 
 
 def spells(*messages: Message) -> bool:
-    return any(token in message["content"] for message in messages for token in [*SPECIAL, "\ue000"])
+    return any(token in message["content"] for message in messages for token in SPECIAL)
 
 
 def bare(*messages: Message) -> list[Message]:
