@@ -199,6 +199,7 @@ def model_card(work: WorkerSpec, library: str, what: str) -> str:
         f"# {config.name}\n\n{what} with widemargin from `{config.model.source}` on `{config.data.source}`.\n\n"
         f"- objective: {objective}\n"
         f"- training: {config.train.model_dump_json()}\n"
-        f"- schedule: {config.schedule.model_dump_json()}\n\n"
+        f"- schedule: {config.schedule.model_dump_json()}\n"
+        f"- arguments of the chat template: {json.dumps(config.model.template_arguments)}\n\n"
         "Data, base model and figures: see manifest.json beside this folder.\n"
     )
