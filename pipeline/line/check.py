@@ -19,6 +19,7 @@ from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
 from pipeline.evaluation.judging import baselines, contest, words
 from pipeline.line.plan import COLUMNS, Plan, Step, needed_columns
+from pipeline.preferences.template import require_arguments
 from pipeline.settings.config import Model
 
 
@@ -64,18 +65,28 @@ def judges_chat_template(plan: Plan) -> None:
 
 
 def _template_of(source: ModelSource, model: Model, setting: str) -> None:
-    if model.chat_template:
-        return
-    if source.is_gguf:
-        if not gguf.metadata(source.path).get("tokenizer.chat_template"):
-            problem = f"{setting}.source={model.source} has no chat template (tokenizer.chat_template) in its metadata"
-            raise UserError(problem, f"use an instruction-tuned model, or give {setting}.chat_template a Jinja file")
-        return
-    named = _json(source.path / "tokenizer_config.json").get("chat_template")
-    if not named and not list(source.path.glob("chat_template*.j*")) + list(source.path.glob("*/*.jinja")):
-        from pipeline.preferences.tokenise import Tokeniser, load_tokenizer
+    written = _source_of_template(source, model)
+    if written:
+        require_arguments(written, model.template_arguments, f"the chat template of {setting}.source={model.source}")
+    elif source.is_gguf:
+        problem = f"{setting}.source={model.source} has no chat template (tokenizer.chat_template) in its metadata"
+        raise UserError(problem, f"use an instruction-tuned model, or give {setting}.chat_template a Jinja file")
+    else:
+        from pipeline.preferences.tokenise import open_tokeniser
 
-        Tokeniser(load_tokenizer(source.path, trust_remote_code=model.trust_remote_code), 1, 1)
+        open_tokeniser(source.path, 1, 1, **model.rendering)
+
+
+def _source_of_template(source: ModelSource, model: Model) -> str:
+    """The text of a model's chat template, or of several; nothing where there is none that is found so."""
+    if model.chat_template:
+        return Path(model.chat_template).read_text(encoding="utf-8", errors="replace")
+    if source.is_gguf:
+        return str(gguf.metadata(source.path).get("tokenizer.chat_template") or "")
+    own = _json(source.path / "tokenizer_config.json").get("chat_template") or ""
+    named = [own] if isinstance(own, str) else [str(each.get("template")) for each in own if isinstance(each, dict)]
+    files = [*source.path.glob("chat_template*.j*"), *source.path.glob("*/*.jinja")]
+    return "\n".join([*named, *(file.read_text(encoding="utf-8", errors="replace") for file in files)]).strip()
 
 
 def adapter_layers(plan: Plan) -> None:

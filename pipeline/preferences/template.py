@@ -30,6 +30,20 @@ _RESERVED |= {"continue_final_message", "padding", "truncation", "max_length", "
 _RESERVED |= {"return_assistant_tokens_mask", "tokenizer_kwargs", "strftime_now"}
 
 
+def require_arguments(source: str, arguments: Mapping[str, Any], whose: str) -> None:
+    """Raise UserError for an argument that a template's source does not read beside what every rendering has."""
+    bare = re.sub(r"{%-?\s*(end)?generation\s*-?%}", "", source)  # an extension of transformers' own
+    try:
+        read = meta.find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(bare))
+    except TemplateError:  # said when it is rendered
+        read = set(arguments)
+    takes = sorted(name for name in read - _RESERVED if name != "raise_exception" and not name.endswith("_token"))
+    for name in arguments:
+        if name not in takes:
+            problem = f"model.template_arguments.{name}: {whose} ignores it"
+            raise UserError(problem, f"leave it out; it takes: {', '.join(takes) or 'none'}")
+
+
 class Template:
     """Renders conversations. Raises UserError where there is no chat template, or it takes no such arguments."""
 
@@ -47,24 +61,13 @@ class Template:
         self._calls_as_text = False  # whether arguments of calls are given as JSON, which some templates want
         self._unwritten: dict[Any, frozenset[int]] = {}
         self._writes_tools: dict[tuple[str, ...], bool] = {}
-        if unknown := sorted(arguments.keys() - self._takes()):
-            problem = f"model.template_arguments.{unknown[0]}: the template of {tokenizer.name_or_path!r} ignores it"
-            raise UserError(problem, f"leave it out; it takes: {', '.join(sorted(self._takes())) or 'none'}")
+        require_arguments(self.source, arguments, f"the template of {tokenizer.name_or_path!r}")
 
         def strftime_now(form: str) -> str:
             self.asked_for_date = True
             return today.strftime(form)
 
         self._options: dict[str, Any] = {**arguments, "strftime_now": strftime_now}
-
-    def _takes(self) -> set[str]:
-        """The arguments that the template reads, beside what every rendering has."""
-        bare = re.sub(r"{%-?\s*(end)?generation\s*-?%}", "", self.source)  # an extension of transformers' own
-        try:
-            read = meta.find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(bare))
-        except TemplateError:  # said when it is rendered
-            return set()
-        return read - _RESERVED - {"raise_exception", *self.tokenizer.special_tokens_map}
 
     def __call__(self, messages: Sequence[Message], tools: Sequence[Any] = (), *, answer_next: bool) -> str:
         """The conversation as text; with `answer_next`, up to where the assistant's next answer begins."""

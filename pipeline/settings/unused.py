@@ -44,7 +44,11 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     """(whether it holds, what it says, the settings that are then not read)."""
     data, schedule, train, generate, judge = config.data, config.schedule, config.train, config.generate, config.judge
     embedded, source = data.source == EMBEDDED, f"with data.source={data.source}"
-    yield embedded, source, _under("data", "subset split revision dev_fraction difficulty_column")
+    yield (
+        embedded,
+        source,
+        _under("data", "subset split revision dev_fraction difficulty_column columns pairing max_suspect"),
+    )
     yield not embedded, source, _under("data", "pairs dev_pairs seed")
     yield os.path.exists(config.model.source), "with a model.source on this machine", ["model.revision"]
 

@@ -173,6 +173,10 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         ((f"model.source={gguf(p.folder / 'plain.gguf')}",), "has no chat template (tokenizer.chat_template)"),
         ((f"judge.local={gguf(p.folder / 'judge.gguf')}",), "judge.local.chat_template"),
     ],
+    "an argument that the chat template does not read": lambda p: [
+        (("model.template_arguments={enable_thinking: false}",), "ignores it"),
+        (("model.template_arguments.messages=1",), "template_arguments.messages"),
+    ],
     "a .gguf file that is none": lambda p: [((f"model.source={p.file('broken.gguf', 'GGUX')}",), "is no .gguf file")],
     "a file of questions that is empty, cannot be read or holds none": lambda p: [
         ((f"generate.benchmarks={{mine: {p.file('empty.jsonl')}}}",), "holds no questions"),
