@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from pipeline.compute.attention import is_packed
 from pipeline.compute.models import load_model, locate
 from pipeline.errors import UserError
+from pipeline.preferences.template import DATE
 from pipeline.results.files import DigestMemory
 from pipeline.settings.config import Model
 
@@ -197,6 +199,17 @@ def test_a_broken_generation_config_is_as_none(tiny_model: Callable[[str], Path]
     file.unlink()
     assert locate(Model(source=str(folder)), memory).digest == broken
     assert AutoModelForCausalLM.from_pretrained(folder).generation_config.eos_token_id == found.eos_token_id == 2
+
+
+@pytest.mark.parametrize("given", [{"template_arguments": {"enable_thinking": False}}, {"template_date": "2026-02-03"}])
+def test_what_every_rendering_gets_is_part_of_the_model(
+    tiny_model: Callable[[str], Path], tmp_path: Path, given: dict[str, Any]
+) -> None:
+    """Only where it is given, so that what was made before it could be given is still found."""
+    source, memory = str(tiny_model("Llama")), DigestMemory(tmp_path)
+    plain = locate(Model(source=source), memory).digest
+    assert locate(Model(source=source, template_arguments={}, template_date=DATE), memory).digest == plain
+    assert locate(Model(source=source, **given), memory).digest != plain
 
 
 def test_a_chat_template_is_part_of_the_model(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
