@@ -45,7 +45,7 @@ def test_every_result_has_a_whole_manifest(line: Line) -> None:
         assert on_disk == set(manifest["outputs"])
         for file, entry in manifest["outputs"].items():
             assert (entry["bytes"], entry["sha256"]) == ((folder / file).stat().st_size, file_digest(folder / file))
-    assert found["prepare"][1]["ledger"] == {"read": 20, "kept": 20, "dropped": {}, "beyond_limit": 0}
+    assert found["prepare"][1]["ledger"] == {"rows": 20, "read": 20, "kept": 20, "dropped": {}, "beyond_limit": 0}
     assert [found[name][1]["rows"] for name in ("prepare", "reference", "schedule")] == [20, 20, 16]
     assert found["train"][1]["metrics"]["steps"] == 2
     assert found["judge"][1]["metrics"]["comparison"]["wins"] >= 0

@@ -78,7 +78,7 @@ def test_pairs_longer_than_the_model_are_counted_out(tiny: Path, tmp_path: Path)
     given = (f"model.source={tmp_path / 'model'}", f"data.source={file}", f"resources.root={tmp_path}")
     made("prepare", *given, "data.max_dropped=0.5")
     ledger = json.loads((only(tmp_path, "prepare") / "manifest.json").read_text())["ledger"]
-    assert ledger == {"read": 4, "kept": 2, "dropped": {"longer-than-model": 2}, "beyond_limit": 0}
+    assert ledger == {"rows": 4, "read": 4, "kept": 2, "dropped": {"longer-than-model": 2}, "beyond_limit": 0}
 
 
 def test_adapters_that_vllm_does_not_serve_are_refused_before_they_are_trained(head: Head, tmp_path: Path) -> None:
