@@ -109,7 +109,7 @@ class Reader:
 
         self.tokeniser, self.limits, self.data, self.rows = tokeniser, limits, data, rows
         self.normaliser = Normaliser(rows, data.columns, data.difficulty_column, data.pairing)
-        self.rows_read = self.kept = self.spelled = 0
+        self.rows_read = self.kept = self.spelled = self.scored = 0
         self.dropped: list[Row] = []
         self.splits: Counter[str] = Counter()
 
@@ -131,6 +131,7 @@ class Reader:
                 split = split_of(preference, self.data.dev_fraction)
                 self.kept += 1
                 self.splits[split] += 1
+                self.scored += preference.chosen_score is not None
                 yield {
                     "row": number,
                     "pair_id": pair_id(preference),
@@ -168,7 +169,7 @@ class Reader:
         repeated = 0 if self.normaliser.repeats else self.normaliser.repeated
         found = (
             (self.spelled, "spell control tokens of chat templates", "give messages, or texts without a template's"),
-            (repeated, "have answers that begin with their prompt", "leave the prompt out of chosen and rejected"),
+            (repeated, "have an answer that begins with its prompt", "leave the prompt out of chosen and rejected"),
         )
         pairs = len(self.normaliser.ids)
         for count, what, remedy in found:
@@ -203,6 +204,13 @@ class Reader:
             say(f"prepare: data.columns={near} would read some of them")
         if found["repeated_prompts_taken_off"]:
             say("prepare: every answer begins with its prompt, which was taken off")
+        elif found["repeated_prompts"]:
+            say(f"prepare: {found['repeated_prompts']} pairs have an answer that begins with its prompt")
+        if found["spelled_control_tokens"]:
+            say(f"prepare: {found['spelled_control_tokens']} pairs spell control tokens, which stay plain text")
+        moved = {"chosen", "rejected"} & self.data.columns.keys()
+        if moved and not {"chosen_score", "rejected_score"} & self.data.columns.keys() and self.scored:
+            say("prepare: data.columns gives other answers, and not their scores: name these, too, or give null")
 
 
 def _name(column: str) -> str:
@@ -265,6 +273,7 @@ def _remedy(reason: str) -> str:
         "template-leaves-out": "model.chat_template=FILE that writes it, or data.columns={NAME: null} leaves it unread",
         "generation-prompt": "model.chat_template=FILE that renders both alike",
         "template-refused": "model.chat_template=FILE that takes such messages",
+        "seam": "take the white space off the beginnings of answers",
     }
     return f" ({remedies[reason]})" if reason in remedies else ""
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from jobs.common.saying import tell
@@ -135,8 +136,9 @@ def comparisons(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every model of one file against every model of the other."""
     read, wanted = BENCHMARKS[options.benchmark], wanted_of(options)
     found = []
-    for model, ours in read(options.annotations, wanted).items():
-        for other, theirs in read(options.against, wanted).items():
+    per_question = _by_question if options.benchmark == "mt_bench" else dict
+    for model, ours in ((model, per_question(own)) for model, own in read(options.annotations, wanted).items()):
+        for other, theirs in ((other, per_question(own)) for other, own in read(options.against, wanted).items()):
             if not ours.keys() & theirs.keys():
                 named = f"{model} of {options.annotations} and {other} of {options.against}"
                 raise UserError(f"{named} have no question in common", "compare verdicts on the same questions")
@@ -144,6 +146,14 @@ def comparisons(options: argparse.Namespace) -> list[dict[str, Any]]:
             names = (model, other) if model != other else _by_file(model, options)
             found.append({"model": names[0], "against": names[1], **dataclasses.asdict(result)})
     return found
+
+
+def _by_question(rated: Mapping[Any, float]) -> dict[Hashable, float]:
+    """A conversation's turns as one: they are no independent questions."""
+    turns: dict[Hashable, list[float]] = {}
+    for (question, _), value in rated.items():
+        turns.setdefault(question, []).append(value)
+    return {question: fmean(values) for question, values in turns.items()}
 
 
 def unlike(options: argparse.Namespace) -> list[str]:

@@ -116,9 +116,18 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise unusable(path, f"cannot be read: {error}") from error
 
 
+def _once(pairs: list[tuple[str, Any]]) -> Row:
+    """A JSON object. Raises ValueError where a key stands in it twice, of which one would be lost."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return row
+
+
 def _parse(line: bytes) -> Row | Unreadable:
     try:
-        return _as_row(json.loads(line.decode("utf-8")))
+        return _as_row(json.loads(line.decode("utf-8"), object_pairs_hook=_once))
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested beyond reason
         return Unreadable(f"{type(error).__name__}: {error}", line[:200].decode("utf-8", "replace").rstrip())
 
@@ -161,7 +170,7 @@ def _wrapped_list(value: Row, row_keys: Collection[str]) -> list[Any] | None:
 
 def _document(path: Path, row_keys: Collection[str], must_parse: bool) -> list[Any] | None:
     try:
-        value = json.loads(b"".join(_lines(path)).decode("utf-8"))
+        value = json.loads(b"".join(_lines(path)).decode("utf-8"), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         if not must_parse:
             return None
@@ -185,11 +194,19 @@ def _csv_rows(path: Path) -> Iterator[Row | Unreadable]:
         names = next(csv.reader([header], delimiter=delimiter), [])
     except csv.Error as error:  # such as lines that end in a carriage return alone
         raise unusable(path, f"is not valid CSV: its first line has a fault ({error})") from error
-    reader = csv.reader(lines, delimiter=delimiter)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise unusable(path, f"names the column {twice[0]!r} twice")
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
+        begins = reader.line_num + 2
         try:
             fields = next(reader, None)
         except csv.Error as error:
+            if "expected after" in str(error) or "end of data" in str(error):  # other rows may stand within the quotes
+                problem = (
+                    f"is not valid CSV: in the row of line {begins} a quotation mark is not closed at a field's end"
+                )
+                raise unusable(path, problem) from error
             yield Unreadable(f"line {reader.line_num + 1}: {error}")
             continue
         if fields is None:

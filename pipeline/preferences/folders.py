@@ -139,6 +139,16 @@ def _partition(path: Path) -> Row:
     return {name: None if value == _NOT_A_VALUE else unquote(value) for name, value in pairs}
 
 
+def _told_apart(split: str, files: list[Path]) -> dict[str, list[Path]]:
+    """Files of a split; by more of their names where these say more than the split (train_prefs, train_sft)."""
+    named: dict[str, list[Path]] = {}
+    for file in files:
+        name = re.sub(r"([-_.]?(\d+|of|part|shard))+$", "", file.name.partition(".")[0].lower())
+        says = set(re.split(r"[^a-z]+", name)) & set(_WORDS[split])
+        named.setdefault(name if says else split, []).append(file)
+    return named if len(named) > 1 else {split: files}
+
+
 def _by_name(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
     """Files by the split that their path names; empty where none names one, or a partition does."""
     splits: dict[str, list[Path]] = {}
@@ -150,7 +160,7 @@ def _by_name(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
     nameless = splits.pop("", [])
     if splits and nameless:
         _refuse_left_out(folder, nameless, f"beside {', '.join(splits)} no one split is named by")
-    return splits
+    return {name: own for split, files in splits.items() for name, own in _told_apart(split, files).items()}
 
 
 def _card(folder: Path) -> dict[str, dict[str, list[str]]]:

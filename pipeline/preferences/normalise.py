@@ -72,13 +72,13 @@ class Normaliser:
         found = [outcome for row in head for outcome in self._outcomes(row)]
         self._refuse(head, found, difficulty_column)
         self.first = next((each for each in found if isinstance(each, Preference)), None)
-        self.repeats = bool(found) and self.repeated == sum(isinstance(each, Preference) for each in found) > 0
+        self.repeats = bool(found) and self.repeated_by_both == sum(isinstance(each, Preference) for each in found) > 0
         self._forget()
 
     def _forget(self) -> None:
         self.notes = Notes()
         self.seen_columns: set[str] = set()  # that held anything
-        self.repeated = 0  # pairs whose answers begin with their prompt
+        self.repeated = self.repeated_by_both = 0  # pairs of which an answer, or both, begin with their prompt
         self.ids: set[str] = set()  # of the pairs read
 
     @property
@@ -159,7 +159,8 @@ class Normaliser:
             check_answers(chosen, rejected)
         except Unusable as unusable:
             return unusable.dropped
-        self.repeated += None not in rests
+        self.repeated += rests != [None, None]
+        self.repeated_by_both += None not in rests
         preference = Preference(tuple(prompt), chosen, rejected, **common)
         if ranked[0] is not None:
             return replace(preference, chosen_score=ranked[0], rejected_score=ranked[1])

@@ -224,8 +224,9 @@ class Tokeniser:
             talk = _ANSWER + tail
         alike = tail[: _alike(tail, talk.rpartition(_ANSWER)[2])]
         if unasked:  # the next turn is begun there, which is no end of this one
-            begun = self.template([question | {"content": _ANSWER}], answer_next=True).partition(_ANSWER)[0]
-            alike = alike[: len(tail) - _alike(tail[::-1], begun[::-1])]
+            before = self.template([question | {"content": _ANSWER}], answer_next=True).partition(_ANSWER)[0]
+            begins = self.encode.written.findall(before)[-1:]
+            alike = alike[: alike.rfind(begins[0])] if begins and begins[0] in alike else alike
         found = list(self.encode.written.finditer(alike))
         if not found and (first := self.encode.written.search(tail)) and first.group() == self.tokenizer.eos_token:
             found = [first]

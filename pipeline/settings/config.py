@@ -29,6 +29,16 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, raw: Any) -> Any:
+        """YAML reads yes as true, and pydantic true as 1."""
+        for name, value in raw.items() if isinstance(raw, dict) else ():
+            kinds = str(cls.model_fields[name].annotation) if name in cls.model_fields else ""
+            if isinstance(value, bool) and "bool" not in kinds and ("int" in kinds or "float" in kinds):
+                raise UserError(f"{cls.__name__.lower()}.{name}={value}: a number is wanted", "give a number, or null")
+        return raw
+
 
 class Model(Section):
     # A directory, a .gguf file, package://module/file.gguf (a file inside an installed package), or a hub name.

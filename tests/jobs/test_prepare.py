@@ -52,7 +52,11 @@ def read(tokeniser: Tokeniser, rows: list[Any], **data: Any) -> Reader:
             {"prompt": "[INST] Hi. [/INST]", "chosen": "Yes.", "rejected": "No."},
             "pairs spell control tokens",
         ),  # another's
-        ({"prompt": "Say.", "chosen": "Say. Red.", "rejected": "Say.\nSeven."}, "pairs have answers that begin with"),
+        ({"prompt": "Say.", "chosen": "Red.", "rejected": "Say. Seven."}, "pairs have an answer that begins with its"),
+        (
+            {"prompt": "Say.", "chosen": "Say. Red.", "rejected": "Say.\nSeven."},
+            "pairs have an answer that begins with its prompt",
+        ),
     ],
 )
 def test_texts_that_look_rendered_are_counted_and_beyond_a_share_refused(

@@ -205,6 +205,21 @@ def test_two_judges_in_one_file(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert "m has verdicts of 2 judges (one, two)" in refused(capsys, *asked)
 
 
+def test_turns_of_a_conversation_are_one_question_where_models_are_compared(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Four conversations of two turns, all won: p is 2 / 2^4, not 2 / 2^8."""
+    turns = [(n, turn) for n in range(81, 85) for turn in (1, 2)]
+    files = []
+    for name, score in (("m", 8), ("n", 5)):
+        rated = [{"question_id": n, "turn": turn, "model": name, "score": score} for n, turn in turns]
+        files.append(written(tmp_path / f"{name}.jsonl", *rated))
+    asked = ("--benchmark", "mt_bench", "--annotations", files[0], "--against", files[1], "--json")
+    (compared_,) = json.loads(run(capsys, *asked))["comparisons"]
+    assert (compared_["questions"], compared_["difference"]["value"], compared_["higher"]) == (4, 3, 4)
+    assert compared_["p_value"] == pytest.approx(0.125)
+
+
 def test_models_that_met_other_baselines_are_compared_with_a_note(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

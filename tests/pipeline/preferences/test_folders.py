@@ -118,6 +118,32 @@ def test_a_file_that_is_cut_is_one_error(tmp_path: Path, cut: str) -> None:
         rows_of(open_source(str(tmp_path / cut)))
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (['p,c,r', *["a,b,d"] * 5, 'a,"b,d', *["a,b,d"] * 9], "in the row of line 7"),
+        (['p,c,r', "a,b,d", 'a,b,"d', *["a,b,d"] * 9], "in the row of line 3"),
+        (['p\tc\tr', 'a\t"b\td', "a\tb\td", 'a\t"b\td'], "in the row of line 2"),
+        (['p,c,r', 'a,"b" said he,d'], "in the row of line 2"),
+        (['p,c,c,r', "a,b,x,d"], "names the column 'c' twice"),
+    ],
+)  # fmt: skip
+def test_quotes_that_do_not_close_and_columns_of_one_name_lose_no_row(
+    tmp_path: Path, lines: list[str], said: str
+) -> None:
+    file = tmp_path / ("x.tsv" if "\t" in lines[0] else "x.csv")
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=said):
+        rows_of(open_source(str(file)))
+
+
+def test_a_key_that_stands_twice_in_an_object_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n{"prompt": "p", "chosen": "a", "chosen": "c"}\n')
+    _, second = [row for _, row in open_source(str(file)).rows]
+    assert isinstance(second, Unreadable) and "the key 'chosen' stands there twice" in second.detail
+
+
 def test_an_arrow_file_with_wild_offsets_is_one_error(tmp_path: Path) -> None:
     file = tmp_path / "a.arrow"
     feather.write_feather(pa.Table.from_pylist(PAIRS), str(file), compression="uncompressed")
@@ -208,6 +234,7 @@ def test_what_would_not_be_read_is_named(tmp_path: Path, names: list[str], said:
         (["train.jsonl", "val.jsonl"], "validation", 4),
         (["train/a.jsonl", "train/b.jsonl", "eval/a.jsonl"], "train", 8),
         (["data/pairs_dev.jsonl", "data/pairs_training.jsonl"], "dev", 4),
+        (["train_prefs-00000-of-00001.jsonl", "train_sft-00000-of-00001.jsonl", "test_gen.jsonl"], "train_prefs", 4),
     ],
 )
 def test_splits_told_by_names(tmp_path: Path, files: list[str], split: str | None, rows: int) -> None:

@@ -73,6 +73,7 @@ def test_the_schedule_holds_what_the_objective_asks() -> None:
         ("objective.beta=1" + "0" * 400, "objective.beta=1000", "give a smaller number"),
         ("train.lora={rank: 4, rank: 8}", "rank stands twice", "leave one of them out"),
         ("train.batch_size=0", "train.batch_size=0", "give 1 or more"),
+        ("train.batch_size=yes", "train.batch_size=True: a number is wanted", "give a number"),
         ("train.batch_size=1.5", "train.batch_size=1.5", "give a whole number"),
         ("train.batch_size=", "train.batch_size has no value", "give a whole number"),
         ("train.learning_rate=nan", "train.learning_rate='nan'", "give a finite number"),
