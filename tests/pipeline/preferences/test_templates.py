@@ -159,8 +159,8 @@ def test_the_date_is_one() -> None:
         ("{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}"
          "{% if add_generation_prompt %}assistant:{% endif %}", "</s>", "Blue.</s>"),  # none: EOS
         ("{% for m in messages %}<|im_start|>{{ m.content }}\n{% endfor %}<|im_start|>", "</s>", "Blue.</s>"),
-        ("{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant:",
-         "<|im_end|>", "Blue.<|im_end|>"),  # always asked to go on
+        ("{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>\n{% endfor %}"
+         "<|im_start|>assistant:", "<|im_end|>", "Blue.<|im_end|>"),  # always asked to go on
         ("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
          "{{ '[assistant]' if add_generation_prompt else eos_token }}", "</s>", "Blue.</s>"),  # after the last alone
     ],
