@@ -45,6 +45,10 @@ def require_language_model(folder: Path, given: str) -> None:
             f"{given} has no config.json with *.safetensors (found: {found})",
             "give a directory as save_pretrained writes it",
         )
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{given}: its config.json is no JSON ({error})", "fetch or save the model again") from None
     config = read_config(folder)
     heads = [str(name) for name in config.get("architectures") or []]
     if config.get("is_encoder_decoder") or (heads and all(map(_OTHER_HEADS.search, heads))):

@@ -192,3 +192,10 @@ def test_a_pair_is_counted_out_where_the_model_fails_and_kept_where_it_does_not(
     if family in ("GPT2", "OPT"):  # a table of positions
         with pytest.raises(IndexError):
             model(torch.tensor([long.prompt_ids + long.rejected_ids]))
+
+
+def test_a_config_that_is_cut_is_told_as_that(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidd')
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(UserError, match=r"m: its config.json is no JSON"):
+        require_language_model(tmp_path, "m")
