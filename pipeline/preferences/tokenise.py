@@ -82,11 +82,10 @@ class Tokeniser:
                 "use a model whose tokenizer_config.json names an eos_token",
             )
         question = {"role": "user", "content": "x"}
-        asked, answered = self._exchange(question)
+        asked, stated, answered = self._exchange(question)
         self.encode = Encoder(tokenizer, asked + answered, self.template.source)
         self._neutral: dict[tuple[Any, ...], list[int]] = {}
-        unasked = asked == self.template([question], answer_next=False)
-        self._ending = self._ending_of(question, answered.rpartition(_ANSWER)[2], unasked)
+        self._ending = self._ending_of(question, answered.rpartition(_ANSWER)[2], unasked=asked == stated)
         self.end_id: int = self._ending.token
         self._silence: list[int] | None = None  # an answer that says nothing
         self.left_to_answer = self._seam(question, asked)
@@ -96,8 +95,8 @@ class Tokeniser:
         if begin is not None and tokenizer("x")["input_ids"][:1] == [begin] != self.encode(asked)[0][:1]:
             self.notes[f"the tokenizer puts {tokenizer.bos_token} before a text, the chat template writes none"] += 1
 
-    def _exchange(self, question: Message) -> tuple[str, str]:
-        """A question and its answer as the template renders them: as asked, and whole, the answer being _ANSWER."""
+    def _exchange(self, question: Message) -> tuple[str, str, str]:
+        """A question as asked and as told, and with its answer, which is _ANSWER, as the template renders them."""
         try:
             asked = self.template([question], answer_next=True)
             stated = self.template([question], answer_next=False)
@@ -111,7 +110,7 @@ class Tokeniser:
             raise self.template.error(
                 f"has a chat template whose generation prompt lacks what it writes before an answer ({lacks!r})"
             )
-        return asked, answered
+        return asked, stated, answered
 
     @property
     def end(self) -> dict[str, Any]:
@@ -232,8 +231,7 @@ class Tokeniser:
             found = [first]
         if not found:
             return Ending(tail, "", self.tokenizer.eos_token_id, written=False)
-        end = found[-1]
-        return Ending(tail, tail[: end.end()], self.encode(end.group())[0][0], written=True)
+        return self._written(tail, found[-1])
 
     def _call_ending(self, rendered: str) -> Ending:
         """What ends an answer that calls a tool; with some families it is another token."""
@@ -244,7 +242,10 @@ class Tokeniser:
         found = list(self.encode.written.finditer(tail))
         if not found:
             return self._ending
-        return Ending(tail, tail[: found[-1].end()], self.encode(found[-1].group())[0][0], written=True)
+        return self._written(tail, found[-1])
+
+    def _written(self, tail: str, end: re.Match[str]) -> Ending:
+        return Ending(tail, tail[: end.end()], self.encode(end.group())[0][0], written=True)
 
     def _seam(self, question: Message, rendered: str) -> str:
         """The white space at the end of a generation prompt that is left to the answer: none, for most.
