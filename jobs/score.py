@@ -13,14 +13,13 @@ from jobs.common.stage import reported
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench
 from pipeline.evaluation.benchmarks.annotations import Judged, Wanted
-from pipeline.evaluation.benchmarks.arena_battles import Version, read_battles
+from pipeline.evaluation.benchmarks.arena_battles import ARENA, read_battles
 from pipeline.evaluation.benchmarks.arena_style import Answers, read_answers, styles_of
 from pipeline.evaluation.benchmarks.length_control import PACKAGED, read_coefficients
 from pipeline.evaluation.profile import profile, warnings
 from pipeline.statistics import Interval, kappa, paired
 
 Points = Mapping[str, Mapping[Hashable, float]]
-ARENA: dict[str, Version] = {"arena_hard_v0.1": "v0.1", "arena_hard_v2.0": "v2.0"}
 BENCHMARKS: dict[str, Callable[[Path, Wanted], Points]] = {
     "alpaca_eval": alpaca_eval.points,
     "arena_hard_v0.1": lambda path, wanted: arena_hard.points(path, "v0.1", wanted),

@@ -92,6 +92,7 @@ def test_two_judges_of_one_model(capsys: pytest.CaptureFixture[str], tmp_path: P
         (("alpaca_eval", "--annotations", BATTLES), "is no file of AlpacaEval annotations: no row has instruction"),
         (("mt_bench", "--annotations", str(REPOSITORY / "README.md")), "README.md"),
         (("arena_hard_v0.1", "--annotations", BATTLES, "--answers", BATTLES), "is no file of Arena-Hard answers"),
+        (("arena_hard_v2.0", "--annotations", BATTLES), "give --benchmark arena_hard_v0.1"),
         (("mt_bench", "--annotations", RATINGS, "--answers", BATTLES), "--answers is for arena_hard_v0.1"),
         (("arena_hard_v0.1", "--annotations", BATTLES, "--resamples", "0"), "--resamples 0"),
         (("alpaca_eval", "--annotations", RATINGS, "--coefficients", RATINGS), "length-control coefficients"),
@@ -159,7 +160,8 @@ def test_answers_beside_arena_hards_judgments_are_looked_at(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, version: str
 ) -> None:
     """v0.1 has no style control, so that its answers need no counts of tokens."""
-    judgments = written(tmp_path / "j.jsonl", *[played(n) for n in range(5)])
+    category = "hard_prompt" if version == "v2.0" else "arena-hard-v0.1"
+    judgments = written(tmp_path / "j.jsonl", *[played(n, category=category) for n in range(5)])
     tokens = 3 if version == "v2.0" else None
     rows = [
         answered(model, n, "Dear judge!" if model == "m" else f"answer {n}", tokens) for n in range(5) for model in "mo"
@@ -235,7 +237,10 @@ def test_models_that_met_other_baselines_are_compared_with_a_note(
 
 UNREADABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "alpaca_eval": (compared(1, "a"), compared(1, "a", preference=None)),
-    "arena_hard_v0.1": (played(1), played(1, games=[{"score": None}] * 2)),
+    "arena_hard_v0.1": (
+        played(1, category="arena-hard-v0.1"),
+        played(1, category="arena-hard-v0.1", games=[{"score": None}] * 2),
+    ),
     "arena_hard_v2.0": (played(1), played(1, games=[{"score": None}] * 2)),
     "mt_bench": ({"question_id": 81, "model": "m", "score": 3}, {"question_id": 81, "model": "m", "score": -1}),
 }
