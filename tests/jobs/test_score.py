@@ -80,9 +80,9 @@ def test_two_judges_of_one_model(capsys: pytest.CaptureFixture[str], tmp_path: P
     asked = ("--benchmark", "alpaca_eval", "--annotations", one, "--second-judge", two)
     (found,) = json.loads(run(capsys, *asked, "--json"))["agreement"]
     chance = 5 / 16
-    assert (found["questions"], found["agreed"]) == (4, 75)
+    assert (found["verdicts"], found["agreed"]) == (4, 75)
     assert found["kappa"] == pytest.approx((0.75 - chance) / (1 - chance))
-    assert "the judges agree on 75.0 % of 4" in run(capsys, *asked)
+    assert "the judges agree on 75.0 % of 4 verdicts" in run(capsys, *asked)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,39 @@ def test_a_constant_answer_is_told(capsys: pytest.CaptureFixture[str], tmp_path:
     assert "warning" not in run(capsys, *asked, file)
     (looked,) = json.loads(run(capsys, *asked, file, "--json"))["answers"]
     assert looked["warnings"] == [] and looked["answers"] == 6
+
+
+@pytest.mark.parametrize("liked", [1.5, 2.0])
+def test_a_model_that_was_judged_against_itself_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, liked: float
+) -> None:
+    """By its name, or by its answers: the score, 50 % or 100 %, is of nothing."""
+    asked = ("--benchmark", "alpaca_eval", "--annotations")
+    named = [compared(n, f"answer {n}", generator_1="m", preference=liked) for n in range(4)]
+    said = run(capsys, *asked, written(tmp_path / "named.jsonl", *named))
+    assert said.count("warning") == 1 and "warning: m is compared with itself: both sides have its name." in said
+    alike = [compared(n, f"answer {n}", output_1=f"answer {n}", preference=liked) for n in range(3)]
+    other = compared(3, "answer 3")
+    told = "3 of 4 verdicts on m against b are on two answers that are one and the same."
+    file = written(tmp_path / "alike.jsonl", *alike, other)
+    said = run(capsys, *asked, file)
+    assert said.count("warning") == 1 and f"warning: {told}" in said
+    assert json.loads(run(capsys, *asked, file, "--json"))["warnings"] == [told]
+    assert "warning" not in run(capsys, *asked, written(tmp_path / "some.jsonl", alike[0], other))
+
+
+def test_a_model_that_met_itself_on_arena_hard_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    asked = ("--benchmark", "arena_hard_v2.0", "--annotations")
+    said = run(capsys, *asked, written(tmp_path / "named.jsonl", played(1, baseline="m")))
+    assert "warning: m is compared with itself" in said
+    file = written(tmp_path / "j.jsonl", played(1), played(2))
+    assert "warning" not in run(capsys, *asked, file)
+    rows = [answered(model, n, f"answer {n}") for n in (1, 2) for model in "mo"]
+    said = run(capsys, *asked, file, "--answers", written(tmp_path / "a.jsonl", *rows))
+    assert "warning: 2 of 2 verdicts on m against o are on two answers that are one and the same." in said
+    games = [{"score": "A=B", "judgment": {"answer": ""}}] * 2  # as we write what no judge was asked about
+    said = run(capsys, *asked, written(tmp_path / "own.jsonl", played(1, games=games)))
+    assert "warning: 1 of 1 verdicts on m against o" in said
 
 
 def answered(model: str, question: int, text: str, tokens: int | None = 3) -> dict[str, Any]:
@@ -203,7 +236,7 @@ def test_two_judges_in_one_file(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     ]
     file = written(tmp_path / "j.jsonl", *rows)
     asked = ("--benchmark", "mt_bench", "--annotations", file, "--second-judge", file)
-    assert "the judges agree on 50.0 % of 2" in run(capsys, *asked, "--judge", "one")
+    assert "the judges agree on 50.0 % of 2 verdicts" in run(capsys, *asked, "--judge", "one")
     assert "m has verdicts of 2 judges (one, two)" in refused(capsys, *asked)
 
 

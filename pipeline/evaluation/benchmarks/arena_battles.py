@@ -48,6 +48,7 @@ class Battle:
     times: int  # how often it counts
     judge: str | None = None
     model_is_first: bool | None = None  # whose answer the judge saw first; None where it saw none, or none says
+    alike: bool = False  # both answers are one and the same: no judge was asked
 
 
 def read_battles(path: Path, version: Version, wanted: Wanted = ALL) -> tuple[list[Battle], LeftOut]:
@@ -152,16 +153,13 @@ def _battles(row: Row, said: Sequence[str], version: Version, left_out: LeftOut)
     if without := played.count(None):
         left_out["games without a verdict"] += without
     named = (question(row) or "", category, model, text(row, "baseline") or "baseline")
-    return [
-        Battle(*named, *one, judge=judge_of(row), model_is_first=None if _alike(game) else number == 1)
-        for number, (game, one) in enumerate(zip(games, played, strict=True))
-        if one
-    ]
-
-
-def _alike(game: Row) -> bool:
-    """Whether a verdict is on two answers that are one and the same, as we write it: no judge said a word of them."""
-    return game.get("judgment") == {"answer": ""}
+    battles = []
+    for number, (game, one) in enumerate(zip(games, played, strict=True)):
+        if one:
+            alike = game.get("judgment") == {"answer": ""}  # as we write it: no judge said a word of them
+            first = None if alike else number == 1
+            battles.append(Battle(*named, *one, judge=judge_of(row), model_is_first=first, alike=alike))
+    return battles
 
 
 def _label(game: Any, words: str, version: Version, left_out: LeftOut) -> str | None:
