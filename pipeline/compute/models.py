@@ -162,7 +162,7 @@ def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_co
             device_map=device,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # of any kind: by a config.json without sense, by code of any model
         problem = f"the model in {folder} cannot be opened ({' '.join(str(error).split())[:300]})"
         remedy = code_not_trusted(error) or "give a causal language model as save_pretrained writes it"
         raise UserError(problem, incomplete if isinstance(error, SafetensorError) else remedy) from error
