@@ -17,8 +17,10 @@ _ROPES: Mapping[str, tuple[str, ...]] = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
     **dict.fromkeys(("longrope", "su"), ("short_factor", "long_factor")),
 }
-_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-_SIZES += ("num_key_value_heads", "max_position_embeddings")
+_SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "max_position_embeddings"),
+)
 _REMEDY = "mend it, or fetch the model again: its config.json belongs to its weights"
 
 
@@ -40,7 +42,8 @@ def require_sense(config: Mapping[str, Any], given: str, ends: Mapping[str, Any]
         raise UserError(f"{given}: its config.json names no model_type", _REMEDY)
     for rope in _ropes(config):
         for name in ("factor", "rope_theta"):
-            if _is_number(value := rope.get(name)) and value <= 0:
+            value: Any = rope.get(name)
+            if _is_number(value) and value <= 0:
                 raise UserError(f"{given}: its config.json has rotary embeddings of {name}={value}", _REMEDY)
     known = embeddings(config)
     for file, found in ends.items():
