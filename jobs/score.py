@@ -135,7 +135,9 @@ def met_itself(options: argparse.Namespace, answers: Answers) -> list[str]:
     """Warnings of models that were judged against themselves: their scores are of nothing."""
     met: dict[tuple[str, str], dict[str, bool]] = {}  # by model and baseline, then question: whether answers are alike
     for each in JUDGED[options.benchmark](options.annotations, wanted_of(options)):
-        own = met.setdefault((each.model, each.baseline or ""), {})
+        if each.baseline is None:
+            continue  # rated, not compared
+        own = met.setdefault((each.model, each.baseline), {})
         match each:
             case alpaca_eval.Verdicts():
                 own |= {one.instruction: one.alike for one in each.found}

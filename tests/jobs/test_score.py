@@ -160,6 +160,8 @@ def test_a_model_that_was_judged_against_itself_is_told(
     assert said.count("warning") == 1 and f"warning: {told}" in said
     assert json.loads(run(capsys, *asked, file, "--json"))["warnings"] == [told]
     assert "warning" not in run(capsys, *asked, written(tmp_path / "some.jsonl", alike[0], other))
+    unnamed = written(tmp_path / "mt.jsonl", {"question_id": 81, "score": 7})  # ratings compare nobody
+    assert "warning" not in run(capsys, "--benchmark", "mt_bench", "--annotations", unnamed)
 
 
 def test_a_model_that_met_itself_on_arena_hard_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
