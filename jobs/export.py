@@ -85,6 +85,7 @@ def verdicts(plan: Plan) -> Files:
 
 
 def verdicts_on(plan: Plan, judged: Artifact, benchmark: str, found: Answers, judge: str) -> Files:
+    from pipeline.evaluation.benchmarks.arena_battles import ARENA
     from pipeline.evaluation.exports import verdicts as exports
     from pipeline.evaluation.judging.games import Game
     from pipeline.evaluation.judging.ratings import Rated
@@ -101,7 +102,7 @@ def verdicts_on(plan: Plan, judged: Artifact, benchmark: str, found: Answers, ju
     for match in contest(plan.config.judge, benchmark, found, baseline).matches:
         own = [game for game in games if game.model == match.model]
         label = names[match.model]
-        arena = benchmark in exports.ARENA
+        arena = benchmark in ARENA
         file = f"model_judgment/{folder}/{label}.jsonl" if arena else f"{label}/{folder}/{VERDICTS}"
         made = exports.of_match(match, own, judge, metas, names)
         yield f"{benchmark}/{file}", exports.as_text(made, lines=arena)

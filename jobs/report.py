@@ -244,6 +244,7 @@ def notes(work: Work) -> list[str]:
 
     figures = work.inputs["judge"].manifest["metrics"]
     several = len(figures["benchmarks"]) > 1
+    base, trained = (responses(work, model) for model in MODELS)
     found = []
     for name, own in figures["benchmarks"].items():
         told = [line for model in MODELS for line in warnings(model, Profile(**own[model]["profile"]))]
@@ -251,6 +252,10 @@ def notes(work: Work) -> list[str]:
             if count := own[model]["no_room"]:
                 turns = "turn" if count == 1 else "turns"
                 told.append(f"{count} {turns} did not fit into the {model} model or its template: not asked or judged.")
+        both = list(zip(base[name], trained[name], strict=True))
+        alike = [row["response"] == after["response"] for row, after in both if answered(row) and answered(after)]
+        if 2 * sum(alike) > len(alike):
+            told.append(f"{sum(alike)} of {len(alike)} answers are the same before and after the training.")
         if "judged" in own:
             told += doubts(own["judged"])
         found += [f"{name}: {line}" for line in told] if several else told
@@ -266,11 +271,19 @@ def notes(work: Work) -> list[str]:
     return found
 
 
+def answered(row: dict[str, Any]) -> bool:
+    return row["finish_reason"] not in tables.UNASKED
+
+
 def doubts(judged: dict[str, Any]) -> list[str]:
-    """What speaks against a judge's figures: verdicts that are not there, and a bias for the place."""
+    """What speaks against a judge's figures: verdicts that are not there or on nothing, and a bias for the place."""
+    from pipeline.evaluation.profile import of_itself
+
     found = []
     for match in judged["matches"]:
         summary = match["summary"]
+        if match["against"] not in MODELS:  # whose answers are looked at with or without a judge
+            found += of_itself(match["model"], match["against"], summary["alike"], summary["games"])
         where = f" ({match['model']} against {match['against']})" if len(judged["matches"]) > 1 else ""
         if undecided := summary["unparsable"] + summary["missing"]:
             found.append(

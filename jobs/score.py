@@ -5,7 +5,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from jobs.common.saying import tell
@@ -13,14 +12,13 @@ from jobs.common.stage import reported
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench
 from pipeline.evaluation.benchmarks.annotations import Judged, Wanted
-from pipeline.evaluation.benchmarks.arena_battles import Version, read_battles
+from pipeline.evaluation.benchmarks.arena_battles import ARENA, Battle, read_battles
 from pipeline.evaluation.benchmarks.arena_style import Answers, read_answers, styles_of
 from pipeline.evaluation.benchmarks.length_control import PACKAGED, read_coefficients
-from pipeline.evaluation.profile import profile, warnings
+from pipeline.evaluation.profile import of_itself, profile, warnings
 from pipeline.statistics import Interval, kappa, paired
 
 Points = Mapping[str, Mapping[Hashable, float]]
-ARENA: dict[str, Version] = {"arena_hard_v0.1": "v0.1", "arena_hard_v2.0": "v2.0"}
 BENCHMARKS: dict[str, Callable[[Path, Wanted], Points]] = {
     "alpaca_eval": alpaca_eval.points,
     "arena_hard_v0.1": lambda path, wanted: arena_hard.points(path, "v0.1", wanted),
@@ -42,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with reported():
         answers = answers_of(options)
         found: dict[str, Any] = {"benchmark": options.benchmark, "scores": scores(options, answers)}
+        found["warnings"] = met_itself(options, answers)
         if looked := looks(options, answers):
             found["answers"] = looked
         if options.against:
@@ -132,13 +131,34 @@ def looks(options: argparse.Namespace, answers: Answers) -> list[dict[str, Any]]
     ]
 
 
+def met_itself(options: argparse.Namespace, answers: Answers) -> list[str]:
+    """Warnings of models that were judged against themselves: their scores are of nothing."""
+    met: dict[tuple[str, str], dict[str, bool]] = {}  # by model and baseline, then question: whether answers are alike
+    for each in JUDGED[options.benchmark](options.annotations, wanted_of(options)):
+        if each.baseline is None:
+            continue  # rated, not compared
+        own = met.setdefault((each.model, each.baseline), {})
+        match each:
+            case alpaca_eval.Verdicts():
+                own |= {one.instruction: one.alike for one in each.found}
+            case Battle():
+                ours, theirs = (answers.get((name, each.question)) for name in (each.model, each.baseline))
+                own[each.question] = each.alike or (
+                    ours is not None and theirs is not None and ours.text == theirs.text
+                )
+    return [
+        warning
+        for (model, baseline), alike in met.items()
+        for warning in of_itself(model, baseline, sum(alike.values()), len(alike))
+    ]
+
+
 def comparisons(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every model of one file against every model of the other."""
     read, wanted = BENCHMARKS[options.benchmark], wanted_of(options)
     found = []
-    per_question = _by_question if options.benchmark == "mt_bench" else dict
-    for model, ours in ((model, per_question(own)) for model, own in read(options.annotations, wanted).items()):
-        for other, theirs in ((other, per_question(own)) for other, own in read(options.against, wanted).items()):
+    for model, ours in read(options.annotations, wanted).items():
+        for other, theirs in read(options.against, wanted).items():
             if not ours.keys() & theirs.keys():
                 named = f"{model} of {options.annotations} and {other} of {options.against}"
                 raise UserError(f"{named} have no question in common", "compare verdicts on the same questions")
@@ -146,14 +166,6 @@ def comparisons(options: argparse.Namespace) -> list[dict[str, Any]]:
             names = (model, other) if model != other else _by_file(model, options)
             found.append({"model": names[0], "against": names[1], **dataclasses.asdict(result)})
     return found
-
-
-def _by_question(rated: Mapping[Any, float]) -> dict[Hashable, float]:
-    """A conversation's turns as one: they are no independent questions."""
-    turns: dict[Hashable, list[float]] = {}
-    for (question, _), value in rated.items():
-        turns.setdefault(question, []).append(value)
-    return {question: fmean(values) for question, values in turns.items()}
 
 
 def unlike(options: argparse.Namespace) -> list[str]:
@@ -190,7 +202,7 @@ def agreement(options: argparse.Namespace) -> list[dict[str, Any]]:
             raise UserError(f"the two judges of {model} have no question in common", "judge the same questions")
         ours, theirs = ([category(judge[model][key]) for key in shared] for judge in (first, second))
         agreed = sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(shared)
-        found.append({"model": model, "questions": len(shared), "agreed": 100 * agreed, "kappa": kappa(ours, theirs)})
+        found.append({"model": model, "verdicts": len(shared), "agreed": 100 * agreed, "kappa": kappa(ours, theirs)})
     return found
 
 
@@ -216,7 +228,8 @@ def table(found: Mapping[str, Any]) -> str:
         first, *more = described(score)
         by = f", judged by {score.judge or 'one without a name'}" if several else ""
         lines += [first + by, *more, *(f"  note: {note}" for note in score.notes), ""]
-    lines += [f"warning: {warning}" for one in found.get("answers", ()) for warning in one["warnings"]]
+    looked = [warning for one in found.get("answers", ()) for warning in one["warnings"]]
+    lines += [f"warning: {warning}" for warning in (*found["warnings"], *looked)]
     for one in found.get("comparisons", ()):
         difference = shown(Interval(**one["difference"]), "{:+.3f}")
         lines.append(
@@ -227,7 +240,8 @@ def table(found: Mapping[str, Any]) -> str:
     for one in found.get("agreement", ()):
         kappa_shown = "undefined" if one["kappa"] is None else f"{one['kappa']:.3f}"
         lines.append(
-            f"{one['model']}: the judges agree on {one['agreed']:.1f} % of {one['questions']}, kappa {kappa_shown}"
+            f"{one['model']}: the judges agree on {one['agreed']:.1f} % of {one['verdicts']} verdicts, "
+            f"kappa {kappa_shown}"
         )
     return "\n".join(lines).rstrip()
 

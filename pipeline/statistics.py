@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -99,16 +100,19 @@ def paired(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Paired:
-    """Ours against theirs, key by key, over those that both have. Raises ValueError where there is none.
+    """Ours against theirs over the questions that both have. Raises ValueError where there is none.
 
-    A key is a question, or a question and its turn: the turns of one question are resampled together.
+    A key is a question, or a question and its turn. A question counts once: turns that both have are averaged first, as
+    those of one conversation are no independent trials, of the sign test or of the resamples.
     """
-    shared = [question for question in ours if question in theirs]
-    differences = [ours[question] - theirs[question] for question in shared]
+    turns: dict[Any, list[float]] = {}
+    for key in ours:
+        if key in theirs:
+            turns.setdefault(key[0] if isinstance(key, tuple) else key, []).append(ours[key] - theirs[key])
+    differences = [fmean(own) for own in turns.values()]
     higher, lower = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    questions = [key[0] if isinstance(key, tuple) else key for key in shared]
-    interval = clustered_mean(differences, questions, resamples, seed)
-    return Paired(len(shared), interval, higher, len(shared) - higher - lower, lower, sign_test(higher, lower))
+    interval = clustered_mean(differences, list(turns), resamples, seed)
+    return Paired(len(turns), interval, higher, len(turns) - higher - lower, lower, sign_test(higher, lower))
 
 
 def sign_test(higher: int, lower: int) -> float:

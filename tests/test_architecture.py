@@ -162,7 +162,7 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A config that loads, its model a folder that no plan need open, and one with a misspelt key."""
     folder = tmp_path_factory.mktemp("configs")
     (folder / "model").mkdir()
-    (folder / "model" / "config.json").write_text("{}")
+    (folder / "model" / "config.json").write_text('{"model_type": "llama"}')
     (folder / "model" / "model.safetensors").write_bytes(b"weights")
     (folder / "model" / "chat_template.jinja").write_text("{{ messages }}")
     good = f"model:\n  source: {folder / 'model'}\nresources:\n  root: {folder / 'runs'}\n"

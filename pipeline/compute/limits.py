@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.compute.configuration import embeddings, require_sense, text_part
 from pipeline.errors import UserError
 from pipeline.preferences.messages import Dropped
 
@@ -50,6 +51,8 @@ def require_language_model(folder: Path, given: str) -> None:
     except ValueError as error:
         raise UserError(f"{given}: its config.json is no JSON ({error})", "fetch or save the model again") from None
     config = read_config(folder)
+    ends = {name: read_json(folder / name).get("eos_token_id") for name in ("config.json", "generation_config.json")}
+    require_sense(config, given, ends)
     heads = [str(name) for name in config.get("architectures") or []]
     if config.get("is_encoder_decoder") or (heads and all(map(_OTHER_HEADS.search, heads))):
         what = f"{', '.join(heads) or config.get('model_type')}"
@@ -60,7 +63,7 @@ def require_language_model(folder: Path, given: str) -> None:
 def require_trainable(folder: Path, given: str) -> None:
     """Raise UserError where the weights in a folder are quantised: vLLM may serve them, nothing here can train them."""
     config = read_config(folder)
-    found = config.get("quantization_config") or _text(config).get("quantization_config")
+    found = config.get("quantization_config") or text_part(config).get("quantization_config")
     if isinstance(found, Mapping):
         how = found.get("quant_method") or next((key for key in found if key.startswith("load_in_")), "unnamed")
         raise UserError(
@@ -72,11 +75,16 @@ def require_trainable(folder: Path, given: str) -> None:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A folder's config.json; empty where it is none, which is found out when the model is opened."""
+    return read_json(folder / "config.json")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where it is not there or holds something else."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return config if isinstance(config, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def positions(config: Mapping[str, Any]) -> int | None:
@@ -85,7 +93,7 @@ def positions(config: Mapping[str, Any]) -> int | None:
     Scaled rotary embeddings reach further than max_position_embeddings where they are stretched by a plain factor; the
     other kinds name the number that they reach.
     """
-    text = _text(config)
+    text = text_part(config)
     found = [text[key] for key in ("max_position_embeddings", "n_positions", "max_seq_len") if text.get(key)]
     if not found:
         return None
@@ -101,12 +109,6 @@ def _rope(parameters: Mapping[str, Any]) -> Any:
     return parameters.get("rope_type") or parameters.get("type")
 
 
-def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of a model that sees as well as reads, the part that reads."""
-    text = config.get("text_config")
-    return text if isinstance(text, Mapping) else config
-
-
 @dataclass(frozen=True)
 class Limits:
     """What a model's tokens must keep to; None: its config.json does not say."""
@@ -117,7 +119,7 @@ class Limits:
     @classmethod
     def of(cls, folder: Path) -> "Limits":
         config = read_config(folder)
-        return cls(_text(config).get("vocab_size"), positions(config))
+        return cls(embeddings(config), positions(config))
 
     def require(self, tokeniser: "Tokeniser") -> None:
         """Raise UserError where the template itself writes a token that the model has no embedding for."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.compute import generation
 from pipeline.compute.limits import require_language_model
 from pipeline.errors import UserError, code_not_trusted
 from pipeline.packages import SCHEME, in_package
@@ -31,7 +32,6 @@ _ASIDE = re.compile(
     r"|(all|train|eval|test|predict)_results).*\.(json|txt)",
     re.IGNORECASE,
 )
-_GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def locate(model: Model, memory: DigestMemory, verify: bool = False, setting: st
         files.append(Path(model.chat_template))
     digest = hashlib.sha256()
     for file in files:
-        if file.name != _GENERATION:
+        if file.name != generation.FILE:
             digest.update(f"{file.name}\0{memory.digest(file, verify)}\n".encode())
         elif (ends := _ends(file)) is not None:
             digest.update(f"{file.name}\0{ends}\n".encode())
@@ -82,13 +82,13 @@ def _content(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     return [file for file in (*found, *named) if not _ASIDE.fullmatch(file.name)]
 
 
-def _ends(generation: Path) -> list[Any] | None:
-    """The tokens that end an answer by a generation_config.json, which is all that is used of it.
+def _ends(file: Path) -> list[Any] | None:
+    """The tokens that end an answer by a generation_config.json, which is all that is computed with.
 
     None where it cannot be read: as without one, transformers and vLLM then go by the model's config.json.
     """
     try:
-        ends = json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id")
+        ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
     except (OSError, ValueError, AttributeError):
         return None
     return sorted({*ends}, key=str) if isinstance(ends, list) else [] if ends is None else [ends]
@@ -162,7 +162,7 @@ def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_co
             device_map=device,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # of any kind: by a config.json without sense, by code of any model
         problem = f"the model in {folder} cannot be opened ({' '.join(str(error).split())[:300]})"
         remedy = code_not_trusted(error) or "give a causal language model as save_pretrained writes it"
         raise UserError(problem, incomplete if isinstance(error, SafetensorError) else remedy) from error

@@ -102,6 +102,16 @@ def warnings(model: str, one: Profile) -> list[str]:
     return found
 
 
+def of_itself(model: str, against: str, same: int, of: int) -> list[str]:
+    """What must be said of a model that meets itself, by name, or by answers: `same` of `of` are the other's, too."""
+    found = [f"{model} is compared with itself: both sides have its name."] if model == against else []
+    if 2 * same > of:
+        found.append(
+            f"{same} of {of} verdicts on {model} against {against} are on two answers that are one and the same."
+        )
+    return found
+
+
 def shortened(text: str, width: int = 60) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else f"{line[: width - 1]}…"

@@ -5,22 +5,26 @@ that will open it, so that nothing is refused here that would work. Faults of th
 jobs/common/check.py, those of settings alone when they are read.
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.compute import gguf
+from pipeline.compute.configuration import doubt, embeddings
+from pipeline.compute.limits import read_config, read_json
 from pipeline.compute.models import ModelSource
-from pipeline.errors import UserError
+from pipeline.errors import UserError, code_not_trusted
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
 from pipeline.evaluation.judging import baselines, contest, words
 from pipeline.line.plan import COLUMNS, Plan, Step, needed_columns
 from pipeline.preferences.template import require_arguments
 from pipeline.settings.config import Model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def faults(plan: Plan, steps: Sequence[Step]) -> list[UserError]:
@@ -83,7 +87,7 @@ def _source_of_template(source: ModelSource, model: Model) -> str:
         return Path(model.chat_template).read_text(encoding="utf-8", errors="replace")
     if source.is_gguf:
         return str(gguf.metadata(source.path).get("tokenizer.chat_template") or "")
-    own = _json(source.path / "tokenizer_config.json").get("chat_template") or ""
+    own = read_json(source.path / "tokenizer_config.json").get("chat_template") or ""
     named = [own] if isinstance(own, str) else [str(each.get("template")) for each in own if isinstance(each, dict)]
     files = [*source.path.glob("chat_template*.j*"), *source.path.glob("*/*.jinja")]
     return "\n".join([*named, *(file.read_text(encoding="utf-8", errors="replace") for file in files)]).strip()
@@ -130,17 +134,62 @@ def _matrices(folder: Path) -> list[str]:
 def _modules(folder: Path, model: Model) -> list[str]:
     """Modules with a weight of two dimensions, of the architecture as it is built; none where it cannot be built so."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        trusted = {"trust_remote_code": model.trust_remote_code}
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)
-        with torch.device("meta"):
-            built = AutoModelForCausalLM.from_config(config, **trusted)
+        built = _built(folder, model)
     except Exception:  # of any kind, by code of any model: whoever loads it says so
         return []
     weights = {name: getattr(module, "weight", None) for name, module in built.named_modules()}
     return [name for name, weight in weights.items() if isinstance(weight, torch.Tensor) and weight.dim() == 2]
+
+
+def _built(folder: Path, model: Model) -> "PreTrainedModel":
+    """A model by its config.json alone, without weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    trusted = {"trust_remote_code": model.trust_remote_code}
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, **trusted)
+
+
+def configuration(plan: Plan) -> None:
+    """A config.json that transformers cannot make a model of; it is asked where a look at it leaves doubts."""
+    if plan.model.is_gguf or not (what := doubt(read_config(plan.model.path))):
+        return
+    try:
+        _built(plan.model.path, plan.config.model)
+    except Exception as error:  # of any kind, by code of any model
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(
+            f"model.source={plan.config.model.source}: no model can be made by its config.json, with {what} ({why})",
+            code_not_trusted(error) or "mend it, or give a causal language model as save_pretrained writes it",
+        ) from error
+
+
+def vocabulary(plan: Plan) -> None:
+    """Plain tokens that the model has no embedding for. Added ones are left to prepare, which sees what is used."""
+    known = None if plan.model.is_gguf else embeddings(read_config(plan.model.path))
+    if known is None:
+        return
+    largest = max(_plain_tokens(read_json(plan.model.path / "tokenizer.json")), default=0)
+    if largest >= known:
+        raise UserError(
+            f"model.source={plan.config.model.source}: its tokenizer.json has tokens up to {largest}, its config.json "
+            f"{known} embeddings (vocab_size)",
+            "give the tokenizer that the weights were trained with, and the config.json that was saved with them",
+        )
+
+
+def _plain_tokens(tokenizer: dict[str, Any]) -> set[int]:
+    """Ids of a tokenizer.json's vocabulary, but for the added tokens; none where it has another form."""
+    model = tokenizer.get("model")
+    words = model.get("vocab") if isinstance(model, dict) else None
+    ids = words.values() if isinstance(words, dict) else range(len(words) if isinstance(words, list) else 0)
+    return {id_ for id_ in ids if isinstance(id_, int)} - {
+        each.get("id") for each in tokenizer.get("added_tokens") or ()
+    }
 
 
 def benchmarks(plan: Plan) -> None:
@@ -153,7 +202,7 @@ def preset(plan: Plan) -> None:
     settings, folder = plan.config.generate, plan.model_folder
     if settings.preset is None or settings.stop_token_ids is not None or not folder.is_dir():
         return
-    controls = {each["id"] for each in _json(folder / "tokenizer.json").get("added_tokens", [])}
+    controls = {each["id"] for each in read_json(folder / "tokenizer.json").get("added_tokens", [])}
     if not controls.issuperset(PRESETS[settings.preset]["stop_token_ids"]):
         from pipeline.preferences.tokenise import load_tokenizer
 
@@ -190,16 +239,9 @@ def columns(plan: Plan) -> None:
             )
 
 
-def _json(file: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where it is not there or holds something else."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
+    ({"prepare", "reference", "train", "generate"}, configuration),
+    ({"prepare"}, vocabulary),
     ({"prepare", "generate"}, chat_template),
     ({"reference", "schedule", "train"}, columns),
     ({"train"}, adapter_layers),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.compute.generation import exported
 from pipeline.compute.limits import require_trainable
 from pipeline.compute.models import ModelSource, locate
 from pipeline.compute.version import COMPUTE_VERSION
@@ -140,7 +141,7 @@ def make_plan(config: RunConfig) -> Plan:
     )
     # Before the training, which would be for nothing with a model that vLLM cannot serve.
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
-    train = {"objective": trained, "train": section("train"), **weights}
+    train = {"objective": trained, "train": section("train"), **weights, **_exported(config, model)}
     add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule")
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
     add(
@@ -153,6 +154,16 @@ def make_plan(config: RunConfig) -> Plan:
     shown = {"report": section("report"), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
     return Plan(config, model, judge, steps)
+
+
+def _exported(config: RunConfig, model: ModelSource) -> dict[str, str]:
+    """What the trained model's folder takes over from the model without being computed with; adapters alone nothing.
+
+    It is in no digest of the model, so that other values of it leave the pairs and the reference as they are.
+    """
+    lora = config.train.lora
+    found = "" if model.is_gguf or (lora and not lora.merge) else exported(model.path)
+    return {"generation_config": found} if found else {}
 
 
 def readable(label: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
+from pipeline.compute.generation import FILE, idle
 from pipeline.compute.policy import add_adapters
 from pipeline.errors import UserError, no_room
 from pipeline.preferences.tokenise import Tokeniser, open_tokeniser
@@ -18,12 +19,6 @@ from pipeline.settings.config import Lora, Model
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-# Values without effect where nothing is sampled, or there are no beams, and what they may be even so: transformers
-# refuses to save others.
-_SAMPLING = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": None, "top_h": None, "typical_p": 1.0}
-_SAMPLING |= {"epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
-_BEAMS = {"early_stopping": False, "length_penalty": 1.0}
 
 
 def tokeniser_of(folder: Path, settings: Model) -> Tokeniser:
@@ -63,8 +58,7 @@ def settle(model: PreTrainedModel, tokeniser: Tokeniser) -> list[str]:
         padding = tokeniser.tokenizer.pad_token_id
         known_to_model = padding is not None and padding < model.config.get_text_config().vocab_size
         generation.pad_token_id = padding if known_to_model else tokeniser.end_id
-    idle = ({} if generation.do_sample else _SAMPLING) | ({} if (generation.num_beams or 1) > 1 else _BEAMS)
-    dropped = [name for name, neutral in idle.items() if getattr(generation, name) not in (None, neutral)]
+    dropped = idle(generation.to_dict())
     for name in dropped:
         setattr(generation, name, None)
     return dropped
@@ -116,7 +110,7 @@ def _generation(folder: Path, config: Any) -> GenerationConfig:
 
 
 def _require_ends(folder: Path, tokeniser: Tokeniser) -> None:
-    ends = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
+    ends = json.loads((folder / FILE).read_text(encoding="utf-8"))["eos_token_id"]
     if tokeniser.end_id not in ends:
         raise ValueError(f"its generation_config.json ends at {ends}, a turn at {tokeniser.end_id}")
 

@@ -21,8 +21,12 @@ FEW = ("data.pairs=8", "data.dev_pairs=0", "generate.prompts=2", "resources.log_
 @pytest.fixture
 def ends_elsewhere(tiny: Path, tmp_path: Path) -> Path:
     """A model that writes <|im_end|> always, while <|endoftext|> is the end by its configuration and tokenizer; with a
-    generation_config that transformers does not save again."""
+    generation_config that transformers does not save again, and a chat template that leaves out what a system says."""
     tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.chat_template = (
+        "{% for m in messages if m.role != 'system' %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
     tokenizer.eos_token = tokenizer.pad_token = "<|endoftext|>"
     model = AutoModelForCausalLM.from_pretrained(tiny, tie_word_embeddings=False, eos_token_id=tokenizer.eos_token_id)
     with torch.no_grad():
@@ -37,14 +41,25 @@ def ends_elsewhere(tiny: Path, tmp_path: Path) -> Path:
 
 
 def test_answers_end_where_a_turn_ends_in_training(ends_elsewhere: Path, head: Head, tmp_path: Path) -> None:
-    """Those of the base model, of the trained one, and what others will ask of the exported one."""
-    given = (*FEW, f"model.source={ends_elsewhere}", f"resources.root={tmp_path}", "generate.max_new_tokens=8")
+    """Those of the base model, of the trained one, and what others will ask of the exported one. A turn that the
+    template does not render is not asked, and the turns beside it are."""
+    user = {"role": "user", "content": "Name a colour."}
+    told = [{"role": "system", "content": "Be brief."}, user]
+    questions = ({"prompt": told, "id": 1}, {"turns": ["A?", "B?"], "id": 2})
+    (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in questions))
+    asked = ("generate.max_new_tokens=8", f"generate.benchmarks={{mine: {tmp_path / 'q.jsonl'}}}")
+    given = (*FEW, f"model.source={ends_elsewhere}", f"resources.root={tmp_path / 'root'}", *asked)
     said = made("run", *given, "--until", "generate", environment=head.environment)
     assert said.count("temperature in the model's generation_config have no effect") == 1
-    for manifest in tmp_path.glob("generate/*/manifest.json"):
-        found = [(row["response"], row["tokens"], row["finish_reason"]) for row in rows(manifest.parent)]
-        assert found == [("", 1, "stop")] * 2
-    exported = json.loads((only(tmp_path, "train") / "model" / "generation_config.json").read_text())
+    manifests = list(tmp_path.glob("root/generate/*/manifest.json"))
+    for manifest in manifests:
+        answers = rows(manifest.parent)
+        found = [(row["question_id"], row["turn"], row["tokens"], row["finish_reason"]) for row in answers]
+        assert found == [("1", 1, 0, "not-rendered"), ("2", 1, 1, "stop"), ("2", 2, 1, "stop")]
+        assert {row["response"] for row in answers} == {""}
+        assert json.loads(manifest.read_text())["metrics"]["no_room"] == 1
+    assert len(manifests) == 2
+    exported = json.loads((only(tmp_path / "root", "train") / "model" / "generation_config.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(ends_elsewhere)
     end, eos = map(tokenizer.convert_tokens_to_ids, ("<|im_end|>", "<|endoftext|>"))
     assert exported["eos_token_id"] == [end, eos] and "temperature" not in exported

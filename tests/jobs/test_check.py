@@ -118,6 +118,25 @@ def without_tokenizer(place: Place) -> str:
     return str(shutil.copytree(place.model, place.folder / "bare", ignore=ignored))
 
 
+def edited(place: Place, name: str, file: str = "config.json", **changes: Any) -> tuple[str]:
+    """The model with other values in one of its files; None takes a key away."""
+    folder = shutil.copytree(place.model, place.folder / name)
+    content = json.loads((folder / file).read_text()) | changes
+    (folder / file).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    return (f"model.source={folder}",)
+
+
+def cut(place: Place) -> tuple[str]:
+    (given,) = edited(place, "cut")
+    file = Path(given.partition("=")[2]) / "config.json"
+    file.write_text(file.read_text()[:40])
+    return (given,)
+
+
+def rope(kind: str, **parameters: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4, **parameters}}
+
+
 def own_questions(place: Place) -> str:
     return f"generate.benchmarks={{mine: {place.file('q.jsonl', {'prompt': 'Q?'})}}}"
 
@@ -172,6 +191,26 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         ((f"model.source={without_tokenizer(p)}",), "has no tokenizer"),
         ((f"model.source={gguf(p.folder / 'plain.gguf')}",), "has no chat template (tokenizer.chat_template)"),
         ((f"judge.local={gguf(p.folder / 'judge.gguf')}",), "judge.local.chat_template"),
+    ],
+    "a config.json that is no JSON, or makes no sense": lambda p: [
+        (cut(p), "its config.json is no JSON"),
+        (edited(p, "untyped", model_type=None), "names no model_type"),
+        (edited(p, "typo", model_type="lama"), "no model can be made by its config.json, with model_type='lama'"),
+        (edited(p, "number", model_type=5), "with model_type=5"),
+        (edited(p, "kind", **rope("lineer")), "with rope_type='lineer'"),
+        (edited(p, "factor", **rope("linear")), "with rope_type='linear' without factor"),
+        (edited(p, "text", **rope("dynamic", factor="two")), "with factor='two'"),
+        (edited(p, "less", **rope("linear", factor=-2.0)), "rotary embeddings of factor=-2.0"),
+        (edited(p, "theta", **rope("default", rope_theta=0)), "rotary embeddings of rope_theta=0"),
+        (edited(p, "size", hidden_size="8"), "with hidden_size='8'"),
+        (edited(p, "heads", num_attention_heads=3), "with hidden_size=8 with num_attention_heads=3"),
+        (edited(p, "negative", vocab_size=-1), "with vocab_size=-1"),
+    ],
+    "an end, or tokens of the tokenizer, that the model has no embedding for": lambda p: [
+        (edited(p, "end", eos_token_id=259), "by its config.json answers end at token 259"),
+        (edited(p, "ends", eos_token_id=[2, 999]), "answers end at token 999 (eos_token_id), of 259 embeddings"),
+        (edited(p, "other", "generation_config.json", eos_token_id=999), "by its generation_config.json answers end"),
+        (edited(p, "few", vocab_size=258), "has tokens up to 258, its config.json 258 embeddings (vocab_size)"),
     ],
     "an argument that the chat template does not read": lambda p: [
         (("model.template_arguments={enable_thinking: false}",), "ignores it"),
@@ -229,6 +268,20 @@ def test_a_fault_is_told_before_anything(place: Place, fault: str) -> None:
         own_model = any(each.startswith("model.source=") for each in arguments)
         config = place.config(model={}) if own_model else None
         assert says in place.dry(*arguments, config=config)
+
+
+def test_what_looks_odd_but_can_be_opened_is_left_to_be_opened(place: Place) -> None:
+    """An end of -1 is none; added tokens may be more than embeddings, as nothing need use them."""
+    for name, file, changes in (
+        ("end", "config.json", {"eos_token_id": -1}),
+        ("stretched", "config.json", rope("yarn", factor=2.0)),
+        ("halved", "config.json", rope("linear", factor=0.5)),
+        ("width", "config.json", {"head_dim": 4, "hidden_size": 8, "num_attention_heads": 2}),
+        ("added", "tokenizer.json", {"added_tokens": [{"id": 259, "content": "<pad>", "special": True}]}),
+    ):
+        given = edited(place, name, file, **changes)
+        status, said = place.says(run.main, "--config", place.config(model={}), *place.given, *given, "--dry-run")
+        assert status == 0, said
 
 
 def test_two_configurations_are_refused_by_name(place: Place) -> None:

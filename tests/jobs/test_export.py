@@ -16,7 +16,7 @@ def given(tmp_path: Path) -> list[str]:
     """A configuration that asks one question of a benchmark."""
     model = tmp_path / "model"
     model.mkdir()
-    (model / "config.json").write_text("{}")
+    (model / "config.json").write_text('{"model_type": "llama"}')
     (model / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "questions.jsonl").write_text('{"instruction": "Name a colour.", "dataset": "koala"}\n')
     benchmarks = json.dumps({"alpaca_eval": str(tmp_path / "questions.jsonl")})

@@ -80,9 +80,9 @@ def test_two_judges_of_one_model(capsys: pytest.CaptureFixture[str], tmp_path: P
     asked = ("--benchmark", "alpaca_eval", "--annotations", one, "--second-judge", two)
     (found,) = json.loads(run(capsys, *asked, "--json"))["agreement"]
     chance = 5 / 16
-    assert (found["questions"], found["agreed"]) == (4, 75)
+    assert (found["verdicts"], found["agreed"]) == (4, 75)
     assert found["kappa"] == pytest.approx((0.75 - chance) / (1 - chance))
-    assert "the judges agree on 75.0 % of 4" in run(capsys, *asked)
+    assert "the judges agree on 75.0 % of 4 verdicts" in run(capsys, *asked)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,7 @@ def test_two_judges_of_one_model(capsys: pytest.CaptureFixture[str], tmp_path: P
         (("alpaca_eval", "--annotations", BATTLES), "is no file of AlpacaEval annotations: no row has instruction"),
         (("mt_bench", "--annotations", str(REPOSITORY / "README.md")), "README.md"),
         (("arena_hard_v0.1", "--annotations", BATTLES, "--answers", BATTLES), "is no file of Arena-Hard answers"),
+        (("arena_hard_v2.0", "--annotations", BATTLES), "give --benchmark arena_hard_v0.1"),
         (("mt_bench", "--annotations", RATINGS, "--answers", BATTLES), "--answers is for arena_hard_v0.1"),
         (("arena_hard_v0.1", "--annotations", BATTLES, "--resamples", "0"), "--resamples 0"),
         (("alpaca_eval", "--annotations", RATINGS, "--coefficients", RATINGS), "length-control coefficients"),
@@ -142,6 +143,41 @@ def test_a_constant_answer_is_told(capsys: pytest.CaptureFixture[str], tmp_path:
     assert looked["warnings"] == [] and looked["answers"] == 6
 
 
+@pytest.mark.parametrize("liked", [1.5, 2.0])
+def test_a_model_that_was_judged_against_itself_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, liked: float
+) -> None:
+    """By its name, or by its answers: the score, 50 % or 100 %, is of nothing."""
+    asked = ("--benchmark", "alpaca_eval", "--annotations")
+    named = [compared(n, f"answer {n}", generator_1="m", preference=liked) for n in range(4)]
+    said = run(capsys, *asked, written(tmp_path / "named.jsonl", *named))
+    assert said.count("warning") == 1 and "warning: m is compared with itself: both sides have its name." in said
+    alike = [compared(n, f"answer {n}", output_1=f"answer {n}", preference=liked) for n in range(3)]
+    other = compared(3, "answer 3")
+    told = "3 of 4 verdicts on m against b are on two answers that are one and the same."
+    file = written(tmp_path / "alike.jsonl", *alike, other)
+    said = run(capsys, *asked, file)
+    assert said.count("warning") == 1 and f"warning: {told}" in said
+    assert json.loads(run(capsys, *asked, file, "--json"))["warnings"] == [told]
+    assert "warning" not in run(capsys, *asked, written(tmp_path / "some.jsonl", alike[0], other))
+    unnamed = written(tmp_path / "mt.jsonl", {"question_id": 81, "score": 7})  # ratings compare nobody
+    assert "warning" not in run(capsys, "--benchmark", "mt_bench", "--annotations", unnamed)
+
+
+def test_a_model_that_met_itself_on_arena_hard_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    asked = ("--benchmark", "arena_hard_v2.0", "--annotations")
+    said = run(capsys, *asked, written(tmp_path / "named.jsonl", played(1, baseline="m")))
+    assert "warning: m is compared with itself" in said
+    file = written(tmp_path / "j.jsonl", played(1), played(2))
+    assert "warning" not in run(capsys, *asked, file)
+    rows = [answered(model, n, f"answer {n}") for n in (1, 2) for model in "mo"]
+    said = run(capsys, *asked, file, "--answers", written(tmp_path / "a.jsonl", *rows))
+    assert "warning: 2 of 2 verdicts on m against o are on two answers that are one and the same." in said
+    games = [{"score": "A=B", "judgment": {"answer": ""}}] * 2  # as we write what no judge was asked about
+    said = run(capsys, *asked, written(tmp_path / "own.jsonl", played(1, games=games)))
+    assert "warning: 1 of 1 verdicts on m against o" in said
+
+
 def answered(model: str, question: int, text: str, tokens: int | None = 3) -> dict[str, Any]:
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": {"answer": text}}]
     return {"uid": f"q{question}", "model": model, "messages": messages} | (
@@ -159,7 +195,8 @@ def test_answers_beside_arena_hards_judgments_are_looked_at(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, version: str
 ) -> None:
     """v0.1 has no style control, so that its answers need no counts of tokens."""
-    judgments = written(tmp_path / "j.jsonl", *[played(n) for n in range(5)])
+    category = "hard_prompt" if version == "v2.0" else "arena-hard-v0.1"
+    judgments = written(tmp_path / "j.jsonl", *[played(n, category=category) for n in range(5)])
     tokens = 3 if version == "v2.0" else None
     rows = [
         answered(model, n, "Dear judge!" if model == "m" else f"answer {n}", tokens) for n in range(5) for model in "mo"
@@ -201,7 +238,7 @@ def test_two_judges_in_one_file(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     ]
     file = written(tmp_path / "j.jsonl", *rows)
     asked = ("--benchmark", "mt_bench", "--annotations", file, "--second-judge", file)
-    assert "the judges agree on 50.0 % of 2" in run(capsys, *asked, "--judge", "one")
+    assert "the judges agree on 50.0 % of 2 verdicts" in run(capsys, *asked, "--judge", "one")
     assert "m has verdicts of 2 judges (one, two)" in refused(capsys, *asked)
 
 
@@ -235,7 +272,10 @@ def test_models_that_met_other_baselines_are_compared_with_a_note(
 
 UNREADABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "alpaca_eval": (compared(1, "a"), compared(1, "a", preference=None)),
-    "arena_hard_v0.1": (played(1), played(1, games=[{"score": None}] * 2)),
+    "arena_hard_v0.1": (
+        played(1, category="arena-hard-v0.1"),
+        played(1, category="arena-hard-v0.1", games=[{"score": None}] * 2),
+    ),
     "arena_hard_v2.0": (played(1), played(1, games=[{"score": None}] * 2)),
     "mt_bench": ({"question_id": 81, "model": "m", "score": 3}, {"question_id": 81, "model": "m", "score": -1}),
 }

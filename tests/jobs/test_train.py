@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from actors.worker import RAY, WorkerSpec, _told, known_checkpoints
+from actors.worker import RAY, WorkerSpec, _told, known_checkpoints, model_card
 from jobs.train import clear_unknown
 from pipeline.settings.config import Model, RunConfig
 
@@ -36,3 +36,10 @@ def test_what_a_killed_run_left_unknown_is_removed(tmp_path: Path) -> None:
     clear_unknown(tmp_path)
     assert known_checkpoints(tmp_path) == {"step-10"}
     assert [path.name for path in (tmp_path / RAY).glob("step-*")] == ["step-10"]
+
+
+def test_the_model_card_names_what_every_rendering_gets() -> None:
+    """Whoever asks the exported model must give its template the same."""
+    model = Model(source="x", template_arguments={"enable_thinking": False})
+    card = model_card(WorkerSpec(RunConfig(model=model), "", "", "", "", "", 1), "transformers", "Trained")
+    assert '- arguments of the chat template: {"enable_thinking": false}\n' in card

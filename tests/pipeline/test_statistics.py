@@ -76,6 +76,18 @@ def test_the_turns_of_a_question_are_resampled_together() -> None:
     assert {round(100 * paired(ours, theirs, 1, seed).difference.low) for seed in range(40)} == {0, 50, 100}
 
 
+def test_a_conversation_is_one_trial_of_the_sign_test() -> None:
+    """Four conversations of two turns, all won: p is 2 / 2^4, not 2 / 2^8. Of a third, one turn is there alone."""
+    ours = {(name, turn): 8.0 for name in "abcd" for turn in (1, 2)}
+    theirs = dict.fromkeys(ours, 5.0)
+    found = paired(ours, theirs, resamples=50)
+    assert (found.questions, found.higher, found.p_value) == (4, 4, pytest.approx(0.125))
+    even = paired({("a", 1): 9.0, ("a", 2): 1.0, ("b", 1): 3.0}, {("a", 1): 5.0, ("a", 2): 5.0, ("b", 2): 9.0}, 50)
+    assert (even.questions, even.higher, even.equal, even.lower) == (1, 0, 1, 0)  # 4 more, and 4 less
+    some = paired({("a", 1): 9.0, ("a", 2): 1.0, ("b", 1): 3.0}, {("a", 1): 5.0, ("b", 1): 4.0}, 50)
+    assert (some.questions, some.higher, some.lower, some.difference.value) == (2, 1, 1, 1.5)  # of turns that both have
+
+
 def test_clusters_are_drawn_whole():
     """Two clusters, of two equal values each: a resample is one of them, the other, or both."""
     found = clustered_mean([0.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b"], resamples=400)

@@ -145,7 +145,7 @@ def verdicts(
     """What can be used of such rows: one verdict a question, the first where there are several."""
     left_out = LeftOut() if left_out is None else left_out
     found: dict[str, Preference] = {}
-    unclear = afresh = 0
+    unclear = afresh = zeros = 0
     for row in rows:
         instruction, stored = row["instruction"], row.get("preference")
         again = read_again(row.get("raw_completion"), is_switched(instruction))
@@ -162,13 +162,15 @@ def verdicts(
             same = found[instruction].preference == (value or 1.5)
             left_out[REPEATED if same else CONTRADICTING] += 1
         else:
-            value = value or 1.5  # how early files wrote a draw
+            zeros += value == 0
+            value = value or 1.5  # how early files wrote a draw, which the owners' code reads as one, too
             outputs = [text(row, f"output_{which}") for which in (1, 2)]
             alike = outputs[0] is not None and outputs[0] == outputs[1]
             found[instruction] = Preference(instruction, value, _length(row, 1), _length(row, 2), alike)
             unclear += again == "unclear"
             afresh += isinstance(again, float) and again != number(stored)
     notes = [f"{afresh} preferences are read again, from what the judge said after its thoughts"] if afresh else []
+    notes += [f"{zeros} preferences of 0 count as draws, as early files wrote them"] if zeros else []
     notes += [f"{unclear} preferences of a judge that thinks are as the file has them"] if unclear else []
     answers = {row["instruction"]: answer for row in rows if (answer := text(row, "output_2")) is not None}
     return Verdicts(model, baseline, judge, list(found.values()), left_out, tuple(notes), list(answers.values()))

@@ -1,7 +1,8 @@
 """Arena-Hard's judgments as battles: which games count, how often, and what is left out."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,14 @@ from pipeline.evaluation.benchmarks.thoughts import opened, spoken
 from pipeline.evaluation.benchmarks.verdicts import arena_game, arena_label, arena_label_v01
 
 Version = Literal["v0.1", "v2.0"]
+ARENA: Mapping[str, Version] = {"arena_hard_v0.1": "v0.1", "arena_hard_v2.0": "v2.0"}
+
+# What only one version's files hold: categories, and ids under the name and in the form that its questions have.
+_CATEGORIES: Mapping[str, Version] = {"arena-hard-v0.1": "v0.1", "hard_prompt": "v2.0", "creative_writing": "v2.0"}
+_IDS: Sequence[tuple[Version, str, re.Pattern[str]]] = (
+    ("v0.1", "question_id", re.compile(r"[0-9a-f]{32}")),
+    ("v2.0", "uid", re.compile(r"[0-9a-f]{16}")),
+)
 
 
 @dataclass(frozen=True)
@@ -39,15 +48,45 @@ class Battle:
     times: int  # how often it counts
     judge: str | None = None
     model_is_first: bool | None = None  # whose answer the judge saw first; None where it saw none, or none says
+    alike: bool = False  # both answers are one and the same: no judge was asked
 
 
 def read_battles(path: Path, version: Version, wanted: Wanted = ALL) -> tuple[list[Battle], LeftOut]:
-    """The games of a file that count, and what does not. Raises UserError where none does, or none is wanted."""
+    """The games of a file that count, and what does not.
+
+    Raises UserError where none does, none is wanted, or a row says that it is of the other version.
+    """
     left_out = LeftOut()
     numbered = read_numbered(path, left_out)
     require(numbered.values(), [("games", "winner")], path, "Arena-Hard judgments")
+    _require_version(numbered, version, path)
     battles = battles_of(identified(numbered, left_out, "rows "), version, left_out, str(path))
     return wanted.of(battles, str(path)), left_out
+
+
+def _require_version(numbered: Mapping[int, Row], version: Version, path: Path) -> None:
+    """The versions differ in questions, baseline, labels and intervals: a score under the other's name is nobody's."""
+    told = [(number, *said) for number, row in numbered.items() if (said := version_of(row)) and said[0] != version]
+    if told:
+        number, other, why = told[0]
+        raise UserError(
+            f"{path}: {len(told)} of {len(numbered)} rows are of Arena-Hard {other}, not {version} "
+            f"(row {number}: {why})",
+            f"give --benchmark arena_hard_{other}" + (", or leave them out" if len(told) < len(numbered) else ""),
+        )
+
+
+def version_of(row: Row) -> tuple[Version, str] | None:
+    """Which version a row says it is of, and by what; None where it does not say."""
+    category = text(row, "category") or ""
+    if category in _CATEGORIES:
+        return _CATEGORIES[category], f"category {category}"
+    if "games" not in row and "winner" in row:
+        return "v0.1", "a battle, which v0.1's tool alone writes"
+    for version, name, form in _IDS:
+        if (found := text(row, name)) and form.fullmatch(found):
+            return version, f"{name} {found}"
+    return None
 
 
 def battles_of(rows: Sequence[Row], version: Version, left_out: LeftOut, source: str) -> list[Battle]:
@@ -105,7 +144,7 @@ def _battles(row: Row, said: Sequence[str], version: Version, left_out: LeftOut)
     if not isinstance(games, list) or len(games) != 2 or model is None:
         left_out["rows that hold no two games of a model"] += 1
         return []
-    category = text(row, "subcategory", "category") or "arena-hard-v0.1"
+    category = text(row, "subcategory", "category") or f"arena-hard-{version}"
     labels = [_label(game, words, version, left_out) for game, words in zip(games, said, strict=True)]
     played = [arena_game(label, model_is_a=number == 1) for number, label in enumerate(labels)]
     if version == "v2.0" and None in played:  # as its authors do: one game without a verdict takes the other along
@@ -114,16 +153,13 @@ def _battles(row: Row, said: Sequence[str], version: Version, left_out: LeftOut)
     if without := played.count(None):
         left_out["games without a verdict"] += without
     named = (question(row) or "", category, model, text(row, "baseline") or "baseline")
-    return [
-        Battle(*named, *one, judge=judge_of(row), model_is_first=None if _alike(game) else number == 1)
-        for number, (game, one) in enumerate(zip(games, played, strict=True))
-        if one
-    ]
-
-
-def _alike(game: Row) -> bool:
-    """Whether a verdict is on two answers that are one and the same, as we write it: no judge said a word of them."""
-    return game.get("judgment") == {"answer": ""}
+    battles = []
+    for number, (game, one) in enumerate(zip(games, played, strict=True)):
+        if one:
+            alike = game.get("judgment") == {"answer": ""}  # as we write it: no judge said a word of them
+            first = None if alike else number == 1
+            battles.append(Battle(*named, *one, judge=judge_of(row), model_is_first=first, alike=alike))
+    return battles
 
 
 def _label(game: Any, words: str, version: Version, left_out: LeftOut) -> str | None:

@@ -23,8 +23,11 @@ Resample = Literal["questions", "battles"]
 
 LEVEL: Mapping[Version, float] = {"v0.1": 0.95, "v2.0": 0.9}  # of the authors' intervals
 QUESTIONS: Mapping[str, int] = {
-    "arena-hard-v0.1": 500,
+    **{"arena-hard-v0.1": 500, "arena-hard-v2.0": 750},  # of verdicts without a category
     **{"hard_prompt": 500, "creative_writing": 250, "coding": 253, "math": 247},
+}
+BASELINES: Mapping[str, Version] = {  # the authors'
+    **{"gpt-4-0314": "v0.1", "o3-mini-2025-01-31": "v2.0", "gemini-2.0-flash-001": "v2.0"}
 }
 
 
@@ -123,6 +126,8 @@ def _scores(
         notes = list(said)
         if version == "v2.0" and styles is None:
             notes.append("without style control, which needs the answers")
+        if (other := BASELINES.get(battles[0].baseline, version)) != version:
+            notes.append(f"{battles[0].baseline} is the baseline of Arena-Hard {other}, not of {version}")
         if questions < QUESTIONS.get(category, questions):
             notes.append(f"{questions} of {QUESTIONS[category]} questions: not comparable with the leaderboard")
         scores.append(

@@ -1,5 +1,6 @@
 """MT-Bench (Zheng et al. 2023, arXiv 2306.05685): a judge's ratings from 1 to 10, of two turns of 80 questions."""
 
+import reprlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,9 @@ from pipeline.statistics import Interval, clustered_mean
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 FIRST_QUESTION, PER_CATEGORY = 81, 10
-JUDGMENTS = 160
+QUESTIONS = PER_CATEGORY * len(CATEGORIES)
+JUDGMENTS = 2 * QUESTIONS  # a turn each
+_CATEGORY_OF = {str(FIRST_QUESTION + place): CATEGORIES[place // PER_CATEGORY] for place in range(QUESTIONS)}
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,7 @@ class Score:
 
 def category_of(question: str) -> str | None:
     """The category of one of the 80 questions, by its number; None for any other."""
-    if not question.isdecimal() or len(question) > 4:
-        return None
-    place = (int(question) - FIRST_QUESTION) // PER_CATEGORY
-    return CATEGORIES[place] if 0 <= place < len(CATEGORIES) else None
+    return _CATEGORY_OF.get(question)
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,16 @@ def points(path: Path, wanted: Wanted = ALL) -> dict[str, dict[Hashable, float]]
 
 
 def read_ratings(path: Path, wanted: Wanted = ALL) -> list[Ratings]:
-    """Those of a file that are wanted, by model and judge. Raises UserError where there are none."""
+    """Those of a file that are wanted, by model and judge.
+
+    Rows on questions that are none of the benchmark's are left out, unless all are: a set of one's own is rated as one.
+    Raises UserError where there are no others, or most are of such questions.
+    """
     unread = LeftOut()
     numbered = read_numbered(path, unread)
     require(numbered.values(), [("question_id", "uid"), ("score", "judgment")], path, "MT-Bench judgments")
     groups: dict[tuple[str, str], list[Row]] = {}
-    for row in identified(numbered, unread):
+    for row in identified(_of_the_benchmark(numbered, unread, path), unread):
         groups.setdefault((text(row, "model", "model_id") or "", judge_of(row) or ""), []).append(row)
     if not groups:
         raise UserError(f"{path}: no verdict can be used ({unread})", "mend the judgments, or judge again")
@@ -116,6 +120,23 @@ def read_ratings(path: Path, wanted: Wanted = ALL) -> list[Ratings]:
         [_ratings(model, judge or None, own, LeftOut(unread)) for (model, judge), own in sorted(groups.items())],
         str(path),
     )
+
+
+def _of_the_benchmark(numbered: dict[int, Row], left_out: LeftOut, path: Path) -> dict[int, Row]:
+    """The rows but for those on questions of others, which are counted; all of them where none is MT-Bench's."""
+    named = {number: asked for number, row in numbered.items() if (asked := question(row)) is not None}
+    others = {number: asked for number, asked in named.items() if category_of(asked) is None}
+    if len(others) in (0, len(named)):
+        return numbered
+    first = f"row {next(iter(others))}: {reprlib.repr(next(iter(others.values())))}"
+    if 2 * len(others) > len(named):
+        raise UserError(
+            f"{path}: {len(others)} of {len(named)} rows are on questions that are none of MT-Bench's ({first})",
+            f"give the rows of its questions, {FIRST_QUESTION} to {FIRST_QUESTION + QUESTIONS - 1}, or the others, in "
+            "a file of their own",
+        )
+    left_out[f"whose question is none of MT-Bench's ({first})"] += len(others)
+    return {number: row for number, row in numbered.items() if number not in others}
 
 
 def _ratings(model: str, judge: str | None, rows: Sequence[Row], left_out: LeftOut) -> Ratings:
@@ -158,7 +179,12 @@ def _score(read: Ratings, resamples: int, seed: int) -> Score:
         notes.append(f"{read.thoughts} stored scores were read out of the judge's thoughts: its words count")
     if beyond := sum(not 1 <= each.value <= 10 for each in ratings):
         notes.append(f"{beyond} ratings are outside of 1 to 10, and count as in the original")
-    if len(ratings) < JUDGMENTS:
+    if others := {each.question for each in ratings if each.category is None}:
+        told = reprlib.repr(min(others))
+        notes.append(
+            f"{len(others)} questions are none of MT-Bench's (such as {told}): not comparable with its leaderboard"
+        )
+    elif len(ratings) < JUDGMENTS:
         notes.append(f"{len(ratings)} of {JUDGMENTS} ratings: not comparable with the leaderboard")
     return Score(
         model=read.model,

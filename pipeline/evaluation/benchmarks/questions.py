@@ -19,6 +19,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks.annotations import identifier
+from pipeline.evaluation.benchmarks.arena_battles import ARENA, version_of
 from pipeline.packages import SCHEME, in_package
 from pipeline.preferences import verifiable
 from pipeline.preferences.files import Unreadable, is_parquet, open_json, open_parquet
@@ -123,8 +124,8 @@ def asked(settings: Generate) -> list[tuple[str, Question]]:
 def read(benchmark: str, given: str | None, limit: int | None = None) -> list[Question]:
     """The first `limit` questions, in the file's order.
 
-    Raises UserError, which names the row, for one that is no question, and for two of one name: an answer would be
-    found twice.
+    Raises UserError, which names the row, for one that is no question or says that it is of Arena-Hard's other version,
+    and for two of one name: an answer would be found twice.
     """
     path = locate(benchmark, given)
     source = open_parquet(path) if is_parquet(path) else open_json(path, _TEXTS)
@@ -136,6 +137,7 @@ def read(benchmark: str, given: str | None, limit: int | None = None) -> list[Qu
             break
         where = f"{path}, row {number}"
         question = _question(benchmark, row, where, references)
+        _require_version(benchmark, row, where)
         first = rows.setdefault(question.question_id, number)
         if first != number:
             raise UserError(
@@ -174,6 +176,14 @@ def _question(
     if isinstance(given, list):
         meta["references"] = [str(text) for text in given]
     return Question(name, tuple(messages), tuple(then), temperature, meta)
+
+
+def _require_version(benchmark: str, row: Mapping[str, Any] | Unreadable, where: str) -> None:
+    """Of the other version a judge's words would be read otherwise, and its figures stand under the wrong name."""
+    said = version_of(row) if benchmark in ARENA and isinstance(row, dict) else None
+    if said and said[0] != ARENA[benchmark]:
+        other = f"generate.benchmarks.arena_hard_{said[0]}"
+        raise UserError(f"{where} is no question of Arena-Hard {ARENA[benchmark]} ({said[1]})", f"give it as {other}")
 
 
 def _name(row: Mapping[str, Any], where: str) -> str | None:

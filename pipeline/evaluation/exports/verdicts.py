@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import alpaca_eval, arena_hard, arena_style, mt_bench
 from pipeline.evaluation.benchmarks.annotations import LeftOut
-from pipeline.evaluation.benchmarks.arena_battles import Version, battles_of
+from pipeline.evaluation.benchmarks.arena_battles import ARENA, Version, battles_of
 from pipeline.evaluation.benchmarks.length_control import read_coefficients
 from pipeline.evaluation.benchmarks.verdicts import arena_label
 from pipeline.evaluation.judging.games import Game, Match, shares
@@ -26,7 +26,6 @@ from pipeline.evaluation.judging.ratings import Rated
 from pipeline.statistics import Interval
 
 Row = dict[str, Any]
-ARENA: Mapping[str, Version] = {"arena_hard_v0.1": "v0.1", "arena_hard_v2.0": "v2.0"}
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,30 @@ def test_a_model_is_its_content(plan: Callable[..., Plan], tiny_model: Callable[
     assert moved(there, plan(model={"source": str(copy)})) == LINE
 
 
+@pytest.mark.parametrize(
+    ("values", "anew"),
+    [
+        ({"do_sample": True, "temperature": 0.6}, True),
+        ({"repetition_penalty": 1.1}, True),
+        ({"pad_token_id": 7}, True),
+        ({"do_sample": False, "temperature": 0.6, "top_k": 20, "length_penalty": 2.0}, False),  # which are left out
+        ({"do_sample": False, "num_beams": 1, "temperature": 1.0, "top_p": None}, False),  # as without them
+        ({"transformers_version": "4.0.0"}, False),
+    ],
+)
+def test_what_the_export_takes_over_from_the_model_moves_the_training_alone(
+    plan: Callable[..., Plan], tiny_model: Callable[[str], Path], tmp_path: Path, values: dict[str, Any], anew: bool
+) -> None:
+    copy = shutil.copytree(tiny_model("Llama"), tmp_path / "model")
+    (copy / "generation_config.json").write_text(json.dumps({"eos_token_id": 2}))
+    adapters = {"lora": {"rank": 4, "merge": False}}  # which are exported without it
+    before = [plan(model={"source": str(copy)}, train=train) for train in ({}, adapters)]
+    (copy / "generation_config.json").write_text(json.dumps({"eos_token_id": 2} | values))
+    after = [plan(model={"source": str(copy)}, train=train) for train in ({}, adapters)]
+    assert moved(before[0], after[0]) == (["train", "generate:trained", "judge", "report"] if anew else [])
+    assert moved(before[1], after[1]) == []
+
+
 def test_a_data_file_is_its_content(plan: Callable[..., Plan], tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
     row = {"prompt": "p", "chosen": "a", "rejected": "b", "chosen_score": 2, "rejected_score": 1}

@@ -309,6 +309,10 @@ def test_doubts_name_their_match_where_there_are_several() -> None:
     ]
     assert doubts({"matches": [ours, theirs], "ratings": None})[1] == f"{alone[:-1]} (trained against gpt)."
     assert doubts({"matches": [match("trained", unparsable=0)], "ratings": None}) == []  # 40% is within ten points
+    met = match("trained", unparsable=0, alike=6)
+    same = "6 of 6 verdicts on trained against gpt are on two answers that are one and the same."
+    assert doubts({"matches": [met], "ratings": None}) == [same]
+    assert doubts({"matches": [{**met, "against": "base"}], "ratings": None}) == []  # told with or without a judge
 
 
 def test_filters_offer_what_there_is() -> None:

@@ -206,3 +206,13 @@ def test_the_order_depends_on_the_question_alone() -> None:
     switched = [is_switched(name(i)) for i in range(200)]
     assert switched == [is_switched(name(i)) for i in range(200)] and 70 < sum(switched) < 130
     assert [is_switched(name(i), seed=1) for i in range(200)] != switched
+
+
+def test_a_preference_of_zero_is_a_draw(shared: Coefficients, tmp_path: Path) -> None:
+    """As the benchmark's own code reads it, and it is said."""
+    (found,) = score_file(write(tmp_path / "a.json", [row(0, 0), row(1, 0.0), row(2, "0"), row(3, 2.0)]), shared)
+    assert (found.n_total, found.n_draws, found.n_wins) == (4, 3, 1) and found.win_rate.value == 62.5
+    assert "3 preferences of 0 count as draws, as early files wrote them" in found.notes
+    metrics = pytest.importorskip("alpaca_eval.metrics")
+    theirs = metrics.get_winrate([{"preference": liked} for liked in (0, 0.0, 0, 2.0)])
+    assert (theirs["n_draws"], theirs["win_rate"]) == (3, 62.5)

@@ -121,10 +121,11 @@ def test_points_by_hand(tmp_path: Path) -> None:
     (new,) = score_file(path, "v2.0", resamples=50)
     assert (new.questions, new.battles) == (2, 6) and new.rate.value == pytest.approx(100 * 3.5 / 6)
     assert any("1 questions with a game that has no verdict are left out" in note for note in new.notes)
+    assert points(path, "v2.0") == {"m": {"q1": 0.75, "q2": 0.25}}
+    path = write(tmp_path / "old.jsonl", [row | {"category": "arena-hard-v0.1"} for row in rows])
     (old,) = score_file(path, "v0.1", resamples=50)
     assert (old.questions, old.battles) == (3, 7) and old.rate.value == pytest.approx(100 * 4.5 / 7)
     assert any("1 games without a verdict are left out" in note for note in old.notes)
-    assert points(path, "v2.0") == {"m": {"q1": 0.75, "q2": 0.25}}
     # Shown first: the baseline has 1, the model 1; the baseline 1/2, the model 0.
     assert new.first_shown == pytest.approx(62.5)
 
@@ -140,17 +141,62 @@ def test_categories_are_never_pooled(tmp_path: Path) -> None:
 
 def test_rows_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     rows = [judged("q1", "A>B", "B>A"), judged("q2", 7, {"x": 1}), {"uid": "q3", "model": "m", "games": []}, [1]]
-    rows += [{"uid": "q4", "model": None, "games": [game("A>B")] * 2}, {"uid": "q5", "winner": "?"}]
+    rows += [{"uid": "q4", "model": None, "games": [game("A>B")] * 2}]
     (found,) = score_file(write(tmp_path / "j.jsonl", rows), "v2.0", resamples=10)
     assert found.questions == 1
     said = " ".join(found.notes)
-    for words in (
-        "1 unreadable",
-        "2 rows that hold no two games",
-        "1 questions with a game",
-        "1 battles without models",
-    ):
+    for words in ("1 unreadable", "2 rows that hold no two games", "1 questions with a game"):
         assert words in said
+    battles = [{"question_id": "q5", "winner": "?"}, {"question_id": "q6", "winner": "tie"} | SIDES]
+    (found,) = score_file(write(tmp_path / "b.jsonl", battles), "v0.1", resamples=10)
+    assert found.questions == 1 and "1 battles without models or a winner are left out" in found.notes
+
+
+SIDES = {"model_a": "o", "model_b": "m"}
+OLD_ID, NEW_ID = "0123456789abcdef" * 2, "0123456789abcdef"  # as the questions of v0.1 and v2.0 have them
+
+
+@pytest.mark.parametrize(
+    ("row", "version", "why"),
+    [
+        (judged("q", "A>B", "B>A"), "v2.0", "category hard_prompt"),
+        (judged("q", "A>B", "B>A", category="creative_writing"), "v2.0", "category creative_writing"),
+        (judged(OLD_ID, "A>B", "B>A", subcategory="math"), "v2.0", "category hard_prompt"),
+        (judged("q", "A>B", "B>A", category="arena-hard-v0.1"), "v0.1", "category arena-hard-v0.1"),
+        (judged(NEW_ID, "A>B", "B>A", category=None), "v2.0", f"uid {NEW_ID}"),
+        (judged("", "A>B", "B>A", category=None, question_id=OLD_ID), "v0.1", f"question_id {OLD_ID}"),
+        ({"question_id": 7, "winner": "tie", **SIDES}, "v0.1", "a battle"),
+    ],
+)
+def test_a_version_is_not_scored_as_the_other(tmp_path: Path, row: Any, version: Any, why: str) -> None:
+    path, other = write(tmp_path / "j.jsonl", [row]), {"v0.1": "v2.0", "v2.0": "v0.1"}[version]
+    assert len(score_file(path, version, resamples=10)) == 1
+    with pytest.raises(
+        UserError, match=rf"1 of 1 rows are of Arena-Hard {version}, not {other} \(row 1: {why}"
+    ) as told:
+        score_file(path, other, resamples=10)  # type: ignore[arg-type]
+    assert told.value.remedy == f"give --benchmark arena_hard_{version}"
+    rows = [judged("q1", "A>B", "B>A", category="own"), row]
+    with pytest.raises(UserError, match=r"1 of 2 rows are of .* \(row 2: ") as told:
+        points(write(tmp_path / "mixed.jsonl", rows), other)  # type: ignore[arg-type]
+    assert "leave them out" in told.value.remedy
+
+
+@pytest.mark.parametrize("version", ["v0.1", "v2.0"])
+def test_what_names_no_version_is_headed_by_what_was_asked(tmp_path: Path, version: Any) -> None:
+    """Ids of other forms, and those that we give to questions without one."""
+    rows = [judged("q", "B>A", "A>B", category=None), judged("", "A>B", "B>A", category=None, question_id=NEW_ID)]
+    (found,) = score_file(write(tmp_path / "j.jsonl", rows), version, resamples=10)
+    assert (found.category, found.rate.value, found.questions) == (f"arena-hard-{version}", 50, 2)
+    assert f"2 of {500 if version == 'v0.1' else 750} questions: not comparable with the leaderboard" in found.notes
+
+
+def test_the_other_versions_baseline_is_said(tmp_path: Path) -> None:
+    """Whom models meet is a choice."""
+    for name, noted in (("gpt-4-0314", 1), ("o3-mini-2025-01-31", 0), ("mine", 0)):
+        (found,) = score_file(write(tmp_path / "j.jsonl", [judged("q", "B>A", "A>B", baseline=name)]), "v2.0")
+        said = "gpt-4-0314 is the baseline of Arena-Hard v0.1, not of v2.0"
+        assert found.notes.count(said) == noted
 
 
 @pytest.mark.parametrize("rows", [[], [{"uid": "q"}], [judged("q", None, None)]])

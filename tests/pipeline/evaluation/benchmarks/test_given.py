@@ -190,7 +190,7 @@ THOUGHT = "<think>At first [[A>>B]] or [[2]].</think>\n"
 
 def test_stored_verdicts_of_a_judge_that_thinks_are_read_again(tmp_path: Path) -> None:
     """Arena-Hard v0.1's own code finds labels that contradict each other, v2.0's a label where the judge was cut."""
-    again = played("q", None, "A>>B", f"{THOUGHT}[[B>A]]")
+    again = played("q", None, "A>>B", f"{THOUGHT}[[B>A]]", category="arena-hard-v0.1")
     (found,) = arena(write(tmp_path / "a.jsonl", again), "v0.1").values()
     assert (
         found[:2] == (50, 1) and "1 stored labels that were read out of the judge's thoughts are left out" in found[2]
@@ -231,8 +231,8 @@ def test_a_judgment_cut_within_thoughts_that_the_prompt_opened(tmp_path: Path) -
     other = ratings(write(tmp_path / "b.jsonl", *rows, cut | {"judge": "plain"}))
     assert {name: one[:2] for name, one in other.items()} == {"j": (9, 3), "plain": (2, 1)}
 
-    games = [played(n, "A>B", "A>B", "hm, [[A>B]]?</think>[[A=B]]") for n in "qrs"]
-    for version in ("v0.1", "v2.0"):
-        cut = played("t", "A>B", "B>A", "hm, [[A>B]]?")
+    for version, category in (("v0.1", "arena-hard-v0.1"), ("v2.0", "hard_prompt")):
+        games = [played(n, "A>B", "A>B", "hm, [[A>B]]?</think>[[A=B]]", category=category) for n in "qrs"]
+        cut = played("t", "A>B", "B>A", "hm, [[A>B]]?", category=category)
         (found,) = arena(write(tmp_path / "c.jsonl", *games, cut), version).values()
         assert found[:2] == (50, 3)

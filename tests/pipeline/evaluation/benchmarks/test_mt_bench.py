@@ -92,3 +92,25 @@ def test_judgments_without_scores_are_read(tmp_path: Path) -> None:
 def test_a_file_without_ratings_is_one_error(tmp_path: Path, rows: list[Any]) -> None:
     with pytest.raises(UserError):
         score_file(write(tmp_path / "j.jsonl", rows))
+
+
+@pytest.mark.parametrize("other", [80, 161, 81.5e3, "q7", "81a", "9" * 5000, -81, "081"])
+def test_questions_of_others_are_counted_out_and_told(tmp_path: Path, other: Any) -> None:
+    rows = [row(81, 1, 8), row(82, 1, 6), row(other, 1, 1)]
+    (found,) = score_file(write(tmp_path / "j.jsonl", rows), resamples=10)
+    assert (found.overall.value, found.ratings) == (7, 2)
+    assert any(
+        note.startswith("1 rows whose question is none of MT-Bench's (row 3: ") and note.endswith(") are left out")
+        for note in found.notes
+    )
+    assert points(tmp_path / "j.jsonl") == {"m": {("81", 1): 8, ("82", 1): 6}}
+
+
+def test_a_file_of_other_questions_is_no_mt_bench(tmp_path: Path) -> None:
+    """Some are left out, most are refused; all are one's own set, which is said."""
+    rows = [row(81, 1, 8), row("a", 1, 2), row("b", 1, 2)]
+    with pytest.raises(UserError, match=r"2 of 3 rows are on questions that are none of MT-Bench's \(row 2: 'a'\)"):
+        score_file(write(tmp_path / "j.jsonl", rows))
+    (found,) = score_file(write(tmp_path / "j.jsonl", rows[1:]), resamples=10)
+    assert (found.overall.value, found.categories) == (2, {})
+    assert found.notes == ("2 questions are none of MT-Bench's (such as 'a'): not comparable with its leaderboard",)

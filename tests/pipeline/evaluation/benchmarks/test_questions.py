@@ -98,6 +98,24 @@ def test_questions_that_are_nowhere(benchmark: str, given: str | None, says: str
         read(benchmark, given)
 
 
+@pytest.mark.parametrize(
+    ("row", "benchmark"),
+    [
+        ({"prompt": "x", "category": "arena-hard-v0.1"}, "arena_hard_v0.1"),
+        ({"turns": ["x"], "question_id": "0123456789abcdef" * 2}, "arena_hard_v0.1"),
+        ({"prompt": "x", "category": "creative_writing", "uid": "q"}, "arena_hard_v2.0"),
+        ({"prompt": "x", "category": "own", "uid": "0123456789abcdef"}, "arena_hard_v2.0"),
+    ],
+)
+def test_questions_of_arena_hards_other_version_are_refused(tmp_path: Path, row: Any, benchmark: str) -> None:
+    file = written(tmp_path, {"prompt": "own", "category": "own"}, row)
+    assert len(read(benchmark, file)) == len(read("mine", file)) == 2
+    (other,) = {"arena_hard_v0.1", "arena_hard_v2.0"} - {benchmark}
+    with pytest.raises(UserError, match=r"row 2 is no question of Arena-Hard") as refused:
+        read(other, file)
+    assert refused.value.remedy == f"give it as generate.benchmarks.{benchmark}"
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the benchmarks' real questions are not here")
 @pytest.mark.parametrize(
     ("benchmark", "file", "count", "turns"),
