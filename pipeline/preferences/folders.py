@@ -121,8 +121,8 @@ def _parts(
                 yield number, (columns | row if columns and isinstance(row, dict) else row)
 
     loader = "+".join(sorted({source.loader for source, _ in opened}))
-    within = {"split": source.identity["split"] for source, _ in opened} if split is not None else {}
-    return Source(Rows(read), loader, {"sha256": folder_digest(folder, whole, known)} | within)
+    identity: dict[str, str | None] = {"sha256": folder_digest(folder, whole, known)}
+    return Source(Rows(read), loader, identity if split is None else opened[0][0].identity | identity)
 
 
 def _partition(path: Path) -> Row:

@@ -110,9 +110,12 @@ def _read(message: Any, column: str, notes: Notes) -> Message:
     role, content = message.get("role"), message.get("content")
     if len(message) == 2 and isinstance(role, str) and role in ROLES and isinstance(content, str):
         return {"role": role, "content": content}
-    if role is None and "from" in message:
+    speaks = message.get("from") in _SHAREGPT if isinstance(message.get("from"), str) else role is None
+    if speaks and "from" in message:
         notes.shapes.add("sharegpt")
-        content = None if message["from"] == "function_call" else message.get("value")
+        content = _spoken(message, column)
+    elif message.get("value") is not None:
+        notes.message_keys.add("value")
     role = _role(message)
     if role not in ROLES:
         raise Unusable(
@@ -128,6 +131,18 @@ def _read(message: Any, column: str, notes: Notes) -> Message:
     if not isinstance(content, str):
         raise Unusable("wrong-type", f"{column} has a message without text content: {short.repr(message)}")
     return {"role": role, "content": content, **beside}
+
+
+def _spoken(message: Message, column: str) -> Any:
+    """The content of a message in ShareGPT's form. Raises Unusable where its other form says something else."""
+    value = None if message["from"] == "function_call" else message.get("value")
+    content, role, speaker = message.get("content"), message.get("role"), _SHAREGPT.get(message["from"])
+    if value is not None and content is not None and value != content:
+        said_twice = f"value is {short.repr(value)}, content {short.repr(content)}"
+        raise Unusable("two-contents", f"{column} has a message with two contents: {said_twice}")
+    if role is not None and role != speaker:
+        raise Unusable("bad-role", f"{column} has a message of role {short.repr(role)}, from {message['from']!r}")
+    return content if value is None else value
 
 
 def _role(message: Message) -> Any:

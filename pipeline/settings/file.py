@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -64,11 +64,6 @@ _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 class _Loader(yaml.SafeLoader):
     """YAML, but a key stands once: of two, YAML takes the second and drops the first with all that is under it."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
-        first: [(tag, form) for tag, form in forms if tag not in (_INT, _FLOAT)]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
     def construct_whole_number(self, node: yaml.ScalarNode) -> int:
         base = {"0o": 8, "0x": 16}.get(node.value[:2], 10)
         return int(node.value if base == 10 else node.value[2:], base)
@@ -85,7 +80,11 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-# Of YAML 1.2's core schema; a whole number is one before it is any other.
+# Numbers are those of YAML 1.2's core schema; a whole one is whole before it is any other.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag not in (_INT, _FLOAT)]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(_INT, re.compile(r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     _FLOAT,

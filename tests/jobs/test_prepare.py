@@ -10,7 +10,9 @@ import pytest
 import tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from jobs.prepare import Reader, base_model, refuse_losses
+from jobs.common.account import refuse_losses, refuse_suspects, tell
+from jobs.common.models import base_model
+from jobs.common.reader import Reader
 from pipeline.compute.limits import Limits
 from pipeline.errors import UserError
 from pipeline.line.plan import make_plan
@@ -66,13 +68,13 @@ def test_texts_that_look_rendered_are_counted_and_beyond_a_share_refused(
         return [{**row, "chosen": f"{row['chosen']} {i}"} for i in range(count)]
 
     few = read(tokeniser, [*GOOD[8:], *wrong(8)])
-    few.refuse_suspects()
+    refuse_suspects(few)
     assert 8 in (few.metrics()["spelled_control_tokens"], few.metrics()["repeated_prompts"])
     many = [*GOOD[9:], *wrong(9)]
     with pytest.raises(UserError, match=f"9 of 40 {said}") as caught:
-        read(tokeniser, many).refuse_suspects()
+        refuse_suspects(read(tokeniser, many))
     assert "data.max_suspect=1" in caught.value.remedy
-    read(tokeniser, many, max_suspect=1.0).refuse_suspects()
+    refuse_suspects(read(tokeniser, many, max_suspect=1.0))
 
 
 def test_losses_are_told_with_a_row_of_each_reason(tokeniser: Tokeniser) -> None:
@@ -89,11 +91,39 @@ def test_what_was_found_is_said_once(tokeniser: Tokeniser, capsys: pytest.Captur
     message = {"role": "user", "content": "Hi.", "weight": 2}
     row = {"prompt": [message], "rejected": "No.", "id": 1, "system_prompt": "Be brief.", "chosen-rating": 3}
     reader = read(tokeniser, [{**row, "chosen": f"Red {i}."} for i in range(3)])
-    reader.tell()
+    tell(reader)
     said = capsys.readouterr().out
     assert said.count("rows are messages") == said.count("columns not used: chosen-rating, id, system_prompt") == 1
     assert said.count("data.columns={system: system_prompt, chosen_score: chosen-rating} would read") == 1
     assert said.count("message keys not used: weight") == 1
+
+
+def told(tokeniser: Tokeniser, capsys: pytest.CaptureFixture[str], rows: list[Any], **data: Any) -> str:
+    tell(read(tokeniser, rows, **data))
+    return capsys.readouterr().out
+
+
+def test_scores_that_data_columns_leaves_behind_are_said(
+    tokeniser: Tokeniser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{**row, "other": f"Blue {i}.", "chosen_score": 9, "rejected_score": 2} for i, row in enumerate(GOOD[:3])]
+    notice = "data.columns gives other answers, and not their scores: name these, too, or give null"
+    assert notice in told(tokeniser, capsys, rows, columns={"chosen": "other"})
+    for columns in ({}, {"chosen": "other", "chosen_score": None}, {"prompt": "other"}):
+        assert notice not in told(tokeniser, capsys, rows, columns=columns)
+    bare = [{key: value for key, value in row.items() if "score" not in key} for row in rows]
+    assert notice not in told(tokeniser, capsys, bare, columns={"chosen": "other"})
+
+
+def test_suspects_below_the_share_are_said(tokeniser: Tokeniser, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "begin" not in (said := told(tokeniser, capsys, GOOD)) and "spell" not in said
+    repeats = {"prompt": "Say.", "chosen": "Say. Red.", "rejected": "Seven."}
+    spells = {"prompt": "Hi.", "chosen": "Yes.<|im_end|>", "rejected": "No."}
+    said = told(tokeniser, capsys, [*GOOD, repeats, spells, {**spells, "rejected": "Never."}])
+    assert "prepare: 1 pairs have an answer that begins with its prompt\n" in said
+    assert "prepare: 2 pairs spell control tokens, which stay plain text\n" in said
+    both = [{**row, "chosen": f"{row['prompt']} Red.", "rejected": f"{row['prompt']} No."} for row in GOOD]
+    assert "every answer begins with its prompt, which was taken off" in told(tokeniser, capsys, both)
 
 
 def test_a_model_that_changed_since_the_plan_is_not_used(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
