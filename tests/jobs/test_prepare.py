@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -13,11 +14,14 @@ from transformers import PreTrainedTokenizerFast
 from jobs.common.account import refuse_losses, refuse_suspects, tell
 from jobs.common.models import base_model
 from jobs.common.reader import Reader
+from jobs.common.stage import Work
+from jobs.prepare import run
 from pipeline.compute.limits import Limits
 from pipeline.errors import UserError
 from pipeline.line.plan import make_plan
 from pipeline.preferences.files import Rows
 from pipeline.preferences.tokenise import Tokeniser
+from pipeline.results import tables
 from pipeline.settings.config import Data, validate
 
 CHATML = (
@@ -124,6 +128,34 @@ def test_suspects_below_the_share_are_said(tokeniser: Tokeniser, capsys: pytest.
     assert "prepare: 2 pairs spell control tokens, which stay plain text\n" in said
     both = [{**row, "chosen": f"{row['prompt']} Red.", "rejected": f"{row['prompt']} No."} for row in GOOD]
     assert "every answer begins with its prompt, which was taken off" in told(tokeniser, capsys, both)
+
+
+def test_of_copies_the_door_writes_the_one_that_says_more(
+    tokeniser: Tokeniser, tiny_model: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(tiny_model("Llama"), tmp_path / "model")
+    tokeniser.tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": len(tokeniser.tokenizer)}
+    (folder / "config.json").write_text(json.dumps(config))
+    scored = [{**row, "chosen_score": 9, "rejected_score": 2, "split": "dev"} for row in GOOD[:2]]
+    other = {**scored[0], "chosen_score": 8}
+    source = tmp_path / "pairs.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in [*GOOD[:5], *scored, other]))
+    data = {"source": str(source), "max_dropped": 0.5, "shard_pairs": 2}
+    plan = make_plan(validate({"model": {"source": str(folder)}, "data": data, "resources": {"root": str(tmp_path)}}))
+    (out := tmp_path / "out").mkdir()
+    made = run(Work(plan, plan.steps["prepare"], {}, out))
+    pairs = tables.read(out, tables.PAIRS).to_pylist()
+    assert [(pair["chosen_score"], pair["split"]) for pair in pairs] == [(None, "train")] * 3 + [(9.0, "dev")] * 2
+    dropped = pq.read_table(out / "dropped.parquet").to_pylist()
+    assert [(row["row"], row["reason"]) for row in dropped] == [
+        (1, "duplicate"),
+        (2, "duplicate"),
+        (8, "contradicting-duplicate"),
+    ]
+    assert (made.ledger["rows"], made.ledger["kept"], list(made.rows.values())) == (8, 5, [2, 2, 1])
+    assert made.metrics["splits"] == {"train": 3, "dev": 2} and made.metrics["lacking"]["scores"]["of"] == 3
+    assert "a later copy says more than the first" in capsys.readouterr().out
 
 
 def test_a_model_that_changed_since_the_plan_is_not_used(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.evaluation.benchmarks import annotations, questions
+from pipeline.evaluation.benchmarks.annotations import LeftOut
 from pipeline.preferences.normalise import Normaliser, Preference
 from pipeline.preferences.sources import Source, Unreadable, _load, open_source
 
@@ -149,6 +151,17 @@ def test_a_pointer_in_a_files_place_is_told_as_that(tmp_path: Path, name: str) -
     with pytest.raises(UserError, match=f"{Path(name).name}' is a Git LFS pointer") as caught:
         rows_of(open_source(str(where)))
     assert caught.value.remedy.endswith(" lfs pull")
+
+
+@pytest.mark.parametrize("name", ["q.jsonl", "q.json", "q.parquet"])
+def test_a_pointer_is_no_file_of_questions_or_verdicts(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, POINTER)
+    for read in (
+        lambda: questions.read("mine", str(tmp_path / name)),
+        lambda: annotations.read(tmp_path / name, LeftOut()),
+    ):
+        with pytest.raises(UserError, match=f"{name}' is a Git LFS pointer"):
+            read()
 
 
 def test_a_json_file_of_splits(tmp_path: Path) -> None:

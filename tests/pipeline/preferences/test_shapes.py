@@ -480,8 +480,8 @@ def test_a_source_that_cannot_be_meant_is_refused(row: dict[str, Any], settings:
 
 
 def test_what_is_not_used_is_named() -> None:
-    row = {"prompt": [{**ASK, "value": 3}], "chosen": {"from": "gpt", "value": "Blue."}, "rejected": "A banana."}
-    assert read(row)[1].notes.message_keys == {"value"}  # which is content in ShareGPT's form alone
+    speech = {"prompt": [{**ASK, "value": 3}], "chosen": gpt("gpt", "Blue."), "rejected": "A banana."}
+    assert read(speech)[1].notes.message_keys == {"value"}  # which is content in ShareGPT's form alone
     row = {"prompt": [{**ASK, "lang": "en"}], "chosen": [{**BLUE, "id": 3}], "rejected": "A banana.", "margin": 2}
     (outcome,), reader = read(row)
     assert outcome == PAIR
