@@ -110,8 +110,7 @@ def _read(message: Any, column: str, notes: Notes) -> Message:
     role, content = message.get("role"), message.get("content")
     if len(message) == 2 and isinstance(role, str) and role in ROLES and isinstance(content, str):
         return {"role": role, "content": content}
-    speaks = message.get("from") in _SHAREGPT if isinstance(message.get("from"), str) else role is None
-    if speaks and "from" in message:
+    if isinstance(message.get("from"), str) and message["from"] in _SHAREGPT:
         notes.shapes.add("sharegpt")
         content = _spoken(message, column)
     elif message.get("value") is not None:
@@ -156,7 +155,7 @@ def _beside(message: Message, notes: Notes) -> dict[str, Any]:
     """What a message has beside role and content. Null and empty are absent: Arrow fills the fields of structs."""
     found: dict[str, Any] = {}
     calls = message.get("tool_calls")
-    if message.get("role") is None and message.get("from") == "function_call":
+    if message.get("from") == "function_call":
         calls = message.get("value")
     elif not calls and message.get("function_call"):  # as OpenAI's first interface had it
         calls = message["function_call"]

@@ -102,19 +102,13 @@ def _lists_beside(row: Row, length: int, scale: str | None, notes: Notes) -> lis
 
 def _scores(fields: list[Row], scale: str | None) -> tuple[str, list[float]]:
     """Of each completion, by `scale`, or else by the first name that all of them have; and by which."""
-    for name in (*_SCORES, *_RANKS):
-        values = [_number(each.get(name)) for each in fields]
-        found = [value for value in values if value is not None]
-        if found and len(found) == len(fields) and name == (scale or name):
-            return name, [-value for value in found] if name in _RANKS else found
-    if (
-        scale is not None
-        and fields
-        and any(_number(each.get(name)) is not None for name in (*_SCORES, *_RANKS) for each in fields)
-    ):
-        raise Unusable(
-            "other-scale", f"not every completion has the {scale} that others are ranked by: {short.repr(fields)}"
-        )
+    values = {name: [_number(each.get(name)) for each in fields] for name in (*_SCORES, *_RANKS)}
+    given = {name: found for name, found in values.items() if found and None not in found}
+    name = scale or next(iter(given), "")
+    if found := [value for value in given.get(name, []) if value is not None]:
+        return name, [-value for value in found] if name in _RANKS else found
+    if given:
+        raise Unusable("other-scale", f"the completions are ranked by {', '.join(given)}, others by {scale}")
     raise Unusable("bad-ranking", f"not every completion has a score or a rank: {short.repr(fields)}")
 
 

@@ -204,6 +204,8 @@ def test_a_call_in_sharegpt_and_what_it_gave() -> None:
     row = {"conversations": speech, "chosen": gpt("gpt", "It rains."), "rejected": gpt("gpt", "No idea.")}
     outcome = only({**row, "tools": json.dumps([TOOL["function"]])})
     assert isinstance(outcome, Preference)
+    spelled = [*speech[:1], speech[1] | {"role": "assistant"}, *speech[2:]]
+    assert only({**row, "conversations": spelled, "tools": json.dumps([TOOL["function"]])}) == outcome
     called, result = outcome.prompt[1:]
     assert called == {"role": "assistant", "content": "", "tool_calls": [CALL]}
     assert (result, outcome.tools) == ({"role": "tool", "content": "rain"}, (TOOL["function"],))
@@ -242,6 +244,7 @@ def test_pairs_may_differ_in_a_call_or_a_thought_alone() -> None:
         ({s: human("x", "a\n\nSystem: Windows", "y", s) for s in SIDES}, "bad-role"),
         ({"prompt": human("x", "a\n\nSystem: Be brief.", "y") + "\n\nAssistant:", **SIDES}, "bad-role"),
         ({"prompt": "x", "chosen": {"from": "gpt", "value": "a", "content": "b"}, "rejected": "c"}, "two-contents"),
+        ({"prompt": [{"from": ["human"], "value": "x"}], **SIDES}, "bad-role"),
         ({"prompt": "x", "chosen": {"from": "human", "role": "assistant", "value": "a"}, "rejected": "c"}, "bad-role"),
         ({"instruction": "x", "input": ["y"], **SIDES}, "wrong-type"),
         ({"instruction": "x", "prompt": "z", **SIDES}, "accepted"),
@@ -352,6 +355,13 @@ def test_all_scores_of_a_source_are_of_one_scale(rows: list[dict[str, Any]], sca
     dropped = [each.reason for each in outcomes if isinstance(each, Dropped) and each.reason != "duplicate"]
     assert (reader.scale, dropped) == (scale, reasons)
     assert {shape for shape in reader.notes.shapes if shape.startswith("ranked by")} == {f"ranked by {scale}"}
+
+
+def test_a_row_that_is_ranked_by_nothing_is_told_as_that() -> None:
+    half = rated("score", 1, 2)
+    del half["completions"][1]["score"]
+    outcomes, _ = read(rated("score", 1, 2), half)
+    assert isinstance(outcomes[1], Dropped) and outcomes[1].reason == "bad-ranking"
 
 
 def test_a_row_far_behind_is_ranked_as_those_before() -> None:
