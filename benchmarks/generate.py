@@ -60,7 +60,7 @@ def timed(side: str, job: dict[str, Any]) -> Result:
 
 def model_folder(job: dict[str, Any]) -> Result:
     """A .gguf file is converted once, for all."""
-    from jobs.prepare import base_model
+    from jobs.common.models import base_model
     from pipeline.line.plan import make_plan
     from pipeline.settings.config import load
 

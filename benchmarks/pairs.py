@@ -42,7 +42,8 @@ def multi_turn(model: Path, count: int, seed: int = 0) -> list[Row]:
 
 
 def _tokenised(rows: Rows, data: Data, model: Path, count: int) -> list[Row]:
-    from jobs.prepare import Reader, limited
+    from jobs.common.reader import Reader
+    from jobs.prepare import limited
     from pipeline.compute.limits import Limits
     from pipeline.preferences.tokenise import open_tokeniser
 

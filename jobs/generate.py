@@ -28,8 +28,8 @@ def run(work: Work) -> Outcome:
     from actors.cluster import connected, threads
     from actors.engine import environment
     from actors.generator import Generator, GeneratorSpec
+    from jobs.common.models import base_model
     from jobs.common.pool import run_parts
-    from jobs.prepare import base_model
     from pipeline.compute.limits import positions, read_config
     from pipeline.evaluation.benchmarks.questions import asked as asked_of
     from pipeline.evaluation.benchmarks.sampling import check_family, sampling

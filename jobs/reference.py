@@ -10,8 +10,8 @@ def run(work: Work) -> Outcome:
     """One part of log-prob sums for every part of pairs, by a pool of scorers."""
     from actors.cluster import connected, threads
     from actors.scorer import Scorer, ScorerSpec
+    from jobs.common.models import base_model
     from jobs.common.pool import run_parts
-    from jobs.prepare import base_model
 
     pairs, resources = work.inputs["pairs"], work.config.resources
     parts = sorted(path.name for path in pairs.path.glob("part-*.parquet"))

@@ -31,7 +31,7 @@ def run(work: Work) -> Outcome:
 
     from actors.cluster import claim, connected, threads
     from actors.worker import PHASE, PROGRESS, RAY, REFUSAL, STOP, WorkerSpec, train
-    from jobs.prepare import base_model
+    from jobs.common.models import base_model
     from pipeline.training.saving import rehearse
 
     config, resources = work.config, work.config.resources

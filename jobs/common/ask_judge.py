@@ -65,7 +65,7 @@ class Here:
     )
 
     def __init__(self, work: Work):
-        from jobs.prepare import opened
+        from jobs.common.models import opened
 
         source, model = work.plan.judge, work.config.judge.local
         assert source is not None and model is not None

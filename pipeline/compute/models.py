@@ -14,6 +14,7 @@ from pipeline.compute import generation
 from pipeline.compute.limits import require_language_model
 from pipeline.errors import UserError, code_not_trusted
 from pipeline.packages import SCHEME, in_package
+from pipeline.preferences.files import begins
 from pipeline.preferences.template import DATE
 from pipeline.results.artifacts import canonical
 from pipeline.results.files import DigestMemory, given_path
@@ -47,12 +48,12 @@ class ModelSource:
 def locate(model: Model, memory: DigestMemory, verify: bool = False, setting: str = "model") -> ModelSource:
     """Find what the section `setting` names and digest it. Raises UserError that says what was looked for."""
     path = _path(model, setting)
+    files = _content(path, _endings(model)) if path.is_dir() else [path]
+    for file in files:
+        begins(file)  # which is told first where a file is not here in truth
     if path.is_dir():
         require_language_model(path, f"{setting}.source={model.source}")
-        files = _content(path, _endings(model))
-    elif path.suffix == ".gguf":
-        files = [path]
-    else:
+    elif path.suffix != ".gguf":
         raise UserError(f"{setting}.source={model.source} is neither a directory nor a .gguf file", "give one of these")
     if model.chat_template:
         if not given_path(model.chat_template, f"{setting}.chat_template").is_file():

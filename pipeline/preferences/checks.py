@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.preferences.files import Row
 from pipeline.preferences.messages import RESULTS, Message, Unusable, plain, short
 
+SCORES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"))
 SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(("test", "testing"), "test")
 SPLITS |= dict.fromkeys(("dev", "development", "val", "valid", "validation", "eval", "evaluation"), "dev")
 
@@ -62,13 +63,17 @@ def check_json(value: dict[str, Any]) -> None:
 
 def scores(row: Row) -> tuple[float | None, float | None]:
     """Of chosen and rejected, under either pair of names; both or none."""
-    for names in (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected")):
+    found = {}
+    for names in SCORES:
         chosen, rejected = (number(row, name, "bad-score") for name in names)
         if (chosen is None) != (rejected is None):
             raise Unusable("bad-score", f"only one of {' and '.join(names)} is given")
         if chosen is not None:
-            return chosen, rejected
-    return None, None
+            found[chosen, rejected] = names
+    if len(found) > 1:
+        told = "; ".join(f"{' and '.join(names)} are {short.repr(pair)}" for pair, names in found.items())
+        raise Unusable("two-scores", f"{told}; data.columns={{chosen_score: null}} leaves the first two unread")
+    return next(iter(found), (None, None))
 
 
 def number(row: Row, name: str, reason: str) -> float | None:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.preferences.checks import SCORES
 from pipeline.preferences.files import Row
 from pipeline.preferences.messages import Unusable, short
 from pipeline.preferences.ranked import LISTS
@@ -20,6 +21,8 @@ NAMES: dict[str, tuple[str, ...]] = {
         *("response_k", "declined", "dispreferred", "rejected_response", "response_rejected", "answer_rejected"),
         *("rejected_text", "negative", "neg", "bad", "worse", "loser", "lose", "worst", "y_l", "output_rejected"),
     ),
+    "instruction": (),
+    "input": (),
     "system": ("system_prompt", "system_message"),
     "history": (),
     "tools": ("functions",),
@@ -37,14 +40,15 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 _PAIR = ("prompt", "chosen", "rejected")
 ALWAYS = {*_PAIR, "system", "history", "tools", "label_confidence", "source", "split"}
-ALWAYS |= {"chosen_score", "rejected_score", "score_chosen", "score_rejected"}
+ALWAYS |= {name for names in SCORES for name in names}
 MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 
 
 class Columns:
     """What data.columns says: for a name that is read the column it stands in, null to leave a column unread.
 
-    Raises UserError for a name that nothing reads.
+    Scores come in pairs: one that is left unread leaves the other, and one that is named leaves the other spelling.
+    Raises UserError for a name that nothing reads, and for one score named beside another left unread.
     """
 
     def __init__(self, named: Mapping[str, str | None]):
@@ -55,6 +59,13 @@ class Columns:
                 raise UserError(f"data.columns.{name}: nothing is read by this name", remedy)
         self.named = dict(named)
         self._hidden = {*named, *named.values()}
+        for names in SCORES:
+            null = [name for name in names if name in named and named[name] is None]
+            mapped = [f"{name}: {named[name]}" for name in names if named.get(name) is not None]
+            if null and mapped:
+                problem = f"data.columns leaves {null[0]} unread, and reads {mapped[0]}: scores come in pairs"
+                raise UserError(problem, f"name both columns, or give null for {' and '.join(names)}")
+            self._hidden |= {*names} if null else {*SCORES[1]} if mapped else set()
 
     def read(self, row: Row) -> Row:
         """The row by the names that are read."""
@@ -66,7 +77,7 @@ class Columns:
     def unused(self, seen: Collection[str], read: Collection[str]) -> list[str]:
         """Of the names in a source those that nothing was read from; `read` are such names after the mapping."""
         taken = {name for name in self.named.values() if name is not None}
-        return sorted(name for name in seen if name not in taken and (name in self.named or name not in read))
+        return sorted(name for name in seen if name not in taken and (name in self._hidden or name not in read))
 
     def require(self, rows: Collection[Row], difficulty: str | None) -> None:
         """Raise UserError where the rows lack a column that a setting names."""
@@ -114,6 +125,9 @@ def guess(seen: set[str]) -> str:
     found: dict[str, str] = {}
     for own in _PAIR:
         if own in seen:
+            continue
+        if own == "prompt" and {"instruction", "input"} <= lower.keys():
+            found |= {name: lower[name] for name in ("instruction", "input") if lower[name] != name}
             continue
         match = next((lower[alias] for alias in NAMES[own] if alias in lower), None)
         match = match or next((name for name in sorted(seen) if own[:6] in name.lower() and "score" not in name), None)

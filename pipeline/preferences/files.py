@@ -1,7 +1,6 @@
-"""Rows out of one file: JSON, JSON Lines, CSV, Parquet or Arrow, the texts also compressed.
+"""Rows out of one file of text: JSON, JSON Lines or CSV, also compressed; and what all sources of rows are.
 
-What a file is, is found out by its first bytes; only CSV by its name, as any text might be one. What may be missing or
-damaged is said by row or by a UserError.
+What may be missing or damaged is said by row or by a UserError. Which kind of file one is: kinds.py.
 """
 
 import bz2
@@ -12,22 +11,22 @@ import hashlib
 import io
 import json
 import lzma
+import shlex
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.preferences.splits import chosen
 
 Row = dict[str, Any]
 
-TABLES = (".csv", ".tsv")
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather", ".ipc", *TABLES)
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-_BATCH = 1024  # rows that Parquet and Arrow are read by
+_POINTER = b"version https://git-lfs.github.com/spec/v1"  # begins what Git LFS leaves in a file's place
+_TO_UTF8 = "convert the file to UTF-8, such as by iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
 
 
 @dataclass(frozen=True)
@@ -62,44 +61,29 @@ def unusable(path: Path, reason: str) -> UserError:
     return UserError(f"the file {str(path)!r} {reason}", "check the file and its permissions, or write it again")
 
 
-def open_file(path: Path, row_keys: Collection[str]) -> Source:
-    """Any file that can be read. `row_keys` are names of which a row has one; see `open_json`."""
-    begins = _begins(path)
-    if is_parquet(path):
-        return open_parquet(path)
-    if begins.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
-        return open_arrow([path], path)
-    if begins.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UserError(f"the file {str(path)!r} is text in UTF-16", "save it as UTF-8")
-    if begins.startswith(b"PK\x03\x04"):
-        raise UserError(f"the file {str(path)!r} is a ZIP archive (or a spreadsheet)", "unpack it, or save it as CSV")
-    return open_csv(path) if bare(path.name).endswith(TABLES) else open_json(path, row_keys)
-
-
-def bare(name: str) -> str:
-    """A file's name in lower case, without what says that it is compressed."""
-    name = name.lower()
-    return next((name.removesuffix(suffix) for suffix in COMPRESSED if name.endswith(suffix)), name)
-
-
-def _begins(path: Path) -> bytes:
+def begins(path: Path) -> bytes:
+    """A file's first bytes. Raises UserError where they are not the file's own: it is a pointer of Git LFS."""
     try:
         with path.open("rb") as file:
-            return file.read(8)
+            found = file.read(len(_POINTER))
     except OSError as error:
         raise unusable(path, f"cannot be read: {error}") from error
+    if found == _POINTER:
+        remedy = f"fetch it: git -C {shlex.quote(str(path.parent))} lfs pull"
+        raise UserError(f"the file {str(path)!r} is a Git LFS pointer: its content was never fetched", remedy)
+    return found
 
 
 def _opened(path: Path) -> Any:
     """A file's content, decompressed where its first bytes say that it is compressed."""
-    begins = _begins(path)
-    if begins.startswith(b"\x1f\x8b"):
+    start = begins(path)
+    if start.startswith(b"\x1f\x8b"):
         return gzip.open(path)
-    if begins.startswith(b"BZh"):
+    if start.startswith(b"BZh"):
         return bz2.open(path)
-    if begins.startswith(b"\xfd7zXZ\x00"):
+    if start.startswith(b"\xfd7zXZ\x00"):
         return lzma.open(path)
-    if begins.startswith(b"\x28\xb5\x2f\xfd"):
+    if start.startswith(b"\x28\xb5\x2f\xfd"):
         import pyarrow as pa
 
         return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
@@ -125,58 +109,96 @@ def _once(pairs: list[tuple[str, Any]]) -> Row:
     return row
 
 
+_decode = json.JSONDecoder(object_pairs_hook=_once).decode
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    """Which byte of its line is not UTF-8."""
+    place, byte = error.start - error.object.rfind(b"\n", 0, error.start), error.object[error.start : error.start + 1]
+    perhaps = byte.decode("cp1252", "replace")
+    return f"byte {place}, 0x{byte.hex()}, is not UTF-8 ({perhaps!r} in Windows-1252)"
+
+
 def _parse(line: bytes) -> Row | Unreadable:
     try:
-        return _as_row(json.loads(line.decode("utf-8"), object_pairs_hook=_once))
+        return _as_row(_decode(line.decode("utf-8")))
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested beyond reason
-        return Unreadable(f"{type(error).__name__}: {error}", line[:200].decode("utf-8", "replace").rstrip())
+        why = (
+            f"{_not_utf8(error)}: {_TO_UTF8}"
+            if isinstance(error, UnicodeDecodeError)
+            else f"{type(error).__name__}: {error}"
+        )
+        return Unreadable(why, line[:200].decode("utf-8", "replace").rstrip())
 
 
 def _as_row(value: Any) -> Row | Unreadable:
     return value if isinstance(value, dict) else Unreadable(f"a JSON {type(value).__name__}, not an object")
 
 
-def open_json(path: Path, row_keys: Collection[str]) -> Source:
-    """JSON or JSON Lines. An object that has one of `row_keys` is a row, whatever lists are in it."""
+def open_json(path: Path, row_keys: Collection[str], split: str | None = None) -> Source:
+    """JSON or JSON Lines. An object that has one of `row_keys` is a row, whatever lists are in it.
+
+    `split` chooses among several lists of rows in one object; the identity then has it.
+    """
     lines = (line for line in _lines(path) if line.strip())
     first, more = next(lines, b""), next(lines, None) is not None
     identity: dict[str, str | None] = {"sha256": digest(path)}
-    # A list, an object printed over several lines, or a single object around a list is one JSON document.
+    # A list, an object printed over several lines, or a single object around lists is one JSON document.
     start = _parse(first)
     unfinished = more and first.lstrip().startswith(b"{") and isinstance(start, Unreadable)
     if (
         first.lstrip().startswith(b"[")
         or unfinished
-        or (not more and isinstance(start, dict) and _wrapped_list(start, row_keys))
+        or (not more and isinstance(start, dict) and _lists_of_rows(start, row_keys))
     ):
-        values = _document(path, row_keys, must_parse=not unfinished)
-        if values is not None:
-            return Source(Rows(lambda: ((n, _as_row(value)) for n, value in enumerate(values, 1))), "json", identity)
+        value = _document(path, must_parse=not unfinished or first.strip() == b"{")
+        if value is not None:
+            values, chose = _rows_of(value, path, row_keys, split)
+            rows = Rows(lambda: ((n, _as_row(value)) for n, value in enumerate(values, 1)))
+            return Source(rows, "json", identity | chose)
     rows = Rows(lambda: ((n, _parse(line)) for n, line in enumerate(_lines(path), 1) if line.strip()))
     return Source(rows, "jsonl", identity)
 
 
-def _wrapped_list(value: Row, row_keys: Collection[str]) -> list[Any] | None:
-    """The one list inside an object such as {"data": [...]}; None for an object that is itself a row.
-
-    A list of rows holds an object that has one of `row_keys`. Any other is a part of a row, such as its completions.
-    """
-    lists = [item for item in value.values() if isinstance(item, list)]
-    if len(lists) != 1 or not value.keys().isdisjoint(row_keys):
-        return None
-    rows = [item for item in lists[0] if isinstance(item, dict) and not item.keys().isdisjoint(row_keys)]
-    return lists[0] if rows else None
-
-
-def _document(path: Path, row_keys: Collection[str], must_parse: bool) -> list[Any] | None:
+def _document(path: Path, must_parse: bool) -> Any:
+    content = b"".join(_lines(path))
     try:
-        value = json.loads(b"".join(_lines(path)).decode("utf-8"), object_pairs_hook=_once)
+        return _decode(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         if not must_parse:
             return None
+        if isinstance(error, UnicodeDecodeError):
+            line = content.count(b"\n", 0, error.start) + 1
+            raise UserError(f"the file {str(path)!r}, line {line}: {_not_utf8(error)}", _TO_UTF8) from None
         raise unusable(path, f"is not valid JSON: {error}") from error
-    rows = _wrapped_list(value, row_keys) if isinstance(value, dict) else value
-    return rows if rows is not None else [value]
+
+
+def _rows_of(
+    value: Any, path: Path, row_keys: Collection[str], split: str | None
+) -> tuple[list[Any], dict[str, str | None]]:
+    """The rows that a document holds: a list, the list within an object such as {"data": [...]}, or of several lists
+    the one that `split` names."""
+    lists = _lists_of_rows(value, row_keys) if isinstance(value, dict) else {}
+    if len(lists) > 1 or (lists and split is not None):
+        split = chosen("split", split, path, lists)
+        return lists[split], {"split": split}
+    return next(iter(lists.values()), value if isinstance(value, list) else [value]), {}
+
+
+def _lists_of_rows(value: Row, row_keys: Collection[str]) -> dict[str, list[Any]]:
+    """The lists of objects inside an object; none where it is itself a row.
+
+    One of them holds an object that has one of `row_keys`. Others are parts of a row, such as its completions.
+    """
+    if not value.keys().isdisjoint(row_keys):
+        return {}
+    lists = {
+        name: items
+        for name, items in value.items()
+        if isinstance(items, list) and any(isinstance(item, dict) for item in items)
+    }
+    items = (item for items in lists.values() for item in items if isinstance(item, dict))
+    return lists if any(not item.keys().isdisjoint(row_keys) for item in items) else {}
 
 
 def open_csv(path: Path) -> Source:
@@ -184,11 +206,28 @@ def open_csv(path: Path) -> Source:
     return Source(Rows(lambda: enumerate(_csv_rows(path), 1)), "csv", {"sha256": digest(path)})
 
 
+class _Texts(Iterator[str]):
+    """Lines as texts. `fault` tells of the first that was not UTF-8 since it was last empty: the row is counted out,
+    not the file."""
+
+    def __init__(self, lines: Iterator[bytes]):
+        self._lines, self.fault = enumerate(lines, 1), ""
+
+    def __next__(self) -> str:
+        number, line = next(self._lines)
+        try:
+            return line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            self.fault = self.fault or f"line {number}: {_not_utf8(error)}"
+            return line.decode("utf-8", "replace")
+
+
 def _csv_rows(path: Path) -> Iterator[Row | Unreadable]:
     csv.field_size_limit(sys.maxsize)
-    # What is not UTF-8 becomes lone surrogates, which no text may have: the row is counted out, not the file.
-    lines = (line.decode("utf-8", "surrogateescape") for line in _lines(path))
+    lines = _Texts(_lines(path))
     header = next(lines, "")
+    if lines.fault:
+        raise UserError(f"the file {str(path)!r}, {lines.fault}", _TO_UTF8)
     delimiter = max(",;\t", key=header.count)
     try:
         names = next(csv.reader([header], delimiter=delimiter), [])
@@ -198,82 +237,26 @@ def _csv_rows(path: Path) -> Iterator[Row | Unreadable]:
         raise unusable(path, f"names the column {twice[0]!r} twice")
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
-        begins = reader.line_num + 2
+        number, lines.fault = reader.line_num + 2, ""
         try:
             fields = next(reader, None)
         except csv.Error as error:
             if "expected after" in str(error) or "end of data" in str(error):  # other rows may stand within the quotes
                 problem = (
-                    f"is not valid CSV: in the row of line {begins} a quotation mark is not closed at a field's end"
+                    f"is not valid CSV: in the row of line {number} a quotation mark is not closed at a field's end"
                 )
                 raise unusable(path, problem) from error
             yield Unreadable(f"line {reader.line_num + 1}: {error}")
             continue
         if fields is None:
             return
-        if len(fields) == len(names):
+        if lines.fault:
+            yield Unreadable(f"{lines.fault}: {_TO_UTF8}", delimiter.join(fields)[:200])
+        elif len(fields) == len(names):
             yield {name: field or None for name, field in zip(names, fields, strict=True)}
         elif fields:
             detail = f"line {reader.line_num + 1}: {len(fields)} fields, the header has {len(names)}"
             yield Unreadable(detail, delimiter.join(fields)[:200])
-
-
-def is_parquet(path: Path) -> bool:
-    return path.is_file() and (path.suffix == ".parquet" or _begins(path).startswith(b"PAR1"))
-
-
-def open_parquet(path: Path) -> Source:
-    import pyarrow.parquet as pq
-
-    def batches() -> Iterator[Any]:
-        return pq.ParquetFile(path).iter_batches(batch_size=_BATCH)
-
-    rows = Rows(lambda: enumerate(_column_rows(path, "Parquet", batches), 1))
-    return Source(rows, "parquet", {"sha256": digest(path)})
-
-
-def open_arrow(parts: list[Path], path: Path) -> Source:
-    """Arrow's IPC format, as a file (Feather) or a stream (which the datasets library saves), or a folder's parts."""
-
-    def read() -> Iterator[tuple[int, Row | Unreadable]]:
-        rows = (row for part in parts for row in _column_rows(part, "Arrow", partial(_arrow, part)))
-        return enumerate(rows, 1)
-
-    content = folder_digest(path, parts) if path.is_dir() else digest(path)
-    return Source(Rows(read), "arrow", {"sha256": content})
-
-
-def _arrow(path: Path) -> Iterator[Any]:
-    import pyarrow as pa
-
-    with pa.memory_map(str(path)) as content:
-        if _begins(path).startswith(b"ARROW1"):
-            file = pa.ipc.open_file(content)
-            batches: Any = (file.get_batch(place) for place in range(file.num_record_batches))
-        else:
-            batches = pa.ipc.open_stream(content)
-        for batch in batches:
-            batch.validate(full=True)  # Arrow trusts offsets as they stand, and reads where there is no memory
-            yield from (batch.slice(start, _BATCH) for start in range(0, batch.num_rows, _BATCH))
-
-
-def _column_rows(path: Path, kind: str, batches: Callable[[], Iterator[Any]]) -> Iterator[Row | Unreadable]:
-    import pyarrow as pa
-
-    try:
-        for batch in batches():
-            yield from _batch_rows(batch)
-    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a column whose name is not UTF-8
-        raise unusable(path, f"is not valid {kind}: {error}") from error
-
-
-def _batch_rows(batch: Any) -> list[Row | Unreadable]:
-    try:
-        return batch.to_pylist()
-    except (ValueError, OverflowError) as error:  # a value Python cannot hold, such as text that is not UTF-8
-        if batch.num_rows == 1:
-            return [Unreadable(f"{type(error).__name__}: {error}")]
-        return [row for i in range(batch.num_rows) for row in _batch_rows(batch.slice(i, 1))]
 
 
 def digest(path: Path) -> str:

@@ -4,7 +4,6 @@ Parts side by side or nested, of one kind or several; partitions (`k=v/`, whose 
 by names or by the card of a data set (README.md); and what the datasets library writes with save_to_disk.
 """
 
-import difflib
 import json
 import os
 import re
@@ -16,25 +15,11 @@ from urllib.parse import unquote
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.preferences.files import (
-    SUFFIXES,
-    Row,
-    Rows,
-    Source,
-    Unreadable,
-    bare,
-    folder_digest,
-    open_arrow,
-    open_file,
-    unusable,
-)
+from pipeline.preferences.columnar import open_arrow
+from pipeline.preferences.files import Row, Rows, Source, Unreadable, folder_digest, unusable
+from pipeline.preferences.kinds import SUFFIXES, bare, open_file
+from pipeline.preferences.splits import WORDS, chosen, refuse
 
-# A split is named by one of these words in a file's path.
-_WORDS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev", "development"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
 _ASIDE = re.compile(
     r"[._].*|(README|LICEN[CS]E|CITATION|NOTICE)\b.*|.*\.(md|crc|lock)|dataset_infos?\.json", re.IGNORECASE
 )
@@ -44,37 +29,36 @@ _NOT_A_VALUE = "__HIVE_DEFAULT_PARTITION__"
 def open_folder(folder: Path, split: str | None, subset: str | None, row_keys: Collection[str]) -> Source:
     """A folder's rows; `split` and `subset` choose where it has several. Raises UserError."""
     if (folder / "dataset_dict.json").is_file():
-        _refuse("subset", subset, folder, [])
+        refuse("subset", subset, folder, [])
         names = list(_json(folder / "dataset_dict.json").get("splits", []))
-        chosen = _chosen("split", split, folder, names)
-        saved = _saved(folder / chosen)
-        return Source(saved.rows, saved.loader, saved.identity | {"split": chosen})
+        split = chosen("split", split, folder, names)
+        saved = _saved(folder / split)
+        return Source(saved.rows, saved.loader, saved.identity | {"split": split})
     if (folder / "state.json").is_file() and "_data_files" in _json(folder / "state.json"):
-        _refuse("subset", subset, folder, [])
-        _refuse("split", split, folder, [])
+        refuse("subset", subset, folder, [])
+        refuse("split", split, folder, [])
         return _saved(folder)
     if (folder / "_delta_log").is_dir():
         raise unusable(folder, "is a Delta table, in which files may stand that are no part of it any more")
     files = _files(folder)
     card = _card(folder)
     if card:
-        name = _chosen("subset", subset, folder, list(card))
+        name = chosen("subset", subset, folder, list(card))
         splits = {each: _matching(folder, patterns) for each, patterns in card[name].items()}
         named = {file for subset in card.values() for each in subset.values() for file in _matching(folder, each)}
         _refuse_left_out(
             folder, [file for file in files if file not in named], "its card (README.md) names no split of"
         )
     else:
-        _refuse("subset", subset, folder, [])
+        refuse("subset", subset, folder, [])
         splits = _by_name(folder, files)
         name = None
     if not splits:
-        _refuse("split", split, folder, [])
-        return _parts(folder, files, files, row_keys)
-    chosen = _chosen("split", split, folder, list(splits))
+        return _parts(folder, files, files, row_keys, split)
+    split = chosen("split", split, folder, list(splits))
     whole = sorted({*files, *(file for file in folder.rglob("[!.]*") if file.is_file())})
-    source = _parts(folder, splits[chosen], whole, row_keys)
-    return Source(source.rows, source.loader, source.identity | {"subset": name, "split": chosen})
+    source = _parts(folder, splits[split], whole, row_keys)
+    return Source(source.rows, source.loader, source.identity | {"subset": name, "split": split})
 
 
 def _files(folder: Path) -> list[Path]:
@@ -117,9 +101,16 @@ def _refuse_left_out(folder: Path, files: list[Path], why: str) -> None:
         raise UserError(problem, "move them to another folder, or give data.source one file")
 
 
-def _parts(folder: Path, files: list[Path], whole: list[Path], row_keys: Collection[str]) -> Source:
-    """The rows of `files`, one after the other; the identity is a digest of all that is in `whole`."""
-    opened = [(open_file(file, row_keys), _partition(file.relative_to(folder))) for file in files]
+def _parts(
+    folder: Path, files: list[Path], whole: list[Path], row_keys: Collection[str], split: str | None = None
+) -> Source:
+    """The rows of `files`, one after the other; the identity is a digest of all that is in `whole`.
+
+    `split` is one within the files, which all of them have.
+    """
+    opened = [(open_file(file, row_keys, split), _partition(file.relative_to(folder))) for file in files]
+    if not all("split" in source.identity for source, _ in opened):
+        refuse("split", split, folder, [])
     known = {file: source.identity["sha256"] for file, (source, _) in zip(files, opened, strict=True)}
 
     def read() -> Iterator[tuple[int, Row | Unreadable]]:
@@ -130,7 +121,8 @@ def _parts(folder: Path, files: list[Path], whole: list[Path], row_keys: Collect
                 yield number, (columns | row if columns and isinstance(row, dict) else row)
 
     loader = "+".join(sorted({source.loader for source, _ in opened}))
-    return Source(Rows(read), loader, {"sha256": folder_digest(folder, whole, known)})
+    identity: dict[str, str | None] = {"sha256": folder_digest(folder, whole, known)}
+    return Source(Rows(read), loader, identity if split is None else opened[0][0].identity | identity)
 
 
 def _partition(path: Path) -> Row:
@@ -144,7 +136,7 @@ def _told_apart(split: str, files: list[Path]) -> dict[str, list[Path]]:
     named: dict[str, list[Path]] = {}
     for file in files:
         name = re.sub(r"([-_.]?(\d+|of|part|shard))+$", "", file.name.partition(".")[0].lower())
-        says = set(re.split(r"[^a-z]+", name)) & set(_WORDS[split])
+        says = set(re.split(r"[^a-z]+", name)) & set(WORDS[split])
         named.setdefault(name if says else split, []).append(file)
     return named if len(named) > 1 else {split: files}
 
@@ -155,7 +147,7 @@ def _by_name(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
     for file in files:
         path = file.relative_to(folder)
         words = {word for part in path.parts if "=" not in part for word in re.split(r"[^a-z]+", part.lower())}
-        found = [split for split, names in _WORDS.items() if not words.isdisjoint(names)]
+        found = [split for split, names in WORDS.items() if not words.isdisjoint(names)]
         splits.setdefault(found[0] if len(found) == 1 else "", []).append(file)
     nameless = splits.pop("", [])
     if splits and nameless:
@@ -213,28 +205,3 @@ def _json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise unusable(file, f"cannot be read: {error}") from error
     return value if isinstance(value, dict) else {}
-
-
-def _chosen(option: str, given: str | None, folder: Path, names: list[str]) -> str:
-    """`given`, which must be one of `names`, or the only one of them."""
-    if given is None and len(names) == 1:
-        return names[0]
-    if given is None:
-        raise UserError(
-            f"data.source {str(folder)!r} has the {option}s {', '.join(sorted(names))}",
-            f"choose one with data.{option}",
-        )
-    if given not in names:
-        meant = [name for name in names if given.lower() in _WORDS.get(name, ())]
-        if len(meant) != 1:
-            _refuse(option, given, folder, names)
-        return meant[0]
-    return given
-
-
-def _refuse(option: str, given: str | None, folder: Path, names: list[str]) -> None:
-    if given is not None:
-        near = difflib.get_close_matches(given, names, n=1)
-        has = f"has the {option}s {', '.join(sorted(names))}" if names else f"has no {option}s of its own"
-        remedy = f"did you mean {near[0]}?" if near else f"leave data.{option} out" if not names else "choose another"
-        raise UserError(f"data.{option}={given!r}: data.source {str(folder)!r} {has}", remedy)

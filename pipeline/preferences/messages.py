@@ -110,9 +110,11 @@ def _read(message: Any, column: str, notes: Notes) -> Message:
     role, content = message.get("role"), message.get("content")
     if len(message) == 2 and isinstance(role, str) and role in ROLES and isinstance(content, str):
         return {"role": role, "content": content}
-    if role is None and "from" in message:
+    if isinstance(message.get("from"), str) and message["from"] in _SHAREGPT:
         notes.shapes.add("sharegpt")
-        content = None if message["from"] == "function_call" else message.get("value")
+        content = _spoken(message, column)
+    elif message.get("value") is not None:
+        notes.message_keys.add("value")
     role = _role(message)
     if role not in ROLES:
         raise Unusable(
@@ -130,6 +132,18 @@ def _read(message: Any, column: str, notes: Notes) -> Message:
     return {"role": role, "content": content, **beside}
 
 
+def _spoken(message: Message, column: str) -> Any:
+    """The content of a message in ShareGPT's form. Raises Unusable where its other form says something else."""
+    value = None if message["from"] == "function_call" else message.get("value")
+    content, role, speaker = message.get("content"), message.get("role"), _SHAREGPT.get(message["from"])
+    if value is not None and content is not None and value != content:
+        said_twice = f"value is {short.repr(value)}, content {short.repr(content)}"
+        raise Unusable("two-contents", f"{column} has a message with two contents: {said_twice}")
+    if role is not None and role != speaker:
+        raise Unusable("bad-role", f"{column} has a message of role {short.repr(role)}, from {message['from']!r}")
+    return content if value is None else value
+
+
 def _role(message: Message) -> Any:
     role, speaker = message.get("role"), message.get("from")
     if role is not None:
@@ -141,7 +155,7 @@ def _beside(message: Message, notes: Notes) -> dict[str, Any]:
     """What a message has beside role and content. Null and empty are absent: Arrow fills the fields of structs."""
     found: dict[str, Any] = {}
     calls = message.get("tool_calls")
-    if message.get("role") is None and message.get("from") == "function_call":
+    if message.get("from") == "function_call":
         calls = message.get("value")
     elif not calls and message.get("function_call"):  # as OpenAI's first interface had it
         calls = message["function_call"]

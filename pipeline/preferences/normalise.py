@@ -7,9 +7,11 @@ raises on a row, whatever is in it. Which shapes of row are accepted is in shape
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from pipeline.errors import UserError
 from pipeline.preferences.checks import (
@@ -22,7 +24,7 @@ from pipeline.preferences.checks import (
     scores,
     split,
 )
-from pipeline.preferences.columns import ALWAYS, Columns, guess, listed, refuse_media
+from pipeline.preferences.columns import ALWAYS, NAMES, Columns, guess, listed, refuse_media
 from pipeline.preferences.files import Row, Unreadable
 from pipeline.preferences.messages import Dropped, Message, Notes, Unusable, plain, read_tools, short
 from pipeline.preferences.shapes import RANKED, SHAPES, read_sides, shape_of
@@ -45,16 +47,51 @@ class Preference:
     split: str | None = None  # train | dev | test, where the row says so
     tools: tuple[Any, ...] = ()  # functions that the assistant may call, as chat templates take them
 
+    @cached_property
+    def pair_id(self) -> str:
+        """Content digest of prompt, chosen, rejected and tools: 32 hex digits. Scores are no part of it."""
+        sides = [plain(message) for message in (self.chosen, self.rejected)]
+        return _digest([list(self.prompt), *sides, *([list(self.tools)] if self.tools else [])])[:32]
+
 
 Outcome = Preference | Dropped
+
+
+class Copy(NamedTuple):
+    """One of the times that a pair stands in a source, and what is said there beside its texts."""
+
+    place: int  # among the pairs of the source, from 1
+    scores: tuple[float | None, float | None]
+    label_confidence: float | None
+    difficulty: float | None
+    split: str | None
+    source: str
+
+    def says(self) -> tuple[int, bool, bool]:
+        """How much is said: numbers count most, then the split, then the source."""
+        numbers = (self.scores[0], self.label_confidence, self.difficulty)
+        return len(numbers) - numbers.count(None), self.split is not None, self.source != ""
+
+    def contradicts(self, other: "Copy") -> str:
+        """What both say, and differently; empty where there is nothing."""
+        names = ("scores", "label_confidence", "difficulty", "split")
+        both = ((name, getattr(self, name), getattr(other, name)) for name in names)
+        missing = (None, (None, None))
+        return ", ".join(
+            f"{name} {one} and {two}"
+            for name, one, two in both
+            if one != two and one not in missing and two not in missing
+        )
 
 
 class Normaliser:
     """Reads the rows of one source, one after the other, and keeps account of what was found in them.
 
-    It looks at the first rows before: whether answers repeat their prompt is a question about all of them. Raises
-    UserError where none of these rows has an accepted shape, most hold images, or a column named by a setting is not
-    there.
+    It looks at the first rows before: whether answers repeat their prompt is a question about all of them, and so is
+    what completions are ranked by, as scores must be of one scale. Of a pair that stands there several times the first
+    copy is kept; where a later one says more, `outdone` tells, and a Normaliser that is given the `best` of this one
+    keeps that instead. Raises UserError where none of these rows has an accepted shape, most hold images, or a column
+    named by a setting is not there.
     """
 
     def __init__(
@@ -63,23 +100,29 @@ class Normaliser:
         columns: Mapping[str, str | None] | None = None,
         difficulty_column: str | None = None,
         pairing: str = "best-worst",
+        best: Mapping[str, Copy] | None = None,
     ):
         self.columns, self.pairing = Columns(columns or {}), pairing
         self.difficulty_column = difficulty_column or "difficulty"
         self.repeats = False  # the answers begin with their prompt, which is taken off
+        self.scale: str | None = None  # the scores' name in this source
+        self.best = dict(best or {})  # by pair_id, the copy that is kept
         self._forget()
         head = [row for _, row in itertools.islice(rows, HEAD)]
         found = [outcome for row in head for outcome in self._outcomes(row)]
         self._refuse(head, found, difficulty_column)
         self.first = next((each for each in found if isinstance(each, Preference)), None)
         self.repeats = bool(found) and self.repeated_by_both == sum(isinstance(each, Preference) for each in found) > 0
+        self.scale = next((scale for scale, _ in self.scales.most_common(1)), None)
         self._forget()
 
     def _forget(self) -> None:
         self.notes = Notes()
         self.seen_columns: set[str] = set()  # that held anything
         self.repeated = self.repeated_by_both = 0  # pairs of which an answer, or both, begin with their prompt
-        self.ids: set[str] = set()  # of the pairs read
+        self.scales: Counter[str] = Counter()  # rows by the name of their scores
+        self.places = 0  # pairs read
+        self.outdone = False
 
     @property
     def unused(self) -> list[str]:
@@ -87,15 +130,23 @@ class Normaliser:
         return self.columns.unused(self.seen_columns, ALWAYS | self.notes.columns | {self.difficulty_column})
 
     def read(self, row: Row | Unreadable) -> list[Outcome]:
-        """The pairs that a row holds, or why it holds none; a pair that was there before is dropped as a duplicate."""
+        """The pairs that a row holds, or why it holds none; all but one copy of a pair are dropped as duplicates."""
         outcomes = self._outcomes(row)
-        for place, outcome in enumerate(outcomes):
-            if isinstance(outcome, Preference):
-                key = pair_id(outcome)
-                if key in self.ids:
-                    outcomes[place] = Dropped("duplicate", f"pair {key}")
-                self.ids.add(key)
-        return outcomes
+        self.scale = self.scale or next(iter(self.scales), None)
+        return [self._once(outcome) if isinstance(outcome, Preference) else outcome for outcome in outcomes]
+
+    def _once(self, pair: Preference) -> Outcome:
+        self.places += 1
+        scores = pair.chosen_score, pair.rejected_score
+        copy = Copy(self.places, scores, pair.label_confidence, pair.difficulty, pair.split, pair.source)
+        best = self.best.setdefault(pair.pair_id, copy)
+        if best.place == copy.place:
+            return pair
+        if copy.says() > best.says():
+            self.best[pair.pair_id], self.outdone = copy, True
+        if contradiction := best.contradicts(copy):
+            return Dropped("contradicting-duplicate", f"pair {pair.pair_id} has {contradiction}")
+        return Dropped("duplicate", f"pair {pair.pair_id}")
 
     def _outcomes(self, row: Row | Unreadable) -> list[Outcome]:
         if isinstance(row, Unreadable):
@@ -105,11 +156,20 @@ class Normaliser:
             read = self.columns.read(row)
             if not (row.keys() <= ALWAYS):
                 refuse_media(read, read.keys() - ALWAYS)
-            sides = read_sides(read, self.pairing, self.columns.named, self.notes)
+            sides = read_sides(read, self.pairing, self.columns.named, self.scale, self.notes)
             common = self._common(row, read)
+            self._weigh(sides.scale or ("chosen_score" if common["chosen_score"] is not None else None))
         except Unusable as unusable:
             return [unusable.dropped]
         return [self._outcome(sides.prompt, common, *pair) for pair in sides.pairs]
+
+    def _weigh(self, scale: str | None) -> None:
+        """Raise Unusable for scores of another scale than the source's."""
+        if scale is None:
+            return
+        self.scales[scale] += 1
+        if self.scale not in (None, scale):
+            raise Unusable("other-scale", f"the scores are {scale}, others of the source {self.scale}")
 
     def _see(self, row: Row) -> None:
         for name in row.keys() - self.seen_columns:
@@ -179,7 +239,17 @@ class Normaliser:
                 f"data.source: {len(media)} of the first {len(rows)} rows are not text alone: {media[0].detail}",
                 "give pairs of texts; where a column does not matter, data.columns={NAME: null} leaves it unread",
             )
-        if any(isinstance(each, Preference) for each in found) or any(shape_of(self.columns.read(row)) for row in rows):
+        if any(isinstance(each, Preference) for each in found):
+            return
+        named = [self.columns.read(row) for row in rows]
+        if binary := {
+            self.columns.named.get(name) or name for row in named for name in NAMES if _is_binary(row.get(name))
+        }:
+            raise UserError(
+                f"none of the first {len(rows)} rows of data.source is a pair; {listed(binary)} hold bytes, not texts",
+                "write them as texts, with pandas such as table[NAME] = table[NAME].str.decode('utf-8')",
+            )
+        if any(map(shape_of, named)):
             return
         accepted = "; ".join([*(f"{name}: {shape.wording}" for name, shape in SHAPES.items()), f"ranked: {RANKED}"])
         tried = f"data.columns={near} may be what you mean, or " if (near := guess(seen)) else ""
@@ -189,10 +259,8 @@ class Normaliser:
         )
 
 
-def pair_id(preference: Preference) -> str:
-    """Content digest of prompt, chosen, rejected and tools: 32 hex digits. Scores are no part of it."""
-    sides = [plain(message) for message in (preference.chosen, preference.rejected)]
-    return _digest([list(preference.prompt), *sides, *([list(preference.tools)] if preference.tools else [])])[:32]
+def _is_binary(value: Any) -> bool:
+    return isinstance(value, bytes) or (isinstance(value, list) and any(isinstance(each, bytes) for each in value))
 
 
 def split_of(preference: Preference, dev_fraction: float) -> str:
@@ -206,6 +274,8 @@ def split_of(preference: Preference, dev_fraction: float) -> str:
     return "dev" if draw < dev_fraction else "train"
 
 
+_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+
+
 def _digest(value: Any) -> str:
-    canonical = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()

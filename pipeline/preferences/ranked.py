@@ -47,12 +47,16 @@ def list_column(row: Row) -> str | None:
     return None
 
 
-def pairs_of(row: Row, pairing: str, named: Mapping[str, str | None], notes: Notes) -> list[tuple[Rated, Rated]]:
-    """The pairs of a row's completions, better first. Ties make none and are counted in `notes`. Raises Unusable.
+def pairs_of(
+    row: Row, pairing: str, named: Mapping[str, str | None], scale: str | None, notes: Notes
+) -> tuple[str, list[tuple[Rated, Rated]]]:
+    """What a row's completions are ranked by, and their pairs, better first. Raises Unusable.
 
-    `named` is data.columns: it may name the scores or ranks within a completion, too.
+    `named` is data.columns: it may name the scores or ranks within a completion, too. They are ranked by `scale`,
+    where others of the source are. Ties make no pair and are counted in `notes`.
     """
-    rated = sorted(_rated(row, named, notes), key=lambda each: -each.score)
+    scale, found = _rated(row, named, scale, notes)
+    rated = sorted(found, key=lambda each: -each.score)
     if len(rated) < 2:
         raise Unusable("one-completion", f"the row has {len(rated)} completion")
     made = list(PAIRINGS[pairing](rated))
@@ -60,10 +64,11 @@ def pairs_of(row: Row, pairing: str, named: Mapping[str, str | None], notes: Not
     if not pairs:
         raise Unusable("tied-scores", f"all {len(rated)} completions have the score {rated[0].score}")
     notes.ties += len(made) - len(pairs)
-    return pairs
+    notes.shapes.add(f"ranked by {scale}")
+    return scale, pairs
 
 
-def _rated(row: Row, named: Mapping[str, str | None], notes: Notes) -> list[Rated]:
+def _rated(row: Row, named: Mapping[str, str | None], scale: str | None, notes: Notes) -> tuple[str, list[Rated]]:
     column = list_column(row)
     assert column is not None
     given = row[column] if isinstance(row[column], list) else parsed(row[column])
@@ -71,19 +76,20 @@ def _rated(row: Row, named: Mapping[str, str | None], notes: Notes) -> list[Rate
     notes.columns.add(column)
     objects = [each if isinstance(each, dict) else {} for each in listed]
     aliases = {own: name for own in ("scores", "ranks") if (name := named.get(own))}
+    scale = next(iter(aliases), scale)  # what a setting names is ranked by, or nothing
     fields = [each | {own: each.get(name) for own, name in aliases.items()} for each in objects]
     if not any(name in each for each in fields for name in (*_SCORES, *_RANKS) if each.get(name) is not None):
-        fields = _lists_beside(row, len(listed), notes)
-    scores = _scores(fields, notes)
+        fields = _lists_beside(row, len(listed), scale, notes)
+    scale, scores = _scores(fields, scale)
     known = {*_TEXTS, *_SCORES, *_RANKS, *aliases.values()}
     given_keys = {key for each in objects if not is_message(each) for key, value in each.items() if value is not None}
     notes.message_keys.update(f"{column}.{key}" for key in given_keys - known)
-    return [Rated(_completion(each, column, notes), score) for each, score in zip(listed, scores, strict=True)]
+    return scale, [Rated(_completion(each, column, notes), score) for each, score in zip(listed, scores, strict=True)]
 
 
-def _lists_beside(row: Row, length: int, notes: Notes) -> list[Row]:
-    """The first list of scores or ranks beside the completions, as one object a completion."""
-    for name in (*_SCORES, *_RANKS):
+def _lists_beside(row: Row, length: int, scale: str | None, notes: Notes) -> list[Row]:
+    """The list `scale` beside the completions, or the first of scores or ranks, as one object a completion."""
+    for name in (*filter(None, [scale]), *_SCORES, *_RANKS):
         value = parsed(row.get(name)) if isinstance(row.get(name), str) else row.get(name)
         if value is None:
             continue
@@ -94,14 +100,15 @@ def _lists_beside(row: Row, length: int, notes: Notes) -> list[Row]:
     raise Unusable("bad-ranking", f"{length} completions without scores or ranks")
 
 
-def _scores(fields: list[Row], notes: Notes) -> list[float]:
-    """Of each completion, by the first name that all of them have."""
-    for name in (*_SCORES, *_RANKS):
-        values = [_number(each.get(name)) for each in fields]
-        found = [value for value in values if value is not None]
-        if found and len(found) == len(fields):
-            notes.shapes.add(f"ranked by {name}")
-            return [-value for value in found] if name in _RANKS else found
+def _scores(fields: list[Row], scale: str | None) -> tuple[str, list[float]]:
+    """Of each completion, by `scale`, or else by the first name that all of them have; and by which."""
+    values = {name: [_number(each.get(name)) for each in fields] for name in (*_SCORES, *_RANKS)}
+    given = {name: found for name, found in values.items() if found and None not in found}
+    name = scale or next(iter(given), "")
+    if found := [value for value in given.get(name, []) if value is not None]:
+        return name, [-value for value in found] if name in _RANKS else found
+    if given:
+        raise Unusable("other-scale", f"the completions are ranked by {', '.join(given)}, others by {scale}")
     raise Unusable("bad-ranking", f"not every completion has a score or a rank: {short.repr(fields)}")
 
 

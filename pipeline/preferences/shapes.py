@@ -21,16 +21,17 @@ from pipeline.preferences.messages import (
     unpacked,
 )
 from pipeline.preferences.ranked import LISTS, list_column, pairs_of
-from pipeline.preferences.transcripts import is_transcript, turns
+from pipeline.preferences.transcripts import asked, is_transcript, turns
 
 CONVERSATIONS = ("conversations", "conversation", "messages")  # a prompt's columns, where there is no prompt
 
 
 class Sides(NamedTuple):
-    """What a row says: the prompt, and pairs of completions with the scores of a ranking, if it is one."""
+    """What a row says: the prompt, and pairs of completions with the scores of a ranking, if it is one, and by what."""
 
     prompt: list[Message]
     pairs: Sequence[tuple[Message, Message, float | None, float | None]]
+    scale: str | None = None
 
 
 class Columns(NamedTuple):
@@ -145,8 +146,11 @@ def shape_of(row: Row | Unreadable) -> str | None:
         return None
 
 
-def read_sides(row: Row, pairing: str, named: Mapping[str, str | None], notes: Notes) -> Sides:
-    """A row's prompt and pairs, and into `notes` what was found. Raises Unusable, also for a row without a shape."""
+def read_sides(row: Row, pairing: str, named: Mapping[str, str | None], scale: str | None, notes: Notes) -> Sides:
+    """A row's prompt and pairs, and into `notes` what was found. Raises Unusable, also for a row without a shape.
+
+    Completions are ranked by `scale` where one is given; see `pairs_of`.
+    """
     if _is_ranked(row):
         notes.shapes.add("ranked")
         columns = _columns(row, notes)
@@ -157,8 +161,9 @@ def read_sides(row: Row, pairing: str, named: Mapping[str, str | None], notes: N
             raise Unusable("wrong-type", f"no accepted shape has this type: prompt: {type(prompt).__name__}")
         start = [{"role": "user", "content": prompt}]
         start = start if isinstance(prompt, str) else read_messages(prompt, "prompt", notes)
-        found = [(b.message, w.message, b.score, w.score) for b, w in pairs_of(row, pairing, named, notes)]
-        return Sides(_with_context(start, row, notes), found)
+        scale, pairs = pairs_of(row, pairing, named, scale, notes)
+        found = [(b.message, w.message, b.score, w.score) for b, w in pairs]
+        return Sides(_with_context(start, row, notes), found, scale)
     columns = _columns(row, notes)
     name = _fitting(columns)
     if name is None:
@@ -180,16 +185,28 @@ def _columns(row: Row, notes: Notes) -> Columns:
     chosen, rejected = _listed(unpacked(row.get("chosen"), notes)), _listed(unpacked(row.get("rejected"), notes))
     prompt = row.get("prompt")
     if prompt is None and not (isinstance(chosen, list) and len(chosen) > 1):
-        for name in (*CONVERSATIONS, *(("instruction",) if _is_ranked(row) else ())):
-            if row.get(name) is not None:
-                notes.columns.add(name)
-                prompt = row[name]
-                break
+        name = next((name for name in CONVERSATIONS if row.get(name) is not None), None)
+        prompt = _instruction(row, notes) if name is None else row[name]
+        notes.columns.update([name] if name else [])
     prompt = _listed(unpacked(prompt, notes))
     if is_transcript(prompt) and prompt.rstrip().endswith("\nAssistant:"):
         notes.shapes.add("transcripts")
-        prompt = turns(prompt)
+        prompt = asked(prompt)
     return Columns(prompt, chosen, rejected)
+
+
+def _instruction(row: Row, notes: Notes) -> Any:
+    """As Alpaca's rows have it: an instruction, and what it is about in a column of its own."""
+    instruction, about = row.get("instruction"), row.get("input")
+    if instruction is None:
+        return None
+    notes.columns.update(("instruction", "input"))
+    if about is None or about == "":
+        return instruction
+    if not isinstance(instruction, str) or not isinstance(about, str):
+        raise Unusable("wrong-type", f"instruction is {short.repr(instruction)}, and input {short.repr(about)}")
+    notes.shapes.add("instruction-input")
+    return f"{instruction}\n\n{about}"
 
 
 def _listed(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 The loader is chosen by looking at the source, never by a flag. What a row means is not decided here (see normalise.py):
 a row that cannot be read is handed on as `Unreadable`, so that it is counted; a source that cannot be read at all is a
-`UserError`. How files are read is in files.py, how folders in folders.py.
+`UserError`. How files are read is in kinds.py, files.py and columnar.py, how folders in folders.py.
 """
 
 import difflib
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.preferences.files import COMPRESSED, SUFFIXES, Row, Rows, Source, Unreadable, open_file
+from pipeline.preferences.files import COMPRESSED, Row, Rows, Source, Unreadable
 from pipeline.preferences.folders import open_folder
+from pipeline.preferences.kinds import SUFFIXES, open_file
 from pipeline.preferences.ranked import LISTS
 from pipeline.preferences.shapes import CONVERSATIONS
 
@@ -32,8 +33,9 @@ def open_source(
 ) -> Source:
     """Open the data set named by a local path or, where no such path exists, by its name on the Hugging Face hub.
 
-    `split` and `subset` choose within a hub data set or a local folder shaped like one; `revision` is the hub's;
-    `columns` are further names of which a row may have one. Raises UserError where not a single row can be read.
+    `split` and `subset` choose within a hub data set or a local folder shaped like one, and `split` within a JSON file
+    of several lists; `revision` is the hub's; `columns` are further names of which a row may have one. Raises UserError
+    where not a single row can be read.
     """
     path = Path(source)
     row_keys = _ROW_KEYS | {name for name in columns if name is not None}
@@ -44,8 +46,10 @@ def open_source(
         _refuse_options(source, revision=revision)
         opened = open_folder(path, split, subset, row_keys)
     else:
-        _refuse_options(source, split=split, subset=subset, revision=revision)
-        opened = open_file(path, row_keys)
+        _refuse_options(source, subset=subset, revision=revision)
+        opened = open_file(path, row_keys, split)
+        if "split" not in opened.identity:
+            _refuse_options(source, split=split)
     _require_a_row(source, opened)
     return opened
 

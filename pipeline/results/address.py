@@ -73,7 +73,7 @@ class Address:
                     manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
                 except (json.JSONDecodeError, UnicodeDecodeError):
                     raise UserError(
-                        f"{path / MANIFEST} is not readable JSON", f"remove {path}, then run {self.stage} again"
+                        f"{path / MANIFEST} is not readable JSON", f"remove {path}, then run this command again"
                     ) from None
                 if isinstance(manifest, dict) and manifest.get("fingerprint") == self.fingerprint:
                     return Artifact(path, manifest, self.store)
@@ -142,7 +142,7 @@ class Address:
     def copy(self, artifact: Artifact) -> Artifact:
         """Make a committed result one of this address, too, with its manifest; kept where it is here already."""
         if (found := self.find()) and found.manifest == artifact.manifest:
-            return found.verify()
+            return found.verify(remedy=f"remove {found.path}, then fetch it again")
         with self.writing(anew=True) as folder:
             for name in artifact.manifest["outputs"]:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)

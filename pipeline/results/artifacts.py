@@ -55,16 +55,19 @@ class Artifact:
     manifest: dict[str, Any]
     store: "Store | None" = None  # where files that are not here are fetched
 
-    def verify(self) -> "Artifact":
-        """Check the manifest and every file against their digests; raises UserError that names the first spoilt one."""
+    def verify(self, remedy: str | None = None) -> "Artifact":
+        """Check the manifest and every file against their digests; raises UserError that names the first spoilt one.
+
+        `remedy` is what to do then, where making the result again is not.
+        """
         if self.manifest.get("digest") != manifest_digest(self.manifest):
-            raise self._spoilt(MANIFEST, "is not as it was committed")
+            raise self._spoilt(MANIFEST, "is not as it was committed", remedy)
         for name, entry in self.manifest["outputs"].items():
             if (fault := _fault(self.path / name, entry)) and self.store:
                 self.store.fetch(f"{self.name}/{name}", self.path / name)
                 fault = _fault(self.path / name, entry)
             if fault:
-                raise self._spoilt(name, fault)
+                raise self._spoilt(name, fault, remedy)
         return self
 
     @property
@@ -80,12 +83,12 @@ class Artifact:
         """Bytes of its files."""
         return sum(entry["bytes"] for entry in self.manifest["outputs"].values())
 
-    def _spoilt(self, name: str, fault: str) -> UserError:
+    def _spoilt(self, name: str, fault: str, remedy: str | None) -> UserError:
         stage = self.path.parent.name
-        remedy = f"rebuild it: python -m jobs.run --config FILE --force {stage} --until {stage}"
+        again = f"rebuild it: python -m jobs.run --config FILE --force {stage} --until {stage}"
         if stage == "model":  # no stage of the line: whoever needs the converted model makes it
-            remedy = f"remove {self.path}; the next stage that needs it makes it again"
-        return UserError(f"{self.path / name} {fault}", remedy)
+            again = f"remove {self.path}; the next stage that needs it makes it again"
+        return UserError(f"{self.path / name} {fault}", remedy or again)
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
 from pipeline.preferences.template import DATE
-from pipeline.settings.faults import explain, refuse_odd_values
+from pipeline.settings.faults import explain, refuse_odd_values, shown
 from pipeline.settings.file import read
 from pipeline.settings.shorthand import expand
 
@@ -31,12 +31,19 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_truth_as_number(cls, raw: Any) -> Any:
-        """YAML reads yes as true, and pydantic true as 1."""
+    def _no_other_as_number(cls, raw: Any) -> Any:
+        """YAML reads yes as true, and pydantic true as 1, and 1_000, which is text, as 1000."""
         for name, value in raw.items() if isinstance(raw, dict) else ():
             kinds = str(cls.model_fields[name].annotation) if name in cls.model_fields else ""
-            if isinstance(value, bool) and "bool" not in kinds and ("int" in kinds or "float" in kinds):
-                raise UserError(f"{cls.__name__.lower()}.{name}={value}: a number is wanted", "give a number, or null")
+            numbers = ("int" in kinds or "float" in kinds) and "str" not in kinds
+            odd = [
+                each
+                for each in (value if isinstance(value, list) else [value])
+                if (isinstance(each, bool) and "bool" not in kinds) or (isinstance(each, str) and "_" in each)
+            ]
+            if numbers and odd:
+                problem = f"{cls.__name__.lower()}.{name}={shown(value)}: a number is wanted"
+                raise UserError(problem, "give a number, or null")
         return raw
 
 

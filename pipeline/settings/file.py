@@ -1,9 +1,11 @@
 """A configuration as it is written: one YAML file, and overrides from the command line. Nothing is checked here.
 
-But that nothing is said twice: YAML would take the last and forget the rest.
+But that nothing is said twice: YAML would take the last and forget the rest. And a number is what YAML 1.2 has as one:
+by 1.1, which PyYAML reads, 1:30 is 90, 0b11 is 3, 010 is 8 and 1e-5 a text.
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,8 +58,15 @@ class _Twice(Exception):
     """A key that stands twice in one mapping."""
 
 
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+
+
 class _Loader(yaml.SafeLoader):
     """YAML, but a key stands once: of two, YAML takes the second and drops the first with all that is under it."""
+
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
+        base = {"0o": 8, "0x": 16}.get(node.value[:2], 10)
+        return int(node.value if base == 10 else node.value[2:], base)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -69,6 +78,20 @@ class _Loader(yaml.SafeLoader):
                     raise _Twice(f"{key.value} stands twice, in line {lines[name]} and in line {line}")
                 lines[name] = line
         return node
+
+
+# Numbers are those of YAML 1.2's core schema; a whole one is whole before it is any other.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag not in (_INT, _FLOAT)]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_INT, re.compile(r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    _FLOAT,
+    re.compile(r"([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z"),
+    list("-+.0123456789"),
+)
+_Loader.add_constructor(_INT, _Loader.construct_whole_number)
 
 
 def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -106,12 +129,4 @@ def _override_one(raw: dict[str, Any], override: str) -> None:
             raise UserError(problem, "see the sections in configs/quickstart.yaml")
         raw[section] = inner
         raw = inner
-    raw[leaf] = _number(value)
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-5 as text, and the objective's parameters are checked without converting."""
-    try:
-        return float(value) if isinstance(value, str) and any(map(str.isdigit, value)) else value
-    except ValueError:
-        return value
+    raw[leaf] = value

@@ -6,16 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from jobs.prepare import Reader, base_model, refuse_losses
+from jobs.common.account import refuse_losses, refuse_suspects, tell
+from jobs.common.models import base_model
+from jobs.common.reader import Reader
+from jobs.common.stage import Work
+from jobs.prepare import run
 from pipeline.compute.limits import Limits
 from pipeline.errors import UserError
 from pipeline.line.plan import make_plan
 from pipeline.preferences.files import Rows
 from pipeline.preferences.tokenise import Tokeniser
+from pipeline.results import tables
 from pipeline.settings.config import Data, validate
 
 CHATML = (
@@ -66,13 +72,13 @@ def test_texts_that_look_rendered_are_counted_and_beyond_a_share_refused(
         return [{**row, "chosen": f"{row['chosen']} {i}"} for i in range(count)]
 
     few = read(tokeniser, [*GOOD[8:], *wrong(8)])
-    few.refuse_suspects()
+    refuse_suspects(few)
     assert 8 in (few.metrics()["spelled_control_tokens"], few.metrics()["repeated_prompts"])
     many = [*GOOD[9:], *wrong(9)]
     with pytest.raises(UserError, match=f"9 of 40 {said}") as caught:
-        read(tokeniser, many).refuse_suspects()
+        refuse_suspects(read(tokeniser, many))
     assert "data.max_suspect=1" in caught.value.remedy
-    read(tokeniser, many, max_suspect=1.0).refuse_suspects()
+    refuse_suspects(read(tokeniser, many, max_suspect=1.0))
 
 
 def test_losses_are_told_with_a_row_of_each_reason(tokeniser: Tokeniser) -> None:
@@ -89,11 +95,67 @@ def test_what_was_found_is_said_once(tokeniser: Tokeniser, capsys: pytest.Captur
     message = {"role": "user", "content": "Hi.", "weight": 2}
     row = {"prompt": [message], "rejected": "No.", "id": 1, "system_prompt": "Be brief.", "chosen-rating": 3}
     reader = read(tokeniser, [{**row, "chosen": f"Red {i}."} for i in range(3)])
-    reader.tell()
+    tell(reader)
     said = capsys.readouterr().out
     assert said.count("rows are messages") == said.count("columns not used: chosen-rating, id, system_prompt") == 1
     assert said.count("data.columns={system: system_prompt, chosen_score: chosen-rating} would read") == 1
     assert said.count("message keys not used: weight") == 1
+
+
+def told(tokeniser: Tokeniser, capsys: pytest.CaptureFixture[str], rows: list[Any], **data: Any) -> str:
+    tell(read(tokeniser, rows, **data))
+    return capsys.readouterr().out
+
+
+def test_scores_that_data_columns_leaves_behind_are_said(
+    tokeniser: Tokeniser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{**row, "other": f"Blue {i}.", "chosen_score": 9, "rejected_score": 2} for i, row in enumerate(GOOD[:3])]
+    notice = "data.columns gives other answers, and not their scores: name these, too, or give null"
+    assert notice in told(tokeniser, capsys, rows, columns={"chosen": "other"})
+    for columns in ({}, {"chosen": "other", "chosen_score": None}, {"prompt": "other"}):
+        assert notice not in told(tokeniser, capsys, rows, columns=columns)
+    bare = [{key: value for key, value in row.items() if "score" not in key} for row in rows]
+    assert notice not in told(tokeniser, capsys, bare, columns={"chosen": "other"})
+
+
+def test_suspects_below_the_share_are_said(tokeniser: Tokeniser, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "begin" not in (said := told(tokeniser, capsys, GOOD)) and "spell" not in said
+    repeats = {"prompt": "Say.", "chosen": "Say. Red.", "rejected": "Seven."}
+    spells = {"prompt": "Hi.", "chosen": "Yes.<|im_end|>", "rejected": "No."}
+    said = told(tokeniser, capsys, [*GOOD, repeats, spells, {**spells, "rejected": "Never."}])
+    assert "prepare: 1 pairs have an answer that begins with its prompt\n" in said
+    assert "prepare: 2 pairs spell control tokens, which stay plain text\n" in said
+    both = [{**row, "chosen": f"{row['prompt']} Red.", "rejected": f"{row['prompt']} No."} for row in GOOD]
+    assert "every answer begins with its prompt, which was taken off" in told(tokeniser, capsys, both)
+
+
+def test_of_copies_the_door_writes_the_one_that_says_more(
+    tokeniser: Tokeniser, tiny_model: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(tiny_model("Llama"), tmp_path / "model")
+    tokeniser.tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": len(tokeniser.tokenizer)}
+    (folder / "config.json").write_text(json.dumps(config))
+    scored = [{**row, "chosen_score": 9, "rejected_score": 2, "split": "dev"} for row in GOOD[:2]]
+    other = {**scored[0], "chosen_score": 8}
+    source = tmp_path / "pairs.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in [*GOOD[:5], *scored, other]))
+    data = {"source": str(source), "max_dropped": 0.5, "shard_pairs": 2}
+    plan = make_plan(validate({"model": {"source": str(folder)}, "data": data, "resources": {"root": str(tmp_path)}}))
+    (out := tmp_path / "out").mkdir()
+    made = run(Work(plan, plan.steps["prepare"], {}, out))
+    pairs = tables.read(out, tables.PAIRS).to_pylist()
+    assert [(pair["chosen_score"], pair["split"]) for pair in pairs] == [(None, "train")] * 3 + [(9.0, "dev")] * 2
+    dropped = pq.read_table(out / "dropped.parquet").to_pylist()
+    assert [(row["row"], row["reason"]) for row in dropped] == [
+        (1, "duplicate"),
+        (2, "duplicate"),
+        (8, "contradicting-duplicate"),
+    ]
+    assert (made.ledger["rows"], made.ledger["kept"], list(made.rows.values())) == (8, 5, [2, 2, 1])
+    assert made.metrics["splits"] == {"train": 3, "dev": 2} and made.metrics["lacking"]["scores"]["of"] == 3
+    assert "a later copy says more than the first" in capsys.readouterr().out
 
 
 def test_a_model_that_changed_since_the_plan_is_not_used(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.preferences.files import Unreadable, is_parquet, open_json, open_parquet
+from pipeline.preferences.columnar import is_parquet, open_parquet
+from pipeline.preferences.files import Unreadable, open_json
 
 Row = dict[str, Any]
 ROW_KEYS = ("instruction", "uid", "question_id")

@@ -64,6 +64,16 @@ def test_a_broken_model_is_one_error(tiny_model: Callable[[str], Path], tmp_path
         load_model(folder, "float32")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "whole.gguf"])
+def test_a_pointer_of_git_lfs_is_no_model(tiny_model: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(tiny_model("Llama"), tmp_path / "model")
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    given = folder / name if name.endswith(".gguf") else folder
+    with pytest.raises(UserError, match=f"{name}' is a Git LFS pointer") as caught:
+        locate(Model(source=str(given)), DigestMemory(tmp_path))
+    assert "lfs pull" in caught.value.remedy
+
+
 def test_weights_in_a_pickle_are_not_loaded(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     """Sound ones, that transformers opens by itself."""
     folder = shutil.copytree(tiny_model("Llama"), tmp_path / "model")

@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.evaluation.benchmarks import annotations, questions
+from pipeline.evaluation.benchmarks.annotations import LeftOut
 from pipeline.preferences.normalise import Normaliser, Preference
 from pipeline.preferences.sources import Source, Unreadable, _load, open_source
 
@@ -97,13 +99,92 @@ def test_broken_rows_of_a_table_are_rows_of_the_ledger(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", b'prompt,chosen,rejected,margin\nq,a,b,\nq,a,b\nq,a,b,1,2\n\xff,a,b,1\n"q\nr",a,b,42\n')
     rows = rows_of(open_source(str(tmp_path / "a.csv")))
     assert rows[0] == {"prompt": "q", "chosen": "a", "rejected": "b", "margin": None}
-    assert [row.detail for row in rows if isinstance(row, Unreadable)] == [
-        "line 3: 3 fields, the header has 4",
-        "line 4: 5 fields, the header has 4",
+    assert [row.detail.partition(":")[::2] for row in rows if isinstance(row, Unreadable)] == [
+        ("line 3", " 3 fields, the header has 4"),
+        ("line 4", " 5 fields, the header has 4"),
+        ("line 5", f" byte 1, 0xff, is not UTF-8 ('ÿ' in Windows-1252): {TO_UTF8}"),
     ]
     reasons = [getattr(outcome, "reason", "") for row in rows for outcome in Normaliser([]).read(row)]
-    assert reasons == ["", "unreadable-row", "unreadable-row", "bad-text", ""]
+    assert reasons == ["", "unreadable-row", "unreadable-row", "unreadable-row", ""]
     assert rows[4]["prompt"] == "q\nr" and rows[4]["margin"] == "42"
+
+
+TO_UTF8 = "convert the file to UTF-8, such as by iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "place"),
+    [
+        ("a.jsonl", [json.dumps({"prompt": "a"}), '{"prompt": "schön"}'], None),
+        ("a.csv", ["prompt,chosen", "a,b", 'c,"d', '\nGröße"'], None),
+        ("a.json", ["[", '{"prompt": "schön"}', "]"], "line 2: byte 16, 0xf6, is not UTF-8"),
+        ("a.json", ["{", '"data": [{"prompt": "schön"}]', "}"], "line 2: byte 25, 0xf6, is not UTF-8"),
+        ("a.csv", ["prompt,größe", "a,b"], "line 1: byte 10, 0xf6, is not UTF-8"),
+    ],
+)
+def test_another_encoding_is_told_with_its_place_and_the_way_out(
+    tmp_path: Path, name: str, lines: list[str], place: str | None
+) -> None:
+    """A row alone is counted out; where the whole file hangs together it is refused."""
+    write(tmp_path / name, "\n".join(lines).encode("cp1252"))
+    if place is None:
+        first, second = rows_of(open_source(str(tmp_path / name)))
+        assert first["prompt"] == "a" and isinstance(second, Unreadable)
+        assert "0xf6, is not UTF-8 ('ö' in Windows-1252)" in second.detail and TO_UTF8 in second.detail
+    else:
+        with pytest.raises(UserError, match=place) as caught:
+            rows_of(open_source(str(tmp_path / name)))
+        assert caught.value.remedy == TO_UTF8
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["a.parquet", "a.jsonl", "a.json", "a.csv", "a.csv.gz", "a.arrow", "in a/part-0.parquet", "save/x.arrow"]
+)
+def test_a_pointer_in_a_files_place_is_told_as_that(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, POINTER)
+    if name.startswith("save"):
+        write(tmp_path / "save" / "state.json", b'{"_data_files": [{"filename": "x.arrow"}]}')
+    where = tmp_path / (name.partition("/")[0] if "/" in name else name)
+    with pytest.raises(UserError, match=f"{Path(name).name}' is a Git LFS pointer") as caught:
+        rows_of(open_source(str(where)))
+    assert caught.value.remedy.endswith(" lfs pull")
+
+
+@pytest.mark.parametrize("name", ["q.jsonl", "q.json", "q.parquet"])
+def test_a_pointer_is_no_file_of_questions_or_verdicts(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, POINTER)
+    for read in (
+        lambda: questions.read("mine", str(tmp_path / name)),
+        lambda: annotations.read(tmp_path / name, LeftOut()),
+    ):
+        with pytest.raises(UserError, match=f"{name}' is a Git LFS pointer"):
+            read()
+
+
+def test_a_json_file_of_splits(tmp_path: Path) -> None:
+    """Several lists of rows in one object are splits, by data.split, also within a folder."""
+    content = json.dumps({"version": 2, "train": PAIRS, "test": PAIRS[:1], "authors": ["x"]})
+    for name, text in (("a.json", content), ("b/all.json", json.dumps(json.loads(content), indent=1))):
+        write(tmp_path / name, text.encode())
+        given = str(tmp_path / name.partition("/")[0])
+        with pytest.raises(UserError, match=r"has the splits test, train\n.*choose one with data.split"):
+            open_source(given)
+        with pytest.raises(UserError, match=r"data.split='tets'.*\n.*did you mean test\?"):
+            open_source(given, split="tets")
+        train, test = (open_source(given, split=split) for split in ("train", "eval"))
+        assert (rows_of(train), rows_of(test)) == (PAIRS, PAIRS[:1])
+        assert [source.identity["split"] for source in (train, test)] == ["train", "test"]
+    write(tmp_path / "c.json", json.dumps({"train": PAIRS}).encode())
+    assert rows_of(open_source(str(tmp_path / "c.json"))) == rows_of(
+        open_source(str(tmp_path / "c.json"), split="train")
+    )
+    assert "split" not in open_source(str(tmp_path / "c.json")).identity
+    write(tmp_path / "d" / "a.json", json.dumps(PAIRS).encode())
+    with pytest.raises(UserError, match="has no splits of its own"):
+        open_source(str(tmp_path / "d"), split="train")
 
 
 @pytest.mark.parametrize("cut", ["a.jsonl.bz2", "a.jsonl.xz", "a.jsonl.zst", "a.arrow"])

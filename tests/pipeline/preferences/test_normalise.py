@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.preferences.messages import Dropped, said
-from pipeline.preferences.normalise import Normaliser, Preference, pair_id, split_of
+from pipeline.preferences.normalise import Normaliser, Preference, split_of
 from pipeline.preferences.shapes import SHAPES, shape_of
 from pipeline.preferences.sources import Unreadable, open_source
 
@@ -110,6 +110,7 @@ def test_a_conversation_keeps_its_system_message_and_earlier_turns():
         ({"chosen_score": True, "rejected_score": False}, "bad-score"),
         ({"chosen_score": 10**400, "rejected_score": 0}, "bad-score"),
         ({"chosen_score": [1], "rejected_score": [0]}, "bad-score"),
+        ({"chosen_score": 9, "rejected_score": 2, "score_chosen": 1, "score_rejected": 0}, "two-scores"),
         ({"chosen": "4\0", "source": 3, "unknown": object()}, "accepted"),
     ],
 )
@@ -125,6 +126,7 @@ def test_reasons(changes, expected):
         ({"chosen_score": 1, "rejected_score": 2}, (1.0, 2.0)),  # the label order is the user's
         ({"chosen_score": None, "rejected_score": None, "score_chosen": 1, "score_rejected": 0}, (1.0, 0.0)),
         ({"chosen_score": None, "rejected_score": None}, (None, None)),
+        ({"chosen_score": 9, "rejected_score": "2", "score_chosen": 9.0, "score_rejected": 2}, (9.0, 2.0)),
         ({}, (None, None)),
     ],
 )
@@ -156,6 +158,45 @@ def test_an_unreadable_row_and_a_second_copy_are_dropped():
     assert [getattr(outcome, "reason", None) for outcome in outcomes] == [None, "duplicate", None]
 
 
+SCORED = {"chosen_score": 9, "rejected_score": 2}
+
+
+@pytest.mark.parametrize(
+    ("copies", "kept", "reasons"),
+    [
+        ([{}, SCORED], 1, ["duplicate"]),
+        ([SCORED, {}], 0, ["duplicate"]),
+        ([{"source": "a"}, {"label_confidence": 0.9}, {"difficulty": 1}], 1, ["duplicate"] * 2),
+        ([{"split": "dev"}, {"source": "a"}, {"split": "dev", "source": "a"}], 2, ["duplicate"] * 2),
+        ([SCORED, {"chosen_score": 8, "rejected_score": 2}], 0, ["contradicting-duplicate"]),
+        ([SCORED, {**SCORED, "chosen_score": 8, "difficulty": 3}], 1, ["contradicting-duplicate"]),
+        ([{"split": "train"}, SCORED, {"split": "dev"}], 1, ["duplicate"] * 2),
+        ([{**SCORED, "split": "train"}, {"split": "dev"}], 0, ["contradicting-duplicate"]),
+        ([{**SCORED, "source": "a"}, {**SCORED, "source": "b"}], 0, ["duplicate"]),
+    ],
+)
+def test_of_copies_the_first_that_says_most_is_kept(
+    copies: list[dict[str, Any]], kept: int, reasons: list[str]
+) -> None:
+    rows = [{**PLAIN, "rejected": "6", **SCORED}, *({**PLAIN, **copy} for copy in copies)]
+    first = Normaliser([])
+    for row in rows:
+        first.read(row)
+    assert first.outdone == (kept > 0)
+    again = Normaliser([], best=first.best)
+    _, *outcomes = [outcome for row in rows for outcome in again.read(row)]
+    assert not again.outdone and len(again.best) == 2
+    assert outcomes[kept] == normalise(rows[kept + 1])
+    assert [outcome.reason for outcome in outcomes if isinstance(outcome, Dropped)] == reasons
+
+
+def test_what_copies_contradict_each_other_in_is_told() -> None:
+    reader = Normaliser([])
+    reader.read({**PLAIN, **SCORED, "difficulty": 1})
+    (dropped,) = reader.read({**PLAIN, "chosen_score": 8, "rejected_score": 2, "difficulty": 1})
+    assert isinstance(dropped, Dropped) and dropped.detail.endswith("has scores (9.0, 2.0) and (8.0, 2.0)")
+
+
 def test_details_are_short_and_can_be_printed():
     for changes in ({"chosen": "x" * 9999 + "\ud800"}, {"split": "s" * 9999}, {"rejected": "4", "chosen": "4"}):
         outcome = normalise({**PLAIN, **changes})
@@ -175,15 +216,15 @@ def test_a_source_without_any_accepted_shape_is_an_error_that_says_what_is_accep
 def test_pair_id_is_of_the_texts_alone():
     pair = Preference((ASK,), said("4"), said("5"))
     reordered = dict(reversed(ASK.items()))
-    assert pair_id(pair) == pair_id(Preference((reordered,), said("4"), said("5"), 1.0, 0.0, 0.5, 2.0, "exam", "test"))
+    assert pair.pair_id == Preference((reordered,), said("4"), said("5"), 1.0, 0.0, 0.5, 2.0, "exam", "test").pair_id
     others = [
         Preference((ASK,), said("5"), said("4")),
         Preference((SYSTEM, ASK), said("4"), said("5")),
         Preference((ASK,), said("4"), said("55")),
     ]
-    assert len({pair_id(pair), *map(pair_id, others)}) == 4
+    assert len({each.pair_id for each in (pair, *others)}) == 4
     # Fixed for ever: artifacts are addressed by it. sha256 of [[{"content":"2+2?","role":"user"}],"4","5"].
-    assert pair_id(pair) == "d2338b1bbce4177460663e4f06d289ee"
+    assert pair.pair_id == "d2338b1bbce4177460663e4f06d289ee"
 
 
 def test_split_is_the_rows_own_or_drawn_from_the_prompt():
@@ -226,7 +267,7 @@ def test_any_row_ends_as_a_pair_or_in_the_ledger(row):
         assert outcome.reason and outcome.detail.encode() is not None
     else:
         assert outcome.chosen != outcome.rejected and outcome.prompt[-1]["role"] == "user"
-        assert json.dumps(list(outcome.prompt), ensure_ascii=False).encode() and len(pair_id(outcome)) == 32
+        assert json.dumps(list(outcome.prompt), ensure_ascii=False).encode() and len(outcome.pair_id) == 32
 
 
 rows_of_one_source = st.lists(st.fixed_dictionaries({}, optional={name: value for name in columns}), max_size=4)
@@ -241,7 +282,7 @@ def test_any_source_is_refused_in_words_or_every_row_accounted_for(rows, pairing
         return
     for row in rows:
         outcomes = reader.read(row)
-        assert outcomes and all(isinstance(each, Dropped) or pair_id(each) in reader.ids for each in outcomes)
+        assert outcomes and all(isinstance(each, Dropped) or each.pair_id in reader.best for each in outcomes)
     assert set(reader.unused) <= {name for row in rows for name in row}
 
 
@@ -251,6 +292,6 @@ def test_all_real_pairs_are_accepted():
     reader = Normaliser(source.rows)
     outcomes = [outcome for _, row in source.rows for outcome in reader.read(row)]
     accepted = [outcome for outcome in outcomes if isinstance(outcome, Preference)]
-    assert len(accepted) == len(outcomes) == len(reader.ids) == 3100
+    assert len(accepted) == len(outcomes) == len(reader.best) == 3100
     assert reader.unused == ["dataset", "id"]
     assert {preference.split for preference in accepted} <= {"train", "dev", "test"}

@@ -66,6 +66,16 @@ def messages(answer: str) -> list[dict[str, str]]:
             "transcripts",
         ),
         ({"prompt": human("Name a colour.") + "\n\nAssistant: ", **SIDES}, "messages transcripts"),
+        ({"instruction": "Name a colour.", "input": "", **SIDES}, "plain"),
+        ({"instruction": "Name a colour.", **{k: [said(v)] for k, v in SIDES.items()}}, "messages"),
+        (
+            {
+                "messages": [{"role": "user", "from": "human", "value": "Name a colour.", "content": None}],
+                "chosen": {"from": "gpt", "value": "Blue.", "content": "Blue."},
+                "rejected": "A banana.",
+            },
+            "messages sharegpt",
+        ),
         ({"prompt": "Human: Name a colour.\nAssistant:", **SIDES}, "messages transcripts"),
         (
             {
@@ -142,6 +152,14 @@ def test_shapes_that_hold_the_plain_pair(row: dict[str, Any], shapes: str) -> No
         ({"prompt": [PIRATE, ASK], "history": [("Hi.", "Hello.")][:0], "system": PIRATE["content"]}, [PIRATE]),
         ({"prompt": [PIRATE, ASK], "history": [["Hi.", "Hello."]]}, [PIRATE, *EARLIER]),
         ({"prompt": human("Hi.", "Hello.", "Name a colour.") + "\n\nAssistant:", "system": "\n"}, EARLIER),
+        ({"prompt": "\n\nSystem: Answer like a pirate." + human("Name a colour.") + "\n\nAssistant:"}, [PIRATE]),
+        (
+            {
+                "prompt": None,
+                **{k: "System: Answer like a pirate." + human(ASK["content"], v) for k, v in SIDES.items()},
+            },
+            [PIRATE],
+        ),
     ],
 )
 def test_what_comes_before_the_prompt(columns: dict[str, Any], start: list[Any]) -> None:
@@ -186,6 +204,8 @@ def test_a_call_in_sharegpt_and_what_it_gave() -> None:
     row = {"conversations": speech, "chosen": gpt("gpt", "It rains."), "rejected": gpt("gpt", "No idea.")}
     outcome = only({**row, "tools": json.dumps([TOOL["function"]])})
     assert isinstance(outcome, Preference)
+    spelled = [*speech[:1], speech[1] | {"role": "assistant"}, *speech[2:]]
+    assert only({**row, "conversations": spelled, "tools": json.dumps([TOOL["function"]])}) == outcome
     called, result = outcome.prompt[1:]
     assert called == {"role": "assistant", "content": "", "tool_calls": [CALL]}
     assert (result, outcome.tools) == ({"role": "tool", "content": "rain"}, (TOOL["function"],))
@@ -215,6 +235,19 @@ def test_pairs_may_differ_in_a_call_or_a_thought_alone() -> None:
         ({"prompt": "z", "chosen": human("x", "a"), "rejected": human("x", "b")}, "prompts-differ"),
         ({"chosen": human("x", "a", "y"), "rejected": human("x", "b", "y")}, "prompts-differ"),
         ({"chosen": human("x", "a", "y"), "rejected": human("x", "a", "z")}, "bad-role"),
+        ({"chosen": human("x", ""), "rejected": human("x", "b")}, "empty-completion"),
+        ({"chosen": human("x", "a"), "rejected": human("x", " \n")}, "empty-completion"),
+        (
+            {"prompt": "x", "chosen": human("x", "a", "y", "b"), "rejected": human("x", "a", "y", "")},
+            "empty-completion",
+        ),
+        ({s: human("x", "a\n\nSystem: Windows", "y", s) for s in SIDES}, "bad-role"),
+        ({"prompt": human("x", "a\n\nSystem: Be brief.", "y") + "\n\nAssistant:", **SIDES}, "bad-role"),
+        ({"prompt": "x", "chosen": {"from": "gpt", "value": "a", "content": "b"}, "rejected": "c"}, "two-contents"),
+        ({"prompt": [{"from": ["human"], "value": "x"}], **SIDES}, "bad-role"),
+        ({"prompt": "x", "chosen": {"from": "human", "role": "assistant", "value": "a"}, "rejected": "c"}, "bad-role"),
+        ({"instruction": "x", "input": ["y"], **SIDES}, "wrong-type"),
+        ({"instruction": "x", "prompt": "z", **SIDES}, "accepted"),
         ({"prompt": "x", "chosen": [BLUE, ASK, BLUE], "rejected": [BLUE, ASK, BANANA]}, "several-turns"),
         ({"prompt": [ASK], "chosen": [BLUE, ASK, BLUE], "rejected": [BANANA]}, "several-turns"),
         ({"prompt": "x", "chosen": "[{'role': 'assistant', 'content': ", "rejected": "b"}, "broken-json"),
@@ -293,6 +326,106 @@ def test_pairs_of_ranked_completions(form: str, pairing: str, expected: list[str
     assert reader.notes.message_keys == ({"answers.model"} if form == "objects" else set())
 
 
+BESIDE = {"answers": ["a", "b"], "scores": [1, 2]}
+SCORED = {"chosen_score": 9, "rejected_score": 2}
+
+
+def rated(score: str, *values: float, **more: float) -> dict[str, Any]:
+    items = [{"response": f"{value} {value}", score: value, **more} for value in values]
+    return {"prompt": f"x {score} {values}", "completions": items}
+
+
+@pytest.mark.parametrize(
+    ("rows", "scale", "reasons"),
+    [
+        ([rated("overall_score", 1, 2)] * 2 + [rated("fine-grained_score", 1, 2)], "overall_score", ["other-scale"]),
+        ([rated("fine-grained_score", 1, 2)], "fine-grained_score", []),
+        ([rated("fine-grained_score", 1, 2), rated("fine-grained_score", 5, 2)], "fine-grained_score", []),
+        # the one that most have, wherever they stand
+        ([rated("rank", 1, 2), rated("score", 1, 2), rated("score", 3, 2)], "score", ["other-scale"]),
+        # a list beside
+        ([rated("rating", 1, 2)] * 2 + [{"prompt": "y", **BESIDE}], "rating", ["other-scale"]),
+        # pairs with scores of their own
+        ([rated("rank", 1, 2)] * 2 + [{"prompt": "y", **SIDES, **SCORED}], "rank", ["other-scale"]),
+        ([rated("rank", 1, 2), {"prompt": "y", **SIDES}], "rank", []),
+    ],
+)  # fmt: skip
+def test_all_scores_of_a_source_are_of_one_scale(rows: list[dict[str, Any]], scale: str, reasons: list[str]) -> None:
+    outcomes, reader = read(*rows)
+    dropped = [each.reason for each in outcomes if isinstance(each, Dropped) and each.reason != "duplicate"]
+    assert (reader.scale, dropped) == (scale, reasons)
+    assert {shape for shape in reader.notes.shapes if shape.startswith("ranked by")} == {f"ranked by {scale}"}
+
+
+def test_a_row_that_is_ranked_by_nothing_is_told_as_that() -> None:
+    half = rated("score", 1, 2)
+    del half["completions"][1]["score"]
+    outcomes, _ = read(rated("score", 1, 2), half)
+    assert isinstance(outcomes[1], Dropped) and outcomes[1].reason == "bad-ranking"
+
+
+def test_a_row_far_behind_is_ranked_as_those_before() -> None:
+    """By what all its completions have, too, though another comes first in a row alone."""
+    both = rated("overall_score", 1, 2, **{"fine-grained_score": 0}) | {"prompt": "last"}
+    both["completions"][1]["fine-grained_score"] = -1.0
+    outcomes, _ = read(*({**rated("fine-grained_score", 1, 2), "prompt": f"x {n}"} for n in range(100)), both)
+    last = outcomes[-1]
+    assert isinstance(last, Preference) and (last.chosen, last.chosen_score) == (said("1 1"), 0.0)
+    named, reader = read(both, {**rated("fine-grained_score", 1, 2)}, columns={"scores": "overall_score"})
+    assert isinstance(named[0], Preference) and named[0].chosen == said("2 2") and reader.scale == "scores"
+    assert isinstance(named[1], Dropped) and named[1].reason == "other-scale"
+
+
+def test_an_instruction_and_what_it_is_about() -> None:
+    row = {"instruction": "Name the colour of this.", "input": "The sky.", **SIDES}
+    (outcome,), reader = read(row)
+    asked = {"role": "user", "content": "Name the colour of this.\n\nThe sky."}
+    assert outcome == Preference((asked,), BLUE, BANANA) and not reader.unused
+    assert reader.notes.shapes == {"instruction-input", "plain"}
+    columns = {"instruction": "Task", "input": "About"}
+    (outcome,), reader = read({"Task": row["instruction"], "About": row["input"], **SIDES}, columns=columns)
+    assert outcome == Preference((asked,), BLUE, BANANA) and not reader.unused
+    (outcome,), reader = read(row, columns={"prompt": "instruction"})
+    assert isinstance(outcome, Preference) and outcome.prompt[0]["content"] == row["instruction"]
+    assert reader.unused == ["input"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "scores", "unused"),
+    [
+        ({}, (9.0, 2.0), []),
+        ({"chosen_score": None}, (None, None), ["chosen_score", "rejected_score"]),
+        ({"rejected_score": None}, (None, None), ["chosen_score", "rejected_score"]),
+        ({"chosen_score": "a", "rejected_score": "b"}, (4.0, 3.0), ["chosen_score", "rejected_score"]),
+    ],
+)
+def test_scores_are_read_and_left_unread_in_pairs(
+    columns: dict[str, str | None], scores: tuple[float | None, ...], unused: list[str]
+) -> None:
+    row = {"prompt": "Name a colour.", **SIDES, **SCORED, "a": 4, "b": 3}
+    (outcome,), reader = read(row, columns=columns)
+    assert isinstance(outcome, Preference) and (outcome.chosen_score, outcome.rejected_score) == scores
+    assert [name for name in reader.unused if len(name) > 1] == unused
+
+
+def test_of_two_spellings_of_scores_the_one_that_is_meant_can_be_said() -> None:
+    two = {"score_chosen": 1, "score_rejected": 0}
+    row = {"prompt": "Name a colour.", **SIDES, **SCORED, **two}
+    assert reason(row) == "two-scores"
+    for column, scores in (("chosen_score", (1.0, 0.0)), ("score_rejected", (9.0, 2.0))):
+        (outcome,), _ = read(row, columns={column: None})
+        assert isinstance(outcome, Preference) and (outcome.chosen_score, outcome.rejected_score) == scores
+    (outcome,), _ = read(
+        {"prompt": "Name a colour.", **SIDES, **two, "a": 4, "b": 3},
+        columns={"chosen_score": "a", "rejected_score": "b"},
+    )
+    assert isinstance(outcome, Preference) and outcome.chosen_score == 4.0
+    with pytest.raises(
+        UserError, match=r"leaves chosen_score unread, and reads rejected_score: b.*\n.*give null for chosen_score and"
+    ):
+        Normaliser([], columns={"chosen_score": None, "rejected_score": "b"})
+
+
 def test_the_score_of_a_completion_may_be_named() -> None:
     items = [{"response": text, "overall_score": score, "fine": -score} for text, score in RATED]
     outcome = only({"prompt": "x", "completions": items}, columns={"scores": "fine"})
@@ -329,6 +462,18 @@ def test_columns_by_other_names() -> None:
         ),
         ({"prompt": "a", "accepted": "b", "rejected_answer": "c"}, {}, "{chosen: accepted, rejected: rejected_answer}"),
         ({"Instruction": "a", "chosen": "b", "rejected": "c"}, {}, "{prompt: Instruction}"),
+        (
+            {"Instruction": "a", "Input": "d", "better": "b", "worse": "c"},
+            {},
+            "{instruction: Instruction, input: Input, chosen: better, rejected: worse}",
+        ),
+        ({"instruction": "a", "input": "d", "win": "b", "lose": "c"}, {}, "{chosen: win, rejected: lose}"),
+        (
+            {"prompt": b"a", "chosen": b"b", "rejected": b"c"},
+            {},
+            "'chosen', 'prompt', 'rejected' hold bytes, not texts",
+        ),
+        ({"prompt": "a", "completions": [b"a", b"b"], "scores": [1, 2]}, {}, "'completions' hold bytes, not texts"),
         ({"text": "a"}, {}, "map them with data.columns"),
         ({"prompt": "a", **SIDES}, {"columns": {"prompt": "promt"}}, "did you mean prompt"),
         ({"prompt": "a", **SIDES}, {"columns": {"promt": "prompt"}}, "did you mean prompt"),
@@ -345,6 +490,8 @@ def test_a_source_that_cannot_be_meant_is_refused(row: dict[str, Any], settings:
 
 
 def test_what_is_not_used_is_named() -> None:
+    speech = {"prompt": [{**ASK, "value": 3}], "chosen": gpt("gpt", "Blue."), "rejected": "A banana."}
+    assert read(speech)[1].notes.message_keys == {"value"}  # which is content in ShareGPT's form alone
     row = {"prompt": [{**ASK, "lang": "en"}], "chosen": [{**BLUE, "id": 3}], "rejected": "A banana.", "margin": 2}
     (outcome,), reader = read(row)
     assert outcome == PAIR

@@ -190,6 +190,13 @@ def test_a_copy_below_another_root(tmp_path: Path) -> None:
     assert forced(tmp_path / "one", "c d") == 0
     new = address(tmp_path / "one").find()
     assert new is not None and content(address(tmp_path / "two").copy(new)) == "c d"
+    spoilt = address(tmp_path / "two").path
+    (spoilt / "0").write_text("x")  # of the copy: what it was copied from is sound
+    with pytest.raises(UserError, match="has other bytes than were committed") as caught:
+        address(tmp_path / "two").copy(new)
+    assert caught.value.remedy == f"remove {spoilt}, then fetch it again"
+    shutil.rmtree(spoilt)
+    assert content(address(tmp_path / "two").copy(new)) == "c d"
     assert content(address(tmp_path / "two").find()) == "c d"
 
 

@@ -40,6 +40,17 @@ def test_overrides_are_typed_like_the_file() -> None:
     assert config.data.pairs == 256  # `data:` with nothing under it means the defaults
 
 
+def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    """In the file as on the command line: by YAML 1.1 these are 8, 90, text, 3, 1000 and text."""
+    given = {"010": 10, "1:30": "1:30", "0o17": 15, "0b11": "0b11", "1_000": "1_000", "1e3": 1000.0}
+    given |= {"0x1F": 31, "+7": 7, "-.5": -0.5, "1.": 1.0, "5E-2": 0.05, "08": 8, "1e": "1e", "'1e3'": "1e3"}
+    file = tmp_path / "numbers.yaml"
+    file.write_text("study:\n" + "".join(f"  k{i}: {text}\n" for i, text in enumerate(given)))
+    raw = read(str(file), [f"study.o{i}={text}" for i, text in enumerate(given)])["study"]
+    for i, (text, value) in enumerate(given.items()):
+        assert (type(raw[f"k{i}"]), raw[f"k{i}"]) == (type(value), value) == (type(raw[f"o{i}"]), raw[f"o{i}"]), text
+
+
 def test_the_schedule_holds_what_the_objective_asks() -> None:
     def schedule(**objective: object) -> tuple[str | None, float | None]:
         made = RunConfig.model_validate({"model": {"source": "m"}, "objective": objective}).schedule
@@ -74,6 +85,15 @@ def test_the_schedule_holds_what_the_objective_asks() -> None:
         ("train.lora={rank: 4, rank: 8}", "rank stands twice", "leave one of them out"),
         ("train.batch_size=0", "train.batch_size=0", "give 1 or more"),
         ("train.batch_size=yes", "train.batch_size=True: a number is wanted", "give a number"),
+        ("train.adam_betas=[0.9, true]", "train.adam_betas=[0.9, True]: a number is wanted", "give a number"),
+        ("train.batch_size=1_000", "train.batch_size='1_000': a number is wanted", "give a number"),
+        ("train.adam_betas=[0.9, 0.9_9]", "train.adam_betas=[0.9, '0.9_9']: a number is wanted", "give a number"),
+        ("train.batch_size=1:30", "train.batch_size='1:30': Input should be", "give a whole number"),
+        ("train.batch_size=0b11", "train.batch_size='0b11': Input should be", "give a whole number"),
+        ("train.learning_rate=1:30.5", "train.learning_rate='1:30.5': Input should be", "give a number"),
+        ("train.learning_rate=.inf", "train.learning_rate=inf", "give a finite number"),
+        ("objective.beta=1:30", "objective.beta='1:30' is a str", "a value like 0.1"),
+        ("name=1e3", "name=1000.0", "in quotes"),
         ("train.batch_size=1.5", "train.batch_size=1.5", "give a whole number"),
         ("train.batch_size=", "train.batch_size has no value", "give a whole number"),
         ("train.learning_rate=nan", "train.learning_rate='nan'", "give a finite number"),

@@ -1,0 +1,53 @@
+"""A model's folder, for the doors that open one: verified, and converted where it is a .gguf file."""
+
+import contextlib
+import io
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.common.saying import doing, say
+from jobs.common.stage import provenance
+from pipeline.errors import UserError
+from pipeline.line.plan import VERSIONS, Plan
+from pipeline.settings.config import Model
+
+if TYPE_CHECKING:
+    from pipeline.compute.models import ModelSource
+
+
+def base_model(plan: Plan) -> Path:
+    """The base model's folder."""
+    return opened(plan, plan.model, plan.config.model, "model")
+
+
+def opened(plan: Plan, source: "ModelSource", model: Model, setting: str) -> Path:
+    """A model's folder, verified; a .gguf file is converted once, into an artifact of its own."""
+    from pipeline.compute.cpu import give_back_memory
+    from pipeline.compute.models import convert_gguf, locate
+    from pipeline.results.files import DigestMemory
+
+    doing(f"reading {source.path} in full")
+    found = locate(model, DigestMemory(plan.steps["prepare"].address.root), verify=True, setting=setting)
+    if found.digest != source.digest:
+        raise UserError(
+            f"{source.path} changed since this run was planned",
+            "run the same command again: it plans with what is there",
+        )
+    if not source.is_gguf:
+        return source.path
+    address = plan.converted(source)
+    if artifact := address.find():
+        return artifact.verify().path
+    say(f"model: converting {source.path.name}")
+    doing(f"converting {source.path.name}")
+    started = time.perf_counter()
+    with address.writing() as folder:
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars of two libraries
+            convert_gguf(source, folder)
+        give_back_memory()
+        facts = {"name": "model", "version": VERSIONS["model"], "identity": {"model": source.digest}, "inputs": {}}
+        seconds = round(time.perf_counter() - started, 3)
+        artifact = address.commit({**facts, "provenance": provenance(), "seconds": seconds}, {})
+    say(f"model: done in {seconds:.1f} s")
+    return artifact.path
