@@ -144,13 +144,13 @@ class _Renamed:
 
 
 def _backend_of(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer | None":
-    """What encodes for a tokenizer that adds nothing to it but fields that nothing here reads, a fifth of the time."""
+    """What encodes for a tokenizer that adds nothing but fields that nothing here reads, and a fifth to the time."""
     from transformers import PreTrainedTokenizerFast as Plain
 
     own = type(tokenizer)
     if not issubclass(own, Plain) or own.__call__ is not Plain.__call__ or own._encode_plus is not Plain._encode_plus:
         return None
-    tokenizer("x", verbose=False)  # sets it so that it neither cuts nor pads
+    tokenizer("x", verbose=False)  # which has it neither cut nor pad, and nothing here does
     return tokenizer.backend_tokenizer
 
 

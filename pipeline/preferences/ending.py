@@ -1,15 +1,12 @@
 """The token that ends an assistant's turn, read from what a chat template writes after an answer."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.preferences.encode import Encoder
-from pipeline.preferences.messages import Message, said
+from pipeline.preferences.exchange import ANSWER, Exchange
+from pipeline.preferences.messages import said
 from pipeline.preferences.template import Template
-
-ANSWER = "\ue002"  # stands for an answer in a rendering
 
 
 @dataclass(frozen=True)
@@ -22,26 +19,17 @@ class Ending:
     written: bool  # by the template; else it is EOS, put there by us
 
     @classmethod
-    def of(
-        cls,
-        template: Template,
-        encode: Encoder,
-        asked: Sequence[Message],
-        tools: Sequence[Any],
-        tail: str,
-        *,
-        unasked: bool,
-    ) -> "Ending":
-        """What ends an answer to `asked`: the last control token of what the template writes after the last answer
-        (`tail`) and after an earlier one alike. Where there is none, EOS, which may be written after the last answer
-        alone. `unasked` says that the template begins the next turn without being asked to."""
-        *before, question = asked
+    def of(cls, exchange: Exchange, template: Template, encode: Encoder) -> "Ending":
+        """The last control token of what the template writes after the last answer and after an earlier one alike.
+        Where there is none, EOS, which may be written after the last answer alone."""
+        tail, tools = exchange.tail, exchange.tools
+        *before, question = exchange.question
         try:
-            talk = template([*asked, said(ANSWER), question], tools, answer_next=False)
+            talk = template([*exchange.question, said(ANSWER), question], tools, answer_next=False)
         except Exception:  # a template that wants something else next
             talk = ANSWER + tail
         both = tail[: alike(tail, talk.rpartition(ANSWER)[2])]
-        if unasked:  # the next turn is begun there, which is no end of this one
+        if exchange.unasked:  # the next turn is begun there, which is no end of this one
             header = template([*before, question | {"content": ANSWER}], tools, answer_next=True).partition(ANSWER)[0]
             begins = encode.written.findall(header)[-1:]
             both = both[: both.rfind(begins[0])] if begins and begins[0] in both else both

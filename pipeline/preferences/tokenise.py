@@ -11,8 +11,6 @@ from the text but read off the ids: control tokens must be those the template wr
 """
 
 import hashlib
-import itertools
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,19 +23,18 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.preferences.encode import Encoder, reveal, shown
-from pipeline.preferences.ending import ANSWER, Ending, alike
+from pipeline.preferences.ending import Ending, alike
+from pipeline.preferences.exchange import Exchange
 from pipeline.preferences.forged import Turns
 from pipeline.preferences.loading import load_tokenizer
 from pipeline.preferences.messages import Dropped, Message, Unusable, said, short
 from pipeline.preferences.normalise import Preference
 from pipeline.preferences.template import DATE, Template
-from pipeline.preferences.thoughts import opened_thoughts, without_tags
+from pipeline.preferences.thoughts import opened_thoughts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_QUESTION, _SYSTEM = {"role": "user", "content": "x"}, {"role": "system", "content": "y"}
-_TOOL = {"type": "function", "function": {"name": "z", "description": "z", "parameters": {"type": "object"}}}
 # What a template may leave out of a prompt, as reasoning models have it of thoughts: said, with how often it was so.
 _MAY_LACK = {"thoughts": "thoughts of earlier turns", "description": "descriptions of tools"}
 _ANSWERS = ("Blue.", "A banana", "the", "1", "I", "**No**")  # how answers begin, to look at the seam before them
@@ -77,51 +74,21 @@ class Tokeniser:
                 f"the tokenizer of {tokenizer.name_or_path!r} has no EOS token, so that no completion could end",
                 "use a model whose tokenizer_config.json names an eos_token",
             )
-        question, tools, (asked, stated, answered) = self._opening()
-        self.encode = Encoder(tokenizer, asked + answered, self.template.source)
+        exchange = Exchange.of(self.template)
+        self.encode = Encoder(tokenizer, exchange.asked + exchange.answered, self.template.source)
         self.turns = Turns(self.encode, self._trained)
-        tail = answered.rpartition(ANSWER)[2]
-        self._ending = Ending.of(self.template, self.encode, question, tools, tail, unasked=asked == stated)
+        self._ending = Ending.of(exchange, self.template, self.encode)
         self.end_id: int = self._ending.token
         self._silence: list[int] | None = None  # an answer that says nothing
-        self.left_to_answer = self._seam(question, tools, asked)
+        self.left_to_answer = self._seam(exchange)
         with suppress(Unusable):
-            _, self._silence = self._ids(question, tools, [said("")])
+            _, self._silence = self._ids(exchange.question, exchange.tools, [said("")])
         if not self._ending.written:
-            instead = f" in place of {tail!r}" if tail.strip() else ""
-            self.notes[
-                f"the chat template ends answers with no token: {tokenizer.eos_token} is put there{instead}"
-            ] += 1
+            words = f" in place of {self._ending.tail!r}" if self._ending.tail.strip() else ""
+            self.notes[f"the chat template ends answers with no token: {tokenizer.eos_token} is put there{words}"] += 1
         begin = tokenizer.bos_token_id
-        if begin is not None and tokenizer("x")["input_ids"][:1] == [begin] != self.encode(asked)[0][:1]:
+        if begin is not None and tokenizer("x")["input_ids"][:1] == [begin] != self.encode(exchange.asked)[0][:1]:
             self.notes[f"the tokenizer puts {tokenizer.bos_token} before a text, the chat template writes none"] += 1
-
-    def _opening(self) -> tuple[list[Message], tuple[Any, ...], tuple[str, str, str]]:
-        """A question with what the template wants before it (a system message), tools where it wants them, and the
-        renderings: see _exchange."""
-        failed = None
-        for tools, system in itertools.product(((), (_TOOL,)), ([], [_SYSTEM])):
-            try:
-                return [*system, _QUESTION], tools, self._exchange([*system, _QUESTION], tools)
-            except UserError:
-                raise
-            except Exception as error:  # a template is a program: it may fail in any way
-                failed = failed or error
-        raise self.template.error(f"has a chat template that fails: {failed}") from failed
-
-    def _exchange(self, question: Sequence[Message], tools: Sequence[Any]) -> tuple[str, str, str]:
-        """A question as asked and as told, and with its answer, which is ANSWER, as the template renders them."""
-        asked = self.template(question, tools, answer_next=True)
-        stated = self.template(question, tools, answer_next=False)
-        answered = self.template([*question, said(ANSWER)], tools, answer_next=False)
-        header, found, _ = answered.rpartition(ANSWER)
-        if not found:
-            raise self.template.error("has a chat template that leaves out an assistant's answer")
-        if asked == stated and re.search(r"\w", lacks := without_tags(header.removeprefix(asked))):
-            raise self.template.error(
-                f"has a chat template whose generation prompt lacks what it writes before an answer ({lacks!r})"
-            )
-        return asked, stated, answered
 
     @property
     def end(self) -> dict[str, Any]:
@@ -221,18 +188,19 @@ class Tokeniser:
             raise Unusable("template-leaves-out", f"{kind} of the answer is not rendered whole: {shown(part)}")
         return prompt + answer[: len(answer) - len(ending.tail)] + ending.trained, ending
 
-    def _seam(self, question: Sequence[Message], tools: Sequence[Any], rendered: str) -> str:
+    def _seam(self, exchange: Exchange) -> str:
         """The white space at the end of a generation prompt that is left to the answer: none, for most.
 
         After "Assistant: " a tokenizer that joins a space with the word after it ("▁Blue") would never write what is
         trained. Without the space, prompt and answer are the ids of the whole.
         """
+        rendered = exchange.asked
         opened = opened_thoughts(rendered)
         closed = f"x\n{opened.closing}\n\n" if opened else ""
         for end in range(len(rendered), len(rendered.rstrip()) - 1, -1):
             self.left_to_answer = rendered[end:]
             try:
-                self._ids(question, tools, [said(closed + text) for text in _ANSWERS])
+                self._ids(exchange.question, exchange.tools, [said(closed + text) for text in _ANSWERS])
             except Unusable as unusable:
                 if unusable.dropped.reason == "seam":
                     continue

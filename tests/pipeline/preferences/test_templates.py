@@ -78,6 +78,17 @@ def test_thoughts_that_the_prompt_opens_are_closed_or_refused() -> None:
     assert tokeniser.remarks() == {"the chat template leaves out thoughts of earlier turns": 1}
 
 
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [("<|START_THINKING|>", "<|END_THINKING|>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"),
+     ("\u25c1think\u25b7", "\u25c1/think\u25b7")],
+)  # fmt: skip
+def test_thoughts_are_opened_in_the_spellings_of_the_families(opening: str, closing: str) -> None:
+    tokeniser = open_(OPENS.replace("<think>", opening).replace("</think>", closing))
+    assert texts(tokeniser, [ASK], f"sky{closing}Blue.")[1] == f"sky{closing}Blue.<|im_end|>"
+    assert reason(tokeniser, [ASK], "Blue.") == "open-thoughts"
+
+
 def test_a_prompt_that_is_asked_otherwise_is_counted_out() -> None:
     last_only = (
         "{% for m in messages %}{% if m.role != 'system' %}[{{ m.role }}] "
