@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.preferences.messages import RESULTS, Message
 
-_NINE = re.compile(r"[A-Za-z0-9]{9}")  # the ids that Mistral's models give their calls
+_LENGTH = 9  # of the ids that Mistral's models give their calls
 
 
 def arguments_as_text(message: Message) -> Message:
@@ -26,7 +25,7 @@ def arguments_as_text(message: Message) -> Message:
 
 
 def short_ids(messages: Sequence[Message]) -> list[Message]:
-    """The messages with ids of nine letters and digits for calls and their results; those that are such stay.
+    """The messages with ids of nine letters and digits for calls and their results; those of nine characters stay.
 
     Another id becomes what its digest begins with. A call without one gets that of its content and place, and results
     without one answer the calls in their order.
@@ -57,6 +56,6 @@ def has_calls(message: Message) -> bool:
 
 
 def _short(given: Any) -> str:
-    if isinstance(given, str) and _NINE.fullmatch(given):
+    if isinstance(given, str) and len(given) == _LENGTH:  # all that templates ask for
         return given
-    return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()[:9]
+    return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()[:_LENGTH]
