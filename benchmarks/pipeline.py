@@ -98,7 +98,7 @@ def bare_train(job: dict[str, Any]) -> Result:
 
     from pipeline.compute.models import load_model
     from pipeline.objectives.objective import build
-    from pipeline.preferences.tokenise import load_tokenizer
+    from pipeline.preferences.loading import load_tokenizer
     from pipeline.results import tables
     from pipeline.settings.config import load
     from pipeline.training.epoch import Epoch

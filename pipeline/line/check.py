@@ -20,7 +20,7 @@ from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
 from pipeline.evaluation.judging import baselines, contest, words
 from pipeline.line.plan import COLUMNS, Plan, Step, needed_columns
-from pipeline.preferences.template import require_arguments
+from pipeline.preferences.arguments import require_arguments
 from pipeline.settings.config import Model
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def preset(plan: Plan) -> None:
         return
     controls = {each["id"] for each in read_json(folder / "tokenizer.json").get("added_tokens", [])}
     if not controls.issuperset(PRESETS[settings.preset]["stop_token_ids"]):
-        from pipeline.preferences.tokenise import load_tokenizer
+        from pipeline.preferences.loading import load_tokenizer
 
         trusted = plan.config.model.trust_remote_code
         check_family(settings.preset, load_tokenizer(folder, trust_remote_code=trusted))

@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.preferences.messages import Message, Unusable, short
-from pipeline.preferences.texts import THOUGHTS, map_texts
+from pipeline.preferences.texts import map_texts
+from pipeline.preferences.thoughts import is_tag
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -45,6 +46,7 @@ class Encoder:
         added = tokenizer.added_tokens_decoder
         self._soft = {id_ for id_ in control.values() if added[id_].normalized}
         self._renamed = _Renamed.of(tokenizer, control)
+        self._backend = _backend_of(tokenizer)
 
     def spells(self, text: str) -> bool:
         """Whether a user's text spells a control token."""
@@ -71,7 +73,7 @@ class Encoder:
         """Ids of renderings, with what is hidden in them as plain characters."""
         hidden = next((text for text in texts if _BEGIN in text), None)
         if hidden is None:
-            found = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+            found = self._encoded(list(texts))
         elif self._renamed is None:
             raise Unusable("control-token", f"no plain characters for a control token in {shown(hidden)}")
         else:
@@ -80,6 +82,11 @@ class Encoder:
             if not self._soft.isdisjoint(ids) and not self._as_written(ids, text):
                 raise Unusable("control-token", f"the tokenizer reads a control token in {shown(text)}")
         return found
+
+    def _encoded(self, texts: list[str]) -> list[list[int]]:
+        if self._backend is not None:
+            return [self._backend.encode(text, add_special_tokens=False).ids for text in texts]
+        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
     def _as_written(self, ids: list[int], text: str) -> bool:
         """Whether all control tokens stand in a rendering letter for letter, in this order."""
@@ -136,6 +143,17 @@ class _Renamed:
         return [self.true_ids.get(id_, id_) for id_ in ids]
 
 
+def _backend_of(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer | None":
+    """What encodes for a tokenizer that adds nothing but fields that nothing here reads, and a fifth to the time."""
+    from transformers import PreTrainedTokenizerFast as Plain
+
+    own = type(tokenizer)
+    if not issubclass(own, Plain) or own.__call__ is not Plain.__call__ or own._encode_plus is not Plain._encode_plus:
+        return None
+    tokenizer("x", verbose=False)  # which has it neither cut nor pad, and nothing here does
+    return tokenizer.backend_tokenizer
+
+
 # Tokens not marked as special that begin a turn by its role (<|user|>, [system]), or speak of one (<tool_response>).
 _ROLES = "system|developer|user|human|assistant|model|tool|function|ipython|observation|environment"
 _ROLE = re.compile(rf"[<\[{{].*(?:{_ROLES}).*", re.IGNORECASE)
@@ -148,7 +166,7 @@ def _control_tokens(tokenizer: "PreTrainedTokenizerBase", written: str, by_role:
         str(token): id_
         for id_, token in tokenizer.added_tokens_decoder.items()
         if (token.special or by_role.fullmatch(str(token)) or (str(token) in written and str(token)[0] in "<[{"))
-        and not THOUGHTS.fullmatch(str(token))
+        and not is_tag(str(token))
     }
 
 

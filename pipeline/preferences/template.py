@@ -5,17 +5,17 @@ same one (`model.template_date`), so that what it writes depends on nothing but 
 """
 
 import itertools
-import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, TemplateError, meta
-
 from pipeline.errors import UserError
-from pipeline.preferences.messages import Message
-from pipeline.preferences.texts import Text, calls_as_text, rewritten, tags_of, texts_of
+from pipeline.preferences.arguments import require_arguments
+from pipeline.preferences.calls import arguments_as_text, has_calls, short_ids
+from pipeline.preferences.messages import RESULTS, Message
+from pipeline.preferences.texts import Text, rewritten, rewritten_tool, stands_in, texts_of, texts_of_tool
+from pipeline.preferences.thoughts import tags_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,24 +24,6 @@ DATE = date(2025, 1, 1)  # what a template is told is today, unless the user say
 
 
 _STAND_IN = "70836125"  # in place of a text, to see whether the template writes it
-# What apply_chat_template takes beside a template's own arguments.
-_RESERVED = {"conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize"}
-_RESERVED |= {"continue_final_message", "padding", "truncation", "max_length", "return_tensors", "return_dict"}
-_RESERVED |= {"return_assistant_tokens_mask", "tokenizer_kwargs", "strftime_now"}
-
-
-def require_arguments(source: str, arguments: Mapping[str, Any], whose: str) -> None:
-    """Raise UserError for an argument that a template's source does not read beside what every rendering has."""
-    bare = re.sub(r"{%-?\s*(end)?generation\s*-?%}", "", source)  # an extension of transformers' own
-    try:
-        read = meta.find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(bare))
-    except TemplateError:  # said when it is rendered
-        read = set(arguments)
-    takes = sorted(name for name in read - _RESERVED if name != "raise_exception" and not name.endswith("_token"))
-    for name in arguments:
-        if name not in takes:
-            problem = f"model.template_arguments.{name}: {whose} ignores it"
-            raise UserError(problem, f"leave it out; it takes: {', '.join(takes) or 'none'}")
 
 
 class Template:
@@ -58,9 +40,8 @@ class Template:
         names = ("reasoning_content", "thinking", "reasoning")
         read = (name for name in names if re.search(rf"[.'\"]{name}\b", code))
         self.thoughts: str | None = next(read, None)
-        self._calls_as_text = False  # whether arguments of calls are given as JSON, which some templates want
+        self.shortens_ids = False  # whether calls have had to get other ids
         self._unwritten: dict[Any, frozenset[int]] = {}
-        self._writes_tools: dict[tuple[str, ...], bool] = {}
         require_arguments(self.source, arguments, f"the template of {tokenizer.name_or_path!r}")
 
         def strftime_now(form: str) -> str:
@@ -70,22 +51,30 @@ class Template:
         self._options: dict[str, Any] = {**arguments, "strftime_now": strftime_now}
 
     def __call__(self, messages: Sequence[Message], tools: Sequence[Any] = (), *, answer_next: bool) -> str:
-        """The conversation as text; with `answer_next`, up to where the assistant's next answer begins."""
-        called = any("tool_calls" in message for message in messages)
-        try:
-            return self._rendered(messages, tools, answer_next, self._calls_as_text)
-        except Exception:
-            if self._calls_as_text or not called:
-                raise
-            rendered = self._rendered(messages, tools, answer_next, True)
-            self._calls_as_text = True
-            return rendered
+        """The conversation as text; with `answer_next`, up to where the assistant's next answer begins.
 
-    def _rendered(self, messages: Sequence[Message], tools: Sequence[Any], answer_next: bool, as_text: bool) -> str:
+        Calls are given as transformers documents them. Where a template fails on that, they are tried with their
+        arguments as JSON, and with ids of nine letters and digits, which some want.
+        """
+        try:
+            return self._rendered(messages, tools, answer_next)
+        except Exception:
+            if not any(has_calls(message) or message["role"] in RESULTS for message in messages):
+                raise
+            for as_text, with_ids in ((True, False), (False, True), (True, True)):
+                given = short_ids(messages) if with_ids else messages
+                given = [arguments_as_text(message) for message in given] if as_text else given
+                try:
+                    rendered = self._rendered(given, tools, answer_next)
+                except Exception:
+                    continue
+                self.shortens_ids |= with_ids
+                return rendered
+            raise
+
+    def _rendered(self, messages: Sequence[Message], tools: Sequence[Any], answer_next: bool) -> str:
         if self.thoughts not in (None, "reasoning_content"):
             messages = [{self.thoughts if k == "reasoning_content" else k: v for k, v in m.items()} for m in messages]
-        if as_text:
-            messages = [calls_as_text(message) for message in messages]
         rendered = self.tokenizer.apply_chat_template(
             list(messages),
             tools=list(tools) or None,
@@ -98,71 +87,59 @@ class Template:
     def left_out(
         self, messages: Sequence[Message], tools: Sequence[Any], text: str, *, answer_next: bool, start: int = 0
     ) -> list[Text]:
-        """What the template leaves out of the messages from `start` on, in its rendering `text`.
+        """What does not stand whole in `text`, the template's rendering: of the messages from `start` on, and tools.
 
-        Found by looking: stand-ins for all texts are rendered once for every make-up of a conversation. A text that
-        does not stand in `text` letter for letter may have been changed on the way (trimmed, written as JSON): a
-        stand-in for it alone tells.
+        Found by looking for each text, which may stand there for another reason, so that stand-ins for all texts are
+        rendered, too, once for every make-up of a conversation.
         """
+        tools_looked_at = tools if start == 0 else ()
         texts = [
             Text(index, kind, part)
             for index, message in enumerate(messages[start:], start)
             for kind, part in texts_of(message)
         ]
+        texts += [Text(-1, kind, part) for tool in tools_looked_at for kind, part in texts_of_tool(tool)]
         made_of = (
             answer_next,
-            bool(tools),
+            len(tools),
             tuple(message["role"] for message in messages),
             tuple((index, kind, bool(part.strip())) for index, kind, part in texts),
-            tuple(tag.group() for message in messages[start:] for tag in tags_of(message)),
+            tuple(
+                tag.group()
+                for message in messages[start:]
+                if message["role"] == "assistant"
+                for tag in tags_in(message["content"])
+            ),
         )
         if made_of not in self._unwritten:
-            everything = set(range(len(texts)))
-            self._unwritten[made_of] = self._missing(messages, tools, answer_next, start, everything) or frozenset()
+            self._unwritten[made_of] = self._never_written(messages, tools, answer_next, start)
         never = self._unwritten[made_of]
         return [
             each
             for number, each in enumerate(texts)
-            if (wanted := each.text.strip())
-            and (
-                number in never
-                or (wanted not in text and self._missing(messages, tools, answer_next, start, {number}) != frozenset())
-            )
+            if each.text.strip() and (number in never or not stands_in(each.text, text))
         ]
 
-    def writes_tools(self, messages: Sequence[Message], tools: Sequence[Any]) -> bool:
-        """Whether the template writes the tools that an assistant may call: found by another name for the first."""
-        roles = tuple(message["role"] for message in messages)
-        if roles not in self._writes_tools:
-            first = json.loads(json.dumps(tools[0])) if isinstance(tools[0], Mapping) else {}
-            function = first.get("function")
-            (function if isinstance(function, dict) else first)["name"] = f"tool{_STAND_IN}"
-            try:
-                written = self(messages, [first, *tools[1:]], answer_next=True)
-            except Exception:  # a template that wants to know its tools
-                return True
-            self._writes_tools[roles] = _STAND_IN in written
-        return self._writes_tools[roles]
-
-    def _missing(
-        self, messages: Sequence[Message], tools: Sequence[Any], answer_next: bool, start: int, which: Collection[int]
-    ) -> frozenset[int] | None:
-        """Those of the texts `which` whose stand-ins are not rendered; None where the template fails on them."""
+    def _never_written(
+        self, messages: Sequence[Message], tools: Sequence[Any], answer_next: bool, start: int
+    ) -> frozenset[int]:
+        """Those texts, by number, whose stand-ins are not rendered; none where the template fails on stand-ins."""
         numbers = itertools.count()
         stood: dict[int, str] = {}
 
         def stand_in(_: str, text: str) -> str:
             number = next(numbers)
-            if number not in which or not text.strip():
+            if not text.strip():
                 return text
             stood[number] = f"{_STAND_IN}{number:03d}{_STAND_IN}"  # digits, which no template changes
             return stood[number]
 
         changed = [*messages[:start], *(rewritten(message, stand_in) for message in messages[start:])]
+        others = tools if start else [rewritten_tool(tool, stand_in) for tool in tools]
         try:
-            text = self(changed, tools, answer_next=answer_next)
+            text = self(changed, others, answer_next=answer_next)
         except Exception:  # a template that reads its texts
-            return None
+            return frozenset()
         return frozenset(number for number, mark in stood.items() if mark not in text)
 
     def error(self, problem: str) -> UserError:

@@ -1,49 +1,47 @@
-"""What is in a chat message beside its role: text, thoughts between tags, calls of tools; and changing all of it."""
+"""The texts of a conversation that a template should write: changing them all, and finding them in a rendering."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pipeline.preferences.messages import Message, Unusable
-
-# Tags around a model's thoughts, in the spellings of the families: <think>, [THINK], <|START_THINKING|>, <seed:think>.
-THOUGHTS = re.compile(
-    r"[<\[]\|?(?P<end>/|END_)?(?:START_)?(?:[\w-]+:)?(?:think(?:ing)?|thoughts?|reasoning)\|?[>\]]", re.IGNORECASE
-)
+from pipeline.preferences.messages import Message
+from pipeline.preferences.thoughts import closes, tags_in
 
 
-def map_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """`value` with every text in it changed, keys of dictionaries included."""
+class Text(NamedTuple):
+    """A text in a conversation: of which message (-1: of the tools), what it is, and the text itself."""
+
+    message: int
+    kind: str  # content, thoughts, call, tool (a name of one, or of its parameters), description (of either)
+    text: str
+
+
+Change = Callable[[str, str], str]  # from what it is and a text to another text
+
+
+def map_texts(value: Any, change: Callable[[str], str], number: Callable[[Any], Any] = lambda same: same) -> Any:
+    """`value` with every text in it changed, keys of dictionaries included; and its numbers, where `number` says so."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {map_texts(key, change): map_texts(item, change) for key, item in value.items()}
+        return {map_texts(key, change, number): map_texts(item, change, number) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [map_texts(item, change) for item in value]
-    return value
+        return [map_texts(item, change, number) for item in value]
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def tags_of(message: Message) -> list[re.Match[str]]:
-    """The tags around thoughts in a message; what others than an assistant say between such tags is no thought."""
-    content = message["content"]
-    if message["role"] != "assistant" or not ("<" in content or "[" in content):
-        return []
-    return list(THOUGHTS.finditer(content))
+def rewritten(message: Message, change: Change) -> Message:
+    """`message` with each text that a template should write put through `change`.
 
-
-def rewritten(message: Message, change: Callable[[str, str], str]) -> Message:
-    """`message` with each text that a template should write put through `change(what it is, text)`.
-
-    What it is: content, thoughts (also those that stand between tags in an assistant's content) or call.
+    Thoughts are also those that stand between tags in an assistant's content; what others say between such tags is no
+    thought. Of a call, its function's name and all arguments.
     """
     new, content = dict(message), message["content"]
     pieces, position, inside = [], 0, False
-    for tag in tags_of(message):
-        closes = bool(tag["end"])
-        pieces += [change("thoughts" if inside or closes else "content", content[position : tag.start()]), tag.group()]
-        position, inside = tag.end(), not closes
+    for tag in tags_in(content) if message["role"] == "assistant" else []:
+        ends = closes(tag)
+        pieces += [change("thoughts" if inside or ends else "content", content[position : tag.start()]), tag.group()]
+        position, inside = tag.end(), not ends
     new["content"] = "".join([*pieces, change("thoughts" if inside else "content", content[position:])])
     if message.get("reasoning_content"):
         new["reasoning_content"] = change("thoughts", message["reasoning_content"])
@@ -52,90 +50,74 @@ def rewritten(message: Message, change: Callable[[str, str], str]) -> Message:
     return new
 
 
-def _called(call: Any, change: Callable[[str, str], str]) -> Any:
+def _called(call: Any, change: Change) -> Any:
     if not isinstance(call, Mapping):
         return call
     if isinstance(call.get("function"), Mapping):
         return {**call, "function": _called(call["function"], change)}
-    arguments = map_texts(call.get("arguments"), lambda text: change("call", text))
+
+    def number(value: Any) -> Any:
+        changed = change("call", str(value))
+        return value if changed == str(value) else int(changed)
+
+    arguments = map_texts(call.get("arguments"), lambda text: change("call", text), number)
     return {**call, "name": change("call", str(call.get("name", ""))), "arguments": arguments}
 
 
-def calls_as_text(message: Message) -> Message:
-    """The message with arguments of its calls as JSON."""
+def rewritten_tool(tool: Any, change: Change) -> Any:
+    """The same of a tool that an assistant may call: its name, its parameters' names, and descriptions of both.
 
-    def called(call: Any) -> Any:
-        if not isinstance(call, Mapping):
-            return call
-        own = {**call, "function": called(call["function"])} if isinstance(call.get("function"), Mapping) else {**call}
-        if isinstance(own.get("arguments"), Mapping | list):
-            own["arguments"] = json.dumps(own["arguments"], ensure_ascii=False)
-        return own
+    The rest of a JSON schema is written in many ways ("type": "object" as `{}`), which tell nothing.
+    """
+    if not isinstance(tool, Mapping):
+        return tool
+    if isinstance(tool.get("function"), Mapping):
+        return {**tool, "function": rewritten_tool(tool["function"], change)}
+    new = _described(tool, change)
+    if "name" in tool:
+        new["name"] = change("tool", str(tool["name"]))
+    parameters = tool.get("parameters")
+    if isinstance(parameters, Mapping) and isinstance(own := parameters.get("properties"), Mapping):
+        properties = {change("tool", str(name)): _described(each, change) for name, each in own.items()}
+        new["parameters"] = {**parameters, "properties": properties}
+    return new
 
-    calls = {"tool_calls": [called(call) for call in message["tool_calls"]]} if "tool_calls" in message else {}
-    return message | calls
+
+def _described(value: Any, change: Change) -> Any:
+    if not isinstance(value, Mapping) or not isinstance(value.get("description"), str):
+        return dict(value) if isinstance(value, Mapping) else value
+    return {**value, "description": change("description", value["description"])}
 
 
 def texts_of(message: Message) -> list[tuple[str, str]]:
     """(what it is, text) of all that `rewritten` goes through, in its order."""
+    if message.keys() == {"role", "content"} and not (message["role"] == "assistant" and tags_in(message["content"])):
+        return [("content", message["content"])]
+    return _listed(rewritten, message)
+
+
+def texts_of_tool(tool: Any) -> list[tuple[str, str]]:
+    """The same of all that `rewritten_tool` goes through."""
+    return _listed(rewritten_tool, tool)
+
+
+def _listed(rewrite: Callable[[Any, Change], Any], value: Any) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
 
     def note(kind: str, text: str) -> str:
         found.append((kind, text))
         return text
 
-    rewritten(message, note)
+    rewrite(value, note)
     return found
 
 
-class Text(NamedTuple):
-    """A text in a conversation: of which message, what it is, and the text itself."""
-
-    message: int
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Opened:
-    """Thoughts that a generation prompt has opened, so that an answer must close them."""
-
-    opening: str
-    closing: str
-
-    def before(self, prompt: str) -> str:
-        """A prompt up to where it opens the thoughts."""
-        return prompt[: prompt.rindex(self.opening)]
-
-    def of(self, message: Message) -> Message:
-        """The message with thoughts that stand in its content apart from it, for templates that read them so."""
-        thoughts, closes, rest = message["content"].partition(self.closing)
-        if not closes or message.get("reasoning_content"):
-            return message
-        return {**message, "content": rest.lstrip(), "reasoning_content": thoughts.replace(self.opening, "", 1).strip()}
-
-    def closed_by(self, message: Message) -> bool:
-        """Whether an answer has thoughts that end."""
-        return bool(message.get("reasoning_content")) or self.closing in message["content"]
-
-    def answer(self, message: Message, prompt: str) -> str:
-        """The text that goes on from `prompt`, for a template that leaves thoughts out of an answer."""
-        content, thoughts = message["content"], message.get("reasoning_content")
-        if message.get("tool_calls"):
-            raise Unusable("template-leaves-out", "calls of an answer to a generation prompt that opens thoughts")
-        if thoughts:
-            return f"{thoughts.strip()}\n{self.closing}\n\n{content.lstrip()}"
-        opened = prompt[len(self.before(prompt)) :]
-        return str(content.removeprefix(opened if content.startswith(opened) else self.opening))
-
-
-def opened_thoughts(prompt: str) -> Opened | None:
-    """The thoughts that a generation prompt ends in, if it does."""
-    end = prompt[-64:]
-    tags = list(THOUGHTS.finditer(end))
-    if not tags or tags[-1]["end"] or end[tags[-1].end() :].strip():
-        return None
-    opening = tags[-1].group()
-    if "START_" in opening:
-        return Opened(opening, opening.replace("START_", "END_"))
-    return Opened(opening, f"{opening[0]}/{opening[1:]}")
+def stands_in(text: str, rendered: str) -> bool:
+    """Whether a text stands whole in a rendering: but for white space at its ends letter for letter, or as JSON, JSON
+    within JSON, or Python spells it."""
+    wanted = text.strip()
+    if wanted in rendered:
+        return True
+    as_json = json.dumps(wanted, ensure_ascii=False)[1:-1]
+    spellings = as_json, json.dumps(as_json, ensure_ascii=False)[1:-1], json.dumps(wanted)[1:-1], repr(wanted)[1:-1]
+    return any(each in rendered for each in spellings)

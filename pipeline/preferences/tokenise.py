@@ -11,29 +11,32 @@ from the text but read off the ids: control tokens must be those the template wr
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import UserError, code_not_trusted
+from pipeline.errors import UserError
 from pipeline.preferences.encode import Encoder, reveal, shown
+from pipeline.preferences.ending import Ending, alike
+from pipeline.preferences.exchange import Exchange
+from pipeline.preferences.forged import Turns
+from pipeline.preferences.loading import load_tokenizer
 from pipeline.preferences.messages import Dropped, Message, Unusable, said, short
 from pipeline.preferences.normalise import Preference
 from pipeline.preferences.template import DATE, Template
-from pipeline.preferences.texts import THOUGHTS, map_texts, opened_thoughts, texts_of
+from pipeline.preferences.thoughts import opened_thoughts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_ANSWER = "\ue002"  # stands for an answer in a rendering
-_SIGNS = re.compile(r"[^\w\s]")
+# What a template may leave out of a prompt, as reasoning models have it of thoughts: said, with how often it was so.
+_MAY_LACK = {"thoughts": "thoughts of earlier turns", "description": "descriptions of tools"}
 _ANSWERS = ("Blue.", "A banana", "the", "1", "I", "**No**")  # how answers begin, to look at the seam before them
 
 
@@ -44,16 +47,6 @@ class TokenisedPair:
     prompt_ids: list[int]
     chosen_ids: list[int]
     rejected_ids: list[int]
-
-
-@dataclass(frozen=True)
-class Ending:
-    """What a template writes after an answer, the part of it that is trained, and the token that ends the turn."""
-
-    tail: str
-    trained: str
-    token: int
-    written: bool  # by the template; else it is EOS, put there by us
 
 
 class Tokeniser:
@@ -81,36 +74,21 @@ class Tokeniser:
                 f"the tokenizer of {tokenizer.name_or_path!r} has no EOS token, so that no completion could end",
                 "use a model whose tokenizer_config.json names an eos_token",
             )
-        question = {"role": "user", "content": "x"}
-        asked, stated, answered = self._exchange(question)
-        self.encode = Encoder(tokenizer, asked + answered, self.template.source)
-        self._neutral: dict[tuple[Any, ...], list[int]] = {}
-        self._ending = self._ending_of(question, answered.rpartition(_ANSWER)[2], unasked=asked == stated)
+        exchange = Exchange.of(self.template)
+        self.encode = Encoder(tokenizer, exchange.asked + exchange.answered, self.template.source)
+        self.turns = Turns(self.encode, self._trained)
+        self._ending = Ending.of(exchange, self.template, self.encode)
         self.end_id: int = self._ending.token
         self._silence: list[int] | None = None  # an answer that says nothing
-        self.left_to_answer = self._seam(question, asked)
+        self.left_to_answer = self._seam(exchange)
         with suppress(Unusable):
-            _, self._silence = self._ids([question], (), [said("")])
+            _, self._silence = self._ids(exchange.question, exchange.tools, [said("")])
+        if not self._ending.written:
+            words = f" in place of {self._ending.tail!r}" if self._ending.tail.strip() else ""
+            self.notes[f"the chat template ends answers with no token: {tokenizer.eos_token} is put there{words}"] += 1
         begin = tokenizer.bos_token_id
-        if begin is not None and tokenizer("x")["input_ids"][:1] == [begin] != self.encode(asked)[0][:1]:
+        if begin is not None and tokenizer("x")["input_ids"][:1] == [begin] != self.encode(exchange.asked)[0][:1]:
             self.notes[f"the tokenizer puts {tokenizer.bos_token} before a text, the chat template writes none"] += 1
-
-    def _exchange(self, question: Message) -> tuple[str, str, str]:
-        """A question as asked and as told, and with its answer, which is _ANSWER, as the template renders them."""
-        try:
-            asked = self.template([question], answer_next=True)
-            stated = self.template([question], answer_next=False)
-            answered = self.template([question, said(_ANSWER)], answer_next=False)
-        except Exception as error:  # a template is a program: it may fail in any way
-            raise self.template.error(f"has a chat template that fails: {error}") from error
-        header, found, _ = answered.rpartition(_ANSWER)
-        if not found:
-            raise self.template.error("has a chat template that leaves out an assistant's answer")
-        if asked == stated and re.search(r"\w", lacks := THOUGHTS.sub("", header.removeprefix(asked))):
-            raise self.template.error(
-                f"has a chat template whose generation prompt lacks what it writes before an answer ({lacks!r})"
-            )
-        return asked, stated, answered
 
     @property
     def end(self) -> dict[str, Any]:
@@ -120,22 +98,20 @@ class Tokeniser:
     def remarks(self) -> dict[str, int]:
         """What should be said of the template so far, and how often it was so."""
         date = f"the chat template asks for the date and gets {self.template.today} (model.template_date)"
-        return {**self.notes, **({date: 1} if self.template.asked_for_date else {})}
+        ids = "the chat template wants other ids of calls, which get such of nine letters and digits"
+        found = {date: self.template.asked_for_date, ids: self.template.shortens_ids}
+        return {**self.notes, **{remark: 1 for remark, so in found.items() if so}}
 
     def pair(self, preference: Preference) -> TokenisedPair | Dropped:
         """The pair's token ids, or why it has none: too long, refused by the template, not as the whole, or forged."""
-        asked = replace(
-            preference,
-            prompt=tuple(map(self.encode.hidden, preference.prompt)),
-            chosen=self.encode.hidden(preference.chosen),
-            rejected=self.encode.hidden(preference.rejected),
-            tools=tuple(self.encode.hidden_texts(preference.tools)),
-        )
+        given = [*preference.prompt, preference.chosen, preference.rejected]
+        *messages, one, other = hidden = [self.encode.hidden(message) for message in given]
+        tools = self.encode.hidden_texts(preference.tools)
         try:
-            if asked != preference:  # a template may refuse what it does not see
+            if hidden != given or tools != [*preference.tools]:  # a template may refuse what it does not see
                 for side in (preference.chosen, preference.rejected):
                     self._render([*preference.prompt, side], preference.tools, answer_next=False)
-            prompt, chosen, rejected = self._ids(asked.prompt, asked.tools, (asked.chosen, asked.rejected))
+            prompt, chosen, rejected = self._ids(messages, tools, (one, other))
         except Unusable as unusable:
             return unusable.dropped
         if len(prompt) > self.max_prompt_tokens:
@@ -160,7 +136,7 @@ class Tokeniser:
         wholes = [self._whole(messages, tools, side, prompt) for side in sides]
         start = self.encode.last_turn(prompt)  # what follows is encoded apart from what is before
         prompt_ids, *rests = self.encode(prompt, *(whole[start:] for whole, _ in wholes))
-        if self._forged(prompt_ids, messages, tools):
+        if self.turns.forged(prompt_ids, messages, tools, answered=False):
             raise Unusable("control-token", f"the prompt would forge a turn: {shown(prompt)}")
         before = prompt_ids[: self.encode.last_turn_of(prompt_ids)] if start else []
         if start and any(rest[:1] != prompt_ids[len(before) :][:1] for rest in rests):  # it was no token by itself
@@ -168,7 +144,7 @@ class Tokeniser:
         found = [prompt_ids]
         for side, (whole, ending), rest in zip(sides, wholes, rests, strict=True):
             ids = [*before, *rest]
-            if self._forged(ids, messages, tools, side):
+            if self.turns.forged(ids, [*messages, side], tools, answered=True):
                 raise Unusable("control-token", f"the completion would forge a turn: {shown(side['content'])}")
             if ids[: len(prompt_ids)] != prompt_ids:
                 raise Unusable("seam", f"prompt and answer share a token: {shown(whole[len(prompt) - 8 :])}")
@@ -182,12 +158,10 @@ class Tokeniser:
         """The text of a conversation, up to where the answer begins."""
         text = self._asked(self._render(messages, tools, answer_next=True))
         for index, kind, part in self.template.left_out(messages, tools, text, answer_next=True):
-            if kind != "thoughts":
-                which = f"{kind} of message {index + 1}, of role {messages[index]['role']}"
-                raise Unusable("template-leaves-out", f"{which}: {shown(part)}")
-            self.notes["the chat template leaves out thoughts of earlier turns"] += 1
-        if tools and not self.template.writes_tools(messages, tools):
-            raise Unusable("template-leaves-out", f"the row's tools: {short.repr(tools)}")
+            if kind not in _MAY_LACK:
+                which = f"message {index + 1}, of role {messages[index]['role']}," if index >= 0 else "the row's tools"
+                raise Unusable("template-leaves-out", f"{kind} of {which} is not rendered whole: {shown(part)}")
+            self.notes[f"the chat template leaves out {_MAY_LACK[kind]}"] += 1
         return text
 
     def _whole(
@@ -201,7 +175,7 @@ class Tokeniser:
         if opened and self.template.thoughts:
             side = opened.of(side)
         rendered = self._render([*messages, side], tools, answer_next=False)
-        ending = self._ending if "tool_calls" not in side else self._call_ending(rendered)
+        ending = self._ending if "tool_calls" not in side else self._ending.of_call(rendered, self.encode)
         if not rendered.startswith(prompt):
             if opened and rendered.startswith(opened.before(prompt)):
                 return prompt + opened.answer(side, prompt) + ending.trained, ending
@@ -211,54 +185,22 @@ class Tokeniser:
             raise Unusable("end-of-turn", f"this answer ends {end!r}, others with {ending.tail!r}")
         answer, start = rendered[len(prompt) :], len(messages)
         for _, kind, part in self.template.left_out([*messages, side], tools, answer, answer_next=False, start=start):
-            raise Unusable("template-leaves-out", f"{kind} of the answer: {shown(part)}")
+            raise Unusable("template-leaves-out", f"{kind} of the answer is not rendered whole: {shown(part)}")
         return prompt + answer[: len(answer) - len(ending.tail)] + ending.trained, ending
 
-    def _ending_of(self, question: Message, tail: str, unasked: bool) -> Ending:
-        """What ends an answer: of what the template writes after the last one (`tail`) and after an earlier one alike,
-        the last control token. Where there is none, EOS, which may be written after the last answer alone."""
-        try:
-            talk = self.template([question, said(_ANSWER), question], answer_next=False)
-        except Exception:  # a template that wants something else next
-            talk = _ANSWER + tail
-        alike = tail[: _alike(tail, talk.rpartition(_ANSWER)[2])]
-        if unasked:  # the next turn is begun there, which is no end of this one
-            before = self.template([question | {"content": _ANSWER}], answer_next=True).partition(_ANSWER)[0]
-            begins = self.encode.written.findall(before)[-1:]
-            alike = alike[: alike.rfind(begins[0])] if begins and begins[0] in alike else alike
-        found = list(self.encode.written.finditer(alike))
-        if not found and (first := self.encode.written.search(tail)) and first.group() == self.tokenizer.eos_token:
-            found = [first]
-        if not found:
-            return Ending(tail, "", self.tokenizer.eos_token_id, written=False)
-        return self._written(tail, found[-1])
-
-    def _call_ending(self, rendered: str) -> Ending:
-        """What ends an answer that calls a tool; with some families it is another token."""
-        if rendered.endswith(self._ending.tail):
-            return self._ending
-        run = re.search(rf"(?:\s*(?:{self.encode.written.pattern}))*\s*$", rendered)
-        tail = run.group() if run else ""
-        found = list(self.encode.written.finditer(tail))
-        if not found:
-            return self._ending
-        return self._written(tail, found[-1])
-
-    def _written(self, tail: str, end: re.Match[str]) -> Ending:
-        return Ending(tail, tail[: end.end()], self.encode(end.group())[0][0], written=True)
-
-    def _seam(self, question: Message, rendered: str) -> str:
+    def _seam(self, exchange: Exchange) -> str:
         """The white space at the end of a generation prompt that is left to the answer: none, for most.
 
         After "Assistant: " a tokenizer that joins a space with the word after it ("▁Blue") would never write what is
         trained. Without the space, prompt and answer are the ids of the whole.
         """
+        rendered = exchange.asked
         opened = opened_thoughts(rendered)
         closed = f"x\n{opened.closing}\n\n" if opened else ""
         for end in range(len(rendered), len(rendered.rstrip()) - 1, -1):
             self.left_to_answer = rendered[end:]
             try:
-                self._ids([question], (), [said(closed + text) for text in _ANSWERS])
+                self._ids(exchange.question, exchange.tools, [said(closed + text) for text in _ANSWERS])
             except Unusable as unusable:
                 if unusable.dropped.reason == "seam":
                     continue
@@ -271,24 +213,11 @@ class Tokeniser:
         """A rendered prompt as the model is asked it."""
         return rendered.removesuffix(self.left_to_answer)
 
-    def _forged(
-        self, ids: list[int], messages: Sequence[Message], tools: Sequence[Any], side: Message | None = None
-    ) -> bool:
-        """Whether there are other control tokens than such messages have where all words in them are plain."""
-        found = self.encode.controls(ids)
-        everything = [*messages, side] if side else [*messages]
-        made_of = (side is not None, len(tools), *map(_make_up, everything))
-        if made_of not in self._neutral:
-            self._neutral[made_of] = self._plain_controls(everything, tools, side is not None)
-        if found == self._neutral[made_of]:
-            return False
-        return found != self._plain_controls(everything, tools, side is not None)  # of this row's own words
-
-    def _plain_controls(self, messages: Sequence[Message], tools: Sequence[Any], answered: bool) -> list[int]:
-        *before, last = plain = [{**map_texts(message, _plain), "role": message["role"]} for message in messages]
-        tools = map_texts(tools, _plain)
-        text = self._asked(self._render(before if answered else plain, tools, answer_next=True))
-        return self.encode.controls(*self.encode(self._whole(before, tools, last, text)[0] if answered else text))
+    def _trained(self, messages: Sequence[Message], tools: Sequence[Any], answered: bool) -> str:
+        """The text of a conversation, which ends with an answer where it is `answered`."""
+        before = messages[:-1] if answered else messages
+        asked = self._asked(self._render(before, tools, answer_next=True))
+        return self._whole(before, tools, messages[-1], asked)[0] if answered else asked
 
     def _render(self, messages: Sequence[Message], tools: Sequence[Any], *, answer_next: bool) -> str:
         try:
@@ -301,33 +230,10 @@ class Tokeniser:
             raise Unusable("template-refused", f"{type(error).__name__}: {short.repr(str(error))}") from error
 
 
-def _plain(text: str) -> str:
-    """`text` without anything that could be a part of a control token; tags of thoughts, which templates read, stay."""
-    pieces, position = [], 0
-    for tag in THOUGHTS.finditer(text):
-        pieces += [_SIGNS.sub("x", text[position : tag.start()]), tag.group()]
-        position = tag.end()
-    return "".join([*pieces, _SIGNS.sub("x", text[position:])])
-
-
-def _make_up(message: Message) -> tuple[Any, ...]:
-    """What control tokens around a message may depend on: its role, and which texts there are."""
-    if message.keys() == {"role", "content"} and "<" not in message["content"] and "[" not in message["content"]:
-        return message["role"], bool(message["content"])
-    tags = tuple(tag.group() for tag in THOUGHTS.finditer(message["content"]))
-    return message["role"], tags, tuple((kind, bool(text.strip())) for kind, text in texts_of(message))
-
-
-def _alike(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
 def _difference(prompt: str, whole: str) -> str:
     """Where the rendering of a whole conversation leaves that of its prompt."""
     prompt, whole = reveal(prompt), reveal(whole)
-    same = _alike(prompt, whole)
+    same = alike(prompt, whole)
     return f"asked {prompt[max(0, same - 20) : same + 40]!r}, and whole {whole[max(0, same - 20) : same + 40]!r}"
 
 
@@ -355,34 +261,3 @@ def open_tokeniser(
     """
     tokenizer = load_tokenizer(directory, chat_template, trust_remote_code=trust_remote_code)
     return Tokeniser(tokenizer, max_prompt_tokens, max_completion_tokens, template_arguments, template_date)
-
-
-def load_tokenizer(
-    directory: Path, chat_template: str | None = None, *, trust_remote_code: bool = False
-) -> "PreTrainedTokenizerBase":
-    """The tokenizer saved in `directory`, with the Jinja file `chat_template` in place of its own template if given.
-
-    Code beside it is run where `trust_remote_code`. Raises UserError where the directory holds no tokenizer, or the
-    file cannot be read.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(directory), trust_remote_code=trust_remote_code, local_files_only=True
-        )
-    except Exception as error:  # transformers reports a missing or damaged tokenizer by many kinds of error
-        first_line = (str(error).splitlines() or [""])[0]
-        raise UserError(
-            f"the model directory {str(directory)!r} has no tokenizer that can be loaded: {first_line}",
-            code_not_trusted(error)
-            or "put tokenizer.json and tokenizer_config.json beside the weights, as `save_pretrained` does",
-        ) from error
-    if chat_template is not None:
-        try:
-            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"model.chat_template {chat_template!r} cannot be read: {error}", "give a Jinja file"
-            ) from error
-    return tokenizer

@@ -3,24 +3,24 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from pipeline.preferences.thoughts import TAG, closes
+
 Token = tuple[str, Mapping[str, float]]  # its text, and the log-probs of the likeliest in its place
 
 OPENING = "<think>"
 
-# How models mark their thoughts, where whoever serves them leaves the marks in: tags of several names, Mistral's
-# [THINK], Kimi's ◁think▷, and the channels of gpt-oss, of which words alone are left where control tokens are left out.
-# Between back-ticks a tag is spoken of, and opens nothing.
+# How models mark their thoughts, where whoever serves them leaves the marks in: tags, and the channels of gpt-oss, of
+# which words alone are left where control tokens are left out. A tag between back-ticks is spoken of: it opens nothing.
 _MARK = re.compile(
-    r"""(?<!`) (?:
-      [<◁] \s* (?P<closes> /? ) \s* (?P<tag> (?:\w+:)? (?: think(?:ing)? | thoughts? | reasoning ) ) \s* [>▷]
-    | \[ (?P<closes_bracket> /? ) (?P<bracket> (?-i: THINK ) ) \]
+    rf"""(?<!`) (?:
+    {TAG}
     | (?P<channel> <\|channel\|> \s* analysis \s* <\|message\|> | (?-i: \A analysis (?=[A-Z]) ) )
     | (?P<final> <\|channel\|> \s* final \s* <\|message\|> | (?-i: assistantfinal ) )
     ) (?!`)""",
     re.VERBOSE | re.IGNORECASE,
 )
 # Of the first mark, as far as one token goes.
-_BEGINNINGS = ("<think", "<thought", "<reasoning>", "<seed:think>", "◁think▷", "<|channel|>")
+_BEGINNINGS = ("<think", "<thought", "<reasoning>", "<seed:think>", "◁think▷", "<|start_thinking|>", "<|channel|>")
 
 
 def spoken(judgment: str) -> str | None:
@@ -86,9 +86,9 @@ def first_word(tokens: Sequence[Token], words: str | None = None) -> dict[str, f
 def _kind(mark: re.Match[str]) -> tuple[str, bool]:
     """(which thoughts a mark is of, whether it closes them)."""
     if mark["tag"]:
-        return mark["tag"].lower(), bool(mark["closes"])
+        return mark["tag"].lower(), closes(mark)
     if mark["bracket"]:
-        return "bracket", bool(mark["closes_bracket"])
+        return "bracket", closes(mark)
     return "channel", mark["final"] is not None
 
 

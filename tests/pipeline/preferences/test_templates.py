@@ -11,67 +11,20 @@ from pipeline.preferences.messages import Dropped, Message, said
 from pipeline.preferences.normalise import Preference
 from pipeline.preferences.tokenise import TokenisedPair, Tokeniser
 from tests.pipeline.preferences.families import FAMILIES, tokenizer
-
-ASK = {"role": "user", "content": "Name a colour."}
-SYSTEM = {"role": "system", "content": "Answer in one word."}
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+from tests.pipeline.preferences.talks import (
+    ASK,
+    CALLS,
+    CHATML,
+    OPENS,
+    SYSTEM,
+    THINKS,
+    TOOL,
+    ZEPHYR,
+    call,
+    open_,
+    reason,
+    texts,
 )
-ZEPHYR = (
-    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
-# An empty block of thoughts before the last answer, unless it brings its own; none where thinking is switched off.
-THINKS = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if m.role == 'assistant' and loop.last %}<think>\n{{ m.reasoning_content or '' }}\n</think>\n\n{% endif %}"
-    "{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
-)
-# The generation prompt opens thoughts, which answers of a conversation are rendered without.
-OPENS = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{{ m.content.split('</think>')[-1] if m.role == 'assistant' else m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
-)
-CALLS = (
-    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}"
-    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-TOOL = {"type": "function", "function": {"name": "weather", "description": "Of a town.", "parameters": {}}}
-
-
-def call(town: str, text: str = "") -> Message:
-    function = {"name": "weather", "arguments": {"town": town}}
-    return said(text) | {"tool_calls": [{"id": "c1", "type": "function", "function": function}]}
-
-
-def open_(template: str, family: str = "byte-level", added: Any = (), **arguments: Any) -> Tokeniser:
-    """`added` are tokens that the tokenizer does not mark as special."""
-    made = tokenizer(family, template)
-    made.add_tokens(list(added))
-    return Tokeniser(made, 1000, 1000, arguments)
-
-
-def texts(tokeniser: Tokeniser, prompt: list[Message], chosen: Message | str, **more: Any) -> tuple[str, str]:
-    """Prompt and chosen answer as the token ids spell them."""
-    side = said(chosen) if isinstance(chosen, str) else chosen
-    pair = tokeniser.pair(Preference(tuple(prompt), side, side | {"content": f"{side['content']}No."}, **more))
-    assert isinstance(pair, TokenisedPair), pair
-    prompt_text, chosen_text = (tokeniser.tokenizer.decode(ids) for ids in (pair.prompt_ids, pair.chosen_ids))
-    return str(prompt_text), str(chosen_text)
-
-
-def reason(tokeniser: Tokeniser, prompt: list[Message], chosen: Message | str, **more: Any) -> str:
-    side = said(chosen) if isinstance(chosen, str) else chosen
-    dropped = tokeniser.pair(Preference(tuple(prompt), side, side | {"content": f"{side['content']}No."}, **more))
-    assert isinstance(dropped, Dropped), dropped
-    assert "90317264" not in dropped.detail
-    return dropped.reason
 
 
 @pytest.mark.parametrize("family", ["sentencepiece-first", "sentencepiece-always"])
@@ -107,11 +60,6 @@ def test_arguments_go_to_every_rendering() -> None:
     assert prompt.endswith("</think>\n") or prompt.endswith("</think>\n\n")
     asked = tokeniser.prompt([ASK])
     assert isinstance(asked, list) and tokeniser.tokenizer.decode(asked) == prompt
-    for unknown in ("enable_thoughts", "m", "loop", "tokenize"):
-        with pytest.raises(
-            UserError, match=rf"model.template_arguments.{unknown}: .* ignores it\n.*takes: enable_thin"
-        ):
-            Tokeniser(tokenizer("byte-level", THINKS), 99, 99, {unknown: True})
 
 
 def test_thoughts_that_the_prompt_opens_are_closed_or_refused() -> None:
@@ -128,6 +76,17 @@ def test_thoughts_that_the_prompt_opens_are_closed_or_refused() -> None:
     earlier = [ASK, said("hm</think>Blue."), ASK]  # as such models have it, and said
     assert "hm" not in texts(tokeniser, earlier, "sky</think>Red.")[0]
     assert tokeniser.remarks() == {"the chat template leaves out thoughts of earlier turns": 1}
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [("<|START_THINKING|>", "<|END_THINKING|>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"),
+     ("\u25c1think\u25b7", "\u25c1/think\u25b7")],
+)  # fmt: skip
+def test_thoughts_are_opened_in_the_spellings_of_the_families(opening: str, closing: str) -> None:
+    tokeniser = open_(OPENS.replace("<think>", opening).replace("</think>", closing))
+    assert texts(tokeniser, [ASK], f"sky{closing}Blue.")[1] == f"sky{closing}Blue.<|im_end|>"
+    assert reason(tokeniser, [ASK], "Blue.") == "open-thoughts"
 
 
 def test_a_prompt_that_is_asked_otherwise_is_counted_out() -> None:
@@ -171,31 +130,6 @@ def test_an_answer_ends_where_its_turn_does(template: str, end: str, trained: st
     assert texts(tokeniser, [ASK], "Blue.")[1] == trained
 
 
-def test_calls_tools_and_results_are_rendered_and_their_loss_is_found() -> None:
-    tokeniser = open_(CALLS)
-    prompt, chosen = texts(tokeniser, [ASK], call("Oslo", "I look."), tools=(TOOL,))
-    assert '"weather"' in prompt and "Of a town." in prompt
-    assert chosen == ('I look.<tool_call>{"name": "weather", "arguments": {"town": "Oslo"}}</tool_call><|im_end|>')
-    pair = tokeniser.pair(Preference((ASK,), call("Oslo"), call("Rome"), tools=(TOOL,)))
-    assert isinstance(pair, TokenisedPair) and pair.chosen_ids != pair.rejected_ids
-    history = [ASK, call("Oslo"), {"role": "tool", "content": "<think>rain</think>"}, ASK]
-    assert "rain" in texts(tokeniser, history, "It rains.")[0]
-    plain = open_(CHATML)
-    assert reason(plain, [ASK], call("Oslo", "I look.")) == "template-leaves-out"
-    assert reason(plain, history, "It rains.") == "template-leaves-out"
-    about = [{"role": "user", "content": "How is the weather?"}]  # which has the tool's name in it
-    assert reason(plain, about, "Fine.", tools=(TOOL,)) == "template-leaves-out"
-    no_results = CALLS.replace("{% for m in messages %}", "{% for m in messages if m.role != 'tool' %}")
-    assert reason(open_(no_results), history, "It rains.") == "template-leaves-out"
-
-
-def test_calls_that_end_otherwise_end_so() -> None:
-    own = CALLS.replace("<|im_end|>\n{% endfor %}", "{{ '<s>' if m.tool_calls else '<|im_end|>' }}\n{% endfor %}")
-    tokeniser = open_(own)
-    assert texts(tokeniser, [ASK], call("Oslo", "I look."))[1].endswith("</tool_call><s>")
-    assert texts(tokeniser, [ASK], "Blue.")[1] == "Blue.<|im_end|>" and tokeniser.end["text"] == "<|im_end|>"
-
-
 @pytest.mark.parametrize("role", ["system", "user"])
 def test_a_message_that_is_left_out_is_found(role: str) -> None:
     """Also where its words stand elsewhere, or look like thoughts, and whatever was seen before."""
@@ -214,7 +148,8 @@ def test_a_message_that_is_left_out_is_found(role: str) -> None:
         "{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    assert "ANSWER IN ONE WORD." in texts(open_(merges), [SYSTEM, ASK], "Blue.")[0]  # changed is not left out
+    assert reason(open_(merges), [SYSTEM, ASK], "Blue.") == "template-leaves-out"  # in other letters
+    assert "Answer in one word." in texts(open_(merges.replace("| upper", "| trim")), [SYSTEM, ASK], "Blue.")[0]
 
 
 def test_which_thoughts_are_left_out_does_not_depend_on_the_rows_before() -> None:
@@ -327,17 +262,8 @@ def test_texts_come_through_whatever_a_template_does_with_them() -> None:
     tool = {"type": "function", "function": {"name": "see", "description": "see </s> now", "parameters": {}}}
     as_python = open_(CALLS.replace("tools | tojson", "tools | string"))
     assert "'description': 'see </s> now'" in texts(as_python, [ASK], "Blue.", tools=(tool,))[0]
-    shouted = open_(CHATML.replace("{{ m.content }}", "{{ m.content | upper }}"))
-    assert "SAY </s> OR" in texts(shouted, [{"role": "user", "content": "say </s> or"}], "A.")[0]
-
-
-def test_whether_tools_are_written_is_a_question_of_the_roles() -> None:
-    only_alone = CALLS.replace("{% if tools %}", "{% if tools and messages[0].role != 'system' %}")
-    rows = ([ASK], [SYSTEM, ASK])
-    for order in ((0, 1), (1, 0)):
-        tokeniser = open_(only_alone)
-        found = {n: tokeniser.pair(Preference(tuple(rows[n]), said("a"), said("b"), tools=(TOOL,))) for n in order}
-        assert isinstance(found[0], TokenisedPair) and getattr(found[1], "reason", None) == "template-leaves-out"
+    quoted = open_(CHATML.replace("{{ m.content }}", "{{ m.content | tojson }}"))
+    assert '"say \\"</s>\\""' in texts(quoted, [{"role": "user", "content": 'say "</s>"'}], "A.")[0]
 
 
 def test_whether_thoughts_are_opened_is_a_question_of_the_row() -> None:
@@ -357,6 +283,45 @@ def test_thoughts_in_the_content_go_where_the_template_reads_them() -> None:
     assert tokeniser.remarks() == {}
 
 
-def test_arguments_of_calls_as_the_template_wants_them() -> None:
-    joined = open_(CALLS.replace("{{ c.function | tojson }}", "{{ c.function.name + ' ' + c.function.arguments }}"))
-    assert texts(joined, [ASK], call("Oslo"))[1] == '<tool_call>weather {"town": "Oslo"}</tool_call><|im_end|>'
+ALTERS = ["[:40]", " | replace('the', 'a')", " | lower", " | truncate(30)", ".split() | join(' ')", " | striptags"]
+
+
+@pytest.mark.parametrize("filter_", [*ALTERS, ".splitlines()[0]", " | e", " | title"])
+def test_a_text_that_is_not_rendered_whole_is_counted_out(filter_: str) -> None:
+    """Of whatever role; and a text that comes through as it is, is not."""
+    tokeniser = open_(CHATML.replace("{{ m.content }}", f"{{{{ m.content{filter_} }}}}"))
+    long = "Name  the colour <b>of</b> the sky,\n\nwhich is above us & all others."
+    assert reason(tokeniser, [{"role": "user", "content": long}], "a") == "template-leaves-out"
+    assert reason(tokeniser, [{"role": "user", "content": "0"}], long) == "template-leaves-out"
+    whole = Preference(({"role": "user", "content": "0"},), said("1"), said("2"))
+    assert isinstance(tokeniser.pair(whole), TokenisedPair)
+
+
+@pytest.mark.parametrize("filter_", [" | trim", ".strip('\\n ')", " | tojson", " | tojson | tojson"])
+def test_ends_that_are_trimmed_and_texts_that_are_spelled_as_code_are_whole(filter_: str) -> None:
+    tokeniser = open_(CHATML.replace("{{ m.content }}", f"{{{{ m.content{filter_} }}}}"))
+    asked = {"role": "user", "content": '\n It\'s "blue",\nor \\'}
+    assert "blue" in texts(tokeniser, [asked], "A <b> 'c'")[0]
+
+
+def test_a_template_may_demand_what_a_question_alone_has_not() -> None:
+    """Rows without it are counted out; a template that takes nothing is refused."""
+    demands = "{{% if {} %}}{{{{ raise_exception('gone') }}}}{{% endif %}}"
+    system = open_(demands.format("messages[0].role != 'system'") + CHATML)
+    assert texts(system, [SYSTEM, ASK], "Blue.") == texts(open_(CHATML), [SYSTEM, ASK], "Blue.")
+    assert reason(system, [ASK], "Blue.") == "template-refused" and system.end["text"] == "<|im_end|>"
+    tools = open_(demands.format("not tools") + CALLS)
+    assert texts(tools, [ASK], "Blue.", tools=(TOOL,)) == texts(open_(CALLS), [ASK], "Blue.", tools=(TOOL,))
+    assert reason(tools, [ASK], "Blue.") == "template-refused"
+    both = open_(demands.format("not tools or messages[0].role != 'system'") + CALLS)
+    assert "Blue." in texts(both, [SYSTEM, ASK], "Blue.", tools=(TOOL,))[1]
+    with pytest.raises(UserError, match="has a chat template that fails: gone"):
+        open_(demands.format("true") + CHATML)
+
+
+@pytest.mark.parametrize(("after", "instead"), [("\nEND\n", r" in place of '\nEND\n'"), ("\n\n", "")])
+def test_an_end_that_is_no_token_is_said(after: str, instead: str) -> None:
+    words = f"{{% for m in messages %}}{{{{ m.role }}}}:{{{{ m.content }}}}{after}{{% endfor %}}"
+    tokeniser = open_(words + "{% if add_generation_prompt %}assistant:{% endif %}")
+    assert texts(tokeniser, [ASK], "Blue.")[1] == "Blue.</s>"
+    assert list(tokeniser.remarks()) == [f"the chat template ends answers with no token: </s> is put there{instead}"]

@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
+from pipeline.preferences.loading import load_tokenizer
 from pipeline.preferences.messages import Dropped, said
 from pipeline.preferences.normalise import Normaliser, Preference
 from pipeline.preferences.sources import open_source
-from pipeline.preferences.tokenise import TokenisedPair, Tokeniser, load_tokenizer, tokens_digest
+from pipeline.preferences.tokenise import TokenisedPair, Tokeniser, tokens_digest
 
 PAIRS_FILE = Path(__file__).parents[4] / "shared" / "data" / "pairs" / "alpaca_margin_pairs.jsonl"
 
@@ -236,6 +237,17 @@ def test_load_tokenizer(tokenizer_folder, tmp_path):
     for folder in (tmp_path, tmp_path / "broken", tmp_path / "missing"):
         with pytest.raises(UserError, match="has no tokenizer that can be loaded"):
             load_tokenizer(folder)
+
+
+def test_a_folder_of_mistrals_own_format(tokenizer_folder, tmp_path):
+    """Of both formats, that of Hugging Face is opened; alone it is refused with what to put there."""
+    (tmp_path / "config.json").write_text('{"model_type": "mistral"}')
+    (tmp_path / "tekken.json").write_text("{}")
+    with pytest.raises(UserError, match=r"as tekken.json alone(.|\n)*put tokenizer.json, tokenizer_config.json and"):
+        load_tokenizer(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (tmp_path / name).write_bytes((tokenizer_folder / name).read_bytes())
+    assert Tokeniser(load_tokenizer(tmp_path), 9, 9).end_id == END
 
 
 def test_tokens_digest_is_over_lengths_and_little_endian_ids():

@@ -19,6 +19,7 @@ SAID = [
     ("<seed:think>{no}</seed:think>{yes}", "{yes}"),
     ("[THINK]{no}[/THINK]{yes}", "{yes}"),
     ("◁think▷{no}◁/think▷{yes}", "{yes}"),
+    ("<|START_THINKING|>{no}<|END_THINKING|>{yes}", "{yes}"),
     ("<|channel|>analysis<|message|>{no}<|end|><|start|>assistant<|channel|>final<|message|>{yes}", "{yes}"),
     ("analysisWe weigh {no}.assistantfinal{yes}", "{yes}"),
     ("The tags `<think>` and `</think>` stand in A. {yes}", "The tags `<think>` and `</think>` stand in A. {yes}"),
