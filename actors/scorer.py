@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.pooled import Pooled
+from pipeline.settings.config import Resources
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,7 @@ class ScorerSpec:
     dtype: str
     pairs: str  # the pairs artifact's folder
     folder: str  # where finished parts go
-    score_tokens: int
-    logits_chunk: int
+    resources: Resources
     threads: int
     trust_remote_code: bool = False
 
@@ -41,8 +41,7 @@ class Scorer(Pooled):
         """Score a part of pairs. `note` is what the door should say of the model, once; empty if nothing is unusual."""
         from pipeline.compute.scoring import score_part
 
-        spec, part = self.spec, work["part"]
-        rows, tokens = score_part(
-            self.model, Path(spec.pairs) / part, Path(spec.folder) / part, spec.score_tokens, spec.logits_chunk
-        )
+        part, budgets = work["part"], self.spec.resources.budgets(self.model.device.type)
+        pairs, reference = Path(self.spec.pairs) / part, Path(self.spec.folder) / part
+        rows, tokens = score_part(self.model, pairs, reference, budgets.score_tokens, budgets.logits_chunk)
         return {"rows": rows, "tokens": tokens, "note": self.note}
