@@ -16,7 +16,7 @@ def seen(pack: Pack, window: int | None) -> list[str]:
     """A line for each query, with x where it sees the key."""
     at = torch.arange(len(pack.ids_T))
     none = torch.zeros((), dtype=torch.int64)
-    mask = block_mask(pack, window, at.device).mask_mod(none, none, at[:, None], at[None, :])
+    mask = block_mask(pack, window, len(at), at.device).mask_mod(none, none, at[:, None], at[None, :])
     return ["".join(".x"[bool(sees)] for sees in row) for row in mask]
 
 
@@ -52,5 +52,7 @@ def test_flex_attention_over_the_mask_is_attention_by_side(window: int | None) -
     query, key, value = (torch.randn(1, heads, size, 16, generator=generator) for heads in (4, 2, 2))
     by_side, _ = packed_attention(torch.nn.Identity(), query, key, value, None, pack=pack, sliding_window=window)
     with torch.no_grad():
-        flex = flex_attention(query, key, value, block_mask=block_mask(pack, window, query.device), enable_gqa=True)
+        flex = flex_attention(
+            query, key, value, block_mask=block_mask(pack, window, size, query.device), enable_gqa=True
+        )
     torch.testing.assert_close(flex.transpose(1, 2), by_side, atol=2e-6, rtol=0)
