@@ -33,12 +33,17 @@ def is_packed(model: PreTrainedModel) -> bool:
     return model.config._attn_implementation == NAME
 
 
+def flexes(device: torch.device) -> bool:
+    """Whether attention is FlexAttention there; its CPU kernel has no backward."""
+    return device.type == "cuda"
+
+
 def room(tokens: int, device: torch.device) -> int:
     """The positions that a pack of so many tokens is given on this device: on a GPU whole blocks, two at least.
 
     Fewer would be another kernel, that of decoding; and of packs of any size, few shapes are left.
     """
-    return max(2, -(-tokens // _BLOCK)) * _BLOCK if device.type == "cuda" else tokens
+    return max(2, -(-tokens // _BLOCK)) * _BLOCK if flexes(device) else tokens
 
 
 @torch.compiler.disable  # a compiled layer calls it as it is: what depends on the pack is no part of a layer's graph
@@ -57,7 +62,7 @@ def packed_attention(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention over a pack. Returns [B, T, H, D] and no weights, as the interface wants."""
-    if query_BHTD.is_cuda:
+    if flexes(query_BHTD.device):
         if dropout:
             raise NotImplementedError(f"FlexAttention has no dropout, and the model's attention asks for {dropout}")
         mask = block_mask(pack, sliding_window, query_BHTD.shape[2], query_BHTD.device)
@@ -75,9 +80,8 @@ def _flex(
     cap: float | None,
 ) -> torch.Tensor:
     """FlexAttention over a pack, [B, T, H, D]."""
-    attend = compiled(flex_attention) if query_BHTD.is_cuda else flex_attention
-    grouped = key_BHTD.shape[1] != query_BHTD.shape[1]
-    found_BHTD = attend(query_BHTD, key_BHTD, value_BHTD, _capping(cap), mask, scale, grouped)
+    attend, grouped = compiled(flex_attention), key_BHTD.shape[1] != query_BHTD.shape[1]
+    found_BHTD = attend(query_BHTD, key_BHTD, value_BHTD, None if cap is None else _capping(cap), mask, scale, grouped)
     return found_BHTD.transpose(1, 2).contiguous()
 
 
@@ -85,7 +89,7 @@ def _flex(
 def block_mask(pack: Pack, window: int | None, size: int, device: torch.device) -> BlockMask:
     """Who sees whom in a pack, for FlexAttention; `window` as transformers means it: positions, one's own included.
 
-    Of `size` positions those after the pack's tokens are padding, which sees itself alone: a row that sees nothing has
+    Compiled, it makes no [T, T] tensor. Of `size` positions those after the pack's tokens are padding, which sees itself alone: a row that sees nothing has
     no softmax.
     """
     lengths = torch.tensor([length for _, *parts in pack.segments for length in parts])
@@ -101,30 +105,29 @@ def block_mask(pack: Pack, window: int | None, size: int, device: torch.device) 
         seen = (query >= key) & ((mine == other) | (other == mine // 3 * 3))
         return seen & (position_T[query] - position_T[key] < widest)
 
-    make = compiled(create_block_mask) if device.type == "cuda" else create_block_mask
-    mask: BlockMask = make(sees, None, None, size, size, device, _BLOCK)  # compiled, it makes no [T, T] tensor
+    mask: BlockMask = compiled(create_block_mask)(sees, None, None, size, size, device, _BLOCK)
     return mask
 
 
 @cache
-def _capping(cap: float | None) -> Callable[..., torch.Tensor] | None:
+def _capping(cap: float) -> Callable[..., torch.Tensor]:
     """Bounds scores smoothly to (-cap, cap); one function a cap, as each new one would be compiled anew."""
 
     def capped(score: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
         return cap * torch.tanh(score / cap)
 
-    return None if cap is None else capped
+    return capped
 
 
 @cache
-def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], backend: str = "inductor") -> Callable[..., Any]:
     """`function` by torch.compile, for tensors of any size, as a whole or not at all.
 
     What cannot be compiled, or has more variants than there may be, is an error: otherwise it would run on, unfused, in
     many times the memory.
     """
     allow_variants()
-    result: Callable[..., Any] = torch.compile(function, dynamic=True, fullgraph=True, **options)
+    result: Callable[..., Any] = torch.compile(function, dynamic=True, fullgraph=True, backend=backend)
     return result
 
 

@@ -6,6 +6,7 @@ is called as it is (attention.py): what depends on the pack is no part of the gr
 """
 
 from functools import cache
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -16,11 +17,13 @@ from pipeline.compute.attention import allow_variants
 _PLAIN = "_widemargin_plain"  # of a compiled class: the one that it was made of
 
 
-def compile_layers(model: PreTrainedModel) -> None:
+def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
     """Let every layer of the decoder compute by compiled code, which is made when it is first called."""
     allow_variants()
+    restore_layers(model)
     for layer in _layers(model):
-        layer.__class__ = _compiled(type(layer))
+        kind: Any = type(layer)
+        layer.__class__ = _compiled(kind, backend)
 
 
 def restore_layers(model: PreTrainedModel) -> None:
@@ -34,9 +37,12 @@ def _layers(model: PreTrainedModel) -> list[torch.nn.Module]:
 
 
 @cache
-def _compiled(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
+def _compiled(kind: Any, backend: str) -> type[torch.nn.Module]:
     """A class, not an attribute of each layer: a copy of a layer would call the original's."""
-    if hasattr(kind, _PLAIN):
-        return kind
-    members = {"forward": torch.compile(kind.forward, dynamic=True), _PLAIN: kind, "__module__": kind.__module__}
-    return type(kind.__name__, (kind,), members)
+    members = {
+        "forward": torch.compile(kind.forward, dynamic=True, backend=backend),
+        _PLAIN: kind,
+        "__module__": kind.__module__,
+    }
+    found: type[torch.nn.Module] = type(kind.__name__, (kind,), members)
+    return found
