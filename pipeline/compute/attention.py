@@ -89,8 +89,8 @@ def _flex(
 def block_mask(pack: Pack, window: int | None, size: int, device: torch.device) -> BlockMask:
     """Who sees whom in a pack, for FlexAttention; `window` as transformers means it: positions, one's own included.
 
-    Compiled, it makes no [T, T] tensor. Of `size` positions those after the pack's tokens are padding, which sees itself alone: a row that sees nothing has
-    no softmax.
+    Of `size` positions those after the pack's tokens are padding, which sees itself alone: a row that sees nothing has
+    no softmax. Compiled, it makes no [T, T] tensor.
     """
     lengths = torch.tensor([length for _, *parts in pack.segments for length in parts])
     part_T = torch.arange(len(lengths)).repeat_interleave(lengths)

@@ -74,6 +74,8 @@ class Comparison:
         except torch.OutOfMemoryError:  # no fault of what was tried
             raise
         except Exception as error:  # every family, compiler and driver has its own way to fail
+            while error.__cause__ is not None:  # a compiler's says little of what it met
+                error = error.__cause__  # type: ignore[assignment]
             return f"cannot be scored ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         off = float((found.logps_N - self.right.logps_N).abs().mean())
         if not off <= _TOLERANCE[self.dtype]:  # nor is it, where it is not a number

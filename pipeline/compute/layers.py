@@ -5,6 +5,7 @@ whatever stands around a layer (hooks of FSDP2, checkpointed activations) stays 
 is called as it is (attention.py): what depends on the pack is no part of the graph.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -17,7 +18,7 @@ from pipeline.compute.attention import allow_variants
 _PLAIN = "_widemargin_plain"  # of a compiled class: the one that it was made of
 
 
-def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
+def compile_layers(model: PreTrainedModel, backend: str | Callable[..., Any] = "inductor") -> None:
     """Let every layer of the decoder compute by compiled code, which is made when it is first called."""
     allow_variants()
     restore_layers(model)
@@ -29,7 +30,7 @@ def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
 def restore_layers(model: PreTrainedModel) -> None:
     """Let the layers compute as they did before."""
     for layer in _layers(model):
-        layer.__class__ = getattr(type(layer), _PLAIN, type(layer))
+        layer.__class__ = vars(type(layer)).get(_PLAIN, type(layer))
 
 
 def _layers(model: PreTrainedModel) -> list[torch.nn.Module]:
@@ -37,7 +38,7 @@ def _layers(model: PreTrainedModel) -> list[torch.nn.Module]:
 
 
 @cache
-def _compiled(kind: Any, backend: str) -> type[torch.nn.Module]:
+def _compiled(kind: Any, backend: str | Callable[..., Any]) -> type[torch.nn.Module]:
     """A class, not an attribute of each layer: a copy of a layer would call the original's."""
     members = {
         "forward": torch.compile(kind.forward, dynamic=True, backend=backend),

@@ -81,14 +81,12 @@ def _choose_attention(comparison: Comparison) -> tuple[str, list[str]]:
     model, default = comparison.model, comparison.model.config._attn_implementation
     why: list[str] = []
     for attention in dict.fromkeys((NAME, default, "eager")):
-        model.set_attn_implementation(attention)  # changes nothing where the model has but one
-        if model.config._attn_implementation != attention:
-            continue
-        if attention == NAME and turning(model):
+        model.set_attn_implementation(attention)
+        if model.config._attn_implementation != attention:  # it has but one, and keeps it
+            reason = "has attention of its own"
+        elif attention == NAME and turning(model):
             reason = "has rotary embeddings that depend on the longest sequence"
-        else:
-            reason = comparison.fault() or ""
-        if not reason:
+        elif (reason := comparison.fault() or "") == "":
             return _name(attention, model), why
         why.append(f"not {_name(attention, model)}: the model {reason}")
     remedy = "its forward does more than run a decoder and an output head: use another model, such as a Llama"
