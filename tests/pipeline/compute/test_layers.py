@@ -71,7 +71,7 @@ def test_log_probs_and_gradients(model: PreTrainedModel, checkpointed: bool, bac
 
 
 @pytest.mark.parametrize("model", ["Llama"], indirect=True)
-def test_under_fsdp_with_adapters_and_checkpointed_activations(model: PreTrainedModel) -> None:
+def test_under_fsdp_with_adapters_and_checkpointed_activations(model: Any) -> None:
     """Hooks that gather weights stand outside: in bfloat16, equal to the last bit."""
     settings, resources = Train(lora=Lora(rank=4)), Resources(checkpoint_activations=True)
     model.to(torch.bfloat16)
