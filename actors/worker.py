@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.compute.models import load_model
+from pipeline.compute.selfcheck import chosen
 from pipeline.errors import UserError
 from pipeline.objectives.objective import build
 from pipeline.results import tables
@@ -32,6 +33,7 @@ STOP = "stop"  # the door writes it: end after this step
 REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
 PROGRESS = "progress.json"  # the first worker writes it: its last step
 PHASE = "phase.txt"  # and this: what it is at before and after its steps
+NOTE = "note.txt"  # and this: how the model is run
 RAY = "ray"  # where Ray Train keeps checkpoints, and its list of those it knows
 
 
@@ -83,6 +85,9 @@ def _train(work: WorkerSpec) -> None:
         rank,
         world,
     )
+    if rank == 0:
+        how = chosen(trainer.policy.model).words(trainer.policy.device.type, config.model.dtype)
+        write_aside(Path(work.folder) / NOTE, how)
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             load(trainer, Path(folder))
@@ -113,8 +118,9 @@ def _train(work: WorkerSpec) -> None:
 
 
 def base_model(work: WorkerSpec, device: str) -> PreTrainedModel:
-    settings = work.config.model
-    return load_model(Path(work.model), settings.dtype, device, trust_remote_code=settings.trust_remote_code)
+    settings, resources = work.config.model, work.config.resources
+    trusted = settings.trust_remote_code
+    return load_model(Path(work.model), settings.dtype, device, trust_remote_code=trusted, resources=resources)
 
 
 def _told(work: WorkerSpec, world: int, due: bool, newest: str | None) -> tuple[bool, bool]:

@@ -18,7 +18,7 @@ from pipeline.preferences.files import begins
 from pipeline.preferences.template import DATE
 from pipeline.results.artifacts import canonical
 from pipeline.results.files import DigestMemory, given_path
-from pipeline.settings.config import Model
+from pipeline.settings.config import Model, Resources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -138,19 +138,26 @@ def convert_gguf(source: ModelSource, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_code: bool = False) -> "PreTrainedModel":
+def load_model(
+    folder: Path,
+    dtype: str,
+    device: str = "cpu",
+    *,
+    trust_remote_code: bool = False,
+    resources: Resources = Resources(),  # noqa: B008 - frozen
+) -> "PreTrainedModel":
     """A causal language model in eval mode, run over packs where it can be. Weights are read from safetensors only.
 
     `device` is a torch device, or "auto": laid over all GPUs in sight, layer after layer, to be scored with.
     Code that the model brings is run where `trust_remote_code`. Raises UserError where it cannot be opened, lacks
-    weights, or scores otherwise than by its own forward.
+    weights, scores otherwise than by its own forward, or is slow on a GPU where `resources` does not allow it.
     """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     from pipeline.compute.cpu import use_onednn
-    from pipeline.compute.selfcheck import choose_attention, choose_head
+    from pipeline.compute.selfcheck import choose
 
     incomplete = "its *.safetensors are incomplete: fetch or save the model again"
     try:
@@ -173,6 +180,5 @@ def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_co
         raise UserError(problem, incomplete)
     model = model.eval()
     use_onednn(model)
-    choose_attention(model)
-    choose_head(model)
+    choose(model, resources)
     return model

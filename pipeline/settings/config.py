@@ -7,7 +7,7 @@ library, so that a door answers a bad configuration at once.
 import re
 from collections.abc import Sequence
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
@@ -263,6 +263,19 @@ class JudgeEndpoint(Section):
     retries: int = Field(default=5, ge=0)  # of one request, ever longer apart
 
 
+class Budgets(NamedTuple):
+    """What is computed at a time, in packed tokens and in completion positions."""
+
+    micro_batch_tokens: int
+    score_tokens: int
+    logits_chunk: int
+
+
+# A CPU wants what stays in its caches; a GPU is idle while thousands of small kernels are launched, and at several
+# workers every micro-batch gathers all weights.
+BUDGETS = {"cpu": Budgets(1024, 4096, 1024), "cuda": Budgets(16384, 32768, 2048)}
+
+
 class Resources(Section):
     """Where and how. Nothing here changes a result beyond rounding, so nothing here enters an identity."""
 
@@ -274,9 +287,12 @@ class Resources(Section):
     judges: int = Field(default=1, ge=1)  # the same, of judge.local
     study_cells: int = Field(default=1, ge=1)  # cells of a study trained side by side; they share a node's cores
     gpus_per_actor: float = Field(default=0, ge=0)  # a scorer lays its model over several; a train worker takes one
-    micro_batch_tokens: int = Field(default=1024, ge=1)  # packed tokens a forward and backward
-    score_tokens: int = Field(default=4096, ge=1)  # packed tokens a forward of the reference stage
-    logits_chunk: int = Field(default=1024, ge=1)  # completion positions whose logits exist at one time
+    # What is computed at a time; null: as the device that computes it likes (BUDGETS).
+    micro_batch_tokens: int | None = Field(default=None, ge=1)  # packed tokens a forward and backward
+    score_tokens: int | None = Field(default=None, ge=1)  # packed tokens a forward of the reference stage
+    logits_chunk: int | None = Field(default=None, ge=1)  # completion positions whose logits exist at one time
+    allow_slow_path: bool = False  # on a GPU: train even where one of the fast kernels does not run or is not right
+    compile_layers: bool | None = None  # torch.compile the decoder's layers; null: on a GPU
     checkpoint_activations: bool = False  # of every decoder layer: less memory, a third more arithmetic
     checkpoint_steps: int = Field(default=50, ge=1)
     max_failures: int = Field(default=2, ge=0)  # restarts of train workers, or of an actor, before the stage gives up
@@ -284,6 +300,11 @@ class Resources(Section):
     kv_cache_gib: float = Field(default=1.0, gt=0)  # a vLLM engine's cache on a CPU
     gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1)  # a vLLM engine's share of a GPU
     log_seconds: float = Field(default=10.0, gt=0)  # between two lines of progress
+
+    def budgets(self, device: str) -> Budgets:
+        """What is computed at a time on a device of this type ("cpu", "cuda"): as set here, or as it likes."""
+        likes = BUDGETS.get(device, BUDGETS["cuda"])
+        return Budgets(*(getattr(self, name) or value for name, value in likes._asdict().items()))
 
 
 class RunConfig(Section):
