@@ -92,11 +92,33 @@ def claim(setting: str, actors: int, gpus: float) -> dict[str, float]:
     A pool that claims every CPU leaves none for Ray Data's own tasks, and the stage would wait for ever without an
     error: half a CPU, or a tenth of the cluster, stays free. Raises UserError where the cluster is too small.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = nodes_here()
     require_places(setting, actors, gpus, nodes)
     cpus = sum(node.get("CPU", 0.0) for node in nodes)
     free = max(0.5, 0.1 * cpus)
     return {"num_cpus": min(1.0, int(100 * (cpus - free) / actors) / 100), "num_gpus": gpus}
+
+
+def gpu_environment(gpus: float) -> dict[str, str]:
+    """What scorers and train workers on GPUs find in their environment, where this process has nothing of its own.
+
+    Not engines: vLLM compiles in one thread as it is, and some of its parts do not take such memory.
+    """
+    if not gpus:
+        return {}
+    compilers = {"TORCHINDUCTOR_COMPILE_THREADS": "4"}  # else 32 processes each, however many workers a node has
+    memory = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}  # packs of many sizes leave no holes
+    if os.environ.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
+        memory = {}
+    return {name: value for name, value in (compilers | memory).items() if name not in os.environ}
+
+
+def idle_gpus(gpus: float, nodes: Sequence[Mapping[str, float]]) -> str:
+    """What to say where actors of no GPU run on a cluster that has some; otherwise nothing."""
+    there = sum(node.get("GPU", 0.0) for node in nodes)
+    if gpus or not there:
+        return ""
+    return f"on CPUs, though the cluster has GPUs ({there:g}): resources.gpus_per_actor=0; 1 gives each actor one"
 
 
 def require_places(setting: str, actors: int, gpus: float, nodes: Sequence[Mapping[str, float]]) -> None:
@@ -115,13 +137,18 @@ def require_places(setting: str, actors: int, gpus: float, nodes: Sequence[Mappi
         )
 
 
+def nodes_here() -> list[dict[str, float]]:
+    """The resources of each node of the cluster that this process is connected to."""
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
 def nodes_ahead() -> list[dict[str, float]] | None:
     """The resources of each node of the cluster that `connected()` would join or start, without doing either.
 
     None where that cannot be said, the address not being HOST:PORT. Raises UserError where nobody listens there.
     """
     if ray.is_initialized():
-        return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+        return nodes_here()
     address = os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return [_this_machine()]
@@ -169,21 +196,28 @@ def _this_machine() -> dict[str, float]:
 
 def threads(actors: int) -> int:
     """Compute threads for each of `actors` on this cluster: their share of a node's cores."""
-    nodes = max(1, len([node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]))
+    nodes = max(1, sum(node.get("CPU", 0.0) > 0 for node in nodes_here()))
     return max(1, int(ray.cluster_resources().get("CPU", 1.0)) // max(nodes, actors))
 
 
 def user_error(error: BaseException, logs: str) -> UserError | None:
     """The UserError inside what Ray raised, if there is one: Ray wraps an actor's exception several times.
 
-    A full disk is one, too, a node whose memory ran out, and a process that dies each time it is begun. `logs`: Ray's.
+    A full disk is one, too, a node whose memory ran out, a worker that others waited for in vain, and a process that
+    dies each time it is begun. `logs`: Ray's.
     """
     seen: list[Any] = [error]
     for item in seen:
         inner = [getattr(item, name, None) for name in ("__cause__", "__context__", "cause", "controller_failure")]
         inner += list(getattr(item, "worker_failures", {}).values())
         seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]
-    for find in (plainly, no_room, no_memory, partial(no_life, logs=logs)):  # what was raised before what followed
+    for find in (
+        plainly,
+        no_room,
+        no_memory,
+        no_answer,
+        partial(no_life, logs=logs),
+    ):  # what was raised before what followed
         for item in seen:
             if found := find(item):
                 return found
@@ -208,6 +242,21 @@ def no_memory(error: BaseException) -> UserError | None:
     )
 
 
+def no_answer(error: BaseException) -> UserError | None:
+    """What torch.distributed says, in words alone, where a worker waited too long for another. Ray began anew before.
+
+    NCCL ends the process instead: `no_life`.
+    """
+    if not re.search(r"Timed out waiting \d+ ?ms for|caused pair closure|collective operation timeout", str(error)):
+        return None
+    return UserError(
+        "a train worker waited for another longer than resources.collective_timeout_seconds, again after every restart "
+        "that resources.max_failures allows",
+        "one hangs, or the network between them does; where a step or the writing of a checkpoint takes that long, "
+        "raise it. What is finished is kept",
+    )
+
+
 # What Ray says, in words alone, where it gives up.
 LOST = {
     r"is dead because its worker process has died|worker actors failed to initialize": "the process of an actor died",
@@ -223,6 +272,7 @@ def no_life(error: BaseException, logs: str) -> UserError | None:
             return UserError(
                 f"{what}, again after every restart that resources.max_failures allows",
                 f"Ray's logs in {logs} say more. Where the system ended it as memory ran out (dmesg tells), lower what "
-                f"{ROOM}; what is finished is kept",
+                f"{ROOM}; where NCCL did after resources.collective_timeout_seconds, a train worker or the network "
+                "hangs. What is finished is kept",
             )
     return None

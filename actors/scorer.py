@@ -5,9 +5,16 @@ Torch is imported by the actor alone: the driver that starts the pool has no use
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.pooled import Pooled
+from pipeline.errors import memory_for
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# What to do about a model that is too large for where it is scored.
+LARGE = "model.dtype=bfloat16 takes half of float32's memory, and a scorer lays its model over resources.gpus_per_actor"
 
 
 @dataclass(frozen=True)
@@ -28,21 +35,36 @@ class Scorer(Pooled):
 
         from pipeline.compute.attention import is_packed
         from pipeline.compute.models import load_model
+        from pipeline.compute.scoring import Lanes
 
         torch.set_num_threads(spec.threads)
         self.spec = spec
         device = "cuda" if torch.cuda.is_available() else "cpu"
         where = "auto" if torch.cuda.device_count() > 1 else device
-        self.model = load_model(Path(spec.model), spec.dtype, where, trust_remote_code=spec.trust_remote_code)
+        with memory_for(f"loading the model in {spec.dtype}, a scorer", LARGE):
+            self.model = load_model(Path(spec.model), spec.dtype, where, trust_remote_code=spec.trust_remote_code)
+        self.lanes = Lanes(self.model)
         name = type(self.model).__name__
         self.note = "" if is_packed(self.model) else f"{name} cannot be packed: it takes one sequence a side, slower"
+        self.how = f"on {devices(self.model)} in {spec.dtype}"
 
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
-        """Score a part of pairs. `note` is what the door should say of the model, once; empty if nothing is unusual."""
+        """Score a part of pairs. `how` says on what, and `note` what is unusual of the model; empty if nothing is."""
         from pipeline.compute.scoring import score_part
 
         spec, part = self.spec, work["part"]
-        rows, tokens = score_part(
-            self.model, Path(spec.pairs) / part, Path(spec.folder) / part, spec.score_tokens, spec.logits_chunk
-        )
-        return {"rows": rows, "tokens": tokens, "note": self.note}
+        budgets = f"resources.score_tokens={spec.score_tokens} and logits_chunk={spec.logits_chunk}"
+        with memory_for(f"with {budgets} a scorer", f"lower these; {LARGE}"):
+            pairs, reference = Path(spec.pairs) / part, Path(spec.folder) / part
+            done = score_part(self.model, pairs, reference, spec.score_tokens, spec.logits_chunk, self.lanes)
+        return {"rows": done.rows, "tokens": done.tokens, "packs": done.packs, "note": self.note, "how": self.how}
+
+
+def devices(model: "PreTrainedModel") -> str:
+    """What a model lies on, such as `2 x NVIDIA H100 80GB HBM3` or `a CPU`."""
+    import torch
+
+    on = {weight.device for weight in model.parameters()}
+    names = [torch.cuda.get_device_name(each) for each in on if each.type == "cuda"]
+    counts = [f"{names.count(name)} x {name}" for name in sorted({*names})]
+    return ", ".join(counts) or "a CPU"

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.compute.models import load_model
-from pipeline.errors import UserError
+from pipeline.errors import UserError, memory_for
 from pipeline.objectives.objective import build
 from pipeline.results import tables
 from pipeline.results.files import write_aside
@@ -32,6 +32,11 @@ STOP = "stop"  # the door writes it: end after this step
 REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
 PROGRESS = "progress.json"  # the first worker writes it: its last step
 PHASE = "phase.txt"  # and this: what it is at before and after its steps
+# What to do about a training that is too large for its workers.
+LARGE = (
+    "lower the first two, raise resources.train_workers, which share the model and its optimiser, set "
+    "resources.checkpoint_activations=true, or train adapters (train.lora.rank=16); what is finished is kept"
+)
 RAY = "ray"  # where Ray Train keeps checkpoints, and its list of those it knows
 
 
@@ -56,8 +61,11 @@ def train(spec: dict[str, Any]) -> None:
     refusal = Path(work.folder) / REFUSAL
     if refusal.exists():
         return
+    resources = work.config.resources
+    budgets = f"resources.micro_batch_tokens={resources.micro_batch_tokens}, logits_chunk={resources.logits_chunk}"
     try:
-        _train(work)
+        with memory_for(f"with {budgets} and train_workers={resources.train_workers} a train worker", LARGE):
+            _train(work)
     except UserError as error:
         write_aside(refusal, json.dumps({"problem": error.problem, "remedy": error.remedy}))
         raise

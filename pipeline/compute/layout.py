@@ -47,8 +47,14 @@ class Pack:
         return len(self.segments)
 
 
-def lay_out(pairs: Sequence[Tokens], device: torch.device | str = "cpu") -> Pack:
-    """Lay pairs out one after another. Raises ValueError for an empty prompt, which could predict no first token."""
+def lay_out(
+    pairs: Sequence[Tokens], device: torch.device | str = "cpu", head: torch.device | str | None = None
+) -> Pack:
+    """Lay pairs out one after another. Raises ValueError for an empty prompt, which could predict no first token.
+
+    What the decoder takes lies on `device`, what the output head takes on `head`, where a model is laid over several.
+    Neither copy is waited for.
+    """
     ids: list[int] = []
     positions: list[int] = []
     source: list[int] = []
@@ -70,7 +76,9 @@ def lay_out(pairs: Sequence[Tokens], device: torch.device | str = "cpu") -> Pack
                 positions += range(prompt, prompt + len(completion))
                 ids += completion
 
-    def long(values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=device)
+    def long(values: list[int], on: torch.device | str) -> torch.Tensor:
+        pinned = torch.device(on).type == "cuda"  # from memory of any other kind the host would wait for all before it
+        return torch.tensor(values, dtype=torch.int64, pin_memory=pinned).to(on, non_blocking=True)
 
-    return Pack(long(ids), long(positions), tuple(segments), long(source), long(target), long(side))
+    ahead, after = (long(values, device) for values in (ids, positions)), head or device
+    return Pack(*ahead, tuple(segments), long(source, after), long(target, after), long(side, after))

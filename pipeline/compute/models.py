@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.compute.limits import require_language_model
-from pipeline.errors import UserError, code_not_trusted
+from pipeline.errors import UserError, code_not_trusted, out_of_memory
 from pipeline.packages import SCHEME, in_package
 from pipeline.preferences.template import DATE
 from pipeline.results.artifacts import canonical
@@ -142,7 +142,7 @@ def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_co
 
     `device` is a torch device, or "auto": laid over all GPUs in sight, layer after layer, to be scored with.
     Code that the model brings is run where `trust_remote_code`. Raises UserError where it cannot be opened, lacks
-    weights, or scores otherwise than by its own forward.
+    weights, or scores otherwise than by its own forward; where memory runs out, what says so comes through.
     """
     import torch
     from safetensors import SafetensorError
@@ -163,6 +163,8 @@ def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_co
             trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if out_of_memory(error):  # no fault of the model; whoever loads it knows what to lower
+            raise
         problem = f"the model in {folder} cannot be opened ({' '.join(str(error).split())[:300]})"
         remedy = code_not_trusted(error) or "give a causal language model as save_pretrained writes it"
         raise UserError(problem, incomplete if isinstance(error, SafetensorError) else remedy) from error
@@ -170,8 +172,20 @@ def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_co
     if report["missing_keys"]:
         problem = f"the model in {folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"
         raise UserError(problem, incomplete)
+    if device == "auto":
+        _require_on_gpus(model, folder)
     model = model.eval()
     use_onednn(model)
     choose_attention(model)
     choose_head(model)
     return model
+
+
+def _require_on_gpus(model: "PreTrainedModel", folder: Path) -> None:
+    """Raise UserError where a model does not fit the GPUs in sight, and a part of it was laid elsewhere."""
+    places: dict[str, Any] = model.hf_device_map
+    if elsewhere := {str(place) for place in places.values()} & {"cpu", "disk"}:
+        raise UserError(
+            f"the GPUs of one actor cannot hold the model in {folder}: parts of it would be on {', '.join(elsewhere)}",
+            "raise resources.gpus_per_actor, or set model.dtype=bfloat16, which takes half of float32's memory",
+        )

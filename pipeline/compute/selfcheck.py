@@ -15,7 +15,7 @@ from pipeline.compute.attention import NAME
 from pipeline.compute.fused_head import can_fuse, fuse
 from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.logprobs import token_logps
-from pipeline.errors import UserError
+from pipeline.errors import UserError, out_of_memory
 
 # Mean |difference| in nats a token that is rounding, by dtype of the weights; what is looked for is far larger. In
 # bfloat16 a mixture of experts sends a token elsewhere for less than this.
@@ -51,6 +51,8 @@ def choose_attention(model: PreTrainedModel) -> None:
                 found_N = _scored(model, Tokens(a, b, c), Tokens(d, e, f))
                 elsewhere_N = _scored(model, Tokens(c, b, a), Tokens(d, a, f))  # all but what `f` after `d` may see
             except Exception as error:  # every family has its own way to fail at what it does not know
+                if out_of_memory(error):
+                    raise
                 why = f"cannot be scored ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
                 continue
             off = float((found_N - expected_N).abs().mean())
@@ -73,7 +75,9 @@ def choose_head(model: PreTrainedModel) -> None:
     fuse(model, True)
     try:
         right = float((_scored(model, *pairs) - expected_N).abs().mean()) <= _TOLERANCE[next(model.parameters()).dtype]
-    except Exception:  # a compiler's or a driver's, of any kind
+    except Exception as error:  # a compiler's or a driver's, of any kind
+        if out_of_memory(error):
+            raise
         right = False
     fuse(model, right)
 

@@ -43,5 +43,5 @@ def test_log_probs_that_are_no_numbers_name_their_pair(
         score_part(model, pairs_of(tmp_path, completions), written, budget=64, chunk=16)
     assert not written.exists()
     del completions["second"]
-    assert score_part(model, pairs_of(tmp_path, completions), written, budget=64, chunk=16)[0] == 2
+    assert score_part(model, pairs_of(tmp_path, completions), written, budget=64, chunk=16).rows == 2
     assert pq.read_table(written)["pair_id"].to_pylist() == ["first", "third"]
