@@ -211,13 +211,8 @@ def user_error(error: BaseException, logs: str) -> UserError | None:
         inner = [getattr(item, name, None) for name in ("__cause__", "__context__", "cause", "controller_failure")]
         inner += list(getattr(item, "worker_failures", {}).values())
         seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]
-    for find in (
-        plainly,
-        no_room,
-        no_memory,
-        no_answer,
-        partial(no_life, logs=logs),
-    ):  # what was raised before what followed
+    # What was raised comes before what followed from it.
+    for find in (plainly, no_room, no_memory, no_answer, partial(no_life, logs=logs)):
         for item in seen:
             if found := find(item):
                 return found

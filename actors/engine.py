@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # What to do about a model that is too large for where an engine runs.
 LARGE = (
-    "raise resources.gpus_per_actor, over which an engine lays the model, or set model.dtype=bfloat16, which takes half "
-    "of float32's memory; where others use the GPU lower resources.gpu_memory_fraction"
+    "raise resources.gpus_per_actor, over which an engine lays a model, or give the model dtype=bfloat16, which takes "
+    "half of float32's memory; where others use the GPU lower resources.gpu_memory_fraction"
 )
 BATCHED_TOKENS = 4096  # of a step of the engine on a CPU, as vLLM has it
 
@@ -157,9 +157,9 @@ def room_remedy(said: str, spec: EngineSpec) -> str | None:
         return f"lower resources.gpu_memory_fraction={spec.gpu_memory_fraction}, or end what else uses the GPU"
     if "No available memory for the cache blocks" in said or "larger than the available KV cache memory" in said:
         if not spec.gpus:
-            return "raise resources.kv_cache_gib, or ask for less at a time: generate.max_new_tokens"
+            return "raise resources.kv_cache_gib, or ask for shorter answers"
         more = f"raise resources.gpu_memory_fraction={spec.gpu_memory_fraction} or gpus_per_actor={spec.gpus:g}"
-        return f"{more}, or set model.dtype=bfloat16, which takes half of float32's memory"
+        return f"{more}, or give the model dtype=bfloat16, which takes half of float32's memory"
     return None
 
 

@@ -80,5 +80,6 @@ def lay_out(
         pinned = torch.device(on).type == "cuda"  # from memory of any other kind the host would wait for all before it
         return torch.tensor(values, dtype=torch.int64, pin_memory=pinned).to(on, non_blocking=True)
 
-    ahead, after = (long(values, device) for values in (ids, positions)), head or device
-    return Pack(*ahead, tuple(segments), long(source, after), long(target, after), long(side, after))
+    after = head or device
+    of_head = long(source, after), long(target, after), long(side, after)
+    return Pack(long(ids, device), long(positions, device), tuple(segments), *of_head)
