@@ -183,9 +183,8 @@ def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_co
 
 def _require_on_gpus(model: "PreTrainedModel", folder: Path) -> None:
     """Raise UserError where a model does not fit the GPUs in sight, and a part of it was laid elsewhere."""
-    laid: Any = model
-    if elsewhere := sorted({str(place) for place in laid.hf_device_map.values()} & {"cpu", "disk"}):
+    if {weight.device.type for weight in model.parameters()} & {"cpu", "meta"}:  # meta: to be fetched for each use
         raise UserError(
-            f"the GPUs of one actor cannot hold the model in {folder}: parts of it would be on {', '.join(elsewhere)}",
+            f"the GPUs of one actor cannot hold the model in {folder}: parts of it would be in the host's memory",
             "raise resources.gpus_per_actor, or set model.dtype=bfloat16, which takes half of float32's memory",
         )
