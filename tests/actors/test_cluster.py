@@ -1,14 +1,16 @@
-"""What is told of what Ray raises, by Ray's own exceptions; that it raises them is tried in tests/e2e."""
+"""What is told of what Ray and torch.distributed raise, by Ray's own exceptions; that it raises them is tried in tests/e2e."""
 
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from ray.train import ControllerError, WorkerGroupError
 
-from actors.cluster import gpu_environment, idle_gpus, user_error
+from actors.cluster import gpu_environment, idle_gpus
+from actors.failures import user_error
 from pipeline.errors import UserError
 
 DEAD = "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
@@ -41,7 +43,8 @@ def test_a_fault_of_the_program_is_none_of_the_users() -> None:
 
 def test_a_worker_that_others_wait_for_in_vain_is_told_with_the_setting() -> None:
     """What gloo raises in the one that waits, where the other never comes."""
-    store, groups = dist.HashStore(), {}
+    store = dist.HashStore()
+    groups: dict[int, Any] = {}
 
     def join(rank: int) -> None:
         groups[rank] = dist.ProcessGroupGloo(store, rank, 2, timedelta(seconds=0.5))
