@@ -19,7 +19,7 @@ def user_error(error: BaseException, logs: str) -> UserError | None:
         inner += list(getattr(item, "worker_failures", {}).values())
         seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]
     # What was raised comes before what followed from it.
-    for find in (plainly, no_room, no_memory, no_answer, partial(no_life, logs=logs)):
+    for find in (plainly, no_room, no_memory, partial(no_life, logs=logs), no_answer):
         for item in seen:
             if found := find(item):
                 return found
@@ -44,21 +44,6 @@ def no_memory(error: BaseException) -> UserError | None:
     )
 
 
-def no_answer(error: BaseException) -> UserError | None:
-    """What torch.distributed says, in words alone, where a worker waited too long for another. Ray began anew before.
-
-    NCCL ends the process instead: `no_life`.
-    """
-    if not re.search(r"Timed out waiting \d+ ?ms for|caused pair closure|collective operation timeout", str(error)):
-        return None
-    return UserError(
-        "a train worker waited for another longer than resources.collective_timeout_seconds, again after every restart "
-        "that resources.max_failures allows",
-        "one hangs, or the network between them does; where a step or the writing of a checkpoint takes that long, "
-        "raise it. What is finished is kept",
-    )
-
-
 # What Ray says, in words alone, where it gives up.
 LOST = {
     r"is dead because its worker process has died|worker actors failed to initialize": "the process of an actor died",
@@ -78,3 +63,18 @@ def no_life(error: BaseException, logs: str) -> UserError | None:
                 "hangs. What is finished is kept",
             )
     return None
+
+
+def no_answer(error: BaseException) -> UserError | None:
+    """What torch.distributed says, in words alone, where a worker waited too long for another. Ray began anew before.
+
+    NCCL ends the process instead: `no_life`.
+    """
+    if not re.search(r"Timed out waiting \d+ ?ms for|caused pair closure|collective operation timeout", str(error)):
+        return None
+    return UserError(
+        "a train worker waited for another longer than resources.collective_timeout_seconds, again after every restart "
+        "that resources.max_failures allows",
+        "one hangs, or the network between them does; where a step or the writing of a checkpoint takes that long, "
+        "raise it. What is finished is kept",
+    )

@@ -1,4 +1,4 @@
-"""What is told of what Ray and torch.distributed raise, by Ray's own exceptions; that it raises them is tried in tests/e2e."""
+"""What is told of what Ray and gloo raise, by their own exceptions; that Ray raises them is tried in tests/e2e."""
 
 import threading
 from datetime import timedelta
