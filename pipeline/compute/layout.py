@@ -33,7 +33,11 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """One forward's worth of pairs, as the decoder and the output head take it."""
+    """One forward's worth of pairs, as the decoder and the output head take it.
+
+    It has no method `to`: where a model is laid over several devices, accelerate would call that in front of every
+    layer, and each layer would make masks of its own from a pack of its own.
+    """
 
     ids_T: torch.Tensor  # int64
     positions_T: torch.Tensor  # int64; the rejected side restarts after the prompt
@@ -77,9 +81,16 @@ def lay_out(
                 ids += completion
 
     def long(values: list[int], on: torch.device | str) -> torch.Tensor:
-        pinned = torch.device(on).type == "cuda"  # from memory of any other kind the host would wait for all before it
-        return torch.tensor(values, dtype=torch.int64, pin_memory=pinned).to(on, non_blocking=True)
+        return sent(torch.tensor(values, dtype=torch.int64), on)
 
-    after = head or device
-    of_head = long(source, after), long(target, after), long(side, after)
-    return Pack(long(ids, device), long(positions, device), tuple(segments), *of_head)
+    ids_T, positions_T = (long(values, device) for values in (ids, positions))
+    return Pack(
+        ids_T, positions_T, tuple(segments), *(long(values, head or device) for values in (source, target, side))
+    )
+
+
+def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """A tensor of the host on `device`, which the host does not wait for: from memory that is not pinned it would."""
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

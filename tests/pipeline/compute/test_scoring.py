@@ -111,11 +111,15 @@ def test_a_model_laid_over_two_devices_scores_the_same_to_the_bit(
     """Two stages that a real dispatch makes, both on this CPU: its hooks carry the pack from layer to layer."""
     files = [tmp_path / f"{name}.parquet" for name in ("whole", "laid")]
     pairs = pairs_file(tmp_path, PAIRS)
+    seen: list[Any] = []
     for laid, file in zip((False, True), files, strict=True):
         model = load_model(tiny_model("Llama"), "float32")
         if laid:
             stages = {name: "cpu" for name in ("model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm")}
             dispatch_model(model, stages | {"model.rotary_emb": "cpu", "lm_head": "cpu"}, force_hooks=True)
             assert hasattr(model.model.layers[1], "_hf_hook")
+        for layer in model.model.layers:
+            layer.self_attn.register_forward_pre_hook(lambda *given: seen.append(given[2]["pack"]), with_kwargs=True)
         score_part(model, pairs, file, budget=30, chunk=4)
     assert pq.read_table(files[0]).equals(pq.read_table(files[1]))
+    assert seen and all(first is second for first, second in zip(seen[::2], seen[1::2], strict=True))  # layers share it
