@@ -83,10 +83,8 @@ def lay_out(
     def long(values: list[int], on: torch.device | str) -> torch.Tensor:
         return sent(torch.tensor(values, dtype=torch.int64), on)
 
-    ids_T, positions_T = (long(values, device) for values in (ids, positions))
-    return Pack(
-        ids_T, positions_T, tuple(segments), *(long(values, head or device) for values in (source, target, side))
-    )
+    of_head = [long(values, head or device) for values in (source, target, side)]
+    return Pack(long(ids, device), long(positions, device), tuple(segments), *of_head)
 
 
 def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
