@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return made[family]
 
     return folder
+
+
+def pairs_file(file: Path, pairs: Sequence[dict[str, Any]]) -> Path:
+    """Written with rows of tables.PAIRS of which only the token ids are given, and perhaps a pair_id."""
+    from pipeline.results import tables
+
+    empty = {
+        **dict.fromkeys(("prompt", "chosen", "rejected", "source"), ""),
+        **dict.fromkeys(("chosen_score", "rejected_score", "label_confidence", "difficulty")),
+        "split": "train",
+    }
+    tables.write([empty | {"pair_id": str(n)} | pair for n, pair in enumerate(pairs)], tables.PAIRS, file)
+    return file
 
 
 def with_code(model: Path, folder: Path, code: str) -> Path:

@@ -126,15 +126,11 @@ def test_a_finished_part_that_was_spoilt_before_the_rest_is_made(line: Line, hea
     assert "3 of 4 parts are finished already and kept" in made("reference", *ready, environment=head.environment)
 
 
-def test_memory_that_runs_out_is_told_with_what_to_lower(line: Line, head: Head, tmp_path: Path, tiny: Path) -> None:
-    """By a model that does not take more than 200 tokens at a time: in a train worker, then in a scorer."""
-    own = with_code(tiny, tmp_path / "own", SMALL_MEMORY.format(tokens=200))
-    given = (f"model.source={own}", "model.trust_remote_code=true", f"resources.root={tmp_path / 'root'}")
-    lowered = (*given, "resources.score_tokens=200", "--until", "train")
-    told = refused("run", *lowered, environment=head.environment)
+def test_memory_that_runs_out_in_a_train_worker_is_told_once(head: Head, tmp_path: Path, tiny: Path) -> None:
+    """Of a model that does not take more than 200 tokens at a time; for scorers see tests/actors/test_scorer.py."""
+    own, root = with_code(tiny, tmp_path / "own", SMALL_MEMORY.format(tokens=200)), tmp_path / "root"
+    given = (f"model.source={own}", "model.trust_remote_code=true", f"resources.root={root}")
+    told = refused("run", *given, "resources.score_tokens=200", "--until", "train", environment=head.environment)
     assert "with resources.micro_batch_tokens=1024, logits_chunk=1024 and train_workers=1 a train worker ran" in told
     assert "OutOfMemoryError: CUDA out of memory" in told and "checkpoint_activations" in told
-    assert only(tmp_path / "root", "reference")  # at 200 tokens a scorer took them
-    told = refused("reference", *given, "--force", environment=head.environment)
-    assert "with resources.score_tokens=4096 and logits_chunk=1024 a scorer ran out of memory" in told
-    assert "lower these" in told and "resources.gpus_per_actor" in told
+    assert only(root, "reference") and len(list(root.glob("train/*.partial/refusal.json"))) == 1  # not tried again

@@ -16,27 +16,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pipeline.compute.models import load_model
 from pipeline.compute.scoring import score_part
 from pipeline.errors import UserError
-from pipeline.results import tables
-from tests.conftest import VOCABULARY
+from tests.conftest import VOCABULARY, pairs_file
 
 SPOILT = VOCABULARY - 1  # a token whose embedding is no number
 
 
-def pairs_file(folder: Path, pairs: Sequence[dict[str, Any]]) -> Path:
-    """A file of tables.PAIRS with the ids that are given."""
-    empty = {
-        **dict.fromkeys(("prompt", "chosen", "rejected", "source"), ""),
-        **dict.fromkeys(("chosen_score", "rejected_score", "label_confidence", "difficulty")),
-        "split": "train",
-    }
-    rows = [empty | {"pair_id": str(number)} | pair for number, pair in enumerate(pairs)]
-    tables.write(rows, tables.PAIRS, folder / "pairs.parquet")
-    return folder / "pairs.parquet"
-
-
 def pairs_of(folder: Path, completions: dict[str, list[int]]) -> Path:
     ids = {"prompt_ids": [3, 4, 5], "rejected_ids": [6, 2]}
-    return pairs_file(folder, [{"pair_id": pair, "chosen_ids": own} | ids for pair, own in completions.items()])
+    return pairs_file(
+        folder / "pairs.parquet", [{"pair_id": pair, "chosen_ids": own} | ids for pair, own in completions.items()]
+    )
 
 
 @pytest.mark.parametrize("family", ["Llama", "GptOss"])
@@ -100,7 +89,9 @@ def test_the_host_reads_nothing_of_a_pack_before_the_last_is_launched(
     watched = Watched()
     model.model.layers[0].register_forward_pre_hook(lambda *_: watched.moments.append("pack"))
     with watched, Scalars(watched.moments):
-        done = score_part(model, pairs_file(tmp_path, PAIRS), tmp_path / "reference.parquet", budget=30, chunk=4)
+        done = score_part(
+            model, pairs_file(tmp_path / "pairs.parquet", PAIRS), tmp_path / "reference.parquet", budget=30, chunk=4
+        )
     assert done.packs == watched.moments.count("pack") >= 3
     assert watched.moments == ["pack"] * done.packs + ["tolist"]
 
@@ -110,7 +101,7 @@ def test_a_model_laid_over_two_devices_scores_the_same_to_the_bit(
 ) -> None:
     """Two stages that a real dispatch makes, both on this CPU: its hooks carry the pack from layer to layer."""
     files = [tmp_path / f"{name}.parquet" for name in ("whole", "laid")]
-    pairs = pairs_file(tmp_path, PAIRS)
+    pairs = pairs_file(tmp_path / "pairs.parquet", PAIRS)
     seen: list[Any] = []
     for laid, file in zip((False, True), files, strict=True):
         model = load_model(tiny_model("Llama"), "float32")
