@@ -83,17 +83,6 @@ def test_one_of_two_workers_killed_and_then_both(by_two: Calm, head: Head, tmp_p
     assert same_training(only(by_two.root, "train"), only(tmp_path, "train"))
 
 
-def test_a_worker_that_hangs_is_told_with_the_setting(by_two: Calm, head: Head, tmp_path: Path) -> None:
-    """Stopped, not killed: the other one waits for it. With a restart left, all would begin anew."""
-    given = beside(by_two, tmp_path, "prepare", "reference", "schedule")
-    driver = start(head, "train", *given, "resources.collective_timeout_seconds=4", "resources.max_failures=0")
-    until(lambda: knows_a_checkpoint(tmp_path) and len(workers(head)) == 2, driver)
-    os.kill(max(workers(head)), signal.SIGSTOP)
-    said, _ = driver.communicate(timeout=120)
-    assert driver.returncode == 2, said
-    assert "waited for another longer than resources.collective_timeout_seconds" in said and "Traceback" not in said
-
-
 def test_one_worker_goes_on_from_two(by_two: Calm, head: Head, tmp_path: Path) -> None:
     """SIGTERM ends a training after the step it is at and a checkpoint. Another number of workers takes the same steps
     from there, within the bounds that hold for float32."""
