@@ -20,7 +20,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.flex_attention import flex_attention_forward
 
-from pipeline.compute.layout import Pack, Segment
+from pipeline.compute.layout import Pack, Segment, sent
 
 NAME = "widemargin"
 
@@ -57,7 +57,7 @@ def packed_attention(
 def block_mask(pack: Pack, window: int | None, device: torch.device) -> BlockMask:
     """Who sees whom in a pack, for FlexAttention; `window` as transformers means it: positions, one's own included."""
     lengths = torch.tensor([length for _, *parts in pack.segments for length in parts])
-    part_T = torch.arange(len(lengths)).repeat_interleave(lengths).to(device)
+    part_T = sent(torch.arange(len(lengths)).repeat_interleave(lengths), device)  # made on the host, waited for by none
     position_T = pack.positions_T.to(device)
 
     def sees(_: torch.Tensor, __: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
