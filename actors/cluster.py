@@ -2,19 +2,18 @@
 
 import logging
 import os
-import re
 import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import ray
 import ray.data
 
-from pipeline.errors import UserError, no_room
+from actors.failures import user_error
+from pipeline.errors import UserError
 
 
 @contextmanager
@@ -92,11 +91,33 @@ def claim(setting: str, actors: int, gpus: float) -> dict[str, float]:
     A pool that claims every CPU leaves none for Ray Data's own tasks, and the stage would wait for ever without an
     error: half a CPU, or a tenth of the cluster, stays free. Raises UserError where the cluster is too small.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = nodes_here()
     require_places(setting, actors, gpus, nodes)
     cpus = sum(node.get("CPU", 0.0) for node in nodes)
     free = max(0.5, 0.1 * cpus)
     return {"num_cpus": min(1.0, int(100 * (cpus - free) / actors) / 100), "num_gpus": gpus}
+
+
+def gpu_environment(gpus: float) -> dict[str, str]:
+    """What scorers and train workers on GPUs find in their environment, where this process has nothing of its own.
+
+    Not engines: vLLM compiles in one thread as it is, and some of its parts do not take such memory.
+    """
+    if not gpus:
+        return {}
+    compilers = {"TORCHINDUCTOR_COMPILE_THREADS": "4"}  # else 32 processes each, however many workers a node has
+    memory = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}  # packs of many sizes leave no holes
+    if os.environ.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
+        memory = {}
+    return {name: value for name, value in (compilers | memory).items() if name not in os.environ}
+
+
+def idle_gpus(gpus: float, nodes: Sequence[Mapping[str, float]]) -> str:
+    """What to say where actors of no GPU run on a cluster that has some; otherwise nothing."""
+    there = sum(node.get("GPU", 0.0) for node in nodes)
+    if gpus or not there:
+        return ""
+    return f"on CPUs, though the cluster has GPUs ({there:g}): resources.gpus_per_actor=0; 1 gives each actor one"
 
 
 def require_places(setting: str, actors: int, gpus: float, nodes: Sequence[Mapping[str, float]]) -> None:
@@ -115,13 +136,18 @@ def require_places(setting: str, actors: int, gpus: float, nodes: Sequence[Mappi
         )
 
 
+def nodes_here() -> list[dict[str, float]]:
+    """The resources of each node of the cluster that this process is connected to."""
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
 def nodes_ahead() -> list[dict[str, float]] | None:
     """The resources of each node of the cluster that `connected()` would join or start, without doing either.
 
     None where that cannot be said, the address not being HOST:PORT. Raises UserError where nobody listens there.
     """
     if ray.is_initialized():
-        return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+        return nodes_here()
     address = os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return [_this_machine()]
@@ -169,60 +195,5 @@ def _this_machine() -> dict[str, float]:
 
 def threads(actors: int) -> int:
     """Compute threads for each of `actors` on this cluster: their share of a node's cores."""
-    nodes = max(1, len([node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]))
+    nodes = max(1, sum(node.get("CPU", 0.0) > 0 for node in nodes_here()))
     return max(1, int(ray.cluster_resources().get("CPU", 1.0)) // max(nodes, actors))
-
-
-def user_error(error: BaseException, logs: str) -> UserError | None:
-    """The UserError inside what Ray raised, if there is one: Ray wraps an actor's exception several times.
-
-    A full disk is one, too, a node whose memory ran out, and a process that dies each time it is begun. `logs`: Ray's.
-    """
-    seen: list[Any] = [error]
-    for item in seen:
-        inner = [getattr(item, name, None) for name in ("__cause__", "__context__", "cause", "controller_failure")]
-        inner += list(getattr(item, "worker_failures", {}).values())
-        seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]
-    for find in (plainly, no_room, no_memory, partial(no_life, logs=logs)):  # what was raised before what followed
-        for item in seen:
-            if found := find(item):
-                return found
-    return None
-
-
-def plainly(error: BaseException) -> UserError | None:
-    return UserError(error.problem, error.remedy) if isinstance(error, UserError) else None
-
-
-ROOM = "the stage asks for, such as resources.micro_batch_tokens, score_tokens, kv_cache_gib or its number of actors"
-
-
-def no_memory(error: BaseException) -> UserError | None:
-    """What Ray says where it killed processes of a node before its memory ran out; it says so in words alone."""
-    found = re.search(r"running low on memory\..*? was (\S+) used / (\S+) limit", str(error), re.DOTALL)
-    if found is None:
-        return None
-    return UserError(
-        f"a node ran out of memory: {found[1]} of {found[2]} were used, and Ray ended processes on it",
-        f"lower what {ROOM}; what is finished is kept",
-    )
-
-
-# What Ray says, in words alone, where it gives up.
-LOST = {
-    r"is dead because its worker process has died|worker actors failed to initialize": "the process of an actor died",
-    r"is dead because its node has died": "the node of an actor was lost",
-    r"worker group startup timed out": "the cluster had no room for the train workers",
-}
-
-
-def no_life(error: BaseException, logs: str) -> UserError | None:
-    """Where what an actor runs on was lost, and has no restarts left. Not where it raised something: that is ours."""
-    for pattern, what in LOST.items():
-        if re.search(pattern, str(error)):
-            return UserError(
-                f"{what}, again after every restart that resources.max_failures allows",
-                f"Ray's logs in {logs} say more. Where the system ended it as memory ran out (dmesg tells), lower what "
-                f"{ROOM}; what is finished is kept",
-            )
-    return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, memory_for
 from pipeline.evaluation.benchmarks.thoughts import Token, first_word
 from pipeline.preferences.messages import Dropped, Message
 from pipeline.preferences.tokenise import open_tokeniser
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from vllm import LLM
     from vllm.logprobs import Logprob
 
+# What to do about a model that is too large for where an engine runs.
+LARGE = (
+    "raise resources.gpus_per_actor, over which an engine lays a model, or give the model dtype=bfloat16, which takes "
+    "half of float32's memory; where others use the GPU lower resources.gpu_memory_fraction"
+)
 BATCHED_TOKENS = 4096  # of a step of the engine on a CPU, as vLLM has it
 
 
@@ -25,7 +30,7 @@ class EngineSpec:
     rendering: dict[str, Any]  # as Model.rendering
     max_model_len: int  # tokens of a conversation, the answer included
     gpus: float  # the engine is laid over as many
-    gpu_memory_fraction: float
+    gpu_memory_fraction: float  # of that share of a GPU
     seed: int = 0
     adapter: str | None = None  # a folder in PEFT's format: low-rank adapters that are put on the model, never merged
 
@@ -88,7 +93,8 @@ class Engine:
                 "stop_token_ids": [*given.get("stop_token_ids", ()), self.tokeniser.end_id],
             }
             parameters.append(SamplingParams(**given | own))
-        outputs = self.llm.generate(prompts, parameters, use_tqdm=False, lora_request=self.adapter)
+        with memory_for("answering, a vLLM engine", LARGE):
+            outputs = self.llm.generate(prompts, parameters, use_tqdm=False, lora_request=self.adapter)
         for index, output in zip(asked, outputs, strict=True):
             (one,) = output.outputs
             likeliest = zip(one.token_ids, one.logprobs or (), strict=False)  # none where none were asked for
@@ -123,23 +129,38 @@ def llm(spec: EngineSpec) -> "LLM":
     from vllm import LLM
 
     try:
-        return LLM(
-            model=spec.model,
-            dtype=spec.dtype,
-            trust_remote_code=spec.rendering["trust_remote_code"],
-            seed=spec.seed,
-            max_model_len=spec.max_model_len,
-            tensor_parallel_size=max(1, int(spec.gpus)),
-            gpu_memory_utilization=spec.gpu_memory_fraction,
-            enforce_eager=not spec.gpus,  # a CPU has nothing to capture, a GPU gains by CUDA graphs
-            disable_log_stats=True,
-            **({} if spec.gpus else whole_prompts(spec.max_model_len)),
-            **(lora_options(Path(spec.adapter)) if spec.adapter else {}),
-        )
+        with memory_for(f"loading the model in {spec.model}, a vLLM engine", LARGE):
+            return LLM(
+                model=spec.model,
+                dtype=spec.dtype,
+                trust_remote_code=spec.rendering["trust_remote_code"],
+                seed=spec.seed,
+                max_model_len=spec.max_model_len,
+                tensor_parallel_size=max(1, int(spec.gpus)),
+                gpu_memory_utilization=spec.gpu_memory_fraction * min(1.0, spec.gpus or 1.0),
+                enforce_eager=not spec.gpus,  # a CPU has nothing to capture, a GPU gains by CUDA graphs
+                disable_log_stats=True,
+                **({} if spec.gpus else whole_prompts(spec.max_model_len)),
+                **(lora_options(Path(spec.adapter)) if spec.adapter else {}),
+            )
     except (ValueError, NotImplementedError) as error:
-        problem = f"vLLM cannot serve the model in {spec.model} ({' '.join(str(error).split())[:300]})"
-        remedy = "for room raise resources.kv_cache_gib (GPU: gpu_memory_fraction); else see what vLLM supports"
-        raise UserError(problem, f"{remedy}; or set train.lora.merge=true" if spec.adapter else remedy) from error
+        said = " ".join(str(error).split())[:300]
+        remedy = room_remedy(said, spec) or "see what vLLM supports"
+        if spec.adapter:
+            remedy += "; or set train.lora.merge=true"
+        raise UserError(f"vLLM cannot serve the model in {spec.model} ({said})", remedy) from error
+
+
+def room_remedy(said: str, spec: EngineSpec) -> str | None:
+    """What gives an engine the room that `said`, a ValueError of vLLM's, asks for; None where it asks for none."""
+    if "is less than desired GPU memory utilization" in said:  # others are on that GPU
+        return f"lower resources.gpu_memory_fraction={spec.gpu_memory_fraction}, or end what else uses the GPU"
+    if "No available memory for the cache blocks" in said or "larger than the available KV cache memory" in said:
+        if not spec.gpus:
+            return "raise resources.kv_cache_gib, or ask for shorter answers"
+        more = f"raise resources.gpu_memory_fraction={spec.gpu_memory_fraction} or gpus_per_actor={spec.gpus:g}"
+        return f"{more}, or give the model dtype=bfloat16, which takes half of float32's memory"
+    return None
 
 
 def whole_prompts(room: int) -> dict[str, Any]:

@@ -5,10 +5,17 @@ Torch is imported by the actor alone: the driver that starts the pool has no use
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.pooled import Pooled
+from pipeline.errors import memory_for
 from pipeline.settings.config import Resources
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# What to do about a model that is too large for where it is scored.
+LARGE = "model.dtype=bfloat16 takes half of float32's memory, and a scorer lays its model over resources.gpus_per_actor"
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class Scorer(Pooled):
         import torch
 
         from pipeline.compute.models import load_model
+        from pipeline.compute.scoring import Lanes
         from pipeline.compute.selfcheck import chosen
 
         torch.set_num_threads(spec.threads)
@@ -34,16 +42,30 @@ class Scorer(Pooled):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         where = "auto" if torch.cuda.device_count() > 1 else device
         trusted = spec.trust_remote_code
-        self.model = load_model(
-            Path(spec.model), spec.dtype, where, trust_remote_code=trusted, resources=spec.resources
-        )
-        self.note = chosen(self.model).words(device, spec.dtype)
+        with memory_for(f"loading the model in {spec.dtype}, a scorer", LARGE):
+            self.model = load_model(
+                Path(spec.model), spec.dtype, where, trust_remote_code=trusted, resources=spec.resources
+            )
+        self.lanes = Lanes(self.model)
+        self.note = chosen(self.model).words(device, spec.dtype, devices(self.model))
 
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
         """Score a part of pairs. `note` is how the model is run, for the door to say once."""
         from pipeline.compute.scoring import score_part
 
-        part, budgets = work["part"], self.spec.resources.budgets(self.model.device.type)
-        pairs, reference = Path(self.spec.pairs) / part, Path(self.spec.folder) / part
-        rows, tokens = score_part(self.model, pairs, reference, budgets.score_tokens, budgets.logits_chunk)
-        return {"rows": rows, "tokens": tokens, "note": self.note}
+        part, asked = work["part"], self.spec.resources.budgets(self.model.device.type)
+        budgets = f"resources.score_tokens={asked.score_tokens} and logits_chunk={asked.logits_chunk}"
+        with memory_for(f"with {budgets} a scorer", f"lower these; {LARGE}"):
+            pairs, reference = Path(self.spec.pairs) / part, Path(self.spec.folder) / part
+            done = score_part(self.model, pairs, reference, asked.score_tokens, asked.logits_chunk, self.lanes)
+        return {"rows": done.rows, "tokens": done.tokens, "packs": done.packs, "note": self.note}
+
+
+def devices(model: "PreTrainedModel") -> str:
+    """What a model lies on, such as `2 x NVIDIA H100 80GB HBM3` or `a CPU`."""
+    import torch
+
+    on = {weight.device for weight in model.parameters()}
+    names = [torch.cuda.get_device_name(each) for each in on if each.type == "cuda"]
+    counts = [f"{names.count(name)} x {name}" for name in sorted({*names})]
+    return ", ".join(counts) or "a CPU"

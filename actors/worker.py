@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.compute.models import load_model
 from pipeline.compute.selfcheck import chosen
-from pipeline.errors import UserError
+from pipeline.errors import UserError, memory_for
 from pipeline.objectives.objective import build
 from pipeline.results import tables
 from pipeline.results.files import write_aside
@@ -34,6 +34,11 @@ REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
 PROGRESS = "progress.json"  # the first worker writes it: its last step
 PHASE = "phase.txt"  # and this: what it is at before and after its steps
 NOTE = "note.txt"  # and this: how the model is run
+# What to do about a training that is too large for its workers.
+LARGE = (
+    "lower the first two, raise resources.train_workers, which share the model and its optimiser, set "
+    "resources.checkpoint_activations=true, or train adapters (train.lora.rank=16); what is finished is kept"
+)
 RAY = "ray"  # where Ray Train keeps checkpoints, and its list of those it knows
 
 
@@ -58,8 +63,12 @@ def train(spec: dict[str, Any]) -> None:
     refusal = Path(work.folder) / REFUSAL
     if refusal.exists():
         return
+    resources = work.config.resources
+    asked = resources.budgets("cuda" if torch.cuda.is_available() else "cpu")
+    budgets = f"resources.micro_batch_tokens={asked.micro_batch_tokens}, logits_chunk={asked.logits_chunk}"
     try:
-        _train(work)
+        with memory_for(f"with {budgets} and train_workers={resources.train_workers} a train worker", LARGE):
+            _train(work)
     except UserError as error:
         write_aside(refusal, json.dumps({"problem": error.problem, "remedy": error.remedy}))
         raise

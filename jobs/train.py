@@ -27,9 +27,9 @@ def run(work: Work) -> Outcome:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
     import ray.train
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
-    from actors.cluster import claim, connected, threads
+    from actors.cluster import claim, connected, gpu_environment, idle_gpus, nodes_here, threads
     from actors.worker import NOTE, PHASE, PROGRESS, RAY, REFUSAL, STOP, WorkerSpec, train
     from jobs.common.models import base_model
     from pipeline.training.saving import rehearse
@@ -48,6 +48,8 @@ def run(work: Work) -> Outcome:
             require_served(work, base, trial)
         shutil.rmtree(trial)
         gpus = min(resources.gpus_per_actor, 1.0)  # a worker drives one GPU; FSDP2 shards over workers
+        if idle := idle_gpus(gpus, nodes_here()):
+            say(f"train: {idle}")
         asked = claim("resources.train_workers", resources.train_workers, gpus)
         spec = WorkerSpec(
             config=config,
@@ -59,6 +61,7 @@ def run(work: Work) -> Outcome:
         trainer = TorchTrainer(
             train,
             train_loop_config={"work": spec},
+            torch_config=TorchConfig(timeout_s=math.ceil(resources.collective_timeout_seconds)),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=resources.train_workers,
                 use_gpu=gpus > 0,
@@ -75,6 +78,7 @@ def run(work: Work) -> Outcome:
                     controller_failure_limit=STARTS,  # type: ignore[call-arg]
                 ),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+                worker_runtime_env={"env_vars": gpu_environment(gpus)},
             ),
         )
         refusal = work.folder / REFUSAL

@@ -2,6 +2,12 @@
 
 import errno
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# What torch, CUDA's libraries, vLLM and the system say where memory ran out; most of it comes as a plain RuntimeError.
+_OUT_OF_MEMORY = re.compile(r"out of memory|can(no|')t allocate memory|_STATUS_ALLOC_FAILED", re.IGNORECASE)
 
 
 class UserError(Exception):
@@ -34,3 +40,24 @@ def no_room(error: BaseException) -> UserError | None:
         remedy = "free some room, or set resources.root to a larger disk; finished parts are kept"
         return UserError(f"a result could not be written: {why}", remedy)
     return None
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """What `error` says, on one line, where it means that memory ran out, a GPU's or the process's; else None."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | OSError) and (_OUT_OF_MEMORY.search(said) or "OutOfMemory" in said)
+    ):
+        return said[:240]
+    return None
+
+
+@contextmanager
+def memory_for(what: str, remedy: str) -> Iterator[None]:
+    """Where memory runs out inside, raise the UserError that `what` asked for more than there was."""
+    try:
+        yield
+    except Exception as error:
+        if said := out_of_memory(error):
+            raise UserError(f"{what} ran out of memory ({said})", remedy) from None
+        raise

@@ -1,7 +1,9 @@
 """What several test files share: tiny random models, made here and never downloaded."""
 
+import json
+import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,54 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return made[family]
 
     return folder
+
+
+def pairs_file(file: Path, pairs: Sequence[dict[str, Any]]) -> Path:
+    """Written with rows of tables.PAIRS of which only the token ids are given, and perhaps a pair_id."""
+    from pipeline.results import tables
+
+    empty = {
+        **dict.fromkeys(("prompt", "chosen", "rejected", "source"), ""),
+        **dict.fromkeys(("chosen_score", "rejected_score", "label_confidence", "difficulty")),
+        "split": "train",
+    }
+    tables.write([empty | {"pair_id": str(n)} | pair for n, pair in enumerate(pairs)], tables.PAIRS, file)
+    return file
+
+
+def with_code(model: Path, folder: Path, code: str) -> Path:
+    """A copy of `model` in `folder` that brings code of its own, with the classes OwnConfig and OwnForCausalLM."""
+    shutil.copytree(model, folder)
+    (folder / "own.py").write_text(code)
+    config = json.loads((folder / "config.json").read_text()) | {
+        "model_type": "own",
+        "architectures": ["OwnForCausalLM"],
+        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+# Of a Llama on a GPU whose memory runs out as soon as it is given more tokens than this.
+SMALL_MEMORY = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model.register_forward_pre_hook(self.allocate, with_kwargs=True)
+
+    @staticmethod
+    def allocate(decoder, args, kwargs):
+        if kwargs["input_ids"].numel() > {tokens}:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+"""
 
 
 @pytest.fixture

@@ -31,8 +31,9 @@ def run_parts(
 ) -> Outcome:
     """`work` is a row a part, with its file name in column `part`; parts that stand in `folder` are not made again.
 
-    An actor answers a row a part; a `note` in it, such as how it runs its model, is said once and kept in the metrics. So
-    are the tokens and seconds of the parts made here, added up: those of the actors alone, without their start.
+    An actor answers a row a part; a `note` in it, such as how it runs its model, is said once and kept in the metrics.
+    So are the tokens, seconds and packs of the parts made here, added up: those of the actors alone, without their
+    start.
 
     An actor that dies is begun anew, and its part made again, `resources.max_failures` times. After that the pool is,
     as long as each finishes some part: it gives up where nothing can be made, not where much went wrong in long hours.
@@ -41,13 +42,15 @@ def run_parts(
     """
     import ray
 
-    from actors.cluster import claim
+    from actors.cluster import claim, idle_gpus, nodes_here
 
     pending = unfinished(work, folder)
     if kept := len(work) - len(pending):
         say(f"{what}: {kept} of {len(work)} parts are finished already and kept")
     notes: set[str] = set()
-    made = {"actor_tokens": 0, "actor_seconds": 0.0}
+    made: dict[str, float] = {"actor_tokens": 0, "actor_seconds": 0.0}
+    if pending and (idle := idle_gpus(resources.gpus_per_actor, nodes_here())):
+        say(f"{what}: {idle}")
     progress = Progress(what, len(work), "parts", resources.log_seconds, kept, lanes=max(1, min(actors, len(pending))))
     while pending:
         doing(f"starting {actors} {actor.__name__.lower()}{'s' * (actors > 1)}")
@@ -60,8 +63,8 @@ def run_parts(
                 if (note := row.get("note")) and note not in notes:
                     notes.add(note)
                     say(f"{what}: {note}")
-                made["actor_tokens"] += int(row["tokens"])
-                made["actor_seconds"] += float(row["seconds"])
+                for name in row.keys() & {"tokens", "seconds", "packs"}:
+                    made[f"actor_{name}"] = made.get(f"actor_{name}", 0) + row[name]
                 progress.add(1, f", {row['tokens'] / row['seconds']:,.0f} tokens/s an actor")
             break
         except ray.exceptions.RayActorError:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-from pipeline.compute.layout import Pack, Segment
+from pipeline.compute.layout import Pack, Segment, sent
 
 NAME = "widemargin"
 _BLOCK = 128  # positions of a block of FlexAttention's mask
@@ -95,10 +95,10 @@ def block_mask(pack: Pack, window: int | None, size: int, device: torch.device) 
     lengths = torch.tensor([length for _, *parts in pack.segments for length in parts])
     part_T = torch.arange(len(lengths)).repeat_interleave(lengths)
     alone_T = len(lengths) + 3 * torch.arange(size - len(part_T))  # each a prompt of its own
-    part_T = torch.cat((part_T, alone_T)).to(device, torch.int32)
+    part_T = sent(torch.cat((part_T, alone_T)).to(torch.int32), device)  # made on the host, waited for by none
     position_T = F.pad(pack.positions_T, (0, size - len(pack.positions_T))).to(device, torch.int32)
     # A tensor, so that the windows of a model's layers are no variants of the kernel.
-    widest = torch.tensor(size if window is None else window, dtype=torch.int32, device=device)
+    widest = sent(torch.tensor(size if window is None else window, dtype=torch.int32), device)
 
     def sees(_: torch.Tensor, __: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         mine, other = part_T[query], part_T[key]  # three a pair, its prompt first

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from pipeline.compute.attention import is_packed
 from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.logprobs import token_logps
-from pipeline.errors import UserError
+from pipeline.errors import UserError, out_of_memory
 
 # Mean |difference| in nats a token that is rounding, by dtype of the weights; what is looked for is far larger. In
 # bfloat16 a mixture of experts sends a token elsewhere for less than this.
@@ -71,9 +71,9 @@ class Comparison:
                 self._in_training()
             found = self._packed(_PULL)
             leak = self._leak(found)
-        except torch.OutOfMemoryError:  # no fault of what was tried
-            raise
         except Exception as error:  # every family, compiler and driver has its own way to fail
+            if out_of_memory(error):  # no fault of what was tried
+                raise
             while error.__cause__ is not None:  # a compiler's says little of what it met
                 error = error.__cause__  # type: ignore[assignment]
             return f"cannot be scored ({type(error).__name__}: {' '.join(str(error).split())[:200]})"

@@ -33,7 +33,11 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """One forward's worth of pairs, as the decoder and the output head take it."""
+    """One forward's worth of pairs, as the decoder and the output head take it.
+
+    It has no method `to`: where a model is laid over several devices, accelerate would call that in front of every
+    layer, and each layer would make masks of its own from a pack of its own.
+    """
 
     ids_T: torch.Tensor  # int64
     positions_T: torch.Tensor  # int64; the rejected side restarts after the prompt
@@ -47,8 +51,14 @@ class Pack:
         return len(self.segments)
 
 
-def lay_out(pairs: Sequence[Tokens], device: torch.device | str = "cpu") -> Pack:
-    """Lay pairs out one after another. Raises ValueError for an empty prompt, which could predict no first token."""
+def lay_out(
+    pairs: Sequence[Tokens], device: torch.device | str = "cpu", head: torch.device | str | None = None
+) -> Pack:
+    """Lay pairs out one after another. Raises ValueError for an empty prompt, which could predict no first token.
+
+    What the decoder takes lies on `device`, what the output head takes on `head`, where a model is laid over several.
+    Neither copy is waited for.
+    """
     ids: list[int] = []
     positions: list[int] = []
     source: list[int] = []
@@ -70,7 +80,15 @@ def lay_out(pairs: Sequence[Tokens], device: torch.device | str = "cpu") -> Pack
                 positions += range(prompt, prompt + len(completion))
                 ids += completion
 
-    def long(values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=device)
+    def long(values: list[int], on: torch.device | str) -> torch.Tensor:
+        return sent(torch.tensor(values, dtype=torch.int64), on)
 
-    return Pack(long(ids), long(positions), tuple(segments), long(source), long(target), long(side))
+    of_head = [long(values, head or device) for values in (source, target, side)]
+    return Pack(long(ids, device), long(positions, device), tuple(segments), *of_head)
+
+
+def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """A tensor of the host on `device`, which the host does not wait for: from memory that is not pinned it would."""
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -183,6 +183,9 @@ def side_sums(logps_N: torch.Tensor, pack: Pack) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def score(model: PreTrainedModel, pack: Pack, chunk: int) -> list[tuple[float, float]]:
-    """The reference pass: (chosen sum, rejected sum) of every pair of a pack."""
-    return [(chosen, rejected) for chosen, rejected in side_sums(token_logps(model, pack, chunk), pack).tolist()]
+def score(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
+    """The reference pass: (chosen sum, rejected sum) of every pair of a pack, [pairs, 2], where the pack's sides lie.
+
+    On a GPU nothing waits for it: it is there when whoever reads it has waited.
+    """
+    return side_sums(token_logps(model, pack, chunk), pack)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.compute import generation
 from pipeline.compute.limits import require_language_model
-from pipeline.errors import UserError, code_not_trusted
+from pipeline.errors import UserError, code_not_trusted, out_of_memory
 from pipeline.packages import SCHEME, in_package
 from pipeline.preferences.files import begins
 from pipeline.preferences.template import DATE
@@ -150,7 +150,8 @@ def load_model(
 
     `device` is a torch device, or "auto": laid over all GPUs in sight, layer after layer, to be scored with.
     Code that the model brings is run where `trust_remote_code`. Raises UserError where it cannot be opened, lacks
-    weights, scores otherwise than by its own forward, or is slow on a GPU where `resources` does not allow it.
+    weights, scores otherwise than by its own forward, or is slow on a GPU where `resources` does not allow it; where
+    memory runs out, what says so comes through.
     """
     import torch
     from safetensors import SafetensorError
@@ -171,6 +172,8 @@ def load_model(
             trust_remote_code=trust_remote_code,
         )
     except Exception as error:  # of any kind: by a config.json without sense, by code of any model
+        if out_of_memory(error):  # no fault of the model; whoever loads it knows what to lower
+            raise
         problem = f"the model in {folder} cannot be opened ({' '.join(str(error).split())[:300]})"
         remedy = code_not_trusted(error) or "give a causal language model as save_pretrained writes it"
         raise UserError(problem, incomplete if isinstance(error, SafetensorError) else remedy) from error
@@ -178,7 +181,18 @@ def load_model(
     if report["missing_keys"]:
         problem = f"the model in {folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"
         raise UserError(problem, incomplete)
+    if device == "auto":
+        _require_on_gpus(model, folder)
     model = model.eval()
     use_onednn(model)
     choose(model, resources)
     return model
+
+
+def _require_on_gpus(model: "PreTrainedModel", folder: Path) -> None:
+    """Raise UserError where a model does not fit the GPUs in sight, and a part of it was laid elsewhere."""
+    if {weight.device.type for weight in model.parameters()} & {"cpu", "meta"}:  # meta: to be fetched for each use
+        raise UserError(
+            f"the GPUs of one actor cannot hold the model in {folder}: parts of it would be in the host's memory",
+            "raise resources.gpus_per_actor, or set model.dtype=bfloat16, which takes half of float32's memory",
+        )

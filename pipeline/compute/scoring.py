@@ -1,10 +1,14 @@
 """The reference pass, without Ray: a part of pairs in, a part of log-prob sums out."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from transformers import PreTrainedModel
 
 from pipeline.compute.layout import Tokens, lay_out
@@ -15,21 +19,75 @@ from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 
 
-def score_part(model: PreTrainedModel, pairs: Path, reference: Path, budget: int, chunk: int) -> tuple[int, int]:
-    """Score the file `pairs` and write the file `reference`, whole or not at all. Returns its rows and tokens.
+@dataclass(frozen=True)
+class Scored:
+    """What was computed for a part."""
 
-    `budget` tokens are packed for a forward, and logits of `chunk` positions exist at a time. Raises UserError where a
-    pair exceeds the budget, or its log-probs are no finite numbers.
+    rows: int
+    tokens: int
+    packs: int
+
+
+class Lanes:
+    """Where the packs of a part are computed in turn: each lane has a stream of its own on every GPU of the model.
+
+    A model laid over N GPUs, layer after layer, works on N packs at once: one pack's layers run on a GPU while the next
+    pack's run on the GPU before. The host only launches. It takes streams of their own, because a copy from one GPU to
+    another holds up the streams of both: in one stream the next pack would wait at the first GPU until this one has
+    left the last. Packs in different lanes share weights and nothing else, so that sizes may differ; there are no
+    collectives. One lane more than GPUs is at work, each with the activations of one pack.
+    """
+
+    def __init__(self, model: PreTrainedModel):
+        gpus = sorted({weight.device.index for weight in model.parameters() if weight.is_cuda})
+        count = len(gpus) + 1 if len(gpus) > 1 else 1
+        self.streams = [[torch.cuda.Stream(gpu) for gpu in gpus] for _ in range(count)] if count > 1 else [[]]
+        for gpu in gpus:
+            torch.cuda.synchronize(gpu)  # what loaded the model went to other streams
+
+    @contextmanager
+    def lane(self, number: int) -> Iterator[None]:
+        """What is launched inside goes to a lane, the same for the same pack."""
+        with ExitStack() as stack:
+            for stream in reversed(self.streams[number % len(self.streams)]):  # the first GPU's last: it stays current
+                stack.enter_context(torch.cuda.stream(stream))
+            yield
+
+    def wait(self) -> None:
+        for stream in (stream for lane in self.streams for stream in lane):
+            stream.synchronize()
+
+
+def score_part(
+    model: PreTrainedModel, pairs: Path, reference: Path, budget: int, chunk: int, lanes: Lanes | None = None
+) -> Scored:
+    """Score the file `pairs` and write the file `reference`, whole or not at all.
+
+    `budget` tokens are packed for a forward, and logits of `chunk` positions exist at a time. Give the same `lanes` for
+    all parts of a model. Raises UserError where a pair exceeds the budget, or its log-probs are no finite numbers.
     """
     rows = pq.read_table(pairs, columns=["pair_id", "prompt_ids", "chosen_ids", "rejected_ids"]).to_pylist()
     tokens = [Tokens(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in rows]
-    sums: dict[int, tuple[float, float]] = {}
-    for index in plan([pair.packed for pair in tokens], budget, "resources.score_tokens")[0]:
-        pack = lay_out([tokens[i] for i in index], model.device)
-        sums.update(zip(index, score(model, pack, chunk), strict=True))
-    scored = [_row(row["pair_id"], tokens[i], sums[i]) for i, row in enumerate(rows)]
+    (packs,) = plan([pair.packed for pair in tokens], budget, "resources.score_tokens")
+    sums = _sums(model, [[tokens[i] for i in index] for index in packs], chunk, lanes or Lanes(model))
+    placed = dict(zip([i for index in packs for i in index], sums, strict=True))
+    scored = [_row(row["pair_id"], tokens[i], placed[i]) for i, row in enumerate(rows)]
     tables.write(scored, tables.REFERENCE, reference)
-    return len(rows), sum(pair.packed for pair in tokens)
+    return Scored(len(rows), sum(pair.packed for pair in tokens), len(packs))
+
+
+def _sums(
+    model: PreTrainedModel, packs: Sequence[Sequence[Tokens]], chunk: int, lanes: Lanes
+) -> list[tuple[float, float]]:
+    """(chosen sum, rejected sum) of every pair. They are read at the end: between packs nothing waits for a device."""
+    head: Any = model.get_output_embeddings()
+    on = model.device if head is None else head.weight.device
+    found = []
+    for number, pack in enumerate(packs):
+        with lanes.lane(number):
+            found.append(score(model, lay_out(pack, model.device, on), chunk))
+    lanes.wait()
+    return [(chosen, rejected) for chosen, rejected in torch.cat(found).tolist()]
 
 
 def _row(pair_id: str, pair: Tokens, sums: tuple[float, float]) -> dict[str, Any]:

@@ -33,10 +33,10 @@ class Chosen:
     def __str__(self) -> str:
         return "; ".join((f"attention {self.attention}; head {self.head}; layers {self.layers}", *self.why))
 
-    def words(self, device: str, dtype: str) -> str:
-        """What a stage says of how it runs its model."""
+    def words(self, device: str, dtype: str, named: str = "") -> str:
+        """What a stage says of how it runs its model, on a device of this type, or as it is `named`."""
         slow = ": model.dtype=bfloat16 is many times as fast there" if (device, dtype) == ("cuda", "float32") else ""
-        return f"{dtype} on {device}{slow}; {self}"
+        return f"{dtype} on {named or device}{slow}; {self}"
 
 
 def chosen(model: PreTrainedModel) -> Chosen:

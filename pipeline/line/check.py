@@ -93,6 +93,17 @@ def _source_of_template(source: ModelSource, model: Model) -> str:
     return "\n".join([*named, *(file.read_text(encoding="utf-8", errors="replace") for file in files)]).strip()
 
 
+def a_gpu_a_worker(plan: Plan) -> None:
+    """Several train workers on one GPU: NCCL, through which they share gradients, refuses that once they have begun."""
+    gpus, workers = plan.config.resources.gpus_per_actor, plan.config.resources.train_workers
+    if 0 < gpus < 1 and workers > 1:
+        raise UserError(
+            f"resources.gpus_per_actor={gpus:g} with resources.train_workers={workers}: each train worker needs a GPU "
+            "of its own; only scorers and engines share one",
+            "set resources.gpus_per_actor=1, or resources.train_workers=1",
+        )
+
+
 def adapter_layers(plan: Plan) -> None:
     """Layers to adapt that the model has not got."""
     lora = plan.config.train.lora
@@ -244,6 +255,7 @@ LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"prepare"}, vocabulary),
     ({"prepare", "generate"}, chat_template),
     ({"reference", "schedule", "train"}, columns),
+    ({"train"}, a_gpu_a_worker),
     ({"train"}, adapter_layers),
     ({"generate"}, benchmarks),
     ({"generate"}, preset),

@@ -298,8 +298,21 @@ class Resources(Section):
     max_failures: int = Field(default=2, ge=0)  # restarts of train workers, or of an actor, before the stage gives up
     judge_endpoint: JudgeEndpoint = JudgeEndpoint()
     kv_cache_gib: float = Field(default=1.0, gt=0)  # a vLLM engine's cache on a CPU
-    gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1)  # a vLLM engine's share of a GPU
+    # What a vLLM engine takes of a GPU, or of its share where gpus_per_actor is a part of one.
+    gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1)
+    # How long train workers wait for each other in one operation; the slowest checkpoint must be written meanwhile.
+    collective_timeout_seconds: float = Field(default=1800.0, ge=1)
     log_seconds: float = Field(default=10.0, gt=0)  # between two lines of progress
+
+    @field_validator("gpus_per_actor")
+    @classmethod
+    def _whole_above_one(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise UserError(
+                f"resources.gpus_per_actor={gpus:g}: a part of a GPU beside whole ones cannot be had",
+                f"set {int(gpus)} or {int(gpus) + 1}; a part alone, such as 0.5, shares a GPU between actors",
+            )
+        return gpus
 
     def budgets(self, device: str) -> Budgets:
         """What is computed at a time on a device of this type ("cpu", "cuda"): as set here, or as it likes."""

@@ -1,9 +1,16 @@
-"""What is told of what Ray raises, by Ray's own exceptions; that it raises them is tried in tests/e2e."""
+"""What is told of what Ray and gloo raise, by their own exceptions; that Ray raises them is tried in tests/e2e."""
+
+import threading
+from datetime import timedelta
+from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 from ray.train import ControllerError, WorkerGroupError
 
-from actors.cluster import user_error
+from actors.cluster import gpu_environment, idle_gpus
+from actors.failures import user_error
 from pipeline.errors import UserError
 
 DEAD = "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
@@ -32,3 +39,45 @@ def test_what_was_lost_is_told_with_where_to_look(error: Exception, says: str) -
 
 def test_a_fault_of_the_program_is_none_of_the_users() -> None:
     assert user_error(WorkerGroupError("rank 0: KeyError: 'x'", {0: KeyError("x")}), "logs") is None
+
+
+def test_a_worker_that_others_wait_for_in_vain_is_told_with_the_setting() -> None:
+    """What gloo raises in the one that waits, where the other never comes."""
+    store = dist.HashStore()
+    groups: dict[int, Any] = {}
+
+    def join(rank: int) -> None:
+        groups[rank] = dist.ProcessGroupGloo(store, rank, 2, timedelta(seconds=0.5))
+
+    workers = [threading.Thread(target=join, args=(rank,)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    errors: dict[int, Exception] = {}
+    for rank in (0, 1):  # the second finds out that the first has left
+        with pytest.raises(RuntimeError) as waited:
+            groups[rank].allreduce([torch.zeros(1)]).wait()
+        errors[rank] = waited.value
+    for seen in ({0: errors[0]}, errors):
+        found = user_error(WorkerGroupError("training failed", seen), "logs")
+        assert found and "longer than resources.collective_timeout_seconds" in found.problem
+        assert "raise it" in found.remedy
+
+
+def test_what_a_process_on_a_gpu_finds_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "TORCHINDUCTOR_COMPILE_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert gpu_environment(0) == {}
+    ours = {"TORCHINDUCTOR_COMPILE_THREADS": "4", "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+    assert gpu_environment(0.5) == ours
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:512")  # by its other name
+    assert gpu_environment(1) == {"TORCHINDUCTOR_COMPILE_THREADS": "4"}
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    assert gpu_environment(1) == {}
+
+
+def test_gpus_that_nobody_asks_for_are_said() -> None:
+    nodes = [{"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0}]
+    assert "has GPUs (8): resources.gpus_per_actor=0" in idle_gpus(0, nodes)
+    assert idle_gpus(1, nodes) == idle_gpus(0, [{"CPU": 8.0}]) == ""

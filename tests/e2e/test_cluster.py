@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
+from tests.conftest import SMALL_MEMORY, with_code
 from tests.e2e.conftest import Head, Line, running_head
 from tests.e2e.doors import door, made, only, refused
 from tests.e2e.running import MANY, parts, settings, start, submit, until
@@ -123,3 +124,13 @@ def test_a_finished_part_that_was_spoilt_before_the_rest_is_made(line: Line, hea
     assert str(partial / "part-00000.parquet") in told and "remove it" in told
     (partial / "part-00000.parquet").unlink()
     assert "3 of 4 parts are finished already and kept" in made("reference", *ready, environment=head.environment)
+
+
+def test_memory_that_runs_out_in_a_train_worker_is_told_once(head: Head, tmp_path: Path, tiny: Path) -> None:
+    """Of a model that does not take more than 200 tokens at a time; for scorers see tests/actors/test_scorer.py."""
+    own, root = with_code(tiny, tmp_path / "own", SMALL_MEMORY.format(tokens=200)), tmp_path / "root"
+    given = (f"model.source={own}", "model.trust_remote_code=true", f"resources.root={root}")
+    told = refused("run", *given, "resources.score_tokens=200", "--until", "train", environment=head.environment)
+    assert "with resources.micro_batch_tokens=1024, logits_chunk=1024 and train_workers=1 a train worker ran" in told
+    assert "OutOfMemoryError: CUDA out of memory" in told and "checkpoint_activations" in told
+    assert only(root, "reference") and len(list(root.glob("train/*.partial/refusal.json"))) == 1  # not tried again

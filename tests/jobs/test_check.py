@@ -146,6 +146,7 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
     "a key that is none, a value of the wrong kind or out of range": lambda p: [
         (("trian.seed=1",), "trian is not a key"),
         (("train.batch_size=0",), "train.batch_size=0"),
+        (("resources.gpus_per_actor=1.5",), "set 1 or 2; a part alone, such as 0.5"),
     ],
     "a key, a setting or a configuration given twice": lambda p: [
         (("train.seed=1", "train.seed=2"), "'train.seed=1' would be lost"),
@@ -172,6 +173,7 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         ((own_questions(p), "generate.split=dev"), "generate.split has no effect without the benchmark verifiable"),
         (("schedule.drop=easiest",), "without schedule.drop_percentile"),
         (("resources.mirror=/elsewhere",), "with a folder as resources.root"),
+        (("resources.collective_timeout_seconds=60",), "no effect with one train worker"),
         (("train={decay_fraction: 0.3}",), "train.decay_fraction has no effect"),
     ],
     "more actors than the cluster has room for, of any stage": lambda p: [
@@ -180,6 +182,9 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         (("resources.generators=999",), "resources.generators=999"),
         (("resources.judges=999", f"judge.local={p.model}"), "resources.judges=999"),
         (("resources.gpus_per_actor=999",), "of 999 GPUs each"),
+    ],
+    "several train workers on a part of a GPU each": lambda p: [
+        (("resources.train_workers=2", "resources.gpus_per_actor=0.5"), "each train worker needs a GPU of its own"),
     ],
     "layers to adapt that the model has not got": lambda p: [
         (("train.lora.layers=q_prj",), "the model has no q_prj"),

@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.preferences.template import DATE
 from pipeline.results.files import DigestMemory
 from pipeline.settings.config import Model
+from tests.conftest import SMALL_MEMORY, with_code
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,22 @@ def test_a_pointer_of_git_lfs_is_no_model(tiny_model: Callable[[str], Path], tmp
     assert "lfs pull" in caught.value.remedy
 
 
+def test_memory_that_runs_out_is_no_fault_of_the_model(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    """While weights are loaded, and while the model is tried: whoever loads it says what to lower."""
+    tried = with_code(tiny_model("Llama"), tmp_path / "tried", SMALL_MEMORY.format(tokens=8))
+    at_once = SMALL_MEMORY.replace("super().__init__(config)", "torch.empty(2**50, device='cpu')")
+    loaded = with_code(tiny_model("Llama"), tmp_path / "loaded", at_once)
+    for folder, error in ((tried, torch.OutOfMemoryError), (loaded, RuntimeError)):
+        with pytest.raises(error, match=r"CUDA out of memory|can't allocate memory"):
+            load_model(folder, "float32", trust_remote_code=True)
+
+
+def test_a_model_that_its_gpus_cannot_hold_is_refused(tiny_model: Callable[[str], Path]) -> None:
+    """Where none is in sight all of it would be elsewhere."""
+    with pytest.raises(UserError, match=r"GPUs of one actor cannot hold the model in .*\n.*resources\.gpus_per_actor"):
+        load_model(tiny_model("Llama"), "float32", "auto")
+
+
 def test_weights_in_a_pickle_are_not_loaded(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     """Sound ones, that transformers opens by itself."""
     folder = shutil.copytree(tiny_model("Llama"), tmp_path / "model")
@@ -98,14 +115,8 @@ class OwnForCausalLM(LlamaForCausalLM):
 
 
 def test_a_models_code_is_run_only_where_it_is_trusted(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
-    folder, marker = shutil.copytree(tiny_model("Llama"), tmp_path / "model"), tmp_path / "ran"
-    (folder / "own.py").write_text(OWN.format(marker=str(marker)))
-    config = json.loads((folder / "config.json").read_text()) | {
-        "model_type": "own",
-        "architectures": ["OwnForCausalLM"],
-        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"},
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    marker = tmp_path / "ran"
+    folder = with_code(tiny_model("Llama"), tmp_path / "model", OWN.format(marker=str(marker)))
     with pytest.raises(UserError, match=r"model\.trust_remote_code=true"):
         load_model(folder, "float32")
     assert not marker.exists()

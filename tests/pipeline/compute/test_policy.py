@@ -29,7 +29,7 @@ def bench(
 def scores(model: Any, bench: Bench) -> torch.Tensor:
     """The log-prob sums of all pairs, [pairs, 2]."""
     pack = lay_out([Tokens(*(row[f"{part}_ids"] for part in ("prompt", "chosen", "rejected"))) for row in bench.pairs])
-    return torch.tensor(score(model, pack, 256))
+    return score(model, pack, 256)
 
 
 @pytest.mark.parametrize("layers", ["all-linear", ["lm_head"]])

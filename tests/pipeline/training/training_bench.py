@@ -42,7 +42,7 @@ class Bench:
             columns = dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), ids, strict=True))
             scores = {"chosen_score": i / TRAIN, "rejected_score": 0.0, "label_confidence": 0.5 + i / 40}
             pairs.append({**text, **named, **columns, **scores, "difficulty": float(-i)})
-            chosen, rejected = score(model, lay_out([Tokens(*ids)]), 256)[0]
+            chosen, rejected = score(model, lay_out([Tokens(*ids)]), 256)[0].tolist()
             counts = {"chosen_tokens": lengths[1], "rejected_tokens": lengths[2]}
             logps = {"chosen_logps": chosen, "rejected_logps": rejected}
             reference.append({"pair_id": named["pair_id"], "tokens_digest": "", **logps, **counts})

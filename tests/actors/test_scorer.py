@@ -1,0 +1,49 @@
+"""The scorer, outside of Ray: what it says of itself, and of memory that runs out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actors.scorer import Scorer, ScorerSpec
+from pipeline.errors import UserError
+from tests.conftest import SMALL_MEMORY, pairs_file, with_code
+
+WORK = {"part": np.array(["part-00000.parquet"])}
+
+
+def spec(model: Path, folder: Path, score_tokens: int) -> ScorerSpec:
+    """Of two pairs of 50 tokens each."""
+    ids = {"prompt_ids": [*range(5, 25)], "chosen_ids": [*range(25, 45)], "rejected_ids": [*range(45, 55)]}
+    (folder / "pairs").mkdir()
+    pairs_file(folder / "pairs" / "part-00000.parquet", [ids, ids])
+    return ScorerSpec(
+        model=str(model),
+        dtype="float32",
+        pairs=str(folder / "pairs"),
+        folder=str(folder),
+        score_tokens=score_tokens,
+        logits_chunk=64,
+        threads=1,
+        trust_remote_code=True,
+    )
+
+
+def test_memory_that_runs_out_is_told_with_what_to_lower(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    """And lowered it is enough."""
+    own = with_code(tiny_model("Llama"), tmp_path / "own", SMALL_MEMORY.format(tokens=60))
+    asked = spec(own, tmp_path, score_tokens=4096)
+    with pytest.raises(
+        UserError, match=r"with resources\.score_tokens=4096 and logits_chunk=64 a scorer ran out of"
+    ) as full:
+        Scorer(asked)(WORK)
+    assert "OutOfMemoryError: CUDA out of memory" in full.value.problem and "lower these" in full.value.remedy
+    (done,) = zip(*Scorer(ScorerSpec(**vars(asked) | {"score_tokens": 60}))(WORK).values(), strict=True)
+    assert {"part-00000.parquet", 2, 100, "on a CPU in float32", ""} <= set(done)
+
+
+def test_a_model_too_large_to_load_is_told_so(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    own = with_code(tiny_model("Llama"), tmp_path / "own", SMALL_MEMORY.format(tokens=2))
+    with pytest.raises(UserError, match=r"loading the model in float32, a scorer ran out of .*\n.*gpus_per"):
+        Scorer(spec(own, tmp_path, score_tokens=4096))(WORK)
