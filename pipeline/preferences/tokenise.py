@@ -335,7 +335,8 @@ def tokens_digest(prompt_ids: Sequence[int], chosen_ids: Sequence[int], rejected
     """sha256 over the three lists as little-endian int32, each after its length, so that triples cannot be confused."""
     digest = hashlib.sha256()
     for ids in (prompt_ids, chosen_ids, rejected_ids):
-        digest.update(np.asarray([len(ids), *ids], dtype="<i4").tobytes())
+        digest.update(np.asarray([len(ids)], dtype="<i4").tobytes())
+        digest.update(np.asarray(ids, dtype="<i4").tobytes())
     return digest.hexdigest()
 
 
