@@ -24,6 +24,7 @@ from pipeline.training.checkpoints import load, save
 from pipeline.training.epoch import Epoch
 from pipeline.training.loop import Trainer
 from pipeline.training.saving import save_adapter, save_model, tokeniser_of
+from pipeline.training.together import Together
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -91,10 +92,11 @@ def _train(work: WorkerSpec) -> None:
     at("at its steps")
     if rank == 0 and trainer.done:  # only the export is left, and that is said, too
         write_aside(Path(work.folder) / PROGRESS, json.dumps(known | trainer.steps_log[-1]))
-    newest, told = None, -math.inf  # the newest checkpoint of this attempt; when the door was last told of a step
+    newest, told = None, -math.inf  # the newest checkpoint of this attempt; when a step was last written down
     while not trainer.done:
         record = trainer.step()
-        stopped, due = _told(work, trainer, newest)
+        due = trainer.next_step % config.resources.checkpoint_steps == 0
+        stopped, due = _told(work, trainer.together, due, newest)
         if rank == 0 and (stopped or trainer.done or time.monotonic() - told >= PROGRESS_SECONDS):
             write_aside(Path(work.folder) / PROGRESS, json.dumps(known | record))
             told = time.monotonic()
@@ -119,19 +121,18 @@ def base_model(work: WorkerSpec, device: str) -> PreTrainedModel:
     return load_model(Path(work.model), settings.dtype, device, trust_remote_code=settings.trust_remote_code)
 
 
-def _told(work: WorkerSpec, trainer: Trainer, newest: str | None) -> tuple[bool, bool]:
-    """Whether the door was asked to end, and whether a checkpoint is due and to be written.
+def _told(work: WorkerSpec, together: Together, due: bool, newest: str | None) -> tuple[bool, bool]:
+    """Whether the door was asked to end, and whether a checkpoint that is `due` is to be written.
 
     Not while Ray Train does not know the one before, which it learns of at its next poll: they would pile up on the
-    disk, and a kill would lose them all. The first worker looks; all do as it says, or some would wait for others that
-    left.
+    disk, and a kill would lose them all. The first worker looks, and all are told the same, or some would wait for
+    others that left.
     """
-    folder, stopped, due = Path(work.folder), False, False
-    if trainer.rank == 0:
+    folder, stopped = Path(work.folder), False
+    if together.rank == 0:
         stopped = (folder / STOP).exists()
-        due = trainer.next_step % work.config.resources.checkpoint_steps == 0
         due = due and (newest is None or newest in known_checkpoints(folder))
-    stopped, due = trainer.together.first_says(stopped, due)
+    stopped, due = together.first_says(stopped, due)
     return stopped, due
 
 

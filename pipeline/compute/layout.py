@@ -58,9 +58,11 @@ class Pack:
         return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Pack":
-        changed: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
-        tensors = {name: change(value) for name, value in changed.items() if isinstance(value, torch.Tensor)}
-        return replace(self, **tensors)
+        changed: dict[str, Any] = {}
+        for each in fields(self):
+            if isinstance(value := getattr(self, each.name), torch.Tensor):
+                changed[each.name] = change(value)
+        return replace(self, **changed)
 
 
 def lay_out(pairs: Sequence[Tokens], device: torch.device | str = "cpu") -> Pack:

@@ -48,10 +48,11 @@ def save(trainer: Trainer, folder: Path) -> Future[Any]:
         process_group=trainer.together.checkpoints,
         async_stager=trainer.stager,
     )
-    staged = isinstance(begun, AsyncSaveResponse)
-    trainer.unwritten = begun.upload_completion if staged else begun
-    trainer.unread = begun.staging_completion if staged else begun
-    return trainer.unwritten
+    if isinstance(begun, AsyncSaveResponse):
+        trainer.unread, trainer.unwritten = begun.staging_completion, begun.upload_completion
+        return begun.upload_completion
+    trainer.unread = trainer.unwritten = begun
+    return begun
 
 
 def load(trainer: Trainer, folder: Path) -> None:

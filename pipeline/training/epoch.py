@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 
+Row = dict[str, Any]
 Rows = npt.NDArray[np.int64]
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 _LABELS = ("chosen_score", "rejected_score", "label_confidence")
@@ -115,7 +117,7 @@ class Epoch:
         return [_example(*parts) for parts in zip(scheduled.to_pylist(), labels, cached, ids, strict=True)]
 
 
-def _example(scheduled: dict, label: dict, cached: dict, ids: list[Sequence[int]]) -> Example:
+def _example(scheduled: Row, label: Row, cached: Row, ids: list[Any]) -> Example:
     prompt, chosen, rejected = ids
     if tokens_digest(*ids) != cached["tokens_digest"]:
         raise UserError(

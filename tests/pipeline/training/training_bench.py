@@ -72,6 +72,8 @@ class Bench:
         schedule: Row | None = None,
         resources: Row | None = None,
         train: Row | None = None,
+        rank: int = 0,
+        world: int = 1,
         **parameters: Any,
     ) -> Trainer:
         if name == "mixdpo":
@@ -83,6 +85,8 @@ class Bench:
             self.epoch(**(schedule or {})),
             Train(**{**SETTINGS, **(train or {})}),
             Resources(**(resources or {})),
+            rank,
+            world,
         )
 
 
