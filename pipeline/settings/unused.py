@@ -72,6 +72,7 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     gpus = config.resources.gpus_per_actor > 0
     yield gpus, "on GPUs", ["resources.kv_cache_gib"]
     yield not gpus, "without resources.gpus_per_actor", ["resources.gpu_memory_fraction"]
+    yield config.resources.train_workers == 1, "with one train worker", ["resources.whole_gradients"]
     yield "://" not in config.resources.root, "with a folder as resources.root", ["resources.mirror"]
 
 

@@ -122,6 +122,29 @@ def test_held_out_pairs_are_neither_flipped_nor_routed_nor_difficult(epoch: Any)
     assert lists(e) == Tokens([9], [4] * 5, [54] * 6) and e.reference == (-5.0, -6.0)
 
 
+def test_tokens_are_views_of_the_tables(epoch: Any, tmp_path: Path) -> None:
+    """Also of tables in several parts; nothing is copied a step."""
+    whole = epoch(4, order="easy-to-hard")
+    table = tables.read(tmp_path / "pairs", tables.PAIRS)
+    (tmp_path / "pairs" / "part-00000.parquet").unlink()
+    for part, (start, stop) in enumerate(((0, 2), (2, 3), (3, 5))):
+        rows = table.slice(start, stop - start).to_pylist()
+        tables.write(rows, tables.PAIRS, tmp_path / "pairs" / f"part-{part:05}.parquet")
+    parts = Epoch(tmp_path / "pairs", tmp_path / "ref", tmp_path / "schedule", 4)
+    assert [plain(example) for example in parts.step(0)] == [plain(example) for example in whole.step(0)]
+    assert not any(part.flags.owndata for example in parts.step(0) for part in example.tokens)
+
+
+def test_cached_log_probs_of_other_tokens_are_refused(epoch: Any, tmp_path: Path) -> None:
+    made = epoch(4, order="easy-to-hard")
+    rows = tables.read(tmp_path / "ref", tables.REFERENCE).to_pylist()
+    rows[1]["tokens_digest"] = rows[2]["tokens_digest"]
+    commit(tmp_path / "ref", rows, tables.REFERENCE)
+    with pytest.raises(UserError, match=r"pair b: the cached reference is of other tokens.*\n.*--force reference"):
+        Epoch(tmp_path / "pairs", tmp_path / "ref", tmp_path / "schedule", 4).step(0)
+    assert ids(made.step(0)) == "dbac"
+
+
 def test_a_scheduled_pair_that_is_nowhere_else_is_named(epoch: Any, tmp_path: Path) -> None:
     made = epoch(order="easy-to-hard")
     commit(tmp_path / "ref", [], tables.REFERENCE)
