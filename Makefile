@@ -27,6 +27,7 @@ FAULTS := $(wildcard tests/e2e/test_*faults.py) $(patsubst %,tests/e2e/test_%.py
 test-faults: .venv/ready
 	for round in $$(seq $(TIMES)); do $(PYTEST) $(FAULTS) || exit 1; done
 	$(PY) -m pytest --real-model -k "killed and not generator" tests/e2e/test_faults.py tests/e2e/test_train_faults.py
+	$(PY) -m pytest --real-model tests/e2e/conftest.py tests/pipeline/training/test_parity.py
 
 check: .venv/ready
 	$(PY) -m ruff check .

@@ -132,7 +132,8 @@ def test_tokens_are_views_of_the_tables(epoch: Any, tmp_path: Path) -> None:
         tables.write(rows, tables.PAIRS, tmp_path / "pairs" / f"part-{part:05}.parquet")
     parts = Epoch(tmp_path / "pairs", tmp_path / "ref", tmp_path / "schedule", 4)
     assert [plain(example) for example in parts.step(0)] == [plain(example) for example in whole.step(0)]
-    assert not any(part.flags.owndata for example in parts.step(0) for part in example.tokens)
+    seen: list[Any] = [part for example in parts.step(0) for part in example.tokens]
+    assert seen and not any(part.flags.owndata for part in seen)
 
 
 def test_cached_log_probs_of_other_tokens_are_refused(epoch: Any, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from pipeline.training.epoch import Example
 from pipeline.training.feeding import Feed, Share
 
 
-def example(number: int, *lengths: int) -> Example:
-    tokens = Tokens(*([number] * length for length in lengths))
-    known = (tokens, (-1.0, -2.0), lengths[1:], (None, None), None, None)
-    return Example(number, str(number), "preference", False, *known)
+def example(number: int, prompt: int, chosen: int, rejected: int) -> Example:
+    """With so many tokens."""
+    tokens = Tokens([number] * prompt, [number] * chosen, [number] * rejected)
+    known = (tokens, (-1.0, -2.0), (chosen, rejected))
+    return Example(number, str(number), "preference", False, *known, (None, None), None, None)
 
 
 def test_the_next_is_prepared_while_one_is_used() -> None:

