@@ -21,7 +21,8 @@ test: check browser
 quick: .venv/ready
 	$(PYTEST) -m "not e2e"
 
-# Every fault again and again: TIMES rounds; then killed scorers, drivers and workers of the demo model.
+# Every fault again and again: TIMES rounds; then killed scorers, drivers and workers, and step 0's
+# check in bfloat16, of the demo model.
 TIMES ?= 5
 FAULTS := $(wildcard tests/e2e/test_*faults.py) $(patsubst %,tests/e2e/test_%.py,nodes store judge asked malformed)
 test-faults: .venv/ready

@@ -16,7 +16,7 @@ from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 
 Row = dict[str, Any]
-Rows = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.integer[Any]]
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 _LABELS = ("chosen_score", "rejected_score", "label_confidence")
 
@@ -102,7 +102,7 @@ class Epoch:
                 missing = pair_ids.filter(rows.is_null())[0]
                 problem = f"pair {missing} is scheduled but is not in the {name} table"
                 raise UserError(problem, "run the line again: python -m jobs.run")
-            found.append(np.asarray(rows, dtype=np.int64))
+            found.append(np.asarray(rows))
         return found[0], found[1]
 
     def _examples(self, positions: Rows) -> list[Example]:

