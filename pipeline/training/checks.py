@@ -77,3 +77,12 @@ def check_finite(rows: Rows, step: int) -> None:
             f"step {step}: the loss or the gap of {len(bad)} pairs is not finite ({', '.join(bad[:5])})",
             "lower train.learning_rate, or look at these pairs",
         )
+
+
+def check_gradient(norm: float, step: int) -> None:
+    """Raise UserError where the gradient of a step is no finite number: the update has spoilt the weights with it."""
+    if not math.isfinite(norm):
+        raise UserError(
+            f"step {step}: the gradient is not finite (norm {norm}), though every loss is",
+            "lower train.learning_rate, or set model.dtype=float32; the newest checkpoint is from before",
+        )

@@ -29,7 +29,7 @@ from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.objective import Objective
 from pipeline.objectives.state import QUEUE
 from pipeline.settings.config import Resources, Train
-from pipeline.training.checks import check_columns, check_finite, check_parity
+from pipeline.training.checks import check_columns, check_finite, check_gradient, check_parity
 from pipeline.training.epoch import Epoch, sizes
 from pipeline.training.feeding import Feed, MicroBatch, Prepared, Share
 from pipeline.training.rates import learning_rate
@@ -106,6 +106,7 @@ class Trainer:
             "grad_norm": float(norm.full_tensor() if isinstance(norm, DTensor) else norm),
             "seconds": time.perf_counter() - started,
         }
+        check_gradient(record["grad_norm"], k)
         due = self.settings.held_out_steps and self.next_step % self.settings.held_out_steps == 0
         looked = self.held_out().get("after", {}) if due else {}
         record |= {f"held_out_{name}": looked.get(name) for name in HELD_OUT}

@@ -152,6 +152,17 @@ def test_a_loss_that_is_no_number_stops_before_the_update(bench: Bench) -> None:
     torch.testing.assert_close(weights(trainer), before, rtol=0, atol=0, equal_nan=True)
 
 
+def test_a_gradient_that_is_no_number_is_no_step(bench: Bench) -> None:
+    """The losses are finite, and no later step need come that would show it."""
+    trainer = run(bench.trainer("dpo"), steps=2)
+    trainer.parameters[0].register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(
+        UserError, match=r"step 2: the gradient is not finite .*\n.*the newest checkpoint is from before"
+    ):
+        trainer.step()
+    assert len(trainer.steps_log) == 2
+
+
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
