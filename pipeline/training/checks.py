@@ -72,17 +72,18 @@ def _differ(what: str, off: float, rounding: float) -> UserError:
 
 def check_finite(rows: Rows, step: int) -> None:
     """`rows` are the step's pairs, all workers. Raises UserError that names those whose loss or gap is not a number."""
-    if bad := rows.unfinished():
-        raise UserError(
-            f"step {step}: the loss or the gap of {len(bad)} pairs is not finite ({', '.join(bad[:5])})",
-            "lower train.learning_rate, or look at these pairs",
-        )
+    if bad := rows.without_numbers():
+        raise _no_number(step, "loss or the gap", bad, "")
 
 
-def check_gradient(norm: float, step: int) -> None:
+def check_gradient(norm: float, rows: Rows, step: int) -> None:
     """Raise UserError where the gradient of a step is no finite number: the update has spoilt the weights with it."""
     if not math.isfinite(norm):
-        raise UserError(
-            f"step {step}: the gradient is not finite (norm {norm}), though every loss is",
-            "lower train.learning_rate, or set model.dtype=float32; the newest checkpoint is from before",
-        )
+        raise _no_number(step, "gradient", [example.pair_id for example in rows.examples], ", though every loss is")
+
+
+def _no_number(step: int, what: str, pair_ids: Sequence[str], though: str) -> UserError:
+    return UserError(
+        f"step {step}: the {what} of {len(pair_ids)} pairs is not finite ({', '.join(pair_ids[:5])}){though}",
+        "lower train.learning_rate, or look at these pairs; the newest checkpoint is from before",
+    )

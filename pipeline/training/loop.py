@@ -106,7 +106,7 @@ class Trainer:
             "grad_norm": float(norm.full_tensor() if isinstance(norm, DTensor) else norm),
             "seconds": time.perf_counter() - started,
         }
-        check_gradient(record["grad_norm"], k)
+        check_gradient(record["grad_norm"], rows, k)
         due = self.settings.held_out_steps and self.next_step % self.settings.held_out_steps == 0
         looked = self.held_out().get("after", {}) if due else {}
         record |= {f"held_out_{name}": looked.get(name) for name in HELD_OUT}

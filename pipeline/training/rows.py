@@ -79,7 +79,7 @@ class Rows:
         """A column of the preference pairs."""
         return self.columns[name][self.preferred_P]
 
-    def unfinished(self) -> list[str]:
+    def without_numbers(self) -> list[str]:
         """The ids of the pairs whose loss or gap is no finite number."""
         finite_P = self.columns["loss"].isfinite() & (self.columns["gap"].isfinite() | ~self.preferred_P)
         return [self.examples[i].pair_id for i in (~finite_P).nonzero().flatten().tolist()]

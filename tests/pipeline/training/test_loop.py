@@ -156,9 +156,7 @@ def test_a_gradient_that_is_no_number_is_no_step(bench: Bench) -> None:
     """The losses are finite, and no later step need come that would show it."""
     trainer = run(bench.trainer("dpo"), steps=2)
     trainer.parameters[0].register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(
-        UserError, match=r"step 2: the gradient is not finite .*\n.*the newest checkpoint is from before"
-    ):
+    with pytest.raises(UserError, match=r"step 2: the gradient of 4 pairs is not finite \(pair-03, .*every loss is"):
         trainer.step()
     assert len(trainer.steps_log) == 2
 
