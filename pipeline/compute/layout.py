@@ -34,7 +34,11 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """One forward's worth of pairs, as the decoder and the output head take it."""
+    """One forward's worth of pairs, as the decoder and the output head take it.
+
+    It has no method `to`: where a model is laid over several devices, accelerate would call that in front of every
+    layer, and each layer would make masks of its own from a pack of its own.
+    """
 
     ids_T: torch.Tensor  # int64
     positions_T: torch.Tensor  # int64; the rejected side restarts after the prompt
@@ -51,7 +55,7 @@ class Pack:
         """A copy that a GPU can fetch while the host goes on."""
         return self._with(torch.Tensor.pin_memory)
 
-    def to(self, device: torch.device) -> "Pack":
+    def on(self, device: torch.device) -> "Pack":
         """On that device; from a pinned pack nothing is waited for."""
         if self.ids_T.device == device:
             return self
@@ -65,8 +69,14 @@ class Pack:
         return replace(self, **changed)
 
 
-def lay_out(pairs: Sequence[Tokens], device: torch.device | str = "cpu") -> Pack:
-    """Lay pairs out one after another. Raises ValueError for an empty prompt, which could predict no first token."""
+def lay_out(
+    pairs: Sequence[Tokens], device: torch.device | str = "cpu", head: torch.device | str | None = None
+) -> Pack:
+    """Lay pairs out one after another. Raises ValueError for an empty prompt, which could predict no first token.
+
+    What the decoder takes lies on `device`, what the output head takes on `head`, where a model is laid over several.
+    Neither copy is waited for.
+    """
     lengths_P3 = np.array([[len(part) for part in pair] for pair in pairs], dtype=np.int64)
     if not lengths_P3[:, 0].all():
         raise ValueError(f"pair {int(lengths_P3[:, 0].argmin())} of the pack has an empty prompt")
@@ -78,12 +88,18 @@ def lay_out(pairs: Sequence[Tokens], device: torch.device | str = "cpu") -> Pack
     positions_T = np.arange(len(ids_T)) - (starts - first_P3.ravel())[part_T]
     scored_N = np.flatnonzero(part_T % 3)  # where the completion tokens are
     part_N = part_T[scored_N]
-    begins_N = (
-        scored_N == starts[part_N]
-    )  # a side's first token is predicted by the prompt's last, others by the one before
+    # A token is predicted by the one before it, a side's first by the prompt's last.
+    begins_N = scored_N == starts[part_N]
     source_N = np.where(begins_N, starts[part_N // 3 * 3 + 1], scored_N) - 1
     side_N = part_N // 3 * 2 + part_N % 3 - 1
-    tensors = (torch.from_numpy(each).to(device) for each in (ids_T, positions_T, source_N, ids_T[scored_N], side_N))
-    ids, positions, source, target, side = tensors
-    segments = (Segment(*row) for row in np.column_stack((starts[::3], lengths_P3)).tolist())
-    return Pack(ids, positions, tuple(segments), source, target, side)
+    segments = tuple(Segment(*row) for row in np.column_stack((starts[::3], lengths_P3)).tolist())
+    ids, positions = (sent(torch.from_numpy(each), device) for each in (ids_T, positions_T))
+    of_head = (sent(torch.from_numpy(each), head or device) for each in (source_N, ids_T[scored_N], side_N))
+    return Pack(ids, positions, segments, *of_head)
+
+
+def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """A tensor of the host on `device`, which the host does not wait for: from memory that is not pinned it would."""
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -172,7 +172,7 @@ class Trainer:
 
     def _forward(self, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, PairBatch]:
         """Log-probs of a micro-batch, [N] on the device; a copy on the host, to be differentiated by; its pairs."""
-        logps_N = self.policy(micro.pack.to(self.policy.device), self.resources.logits_chunk)
+        logps_N = self.policy(micro.pack.on(self.policy.device), self.resources.logits_chunk)
         host_N = logps_N.detach().cpu().requires_grad_(logps_N.requires_grad)
         chosen_B, rejected_B = side_sums(host_N, micro.pack).unbind(1)
         batch = replace(micro.recorded, policy_chosen_logps=chosen_B, policy_rejected_logps=rejected_B)
