@@ -21,12 +21,14 @@ test: check browser
 quick: .venv/ready
 	$(PYTEST) -m "not e2e"
 
-# Every fault again and again: TIMES rounds; then killed scorers, drivers and workers of the demo model.
+# Every fault again and again: TIMES rounds; then killed scorers, drivers and workers, and step 0's
+# check in bfloat16, of the demo model.
 TIMES ?= 5
 FAULTS := $(wildcard tests/e2e/test_*faults.py) $(patsubst %,tests/e2e/test_%.py,nodes store judge asked malformed)
 test-faults: .venv/ready
 	for round in $$(seq $(TIMES)); do $(PYTEST) $(FAULTS) || exit 1; done
 	$(PY) -m pytest --real-model -k "killed and not generator" tests/e2e/test_faults.py tests/e2e/test_train_faults.py
+	$(PY) -m pytest --real-model tests/e2e/conftest.py tests/pipeline/training/test_parity.py
 
 check: .venv/ready
 	$(PY) -m ruff check .

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import ray.train
 import torch
-import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from pipeline.compute.cpu import ENVIRONMENT
@@ -25,6 +25,7 @@ from pipeline.training.checkpoints import load, save
 from pipeline.training.epoch import Epoch
 from pipeline.training.loop import Trainer
 from pipeline.training.saving import save_adapter, save_model, tokeniser_of
+from pipeline.training.together import Together
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 STOP = "stop"  # the door writes it: end after this step
 REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
 PROGRESS = "progress.json"  # the first worker writes it: its last step
+PROGRESS_SECONDS = 1.0  # between two times that it does, as the door looks
 PHASE = "phase.txt"  # and this: what it is at before and after its steps
 NOTE = "note.txt"  # and this: how the model is run
 # What to do about a training that is too large for its workers.
@@ -104,12 +106,14 @@ def _train(work: WorkerSpec) -> None:
     at("at its steps")
     if rank == 0 and trainer.done:  # only the export is left, and that is said, too
         write_aside(Path(work.folder) / PROGRESS, json.dumps(known | trainer.steps_log[-1]))
-    newest = None  # the newest checkpoint of this attempt
+    newest, told = None, -math.inf  # the newest checkpoint of this attempt; when a step was last written down
     while not trainer.done:
         record = trainer.step()
-        if rank == 0:
+        due = trainer.next_step % config.resources.checkpoint_steps == 0
+        stopped, due = _told(work, trainer.together, due, newest)
+        if rank == 0 and (stopped or trainer.done or time.monotonic() - told >= PROGRESS_SECONDS):
             write_aside(Path(work.folder) / PROGRESS, json.dumps(known | record))
-        stopped, due = _told(work, world, trainer.next_step % config.resources.checkpoint_steps == 0, newest)
+            told = time.monotonic()
         # After the last step, too: were the export to fail, the same command would go on from there.
         if stopped or due or trainer.done:
             newest = _checkpoint(trainer, work)
@@ -132,17 +136,19 @@ def base_model(work: WorkerSpec, device: str) -> PreTrainedModel:
     return load_model(Path(work.model), settings.dtype, device, trust_remote_code=trusted, resources=resources)
 
 
-def _told(work: WorkerSpec, world: int, due: bool, newest: str | None) -> tuple[bool, bool]:
+def _told(work: WorkerSpec, together: Together, due: bool, newest: str | None) -> tuple[bool, bool]:
     """Whether the door was asked to end, and whether a checkpoint that is `due` is to be written.
 
     Not while Ray Train does not know the one before, which it learns of at its next poll: they would pile up on the
-    disk, and a kill would lose them all. All workers are told the same, or some would wait for others that left.
+    disk, and a kill would lose them all. The first worker looks, and all are told the same, or some would wait for
+    others that left.
     """
-    folder = Path(work.folder)
-    told = [(folder / STOP).exists(), due and (newest is None or newest in known_checkpoints(folder))]
-    if world > 1:
-        dist.broadcast_object_list(told, src=0)
-    return told[0], told[1]
+    folder, stopped = Path(work.folder), False
+    if together.rank == 0:
+        stopped = (folder / STOP).exists()
+        due = due and (newest is None or newest in known_checkpoints(folder))
+    stopped, due = together.first_says(stopped, due)
+    return stopped, due
 
 
 def known_checkpoints(folder: Path) -> set[str]:

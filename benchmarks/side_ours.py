@@ -15,6 +15,7 @@ from benchmarks.pairs import IDS, Row
 from pipeline.compute.layout import Tokens
 from pipeline.compute.models import load_model
 from pipeline.objectives.objective import build
+from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 from pipeline.settings.config import Resources, Train
 from pipeline.training.epoch import Epoch
@@ -112,7 +113,7 @@ def _write_reference(pairs: list[Row], logps: list[list[float]], folder: Path) -
     rows = [
         {
             "pair_id": pair["pair_id"],
-            "tokens_digest": "",
+            "tokens_digest": tokens_digest(*_tokens(pair)),
             "chosen_logps": chosen,
             "rejected_logps": rejected,
             "chosen_tokens": len(pair["chosen_ids"]),

@@ -3,15 +3,16 @@
 Shapes: T packed tokens, N scored positions (completion tokens), P pairs, S sides.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 
 class Tokens(NamedTuple):
-    """The token ids of a pair. An absent side (a pair routed to SFT has no rejected one) is an empty list."""
+    """The token ids of a pair. An absent side (a pair routed to SFT has no rejected one) is empty."""
 
     prompt: Sequence[int]
     chosen: Sequence[int]
@@ -50,6 +51,23 @@ class Pack:
     def pairs(self) -> int:
         return len(self.segments)
 
+    def pinned(self) -> "Pack":
+        """A copy that a GPU can fetch while the host goes on."""
+        return self._with(torch.Tensor.pin_memory)
+
+    def on(self, device: torch.device) -> "Pack":
+        """On that device; from a pinned pack nothing is waited for."""
+        if self.ids_T.device == device:
+            return self
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Pack":
+        changed: dict[str, Any] = {}
+        for each in fields(self):
+            if isinstance(value := getattr(self, each.name), torch.Tensor):
+                changed[each.name] = change(value)
+        return replace(self, **changed)
+
 
 def lay_out(
     pairs: Sequence[Tokens], device: torch.device | str = "cpu", head: torch.device | str | None = None
@@ -59,32 +77,25 @@ def lay_out(
     What the decoder takes lies on `device`, what the output head takes on `head`, where a model is laid over several.
     Neither copy is waited for.
     """
-    ids: list[int] = []
-    positions: list[int] = []
-    source: list[int] = []
-    target: list[int] = []
-    side: list[int] = []
-    segments: list[Segment] = []
-    for index, pair in enumerate(pairs):
-        start, prompt = len(ids), len(pair.prompt)
-        if not prompt:
-            raise ValueError(f"pair {index} of the pack has an empty prompt")
-        segments.append(Segment(start, prompt, len(pair.chosen), len(pair.rejected)))
-        ids += pair.prompt
-        positions += range(prompt)
-        for which, completion in enumerate((pair.chosen, pair.rejected)):
-            if completion:
-                source += [start + prompt - 1, *range(len(ids), len(ids) + len(completion) - 1)]
-                target += completion
-                side += [2 * index + which] * len(completion)
-                positions += range(prompt, prompt + len(completion))
-                ids += completion
-
-    def long(values: list[int], on: torch.device | str) -> torch.Tensor:
-        return sent(torch.tensor(values, dtype=torch.int64), on)
-
-    of_head = [long(values, head or device) for values in (source, target, side)]
-    return Pack(long(ids, device), long(positions, device), tuple(segments), *of_head)
+    lengths_P3 = np.array([[len(part) for part in pair] for pair in pairs], dtype=np.int64)
+    if not lengths_P3[:, 0].all():
+        raise ValueError(f"pair {int(lengths_P3[:, 0].argmin())} of the pack has an empty prompt")
+    ids_T = np.concatenate([np.asarray(part, dtype=np.int64) for pair in pairs for part in pair])
+    lengths = lengths_P3.ravel()  # of the parts, three a pair
+    starts = lengths.cumsum() - lengths
+    part_T = np.arange(len(lengths)).repeat(lengths)
+    first_P3 = lengths_P3[:, :1] * (0, 1, 1)  # a part's first position: both sides go on after the prompt
+    positions_T = np.arange(len(ids_T)) - (starts - first_P3.ravel())[part_T]
+    scored_N = np.flatnonzero(part_T % 3)  # where the completion tokens are
+    part_N = part_T[scored_N]
+    # A token is predicted by the one before it, a side's first by the prompt's last.
+    begins_N = scored_N == starts[part_N]
+    source_N = np.where(begins_N, starts[part_N // 3 * 3 + 1], scored_N) - 1
+    side_N = part_N // 3 * 2 + part_N % 3 - 1
+    segments = tuple(Segment(*row) for row in np.column_stack((starts[::3], lengths_P3)).tolist())
+    ids, positions = (sent(torch.from_numpy(each), device) for each in (ids_T, positions_T))
+    of_head = (sent(torch.from_numpy(each), head or device) for each in (source_N, ids_T[scored_N], side_N))
+    return Pack(ids, positions, segments, *of_head)
 
 
 def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:

@@ -239,10 +239,8 @@ def _difference(prompt: str, whole: str) -> str:
 
 def tokens_digest(prompt_ids: Sequence[int], chosen_ids: Sequence[int], rejected_ids: Sequence[int]) -> str:
     """sha256 over the three lists as little-endian int32, each after its length, so that triples cannot be confused."""
-    digest = hashlib.sha256()
-    for ids in (prompt_ids, chosen_ids, rejected_ids):
-        digest.update(np.asarray([len(ids), *ids], dtype="<i4").tobytes())
-    return digest.hexdigest()
+    lists = (part for ids in (prompt_ids, chosen_ids, rejected_ids) for part in ((len(ids),), ids))
+    return hashlib.sha256(b"".join(np.asarray(part, dtype="<i4").tobytes() for part in lists)).hexdigest()
 
 
 def open_tokeniser(

@@ -294,6 +294,9 @@ class Resources(Section):
     allow_slow_path: bool = False  # on a GPU: train even where one of the fast kernels does not run or is not right
     compile_layers: bool | None = None  # torch.compile the decoder's layers; null: on a GPU
     checkpoint_activations: bool = False  # of every decoder layer: less memory, a third more arithmetic
+    # With several train workers: each keeps gradients of all that is trained (4 bytes a weight) until a step's last
+    # micro-batch, and they are added up once; false: after each, and every worker keeps those of its share.
+    whole_gradients: bool = True
     checkpoint_steps: int = Field(default=50, ge=1)
     max_failures: int = Field(default=2, ge=0)  # restarts of train workers, or of an actor, before the stage gives up
     judge_endpoint: JudgeEndpoint = JudgeEndpoint()

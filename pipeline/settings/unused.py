@@ -73,7 +73,7 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     yield gpus, "on GPUs", ["resources.kv_cache_gib"]
     yield not gpus, "without resources.gpus_per_actor", ["resources.gpu_memory_fraction"]
     alone = config.resources.train_workers == 1
-    yield alone, "with one train worker", ["resources.collective_timeout_seconds"]
+    yield alone, "with one train worker", ["resources.collective_timeout_seconds", "resources.whole_gradients"]
     yield "://" not in config.resources.root, "with a folder as resources.root", ["resources.mirror"]
 
 

@@ -9,42 +9,56 @@ from typing import Any
 
 import torch
 from torch.distributed import checkpoint
-from torch.distributed.checkpoint.staging import AsyncStager
+from torch.distributed.checkpoint.staging import AsyncStager, DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse
 
 from pipeline.training.loop import Trainer
 
 _POSITION = "position.pt"  # where training stood, and what was logged
 _LOGS = ("next_step", "steps_log", "pairs_log")
+# On a GPU: into pinned memory that is kept from one checkpoint to the next, by a thread and a stream of their own.
+_PINNED = StagingOptions(
+    use_pinned_memory=True, use_shared_memory=False, use_async_staging=True, use_non_blocking_copy=True
+)
 
 
 def save(trainer: Trainer, folder: Path) -> Future[Any]:
     """Begin to write all that a resumed run needs into `folder`; every worker must call this.
 
-    It is whole when the future is done. On a GPU what is written is first copied to the CPU. On a CPU that would double
-    the memory, so it is read where it stands, while the next step computes its gradients; its update waits.
+    It is whole when the future is done; the one before is waited for here, as the calls of two among the workers would
+    mix. On a GPU what is written is copied to the CPU, while the next step computes its gradients, and written from
+    there. On a CPU that would double the memory, so that it is written from where it stands. Either way the next update
+    waits until the weights are read.
     """
+    if trainer.unwritten:
+        trainer.unwritten.result()
     folder.mkdir(parents=True, exist_ok=True)
     if trainer.rank == 0:
-        known = {"objective": trainer.state.state_dict(), "rng": torch.get_rng_state()}
+        known = {"objective": trainer.state.state_dict()}
         torch.save(known | {name: getattr(trainer, name) for name in _LOGS}, folder / _POSITION)
-    on_cpu = trainer.policy.device.type == "cpu"
-    future = checkpoint.async_save(
+    if trainer.stager is None:
+        on_gpu = any(parameter.is_cuda for parameter in trainer.parameters)
+        trainer.stager = DefaultStager(_PINNED) if on_gpu else _AsItIs()
+    if torch.cuda.is_available():  # the stager's stream does not wait for the update, which may not have ended
+        torch.cuda.synchronize()
+    begun = checkpoint.async_save(
         _large(trainer),
         checkpoint_id=folder,
-        process_group=trainer.checkpoint_group,
-        async_stager=_AsItIs() if on_cpu else None,
+        process_group=trainer.together.checkpoints,
+        async_stager=trainer.stager,
     )
-    assert isinstance(future, Future)
-    trainer.unwritten = future if on_cpu else None
-    return future
+    if isinstance(begun, AsyncSaveResponse):
+        trainer.unread, trainer.unwritten = begun.staging_completion, begun.upload_completion
+        return begun.upload_completion
+    trainer.unread = trainer.unwritten = begun
+    return begun
 
 
 def load(trainer: Trainer, folder: Path) -> None:
     """Go on from what `save` wrote, as if the run had not stopped."""
     known = torch.load(folder / _POSITION, weights_only=True)
     trainer.state.load_state_dict(known["objective"])
-    torch.set_rng_state(known["rng"])
     for name in _LOGS:
         setattr(trainer, name, known[name])
     large = _large(trainer)

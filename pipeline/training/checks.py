@@ -2,16 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from pipeline.errors import UserError
-from pipeline.objectives.batch import PairBatch
-from pipeline.training.epoch import Epoch, Example
+from pipeline.training.epoch import Epoch
+from pipeline.training.rows import Rows
 
-# |policy - cached reference| in nats a token that is rounding at step 0, by dtype of the weights.
-PARITY = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 2e-3}
+# |policy - cached reference| of a side, in nats a token, that is rounding at step 0.
+PARITY = {torch.float64: 1e-6, torch.float32: 1e-4}
+# Two right kernels that sum in other orders round other values to bfloat16: a token's log-prob then moves by about
+# TOKEN nats, this way or that, so that a side of n tokens moves by about TOKEN * sqrt(n). What follows is in multiples.
+TOKEN = 0.1
+SIDE = 20.0  # one side alone
+STEP = 5.0  # many sides, by their root mean square; few are allowed more, up to SIDE
+MEAN = 4.0  # standard errors of a token's mean, whose sign rounding does not know; and beside them:
+BIAS = 2e-3  # nats a token that kernels may differ by on average
 
 
 def check_columns(epoch: Epoch, needs: Sequence[str]) -> None:
@@ -24,25 +30,60 @@ def check_columns(epoch: Epoch, needs: Sequence[str]) -> None:
                 raise UserError(problem, "complete the data, or choose an objective that needs no such column")
 
 
-def check_parity(batch: PairBatch, examples: Sequence[Example], dtype: torch.dtype) -> None:
-    """Before anything is learnt the policy is the reference. Raises UserError where they differ beyond rounding."""
-    for side in ("chosen", "rejected"):
-        policy, cached = getattr(batch, f"policy_{side}_logps"), getattr(batch, f"reference_{side}_logps")
-        off_B = ((policy.detach() - cached).abs() / getattr(batch, f"{side}_tokens")).tolist()
-        for example, off in zip(examples, off_B, strict=True):
-            if off > PARITY[dtype] and (side == "chosen" or example.tokens.rejected):
-                raise UserError(
-                    f"pair {example.pair_id}: at step 0 the policy's {side} log-prob is {off:.2g} nats a token from "
-                    f"the cached reference; {PARITY[dtype]:g} would be rounding",
-                    "the reference is of another model or compute path: python -m jobs.run --force reference",
-                )
+def check_parity(rows: Rows, dtype: torch.dtype) -> None:
+    """Before anything is learnt the policy is the reference. Raises UserError where they differ beyond rounding.
+
+    `rows` are the first step's pairs, of all workers. In float32 and float64 each side must agree to PARITY. In
+    bfloat16 a side alone says little (see TOKEN): it must not be far off, nor all sides together, nor their mean.
+    Shapes: S pairs that have the side.
+    """
+    for which, side in enumerate(("chosen", "rejected")):
+        known = [i for i, example in enumerate(rows.examples) if not which or len(example.tokens.rejected)]
+        examples = [rows.examples[i] for i in known]
+        cached_S = torch.tensor([example.reference[which] for example in examples], dtype=torch.float64)
+        tokens_S = torch.tensor([example.counts[which] for example in examples], dtype=torch.float64)
+        off_S = rows.columns[f"{side}_logps"][known] - cached_S
+        strict = dtype in PARITY
+        allowed_S = PARITY[dtype] * tokens_S if strict else SIDE * TOKEN * tokens_S.sqrt()
+        for i in (~(off_S.abs() <= allowed_S)).nonzero().flatten().tolist():  # also where it is no number
+            what = f"pair {examples[i].pair_id}: at step 0 the policy's {side} log-prob"
+            raise _differ(what, float(off_S[i] / tokens_S[i]), float(allowed_S[i] / tokens_S[i]))
+        if examples and not strict:
+            _check_together(f"the policy's {side} log-probs of {len(examples)} pairs", off_S, tokens_S)
 
 
-def check_finite(rows: Sequence[dict[str, Any]], step: int) -> None:
+def _check_together(what: str, off_S: torch.Tensor, tokens_S: torch.Tensor) -> None:
+    sides, tokens = len(off_S), float(tokens_S.sum())
+    spread = float((off_S.square() / tokens_S).mean().sqrt())  # of a token, were tokens independent
+    rounding = TOKEN * (STEP + (SIDE - STEP) / math.sqrt(sides))
+    if spread > rounding:
+        raise _differ(f"at step 0 the spread of {what}", spread, rounding)
+    mean, rounding = float(off_S.sum()) / tokens, BIAS + MEAN * spread / math.sqrt(tokens)
+    if abs(mean) > rounding:
+        raise _differ(f"at step 0 the mean of {what}", mean, rounding)
+
+
+def _differ(what: str, off: float, rounding: float) -> UserError:
+    return UserError(
+        f"{what} is {abs(off):.2g} nats a token from the cached reference; {rounding:.2g} would be rounding",
+        "the reference is of another model or compute path: python -m jobs.run --force reference",
+    )
+
+
+def check_finite(rows: Rows, step: int) -> None:
     """`rows` are the step's pairs, all workers. Raises UserError that names those whose loss or gap is not a number."""
-    bad = [row["pair_id"] for row in rows if not (math.isfinite(row["loss"]) and math.isfinite(row["gap"] or 0.0))]
-    if bad:
-        raise UserError(
-            f"step {step}: the loss or the gap of {len(bad)} pairs is not finite ({', '.join(bad[:5])})",
-            "lower train.learning_rate, or look at these pairs",
-        )
+    if bad := rows.without_numbers():
+        raise _no_number(step, "loss or the gap", bad, "")
+
+
+def check_gradient(norm: float, rows: Rows, step: int) -> None:
+    """Raise UserError where the gradient of a step is no finite number: the update has spoilt the weights with it."""
+    if not math.isfinite(norm):
+        raise _no_number(step, "gradient", [example.pair_id for example in rows.examples], ", though every loss is")
+
+
+def _no_number(step: int, what: str, pair_ids: Sequence[str], though: str) -> UserError:
+    return UserError(
+        f"step {step}: the {what} of {len(pair_ids)} pairs is not finite ({', '.join(pair_ids[:5])}){though}",
+        "lower train.learning_rate, or look at these pairs; the newest checkpoint is from before",
+    )

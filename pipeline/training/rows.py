@@ -1,4 +1,7 @@
-"""Between tables and tensors: a step's pairs as an objective takes them, and what was measured of them as figures."""
+"""Between tables and tensors: a step's pairs as an objective takes them, and what was measured of them as figures.
+
+Shapes: P pairs of a step, M of what is MEASURED of each; B pairs of a micro-batch.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,11 +9,13 @@ from typing import Any
 
 import torch
 
-from pipeline.objectives.batch import PREFERENCE, SFT, PairBatch
+from pipeline.objectives.batch import PREFERENCE, SFT, Output, PairBatch
 from pipeline.objectives.diagnostics import accuracy, diagnose
+from pipeline.results import tables
 from pipeline.training.epoch import Example
 
 PREFERENCE_ONLY = ("gap", "margin", "shift", "weight", "statistic")  # what only preference pairs have
+MEASURED = ("loss", "nll", *PREFERENCE_ONLY, "chosen_logps", "rejected_logps")
 HELD_OUT = ("accuracy", "gap", "chosen_logps", "rejected_logps")  # means over the held-out pairs
 SPLIT_FIGURES = ("accuracy", "gap", "margin", "weight")  # told apart by clean and flipped labels
 
@@ -20,15 +25,15 @@ def counts(examples: Sequence[Example]) -> tuple[int, int]:
     return len(examples), sum(example.counts[0] for example in examples if example.route == "preference")
 
 
-def recorded(examples: Sequence[Example], device: torch.device | str = "cpu") -> PairBatch:
+def recorded(examples: Sequence[Example]) -> PairBatch:
     """What the tables hold of these pairs, the cached reference standing in for the policy. Unknown values are NaN."""
 
     def column(values: Sequence[float | None]) -> torch.Tensor:
         known = [math.nan if value is None else value for value in values]
-        return torch.tensor(known, dtype=torch.float64, device=device)
+        return torch.tensor(known, dtype=torch.float64)
 
-    reference_B2 = torch.tensor([example.reference for example in examples], dtype=torch.float64, device=device)
-    counts_B2 = torch.tensor([example.counts for example in examples], device=device)
+    reference_B2 = torch.tensor([example.reference for example in examples], dtype=torch.float64)
+    counts_B2 = torch.tensor([example.counts for example in examples])
     routes = [PREFERENCE if example.route == "preference" else SFT for example in examples]
     return PairBatch(
         policy_chosen_logps=reference_B2[:, 0],
@@ -41,48 +46,83 @@ def recorded(examples: Sequence[Example], device: torch.device | str = "cpu") ->
         rejected_scores=column([example.scores[1] for example in examples]),
         label_confidence=column([example.label_confidence for example in examples]),
         difficulty=column([example.difficulty for example in examples]),
-        routes=torch.tensor(routes, device=device),
+        routes=torch.tensor(routes),
     )
 
 
-def columns(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """What is measured of preference pairs, a tensor each, [rows] float64."""
-    return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in PREFERENCE_ONLY}
-
-
-def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A step's rows in figures: over all its pairs, and over those with a clean and with a flipped label apart."""
-
-    def mean(values: list[float]) -> float | None:
-        return sum(values) / len(values) if values else None
-
-    preferred = [row for row in rows if row["route"] == "preference"]
-    figures: dict[str, Any] = {
-        "loss": mean([row["loss"] for row in rows]),
-        "preference_pairs": len(preferred),
-        "sft_pairs": len(rows) - len(preferred),
-        "nll": mean([row["nll"] for row in rows if row["route"] == "sft"]),
+def measured(batch: PairBatch, out: Output, losses_B: torch.Tensor) -> torch.Tensor:
+    """What is MEASURED of a micro-batch, [B, M] float64."""
+    values = {
+        "loss": losses_B,
+        "nll": -batch.policy_chosen_logps / batch.chosen_tokens,
+        "gap": out.gaps_B,
+        "margin": out.margins_B,
+        "shift": out.shifts_B,
+        "weight": out.weights_B,
+        "statistic": out.statistics_B,
+        "chosen_logps": batch.policy_chosen_logps,
+        "rejected_logps": batch.policy_rejected_logps,
     }
-    for suffix, part in (
-        ("", preferred),
-        ("_clean", [row for row in preferred if not row["flipped"]]),
-        ("_flipped", [row for row in preferred if row["flipped"]]),
-    ):
-        by_name = columns(part)
-        measured = diagnose(*(by_name[name] for name in ("gap", "margin", "shift", "weight")))
-        names = SPLIT_FIGURES if suffix else measured
-        figures |= {f"{name}{suffix}": measured[name] for name in names}
-    return figures
+    return torch.stack([values[name].detach().double() for name in MEASURED], dim=1)
 
 
-def displacement(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Held-out rows (moment; values: reward gap, gap, chosen and rejected log-prob sum) as means a moment."""
+class Rows:
+    """A step's pairs, in schedule order, and what was measured of them, [P, M]; of all workers."""
+
+    def __init__(self, examples: Sequence[Example], values_PM: torch.Tensor):
+        self.examples = examples
+        self.columns = dict(zip(MEASURED, values_PM.unbind(1), strict=True))
+        self.preferred_P = torch.tensor([example.route == "preference" for example in examples])
+        self.flipped_P = torch.tensor([example.flipped for example in examples])
+
+    def preferred(self, name: str) -> torch.Tensor:
+        """A column of the preference pairs."""
+        return self.columns[name][self.preferred_P]
+
+    def without_numbers(self) -> list[str]:
+        """The ids of the pairs whose loss or gap is no finite number."""
+        finite_P = self.columns["loss"].isfinite() & (self.columns["gap"].isfinite() | ~self.preferred_P)
+        return [self.examples[i].pair_id for i in (~finite_P).nonzero().flatten().tolist()]
+
+    def summary(self) -> dict[str, Any]:
+        """The step in figures: over all its pairs, and over those with a clean and with a flipped label apart."""
+        preferred_P, flipped_P = self.preferred_P, self.flipped_P
+        figures: dict[str, Any] = {
+            "loss": _mean(self.columns["loss"]),
+            "preference_pairs": int(preferred_P.sum()),
+            "sft_pairs": int((~preferred_P).sum()),
+            "nll": _mean(self.columns["nll"][~preferred_P]),
+        }
+        parts = ("", preferred_P), ("_clean", preferred_P & ~flipped_P), ("_flipped", preferred_P & flipped_P)
+        for suffix, part_P in parts:
+            said = diagnose(*(self.columns[name][part_P] for name in ("gap", "margin", "shift", "weight")))
+            names = SPLIT_FIGURES if suffix else said
+            figures |= {f"{name}{suffix}": said[name] for name in names}
+        return figures
+
+    def trained(self, step: int) -> list[dict[str, Any]]:
+        """Rows of tables.TRAINED_PAIRS."""
+        names = [name for name in tables.TRAINED_PAIRS.names if name in self.columns]
+        values = zip(*(self.columns[name].tolist() for name in names), strict=True)
+        rows = []
+        for example, row in zip(self.examples, values, strict=True):
+            named = {name: getattr(example, name) for name in ("position", "pair_id", "route", "flipped")}
+            absent = PREFERENCE_ONLY if example.route != "preference" else ()
+            known = {name: None if name in absent else value for name, value in zip(names, row, strict=True)}
+            rows.append({"step": step, **named, **known})
+        return rows
+
+
+def _mean(values: torch.Tensor) -> float | None:
+    return sum(values.tolist()) / len(values) if len(values) else None
+
+
+def displacement(seen: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
+    """What was seen of the held-out pairs at a moment, [pairs, 4] (reward gap, gap, both log-prob sums), as means."""
     figures = {}
-    for moment in ("before", "after"):
-        values = [row["values"] for row in rows if row["moment"] == moment]
-        if values:
-            reward_gaps, gaps, chosen, rejected = torch.tensor(values, dtype=torch.float64).T
-            # NaN: a gap that lacks its column.
-            means = (accuracy(reward_gaps).mean(), gaps.nanmean(), chosen.mean(), rejected.mean())
-            figures[moment] = dict(zip(HELD_OUT, map(float, means), strict=True))
+    for moment, values in seen.items():
+        reward_gaps, gaps, chosen, rejected = values.unbind(1)
+        # NaN: a gap that lacks its column.
+        means = (accuracy(reward_gaps).mean(), gaps.nanmean(), chosen.mean(), rejected.mean())
+        figures[moment] = dict(zip(HELD_OUT, map(float, means), strict=True))
     return figures

@@ -6,6 +6,7 @@ from pathlib import Path
 from actors.worker import RAY, WorkerSpec, _told, known_checkpoints, model_card
 from jobs.train import clear_unknown
 from pipeline.settings.config import Model, RunConfig
+from pipeline.training.together import Together
 
 
 def known(folder: Path, *names: str) -> None:
@@ -18,13 +19,14 @@ def known(folder: Path, *names: str) -> None:
 
 def test_no_checkpoint_is_written_while_the_one_before_is_unknown(tmp_path: Path) -> None:
     work = WorkerSpec(RunConfig(model=Model(source="x")), "", "", "", "", str(tmp_path), 1)
-    assert _told(work, 1, due=True, newest=None) == (False, True)
-    assert _told(work, 1, due=True, newest="step-10") == (False, False)
+    alone = Together()
+    assert _told(work, alone, due=True, newest=None) == (False, True)
+    assert _told(work, alone, due=True, newest="step-10") == (False, False)
     known(tmp_path, "step-10")
-    assert _told(work, 1, due=True, newest="step-10") == (False, True)
-    assert _told(work, 1, due=False, newest="step-10") == (False, False)
+    assert _told(work, alone, due=True, newest="step-10") == (False, True)
+    assert _told(work, alone, due=False, newest="step-10") == (False, False)
     (tmp_path / "stop").touch()
-    assert _told(work, 1, due=False, newest="step-20") == (True, False)
+    assert _told(work, alone, due=False, newest="step-20") == (True, False)
 
 
 def test_what_a_killed_run_left_unknown_is_removed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The scheduled examples on four pairs written by hand: what a step holds, what a flip exchanges, what is left out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from pipeline.compute.layout import Tokens
 from pipeline.errors import UserError
+from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 from pipeline.settings.config import Schedule
 from pipeline.training.epoch import Epoch, Example
@@ -37,7 +39,8 @@ def epoch(tmp_path: Path) -> Any:
         pairs[-1]["label_confidence"] = CONFIDENCE[pair_id]
         counts = {"chosen_tokens": 1 + i, "rejected_tokens": 2 + i}
         logps = {"chosen_logps": -1.0 - i, "rejected_logps": -2.0 - i}
-        reference.append({"pair_id": pair_id, "tokens_digest": "", **counts, **logps})
+        digest = tokens_digest(*ids.values())
+        reference.append({"pair_id": pair_id, "tokens_digest": digest, **counts, **logps})
     folders = commit(tmp_path / "pairs", pairs, tables.PAIRS), commit(tmp_path / "ref", reference, tables.REFERENCE)
 
     def make(batch_size: int = 2, **settings: Any) -> Epoch:
@@ -48,13 +51,21 @@ def epoch(tmp_path: Path) -> Any:
     return make
 
 
+def plain(example: Example) -> Example:
+    """With lists for tokens: views of a table have no equality of their own."""
+    return replace(example, tokens=lists(example))
+
+
+def lists(example: Example) -> Tokens:
+    return Tokens(*(list(part) for part in example.tokens))
+
+
 def ids(examples: list[Example]) -> str:
     return "".join(example.pair_id for example in examples)
 
 
 def test_an_example_by_hand(epoch: Any) -> None:
-    plain = epoch(order="easy-to-hard").step(0)[1]
-    assert plain == Example(
+    assert plain(epoch(order="easy-to-hard").step(0)[1]) == Example(
         position=1,
         pair_id="b",
         route="preference",
@@ -73,7 +84,8 @@ def test_a_flip_exchanges_completions_log_probs_and_counts_and_nothing_else(epoc
         epoch(4, order="easy-to-hard").step(0), epoch(4, order="easy-to-hard", flip_fraction=1.0).step(0), strict=True
     ):
         assert wrong.flipped and not right.flipped
-        assert wrong.tokens == Tokens(right.tokens.prompt, right.tokens.rejected, right.tokens.chosen)
+        prompt, chosen, rejected = lists(right)
+        assert lists(wrong) == Tokens(prompt, rejected, chosen)
         assert wrong.reference == right.reference[::-1] and wrong.counts == right.counts[::-1]
         for name in ("position", "pair_id", "route", "scores", "label_confidence", "difficulty"):
             assert getattr(wrong, name) == getattr(right, name), name
@@ -82,7 +94,7 @@ def test_a_flip_exchanges_completions_log_probs_and_counts_and_nothing_else(epoc
 
 def test_a_flipped_sft_pair_trains_what_the_noisy_label_chose(epoch: Any) -> None:
     c = epoch(order="hard-to-easy", sft_percentile=25, flip_fraction=1.0).step(0)[0]
-    assert (c.pair_id, c.route) == ("c", "sft") and c.tokens == Tokens([9], [52] * 4, [])
+    assert (c.pair_id, c.route) == ("c", "sft") and lists(c) == Tokens([9], [52] * 4, [])
     assert c.reference == (-4.0, -3.0) and c.counts == (4, 3) and c.scores == (0.1, 0.3)
 
 
@@ -107,13 +119,36 @@ def test_held_out_pairs_are_neither_flipped_nor_routed_nor_difficult(epoch: Any)
     (e,) = epoch(order="easy-to-hard", sft_percentile=100, flip_fraction=1.0).dev()
     assert (e.pair_id, e.route, e.flipped, e.difficulty) == ("e", "preference", False, None)
     assert e.scores == (None, None) and e.label_confidence is None
-    assert e.tokens == Tokens([9], [4] * 5, [54] * 6) and e.reference == (-5.0, -6.0)
+    assert lists(e) == Tokens([9], [4] * 5, [54] * 6) and e.reference == (-5.0, -6.0)
+
+
+def test_tokens_are_views_of_the_tables(epoch: Any, tmp_path: Path) -> None:
+    """Also of tables in several parts; nothing is copied a step."""
+    whole = epoch(4, order="easy-to-hard")
+    table = tables.read(tmp_path / "pairs", tables.PAIRS)
+    (tmp_path / "pairs" / "part-00000.parquet").unlink()
+    for part, (start, stop) in enumerate(((0, 2), (2, 3), (3, 5))):
+        rows = table.slice(start, stop - start).to_pylist()
+        tables.write(rows, tables.PAIRS, tmp_path / "pairs" / f"part-{part:05}.parquet")
+    parts = Epoch(tmp_path / "pairs", tmp_path / "ref", tmp_path / "schedule", 4)
+    assert [plain(example) for example in parts.step(0)] == [plain(example) for example in whole.step(0)]
+    seen: list[Any] = [part for example in parts.step(0) for part in example.tokens]
+    assert seen and not any(part.flags.owndata for part in seen)
+
+
+def test_cached_log_probs_of_other_tokens_are_refused(epoch: Any, tmp_path: Path) -> None:
+    made = epoch(4, order="easy-to-hard")
+    rows = tables.read(tmp_path / "ref", tables.REFERENCE).to_pylist()
+    rows[1]["tokens_digest"] = rows[2]["tokens_digest"]
+    commit(tmp_path / "ref", rows, tables.REFERENCE)
+    with pytest.raises(UserError, match=r"pair b: the cached reference is of other tokens.*\n.*--force reference"):
+        Epoch(tmp_path / "pairs", tmp_path / "ref", tmp_path / "schedule", 4).step(0)
+    assert ids(made.step(0)) == "dbac"
 
 
 def test_a_scheduled_pair_that_is_nowhere_else_is_named(epoch: Any, tmp_path: Path) -> None:
     made = epoch(order="easy-to-hard")
     commit(tmp_path / "ref", [], tables.REFERENCE)
-    lacking = Epoch(tmp_path / "pairs", tmp_path / "ref", tmp_path / "schedule", 2)
     with pytest.raises(UserError, match="pair d is scheduled but is not in the reference table"):
-        lacking.step(0)
+        Epoch(tmp_path / "pairs", tmp_path / "ref", tmp_path / "schedule", 2)
     assert ids(made.step(0)) == "db"

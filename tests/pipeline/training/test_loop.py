@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.results import tables
 from pipeline.settings.config import Train
 from pipeline.training.checkpoints import load, save
-from pipeline.training.loop import learning_rate
+from pipeline.training.rates import learning_rate
 from tests.pipeline.training.training_bench import BATCH, DEV, TRAIN, Bench, run, weights
 
 
@@ -112,8 +112,8 @@ def test_a_flip_exchanges_completions_and_reference(bench: Bench) -> None:
     plain = [example for k in range(3) for example in bench.epoch().step(k)]
     noisy = [example for k in range(3) for example in bench.epoch(flip_fraction=1.0).step(k)]
     for a, b in zip(plain, noisy, strict=True):
-        assert (a.pair_id, a.tokens.prompt) == (b.pair_id, b.tokens.prompt) and b.flipped
-        assert (a.tokens.chosen, a.tokens.rejected) == (b.tokens.rejected, b.tokens.chosen)
+        (prompt, chosen, rejected), noise = ([list(part) for part in example.tokens] for example in (a, b))
+        assert a.pair_id == b.pair_id and b.flipped and noise == [prompt, rejected, chosen]
         assert a.reference == b.reference[::-1] and a.counts == b.counts[::-1]
     assert bench.trainer(schedule={"flip_fraction": 1.0}).step()["loss"] > 0  # its cached scores pass the parity check
 
@@ -150,6 +150,15 @@ def test_a_loss_that_is_no_number_stops_before_the_update(bench: Bench) -> None:
     with pytest.raises(UserError, match=r"step 1: .* 4 pairs is not finite \(pair-07, pair-06"):
         trainer.step()
     torch.testing.assert_close(weights(trainer), before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_gradient_that_is_no_number_is_no_step(bench: Bench) -> None:
+    """The losses are finite, and no later step need come that would show it."""
+    trainer = run(bench.trainer("dpo"), steps=2)
+    trainer.parameters[0].register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(UserError, match=r"step 2: the gradient of 4 pairs is not finite \(pair-03, .*every loss is"):
+        trainer.step()
+    assert len(trainer.steps_log) == 2
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.logprobs import score
 from pipeline.compute.models import load_model
 from pipeline.objectives import build
+from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 from pipeline.settings.config import Resources, Schedule, Train
 from pipeline.training.epoch import Epoch
@@ -45,7 +46,7 @@ class Bench:
             chosen, rejected = score(model, lay_out([Tokens(*ids)]), 256)[0].tolist()
             counts = {"chosen_tokens": lengths[1], "rejected_tokens": lengths[2]}
             logps = {"chosen_logps": chosen, "rejected_logps": rejected}
-            reference.append({"pair_id": named["pair_id"], "tokens_digest": "", **logps, **counts})
+            reference.append({"pair_id": named["pair_id"], "tokens_digest": tokens_digest(*ids), **logps, **counts})
         return pairs, reference
 
     def base(self) -> PreTrainedModel:
@@ -71,6 +72,8 @@ class Bench:
         schedule: Row | None = None,
         resources: Row | None = None,
         train: Row | None = None,
+        rank: int = 0,
+        world: int = 1,
         **parameters: Any,
     ) -> Trainer:
         if name == "mixdpo":
@@ -82,6 +85,8 @@ class Bench:
             self.epoch(**(schedule or {})),
             Train(**{**SETTINGS, **(train or {})}),
             Resources(**(resources or {})),
+            rank,
+            world,
         )
 
 

@@ -1,0 +1,73 @@
+"""What a worker computes of a step, prepared by a thread while the step before it is computed.
+
+All workers plan a whole step alike from the lengths of its pairs; tokens are touched of a worker's own pairs alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pipeline.compute.layout import Pack, lay_out
+from pipeline.compute.packing import plan
+from pipeline.objectives.batch import PairBatch
+from pipeline.training.epoch import Example, sizes
+from pipeline.training.rows import recorded
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Pairs that are computed together. Lies on the host, its pack pinned where a GPU will fetch it."""
+
+    index: list[int]  # of which pairs; none where the worker has none left, and computes one for the others' sake
+    pack: Pack
+    recorded: PairBatch
+
+
+@dataclass(frozen=True)
+class Prepared:
+    examples: Sequence[Example]  # the whole step's
+    micro_batches: list[MicroBatch]  # this worker's; as many as any other's
+
+
+@dataclass(frozen=True)
+class Share:
+    """How pairs are shared out over workers and micro-batches: at most `budget` packed tokens each."""
+
+    budget: int
+    setting: str  # the budget's name
+    rank: int
+    world: int
+    pin: bool
+
+    def __call__(self, examples: Sequence[Example]) -> Iterator[MicroBatch]:
+        """This worker's micro-batches of `examples`.
+
+        Without pairs of its own it computes one all the same, with no index: the others wait for it to gather weights.
+        Raises UserError where one pair exceeds the budget.
+        """
+        for index in plan(sizes(examples), self.budget, self.setting, self.world)[self.rank]:
+            if index or self.world > 1:
+                computed = [examples[i] for i in index or [0]]
+                pack = lay_out([example.tokens for example in computed])
+                yield MicroBatch(index, pack.pinned() if self.pin else pack, recorded(computed))
+
+
+class Feed(Generic[T]):
+    """The results of `prepare(0)`, `prepare(1)`, ... up to `end`, each made while the one before it is used."""
+
+    def __init__(self, prepare: Callable[[int], T], end: int):
+        self.prepare, self.end = prepare, end
+        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed")
+        self.ahead: tuple[int, Future[T]] | None = None
+
+    def take(self, k: int) -> T:
+        """What was prepared as number k; whatever that raised is raised here."""
+        future = self.ahead[1] if self.ahead and self.ahead[0] == k else self.thread.submit(self.prepare, k)
+        self.ahead = None
+        taken = future.result()
+        if k + 1 < self.end:
+            self.ahead = k + 1, self.thread.submit(self.prepare, k + 1)
+        return taken
