@@ -65,7 +65,7 @@ def rescored(bench: Bench, model: Any, prefix: tuple[int, ...] = ()) -> list[Row
     rows = []
     for pair, row in zip(bench.pairs, bench.reference, strict=True):
         ids = [*prefix, *pair["prompt_ids"]], pair["chosen_ids"], pair["rejected_ids"]
-        chosen, rejected = score(model, lay_out([Tokens(*ids)]), 256)[0]
+        chosen, rejected = score(model, lay_out([Tokens(*ids)]), 256)[0].tolist()
         rows.append({**row, "chosen_logps": chosen, "rejected_logps": rejected, "tokens_digest": tokens_digest(*ids)})
     return rows
 
