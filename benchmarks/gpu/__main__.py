@@ -47,7 +47,7 @@ def run_parts(names: list[str], out: Path, device: str, small: bool, seconds: fl
             log.write(f"== {name}\n")
             log.flush()
             child = subprocess.Popen(
-                command + ["--small"] * small, stderr=log, env=os.environ | ENVIRONMENT | GPU, cwd=ROOT
+                command + ["--small"] * small, stderr=log, env=os.environ | ENVIRONMENT | ALSO, cwd=ROOT
             )
             try:
                 status = f"status {child.wait(min(ends - started, PARTS[name][1]))}"
@@ -57,7 +57,7 @@ def run_parts(names: list[str], out: Path, device: str, small: bool, seconds: fl
         print(f"== {name}: {status}, {time.perf_counter() - started:.0f} s", flush=True)
 
 
-GPU = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+ALSO = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TQDM_DISABLE": "1"}
 
 
 def main() -> None:

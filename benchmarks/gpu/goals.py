@@ -14,9 +14,10 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 def table(figures: Figures) -> str:
-    """Goals and what was measured, as a Markdown table."""
+    """Goals and what was measured, as a Markdown table, headed by the GPU."""
+    gpu = next((row["gpu"] for row in figures if "gpu" in row), "no GPU: a rehearsal, whose figures say nothing")
     rows = [f"| {goal} | {wanted} | {_found(measure, figures)} |" for goal, wanted, measure in GOALS]
-    return "\n".join(("| one H100 | goal | measured |", "|---|---|---|", *rows))
+    return "\n".join((f"| {gpu} | goal | measured |", "|---|---|---|", *rows))
 
 
 def _found(measure: Callable[[Figures], str], figures: Figures) -> str:

@@ -45,7 +45,7 @@ def _packed(model: PreTrainedModel, pairs: Sequence[Tokens]) -> float:
     pack = lay_out(pairs, model.device)
     loss = _loss(side_sums(token_logps(model, pack, 1024), pack), len(pairs))
     loss.backward()
-    return float(loss)
+    return float(loss.detach())
 
 
 def _padded(model: PreTrainedModel, pairs: Sequence[Tokens], at_once: int) -> float:
@@ -68,5 +68,5 @@ def _padded(model: PreTrainedModel, pairs: Sequence[Tokens], at_once: int) -> fl
         ]
         loss = _loss((torch.stack(logps) * scored_RL[:, 1:]).sum(1).view(-1, 2), len(pairs))
         loss.backward()
-        total += float(loss)
+        total += float(loss.detach())
     return total
