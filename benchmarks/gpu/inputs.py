@@ -123,7 +123,8 @@ def pairs_of(tokens: int, mean: int, vocabulary: int, seed: int = 0) -> "list[To
     """
     from pipeline.compute.layout import Tokens
 
-    draw, found, total = random.Random(seed), [], 0
+    draw, total = random.Random(seed), 0
+    found: list[Tokens] = []
     while True:
         parts = [max(2, int(mean / 3 * draw.lognormvariate(-0.18, 0.6))) for _ in range(3)]
         if total + sum(parts) > tokens:
@@ -138,7 +139,8 @@ def reference(model: "PreTrainedModel", pairs: "Sequence[Tokens]", budget: int) 
     from pipeline.compute.logprobs import score
     from pipeline.compute.packing import plan
 
-    sizes, sums = [pair.packed for pair in pairs], {}
+    sizes = [pair.packed for pair in pairs]
+    sums: dict[int, tuple[float, float]] = {}
     for index in plan(sizes, max(budget, *sizes), "budget")[0]:
         sums.update(zip(index, score(model, lay_out([pairs[i] for i in index], model.device), 1024), strict=True))
     return [sums[i] for i in range(len(pairs))]
@@ -174,7 +176,12 @@ def trainer_of(
     write_pairs(rows, folder / "pairs" / PART)
     write_reference(rows, sums, folder / "reference" / PART)
     write_schedule(rows, folder / "schedule" / PART, sft=range(7, len(rows), 8) if routes else ())
-    plain = {"lr_schedule": "constant", "warmup_fraction": 0.0, "learning_rate": 1e-5, "batch_size": batch}
+    plain: dict[str, Any] = {
+        "lr_schedule": "constant",
+        "warmup_fraction": 0.0,
+        "learning_rate": 1e-5,
+        "batch_size": batch,
+    }
     return Trainer(
         model,
         build(objective, **({"preference": "gamma-dpo"} if routes else {})),

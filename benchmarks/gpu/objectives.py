@@ -8,6 +8,7 @@ import torch
 from benchmarks.gpu.inputs import chosen_model, family, pairs_of, reference, trainer_of
 from benchmarks.gpu.part import Part
 from pipeline.objectives.presets import PRESETS
+from pipeline.training.loop import Trainer
 
 STEPS = 3
 
@@ -23,7 +24,8 @@ def _compare(part: Part, name: str, folder: Path) -> None:
     config = family("Llama")
     pairs = pairs_of(1200, 60, config.vocab_size)
     start = chosen_model(config, torch.float32, "cpu")
-    sums, logs, seconds = reference(start, pairs, 4096), [], []
+    sums, seconds = reference(start, pairs, 4096), []
+    logs: list[Trainer] = []
     for device in (part.device, "cpu"):
         model = chosen_model(config, torch.float32, device)
         model.load_state_dict(start.state_dict())

@@ -104,9 +104,10 @@ def _pairs(part: Part, model: PreTrainedModel, tokens: int) -> list[Tokens]:
 
 def _flops(model: PreTrainedModel, pairs: Sequence[Tokens], lora: bool) -> tuple[float, float]:
     """Of a forward and backward: useful ones, and by 6ND and attention; with adapters no gradients of the weights."""
-    weights = sum(parameter.numel() for parameter in model.parameters()) - model.get_input_embeddings().weight.numel()
-    if model.config.tie_word_embeddings:
-        weights += model.get_output_embeddings().weight.numel()
+    embeddings: Any = model.get_input_embeddings()
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    if not model.config.tie_word_embeddings:  # where they are tied, they are the head's
+        weights -= embeddings.weight.numel()
     tokens = sum(pair.packed for pair in pairs)
     linear = (4 if lora else 6) * weights * tokens
     return (2 if lora else 3) * forward_flops(model, pairs), linear + 3 * attention_flops(model, pairs)

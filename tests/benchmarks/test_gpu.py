@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,7 +77,12 @@ def test_what_has_no_figure_or_failed_is_not_measured() -> None:
 
 def test_flops_are_those_of_the_shape() -> None:
     # 2 layers of 8 x 8 (q, o), 8 x 4 (k, v), 8 x 16 (three of the MLP); norms of 8, five; embeddings and head 16 x 8.
-    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
+    sizes: dict[str, Any] = {
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
     config = LlamaConfig(vocab_size=16, num_hidden_layers=2, tie_word_embeddings=False, **sizes)
     model, pair = random_model(config, torch.float32, "cpu"), Tokens([1, 2], [3, 4, 5], [6])
     layer = 2 * 64 + 2 * 32 + 3 * 128
@@ -115,7 +121,7 @@ def test_the_trainer_of_the_check_meets_its_own_reference(tmp_path: Path) -> Non
     assert (len(trainer.pairs_log), routed) == (len(pairs), len(pairs) // 8)
 
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "vocab_size": 512,
     "hidden_size": 32,
     "intermediate_size": 64,
