@@ -43,7 +43,8 @@ def run(part: Part) -> None:
 def _compare(part: Part, name: str, dtype: torch.dtype, pairs: Sequence[Tokens], right: Measured | None) -> Measured:
     """Note one family at one dtype against `right`, or else against its own eager forward; returns what was right."""
     started = time.perf_counter()
-    model = random_model(family(name), torch.float32, part.device).to(dtype=dtype)
+    model: Any = random_model(family(name), torch.float32, part.device)
+    model = model.to(dtype)
     choose_attention(model)
     choose_head(model)
     pack = lay_out(pairs, model.device)
