@@ -7,7 +7,7 @@ PY := .venv/bin/python
 # Installed first and by itself: pip then takes a CPU build where it finds one, and else the CUDA build, which runs on a CPU too.
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-faults quick check format browser lock
+.PHONY: demo test test-faults quick check format browser lock gpu-kit
 
 demo: .venv/ready
 	$(PY) -m jobs.run --config configs/quickstart.yaml
@@ -53,6 +53,15 @@ browser:
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
 	else echo "no Chromium here: the browser test will be skipped (Debian: apt-get install chromium)"; fi
+
+# What a GPU machine without a network lacks, as wheels: they travel in an ignored folder, for its Python 3.12.
+KIT := ^(pydantic|pydantic-core|annotated-types|typing-inspection|liger-kernel)==
+gpu-kit: .venv/ready
+	$(PY) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
+	  --implementation cp --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+	  -d .gpu-kit $$(grep -hE '$(KIT)' requirements/gpu.txt)
+	@echo 'with .gpu-kit beside the repository, there:'
+	@echo 'python3 -m pip install -q --no-index --no-deps --target /tmp/kit .gpu-kit/*.whl && PYTHONPATH=/tmp/kit python3 -m benchmarks.gpu --out FOLDER'
 
 # The lock files, generated from pyproject.toml.
 COMPILE := .venv/bin/uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --python-platform x86_64-manylinux_2_28

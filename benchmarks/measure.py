@@ -123,17 +123,23 @@ def forward_flops(model: "PreTrainedModel", pairs: Iterable["Tokens"]) -> int:
     """
     from torch.nn import Linear
 
-    config = model.config.get_text_config()
     decoder = sum(module.weight.numel() for module in model.get_decoder().modules() if isinstance(module, Linear))
     head = model.get_output_embeddings().weight.numel()
+    known = list(pairs)
+    linear = sum(2 * decoder * pair.packed + 2 * head * (len(pair.chosen) + len(pair.rejected)) for pair in known)
+    return linear + attention_flops(model, known)
+
+
+def attention_flops(model: "PreTrainedModel", pairs: Iterable["Tokens"]) -> int:
+    """Those of attention's two products in a forward: a score and a weighted value for each token that is seen."""
+    config = model.config.get_text_config()
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    seen_once = 4 * config.num_hidden_layers * config.num_attention_heads * width  # a score, and a weighted value
-    total = 0
+    seen_once = 4 * config.num_hidden_layers * config.num_attention_heads * width
+    seen = 0
     for pair in pairs:
         prompt, *sides = map(len, pair)
-        seen = _causal(prompt) + sum(side * prompt + _causal(side) for side in sides)
-        total += 2 * decoder * pair.packed + 2 * head * sum(sides) + seen_once * seen
-    return total
+        seen += _causal(prompt) + sum(side * prompt + _causal(side) for side in sides)
+    return seen_once * seen
 
 
 def _causal(length: int) -> int:

@@ -12,16 +12,16 @@ from transformers import PreTrainedModel
 from actors.scorer import Scorer, ScorerSpec
 from benchmarks.measure import Result, forget_peak, forward_flops, linear_shapes, matrix_peak, peak_memory
 from benchmarks.pairs import IDS, Row
+from benchmarks.tables import PART, write_pairs, write_reference, write_schedule
 from pipeline.compute.layout import Tokens
 from pipeline.compute.models import load_model
 from pipeline.objectives.objective import build
-from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 from pipeline.settings.config import Resources, Train
 from pipeline.training.epoch import Epoch
 from pipeline.training.loop import Trainer
 
-WARMUP, TIMED = "part-00000.parquet", "part-00001.parquet"
+WARMUP, TIMED = PART, "part-00001.parquet"
 
 
 def run(job: dict[str, Any]) -> Result:
@@ -41,7 +41,7 @@ def run(job: dict[str, Any]) -> Result:
 
 def _reference(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel]:
     longest = max(_tokens(pair).packed for pair in job["pairs"])
-    _write_pairs(job["pairs"], job["batch"], root / "pairs")
+    _two_parts(job["pairs"], job["batch"], root / "pairs")
     (root / "scored").mkdir()
     scorer = Scorer(
         ScorerSpec(
@@ -65,9 +65,9 @@ def _reference(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel
 
 def _train(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel]:
     pairs, batch, settings = job["pairs"], job["batch"], job["settings"]
-    _write_pairs(pairs, batch, root / "pairs")
-    _write_reference(pairs, job["logps"], root / "reference")
-    _write_schedule(pairs, root / "schedule")
+    _two_parts(pairs, batch, root / "pairs")
+    write_reference(pairs, job["logps"], root / "reference" / PART)
+    write_schedule(pairs, root / "schedule" / PART)
     longest = max(_tokens(pair).packed for pair in pairs)
     trainer = Trainer(
         load_model(Path(job["model"]), "float32"),
@@ -98,35 +98,7 @@ def _tokens(pair: Row) -> Tokens:
     return Tokens(*(pair[name] for name in IDS))
 
 
-def _write_pairs(pairs: list[Row], batch: int, folder: Path) -> None:
-    """The pairs table in two parts: what warms up, and what is timed."""
-    folder.mkdir()
-    unknown = dict.fromkeys(("chosen_score", "rejected_score", "label_confidence", "difficulty"))
-    texts = dict.fromkeys(("prompt", "chosen", "rejected", "source"), "")
-    rows = [{**texts, **unknown, **pair, "split": "train"} for pair in pairs]
-    tables.write(rows[:batch], tables.PAIRS, folder / WARMUP)
-    tables.write(rows[batch:], tables.PAIRS, folder / TIMED)
-
-
-def _write_reference(pairs: list[Row], logps: list[list[float]], folder: Path) -> None:
-    folder.mkdir()
-    rows = [
-        {
-            "pair_id": pair["pair_id"],
-            "tokens_digest": tokens_digest(*_tokens(pair)),
-            "chosen_logps": chosen,
-            "rejected_logps": rejected,
-            "chosen_tokens": len(pair["chosen_ids"]),
-            "rejected_tokens": len(pair["rejected_ids"]),
-        }
-        for pair, (chosen, rejected) in zip(pairs, logps, strict=True)
-    ]
-    tables.write(rows, tables.REFERENCE, folder / TIMED)
-
-
-def _write_schedule(pairs: list[Row], folder: Path) -> None:
-    """The pairs in the order they came in."""
-    folder.mkdir()
-    known = {"difficulty": None, "route": "preference", "flipped": False}
-    rows = [{"position": position, "pair_id": pair["pair_id"], **known} for position, pair in enumerate(pairs)]
-    tables.write(rows, tables.SCHEDULE, folder / TIMED)
+def _two_parts(pairs: list[Row], batch: int, folder: Path) -> None:
+    """The pairs table as what warms up, and what is timed."""
+    write_pairs(pairs[:batch], folder / WARMUP)
+    write_pairs(pairs[batch:], folder / TIMED)
