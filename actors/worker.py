@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray.train
 import torch
@@ -14,7 +14,9 @@ import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from pipeline.compute.cpu import ENVIRONMENT
+from pipeline.compute.loading import EmptyModel, open_empty
 from pipeline.compute.models import load_model
+from pipeline.compute.sharding import is_sharded
 from pipeline.errors import UserError
 from pipeline.objectives.objective import build
 from pipeline.results import tables
@@ -23,10 +25,7 @@ from pipeline.settings.config import RunConfig
 from pipeline.training.checkpoints import load, save
 from pipeline.training.epoch import Epoch
 from pipeline.training.loop import Trainer
-from pipeline.training.saving import save_adapter, save_model, tokeniser_of
-
-if TYPE_CHECKING:
-    from peft import PeftModel
+from pipeline.training.saving import save_trained
 
 STOP = "stop"  # the door writes it: end after this step
 REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
@@ -75,7 +74,7 @@ def _train(work: WorkerSpec) -> None:
 
     at("loading the model")
     trainer = Trainer(
-        base_model(work, "cuda" if torch.cuda.is_available() else "cpu"),
+        base_model(work, world),
         build(config.objective.name, **config.objective.parameters),
         Epoch(Path(work.pairs), Path(work.reference), Path(work.schedule), config.train.batch_size),
         config.train,
@@ -112,9 +111,12 @@ def _train(work: WorkerSpec) -> None:
     at("ending")
 
 
-def base_model(work: WorkerSpec, device: str) -> PreTrainedModel:
-    settings = work.config.model
-    return load_model(Path(work.model), settings.dtype, device, trust_remote_code=settings.trust_remote_code)
+def base_model(work: WorkerSpec, world: int) -> PreTrainedModel | EmptyModel:
+    """The model to train; without its weights where each worker will have a share of them."""
+    settings, device = work.config.model, "cuda" if torch.cuda.is_available() else "cpu"
+    sharded = is_sharded(getattr(torch, settings.dtype), work.config.resources, world)
+    opened = open_empty if sharded else load_model
+    return opened(Path(work.model), settings.dtype, device, trust_remote_code=settings.trust_remote_code)
 
 
 def _told(work: WorkerSpec, world: int, due: bool, newest: str | None) -> tuple[bool, bool]:
@@ -166,28 +168,15 @@ def export(trainer: Trainer, work: WorkerSpec) -> None:
     The model is in Hugging Face format under model/; or its adapters alone, where they are not merged, in PEFT's under
     adapter/.
     """
-    folder = Path(work.folder)
-    held_out, trained = trainer.held_out(), trainer.policy.trained(lambda: base_model(work, "cpu"))
-    if trained is None:  # the first worker has it
+    folder, held_out = Path(work.folder), trainer.held_out()
+    saved = save_trained(trainer.policy, Path(work.model), work.config.model, folder)
+    if saved is None:  # the first worker writes
         return
-    if isinstance(trained, PreTrainedModel):
-        _export_model(trained, work, folder / "model")
-    else:
-        _export_adapter(trained, work, folder / "adapter")
+    library, what = ("transformers", "Trained") if saved == "model" else ("peft", "Low-rank adapters, trained")
+    write_aside(folder / saved / "README.md", model_card(work, library, what))
     tables.write(trainer.steps_log, tables.STEPS, folder / "steps.parquet")
     tables.write(trainer.pairs_log, tables.TRAINED_PAIRS, folder / "trained_pairs.parquet")
     write_aside(folder / "held_out.json", json.dumps(held_out))
-
-
-def _export_model(trained: PreTrainedModel, work: WorkerSpec, folder: Path) -> None:
-    tokeniser = tokeniser_of(Path(work.model), work.config.model)
-    save_model(trained, tokeniser, folder)
-    write_aside(folder / "README.md", model_card(work, "transformers", "Trained"))
-
-
-def _export_adapter(trained: "PeftModel", work: WorkerSpec, folder: Path) -> None:
-    save_adapter(trained, work.config.model, folder)
-    write_aside(folder / "README.md", model_card(work, "peft", "Low-rank adapters, trained"))
 
 
 def model_card(work: WorkerSpec, library: str, what: str) -> str:

@@ -6,6 +6,8 @@ The top of the file answers without torch, so that a plan can be made at once; w
 import hashlib
 import json
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,14 +147,9 @@ def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_co
     weights, or scores otherwise than by its own forward.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    from pipeline.compute.cpu import use_onednn
-    from pipeline.compute.selfcheck import choose_attention, choose_head
-
-    incomplete = "its *.safetensors are incomplete: fetch or save the model again"
-    try:
+    with opening(folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -162,16 +159,44 @@ def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_co
             device_map=device,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        problem = f"the model in {folder} cannot be opened ({' '.join(str(error).split())[:300]})"
-        remedy = code_not_trusted(error) or "give a causal language model as save_pretrained writes it"
-        raise UserError(problem, incomplete if isinstance(error, SafetensorError) else remedy) from error
     model, report = loaded
-    if report["missing_keys"]:
-        problem = f"the model in {folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"
-        raise UserError(problem, incomplete)
-    model = model.eval()
+    require_whole(folder, report)
+    make_ready(model)
+    return model
+
+
+def make_ready(model: "PreTrainedModel") -> None:
+    """Settle how a model with its weights is run. Raises UserError where it scores otherwise than by its own forward.
+
+    Of a model that is sharded, call it within a forward of the root (policy.py), on all workers.
+    """
+    from pipeline.compute.cpu import use_onednn
+    from pipeline.compute.selfcheck import choose_attention, choose_head
+
+    model.eval()
     use_onednn(model)
     choose_attention(model)
     choose_head(model)
-    return model
+
+
+_INCOMPLETE = "its *.safetensors are incomplete: fetch or save the model again"
+
+
+@contextmanager
+def opening(folder: Path) -> Iterator[None]:
+    """What opening a model may raise, as a UserError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        problem = f"the model in {folder} cannot be opened ({' '.join(str(error).split())[:300]})"
+        remedy = code_not_trusted(error) or "give a causal language model as save_pretrained writes it"
+        raise UserError(problem, _INCOMPLETE if isinstance(error, SafetensorError) else remedy) from error
+
+
+def require_whole(folder: Path, report: Mapping[str, Any]) -> None:
+    """Raise UserError where transformers' report of loading says that weights are missing."""
+    if report["missing_keys"]:
+        problem = f"the model in {folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"
+        raise UserError(problem, _INCOMPLETE)

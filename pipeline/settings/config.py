@@ -163,6 +163,8 @@ class Lora(Section):
 
 
 class Train(Section):
+    # With moments of 32 bits, or of 8 where torchao or bitsandbytes is installed: a quarter of their memory.
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
     learning_rate: float = Field(default=1e-6, gt=0)
     lr_schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     warmup_fraction: float = Field(default=0.1, ge=0, le=1)
@@ -270,13 +272,32 @@ class Resources(Section):
     micro_batch_tokens: int = Field(default=1024, ge=1)  # packed tokens a forward and backward
     score_tokens: int = Field(default=4096, ge=1)  # packed tokens a forward of the reference stage
     logits_chunk: int = Field(default=1024, ge=1)  # completion positions whose logits exist at one time
-    checkpoint_activations: bool = False  # of every decoder layer: less memory, a third more arithmetic
+    shard_within: int | None = Field(default=None, ge=1)  # groups of so many train workers hold all; null: all workers
+    cpu_offload: bool = False  # weights, gradients and moments on the host, where a GPU has no room for its share
+    # Of every decoder layer (true), or every so many: less memory, up to a third more arithmetic.
+    checkpoint_activations: bool | Annotated[int, Field(ge=1)] = False
+    offload_activations: bool = False  # what checkpointed layers keep, to the host
     checkpoint_steps: int = Field(default=50, ge=1)
     max_failures: int = Field(default=2, ge=0)  # restarts of train workers, or of an actor, before the stage gives up
     judge_endpoint: JudgeEndpoint = JudgeEndpoint()
     kv_cache_gib: float = Field(default=1.0, gt=0)  # a vLLM engine's cache on a CPU
     gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1)  # a vLLM engine's share of a GPU
     log_seconds: float = Field(default=10.0, gt=0)  # between two lines of progress
+
+    @model_validator(mode="after")
+    def _groups_are_whole(self) -> "Resources":
+        if self.shard_within and self.train_workers % self.shard_within:
+            problem = f"resources.shard_within={self.shard_within} does not divide the train workers"
+            problem += f" (resources.train_workers={self.train_workers}) into groups of one size"
+            raise UserError(problem, "give the workers of a node, or null to shard over all of them")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_offload(self) -> "Resources":
+        if self.offload_activations and not self.checkpoint_activations:
+            problem = "resources.offload_activations=true moves what checkpointed layers keep, and none is checkpointed"
+            raise UserError(problem, "set resources.checkpoint_activations to true, or to every so many layers")
+        return self
 
 
 class RunConfig(Section):

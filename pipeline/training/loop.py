@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from pipeline.compute.cpu import give_back_memory
 from pipeline.compute.layout import lay_out
+from pipeline.compute.loading import EmptyModel
 from pipeline.compute.logprobs import side_sums
 from pipeline.compute.packing import plan
 from pipeline.compute.policy import Policy
@@ -63,7 +64,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | EmptyModel,
         objective: Objective,
         epoch: Epoch,
         settings: Train,

@@ -9,10 +9,16 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from pipeline.compute.adapters import add_adapters
 from pipeline.compute.layout import Tokens, lay_out
+from pipeline.compute.loading import open_empty
 from pipeline.compute.logprobs import score
+from pipeline.compute.models import load_model
 from pipeline.compute.policy import Policy
 from pipeline.errors import UserError
+from pipeline.settings.config import Lora, Model
+from pipeline.training.exporting import adapter_weights, export_weights
+from pipeline.training.saving import save_adapter
 from tests.pipeline.training.training_bench import TRAIN, Bench, run, weights
 
 LORA: dict[str, Any] = {"rank": 4, "alpha": 8}
@@ -32,8 +38,16 @@ def scores(model: Any, bench: Bench) -> torch.Tensor:
     return torch.tensor(score(model, pack, 256))
 
 
+def exported(policy: Policy, bench: Bench, folder: Path) -> Any:
+    """The model as it is exported, opened again."""
+    empty = open_empty(bench.model, bench.dtype)
+    export_weights(policy, empty, folder.mkdir(exist_ok=True) or folder)
+    empty.model.config.save_pretrained(folder)
+    return load_model(folder, bench.dtype)
+
+
 @pytest.mark.parametrize("layers", ["all-linear", ["lm_head"]])
-def test_adapters_alone_are_trained_and_the_export_is_their_merge(bench: Bench, layers: Any) -> None:
+def test_adapters_alone_are_trained_and_the_export_is_their_merge(bench: Bench, tmp_path: Path, layers: Any) -> None:
     lora = LORA | {"layers": layers}
     trainer = bench.trainer("dpo", train={"lora": lora, "learning_rate": 0.05})
     frozen = {name: weight.clone() for name, weight in trainer.policy.named_parameters() if not weight.requires_grad}
@@ -41,8 +55,8 @@ def test_adapters_alone_are_trained_and_the_export_is_their_merge(bench: Bench, 
     after = dict(trainer.policy.named_parameters())
     assert frozen and all(torch.equal(after[name], weight) for name, weight in frozen.items())
     assert {name.split(".")[-3] for name in after.keys() - frozen.keys()} == {"lora_A", "lora_B"}
-    merged = trainer.policy.trained(bench.base)
-    assert merged is not None and not any("lora" in name for name, _ in merged.named_parameters())
+    merged = exported(trainer.policy, bench, tmp_path)
+    assert not any("lora" in name for name, _ in merged.named_parameters())
     trainer.policy.eval()
     learnt = scores(trainer.policy.model, bench)
     torch.testing.assert_close(scores(merged, bench), learnt, rtol=1e-4, atol=1e-3)
@@ -57,15 +71,16 @@ def test_unmerged_adapters_are_a_few_weights_beside_the_base_model(bench: Bench,
     lora = LORA | {"layers": [name], "merge": False}
     trainer = bench.trainer("dpo", train={"lora": lora, "learning_rate": 0.05})
     run(trainer)
-    adapters: Any = trainer.policy.trained(bench.base)
-    adapters.save_pretrained(tmp_path, save_embedding_layers=False)
+    adapted: Any = add_adapters(open_empty(bench.model, "float32").model, Lora(**lora))
+    save_adapter(adapted, Model(source="x"), tmp_path, state_dict=adapter_weights(trainer.policy))
     saved = load_file(tmp_path / "adapter_model.safetensors")
     assert sum(weight.numel() for weight in saved.values()) == 4 * (97 + 32)  # rank x (vocabulary + width)
     trainer.policy.eval()
     learnt = scores(trainer.policy.model, bench)
     again: Any = PeftModel.from_pretrained(base, str(tmp_path))
     torch.testing.assert_close(scores(again.get_base_model(), bench), learnt, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(scores(adapters.merge_and_unload(), bench), learnt, rtol=1e-4, atol=1e-3)
+    merged = exported(trainer.policy, bench, tmp_path / "merged")
+    torch.testing.assert_close(scores(merged, bench), learnt, rtol=1e-4, atol=1e-3)
 
 
 def test_layers_that_are_not_there_are_named(bench: Bench) -> None:
@@ -97,5 +112,5 @@ def test_bfloat16_trains_float32_weights(tiny_model: Callable[[str], Path], tmp_
     moved = after != before
     assert float(moved.float().mean()) > 0.5
     assert float((after.bfloat16() != before.bfloat16()).float().mean()) < 0.2
-    exported = trainer.policy.trained(bench.base)
-    assert exported is not None and {weight.dtype for weight in exported.parameters()} == {torch.bfloat16}
+    export_weights(trainer.policy, open_empty(bench.model, "bfloat16"), tmp_path)
+    assert {weight.dtype for weight in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
