@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.compute import gguf
 from pipeline.compute.models import ModelSource
+from pipeline.compute.optimizer import require_optimizer
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
@@ -103,6 +104,13 @@ def adapter_layers(plan: Plan) -> None:
         if not any(_names(lora.layers, layer, module) for module in here):
             some = ", ".join(sorted({module.rpartition(".")[2] for module in here}))
             raise UserError(f"train.lora.layers: the model has no {layer}", f"use all-linear, or some of {some}")
+
+
+def optimizer(plan: Plan) -> None:
+    """An optimiser whose package is not installed."""
+    config = plan.config
+    sharded = config.resources.train_workers > 1 or config.model.dtype == "bfloat16" or config.resources.cpu_offload
+    require_optimizer(config.train, sharded)
 
 
 def _names(layers: Any, layer: str, module: str) -> bool:
@@ -203,6 +211,7 @@ LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"prepare", "generate"}, chat_template),
     ({"reference", "schedule", "train"}, columns),
     ({"train"}, adapter_layers),
+    ({"train"}, optimizer),
     ({"generate"}, benchmarks),
     ({"generate"}, preset),
     ({"judge"}, judges_words),

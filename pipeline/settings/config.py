@@ -163,14 +163,14 @@ class Lora(Section):
 
 
 class Train(Section):
-    # With moments of 32 bits, or of 8 where torchao or bitsandbytes is installed: a quarter of their memory.
-    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
     learning_rate: float = Field(default=1e-6, gt=0)
     lr_schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     warmup_fraction: float = Field(default=0.1, ge=0, le=1)
     decay_fraction: float = Field(default=0.1, gt=0, le=1)  # of all steps, for wsd: warm-up, stable, decay
     lora: Lora | None = None  # null trains all weights
     batch_size: int = Field(default=128, ge=1)  # pairs an optimiser step, over all workers
+    # With moments of 32 bits, or of 8 where torchao or bitsandbytes is installed: a quarter of their memory.
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
     weight_decay: float = Field(default=0.0, ge=0)
     adam_betas: tuple[Share, Share] = (0.9, 0.999)
     max_grad_norm: float = Field(default=1.0, gt=0)

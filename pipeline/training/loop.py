@@ -24,6 +24,7 @@ from pipeline.compute.cpu import give_back_memory
 from pipeline.compute.layout import lay_out
 from pipeline.compute.loading import EmptyModel
 from pipeline.compute.logprobs import side_sums
+from pipeline.compute.optimizer import make_optimizer, set_learning_rate
 from pipeline.compute.packing import plan
 from pipeline.compute.policy import Policy
 from pipeline.objectives.batch import PairBatch
@@ -77,9 +78,7 @@ class Trainer:
         self.by_token = "token_logps" in objective.preset.needs
         check_columns(epoch, objective.preset.needs)
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=0.0, betas=settings.adam_betas, weight_decay=settings.weight_decay, fused=True
-        )
+        self.optimizer = make_optimizer(self.parameters, settings)
         self.state = objective.initial_state(*self._untrained())
         self.next_step = 0
         self.steps_log: list[dict[str, Any]] = []
@@ -103,8 +102,7 @@ class Trainer:
         check_finite(rows, k)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         rate = learning_rate(k, self.epoch.steps, self.settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         if self.unwritten:
             self.unwritten.result()
             self.unwritten = None

@@ -162,6 +162,16 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         (("resources.judges=999", f"judge.local={p.model}"), "resources.judges=999"),
         (("resources.gpus_per_actor=999",), "of 999 GPUs each"),
     ],
+    "an optimiser whose package is not installed": lambda p: [
+        (("train.optimizer=adamw-8bit",), "takes torchao or bitsandbytes, and there is none here"),
+        (
+            ("train.optimizer=adamw-8bit", "model.dtype=bfloat16"),
+            "takes torchao, which is the one that shards it, and there is none here",
+        ),
+    ],
+    "groups of train workers of several sizes": lambda p: [
+        (("resources.train_workers=4", "resources.shard_within=3"), "resources.shard_within=3 does not divide"),
+    ],
     "layers to adapt that the model has not got": lambda p: [
         (("train.lora.layers=q_prj",), "the model has no q_prj"),
         (("train.lora={layers: [q_proj, v_prj]}",), "the model has no v_prj"),
