@@ -24,6 +24,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, dot
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from pipeline.compute.models import opening, require_whole
+from pipeline.errors import UserError
 
 Place = tuple[torch.nn.Module, str]  # a module, and the attribute of it that is a parameter or a buffer
 
@@ -47,7 +48,7 @@ class EmptyModel:
 
         A weight is rounded to the dtype that transformers would load it in, whatever the parameter's own.
         """
-        tied = dict(self.model.all_tied_weights_keys)
+        tied, filled = dict(self.model.all_tied_weights_keys), set()
         with ExitStack() as stack:
             files = [stack.enter_context(safe_open(file, framework="pt")) for file in weight_files(self.folder)]
             slices = {key: file.get_slice(key) for file in files for key in file.keys()}  # noqa: SIM118 - no dictionary
@@ -55,8 +56,12 @@ class EmptyModel:
                 made = {target: slices[source]} if isinstance(source, str) else self._converted(target, source, slices)
                 for name, weight in made.items():
                     same = [name, *(each for each, of in tied.items() if of == name and each in self.places)]
+                    filled.update(same)
                     for module, attribute in {self.places[each] for each in same}:  # two, where a head was untied
                         _copy_rows(weight, getattr(module, attribute), self.dtypes[name])
+        if left := self.places.keys() - filled:  # transformers draws what some models' files may lack
+            problem = f"the files of the model in {self.folder} leave weights to chance: {', '.join(sorted(left)[:5])}"
+            raise UserError(problem, "open it with transformers, save it, and give that folder")
 
     def _converted(self, target: str, source: WeightConverter, slices: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         converter = deepcopy(source)

@@ -1,7 +1,7 @@
 """The optimiser of a training, by train.optimizer; and which package one of 8 bits takes.
 
-Moments of 8 bits (Dettmers et al. 2021, arXiv 2110.02861) are 2 bytes a weight where AdamW's own are 8. torchao's lie on
-the workers as FSDP2's weights do; bitsandbytes knows no sharded weights, so that it is for one worker in float32.
+Moments of 8 bits (Dettmers et al. 2021, arXiv 2110.02861) are 2 bytes a weight where AdamW's own are 8. torchao's lie
+on the workers as FSDP2's weights do; bitsandbytes knows no sharded weights, so that it is for one worker in float32.
 """
 
 from collections.abc import Sequence
