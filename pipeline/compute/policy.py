@@ -39,7 +39,8 @@ class Policy(torch.nn.Module):
         if settings.lora:
             add_drawn_adapters(self.model, settings.lora, settings.seed)
         if resources.checkpoint_activations:
-            every, offload = int(resources.checkpoint_activations), resources.offload_activations
+            every = int(resources.checkpoint_activations)
+            offload = resources.offload_activations and self.device.type == "cuda"  # else they are on the host
             self.model.gradient_checkpointing_enable({"use_reentrant": False}, every_n_layers=every, offload=offload)
         self.sharded = is_sharded(self.dtype, resources, world)
         self.units = shard(self, self.device, self.dtype, resources, world) if self.sharded else 1

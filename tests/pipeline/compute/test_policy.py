@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pipeline.compute.adapters import add_adapters
 from pipeline.compute.layout import Tokens, lay_out
@@ -88,11 +89,24 @@ def test_layers_that_are_not_there_are_named(bench: Bench) -> None:
         bench.trainer("dpo", train={"lora": LORA | {"layers": ["nowhere"]}})
 
 
-def test_checkpointed_activations_change_nothing(bench: Bench) -> None:
-    plain = run(bench.trainer(resources={"checkpoint_activations": False}))
-    saved = run(bench.trainer(resources={"checkpoint_activations": True}))
-    torch.testing.assert_close(weights(saved), weights(plain), rtol=0, atol=1e-6)
-    assert len(saved.pairs_log) == TRAIN
+@pytest.mark.parametrize("every", [True, 2])
+@pytest.mark.parametrize("offload", [False, True])
+def test_checkpointed_activations_change_nothing(bench: Bench, every: bool | int, offload: bool) -> None:
+    """All of them or every other layer's, kept where they are or offloaded: the same gradients, losses and weights."""
+    found = []
+    for resources in ({}, {"checkpoint_activations": every, "offload_activations": offload}):
+        trainer = bench.trainer(resources=resources)
+        layers = [each for each in trainer.policy.modules() if isinstance(each, GradientCheckpointingLayer)]
+        chosen = [getattr(layer, "gradient_checkpointing", False) for layer in layers]
+        assert chosen == ([False] * 2 if not resources else [True, every is True])
+        trainer._accumulate(trainer.epoch.step(0))
+        found.append(torch.cat([weight.grad.flatten() for weight in trainer.parameters if weight.grad is not None]))
+        trainer.optimizer.zero_grad(set_to_none=True)
+        found.append(weights(run(trainer)))
+        assert len(trainer.pairs_log) == TRAIN
+    gradient, trained, other_gradient, other_trained = found
+    torch.testing.assert_close(other_gradient, gradient, rtol=0, atol=1e-6)
+    torch.testing.assert_close(other_trained, trained, rtol=0, atol=1e-6)
 
 
 def masters(policy: Policy) -> torch.Tensor:
