@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.pooled import Pooled
+from pipeline.settings.config import Resources
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,7 @@ class ScorerSpec:
     dtype: str
     pairs: str  # the pairs artifact's folder
     folder: str  # where finished parts go
-    score_tokens: int
-    logits_chunk: int
+    resources: Resources
     threads: int
     trust_remote_code: bool = False
 
@@ -26,23 +26,24 @@ class Scorer(Pooled):
     def open(self, spec: ScorerSpec) -> None:
         import torch
 
-        from pipeline.compute.attention import is_packed
         from pipeline.compute.models import load_model
+        from pipeline.compute.selfcheck import chosen
 
         torch.set_num_threads(spec.threads)
         self.spec = spec
         device = "cuda" if torch.cuda.is_available() else "cpu"
         where = "auto" if torch.cuda.device_count() > 1 else device
-        self.model = load_model(Path(spec.model), spec.dtype, where, trust_remote_code=spec.trust_remote_code)
-        name = type(self.model).__name__
-        self.note = "" if is_packed(self.model) else f"{name} cannot be packed: it takes one sequence a side, slower"
+        trusted = spec.trust_remote_code
+        self.model = load_model(
+            Path(spec.model), spec.dtype, where, trust_remote_code=trusted, resources=spec.resources
+        )
+        self.note = chosen(self.model).words(device, spec.dtype)
 
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
-        """Score a part of pairs. `note` is what the door should say of the model, once; empty if nothing is unusual."""
+        """Score a part of pairs. `note` is how the model is run, for the door to say once."""
         from pipeline.compute.scoring import score_part
 
-        spec, part = self.spec, work["part"]
-        rows, tokens = score_part(
-            self.model, Path(spec.pairs) / part, Path(spec.folder) / part, spec.score_tokens, spec.logits_chunk
-        )
+        part, budgets = work["part"], self.spec.resources.budgets(self.model.device.type)
+        pairs, reference = Path(self.spec.pairs) / part, Path(self.spec.folder) / part
+        rows, tokens = score_part(self.model, pairs, reference, budgets.score_tokens, budgets.logits_chunk)
         return {"rows": rows, "tokens": tokens, "note": self.note}

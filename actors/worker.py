@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.compute.loading import EmptyModel, open_empty
 from pipeline.compute.models import load_model
+from pipeline.compute.selfcheck import chosen
 from pipeline.compute.sharding import is_sharded
 from pipeline.errors import UserError
 from pipeline.objectives.objective import build
@@ -31,6 +32,7 @@ STOP = "stop"  # the door writes it: end after this step
 REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
 PROGRESS = "progress.json"  # the first worker writes it: its last step
 PHASE = "phase.txt"  # and this: what it is at before and after its steps
+NOTE = "note.txt"  # and this: how the model is run
 RAY = "ray"  # where Ray Train keeps checkpoints, and its list of those it knows
 
 
@@ -82,6 +84,9 @@ def _train(work: WorkerSpec) -> None:
         rank,
         world,
     )
+    if rank == 0:
+        how = chosen(trainer.policy.model).words(trainer.policy.device.type, config.model.dtype)
+        write_aside(Path(work.folder) / NOTE, "; ".join(filter(None, (how, trainer.policy.note))))
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             load(trainer, Path(folder))
@@ -113,10 +118,12 @@ def _train(work: WorkerSpec) -> None:
 
 def base_model(work: WorkerSpec, world: int) -> PreTrainedModel | EmptyModel:
     """The model to train; without its weights where each worker will have a share of them."""
-    settings, device = work.config.model, "cuda" if torch.cuda.is_available() else "cpu"
-    sharded = is_sharded(getattr(torch, settings.dtype), work.config.resources, world)
-    opened = open_empty if sharded else load_model
-    return opened(Path(work.model), settings.dtype, device, trust_remote_code=settings.trust_remote_code)
+    settings, resources = work.config.model, work.config.resources
+    folder, device = Path(work.model), "cuda" if torch.cuda.is_available() else "cpu"
+    trusted = settings.trust_remote_code
+    if is_sharded(getattr(torch, settings.dtype), resources, world):
+        return open_empty(folder, settings.dtype, device, trust_remote_code=trusted)
+    return load_model(folder, settings.dtype, device, trust_remote_code=trusted, resources=resources)
 
 
 def _told(work: WorkerSpec, world: int, due: bool, newest: str | None) -> tuple[bool, bool]:

@@ -85,8 +85,7 @@ def bare_reference(job: dict[str, Any]) -> Result:
         dtype=config.model.dtype,
         pairs=str(pairs),
         folder=str(folder),
-        score_tokens=config.resources.score_tokens,
-        logits_chunk=config.resources.logits_chunk,
+        resources=config.resources,
         threads=os.cpu_count() or 1,
     )
     Scorer(spec)({"part": np.array(sorted(path.name for path in pairs.glob("part-*.parquet")))})

@@ -39,7 +39,7 @@ def run(job: dict[str, Any]) -> Result:
 
 
 def _reference(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel]:
-    resources, longest = Resources(), max(_tokens(pair).packed for pair in job["pairs"])
+    longest = max(_tokens(pair).packed for pair in job["pairs"])
     _write_pairs(job["pairs"], job["batch"], root / "pairs")
     (root / "scored").mkdir()
     scorer = Scorer(
@@ -48,8 +48,7 @@ def _reference(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel
             dtype="float32",
             pairs=str(root / "pairs"),
             folder=str(root / "scored"),
-            score_tokens=max(resources.score_tokens, longest),
-            logits_chunk=resources.logits_chunk,
+            resources=Resources(score_tokens=max(Resources().budgets("cpu").score_tokens, longest)),
             threads=job["threads"],
         )
     )
@@ -82,7 +81,7 @@ def _train(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel]:
             adam_betas=settings["adam_betas"],
             max_grad_norm=settings["max_grad_norm"],
         ),
-        Resources(micro_batch_tokens=max(Resources().micro_batch_tokens, longest)),
+        Resources(micro_batch_tokens=max(Resources().budgets("cpu").micro_batch_tokens, longest)),
     )
     forget_peak()
     trainer.step()

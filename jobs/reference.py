@@ -23,8 +23,7 @@ def run(work: Work) -> Outcome:
             trust_remote_code=work.config.model.trust_remote_code,
             pairs=str(pairs.path),
             folder=str(work.folder),
-            score_tokens=resources.score_tokens,
-            logits_chunk=resources.logits_chunk,
+            resources=resources,
             threads=threads(resources.scorers),
         )
         outcome = run_parts(

@@ -71,6 +71,7 @@ def stage_run(work: Work, role: str) -> data.StageRun:
         made["seconds"],
         made["rows"],
         made["tokens"],
+        made["metrics"].get("notes", ()),
     )
 
 

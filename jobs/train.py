@@ -30,7 +30,7 @@ def run(work: Work) -> Outcome:
     from ray.train.torch import TorchTrainer
 
     from actors.cluster import claim, connected, threads
-    from actors.worker import PHASE, PROGRESS, RAY, REFUSAL, STOP, WorkerSpec, train
+    from actors.worker import NOTE, PHASE, PROGRESS, RAY, REFUSAL, STOP, WorkerSpec, train
     from jobs.prepare import base_model
     from pipeline.training.saving import rehearse
 
@@ -85,7 +85,7 @@ def run(work: Work) -> Outcome:
         say(f"train: starting {resources.train_workers} {workers}")
         doing(f"starting {resources.train_workers} {workers}")
         with (
-            watched(work.folder / PROGRESS, work.folder / PHASE, resources.log_seconds),
+            watched(work.folder / PROGRESS, work.folder / PHASE, work.folder / NOTE, resources.log_seconds),
             interruptible(),
             stoppable(work.folder / STOP),
         ):
@@ -93,12 +93,14 @@ def run(work: Work) -> Outcome:
         if refusal.exists():
             raise UserError(**json.loads(refusal.read_text(encoding="utf-8")))
     shutil.rmtree(work.folder / RAY, ignore_errors=True)  # Ray Train's checkpoints, of no use once the model is there
-    for name in (PROGRESS, PHASE):
+    how = (work.folder / NOTE).read_text(encoding="utf-8")
+    for name in (PROGRESS, PHASE, NOTE):
         (work.folder / name).unlink(missing_ok=True)
     names = ("steps.parquet", "trained_pairs.parquet")
     rows = {name: pq.read_metadata(work.folder / name).num_rows for name in names}
     steps = pq.read_table(work.folder / "steps.parquet")
     metrics = {
+        "notes": [how],
         "steps": steps.num_rows,
         "loop_seconds": pc.sum(steps["seconds"]).as_py(),
         "held_out": json.loads((work.folder / "held_out.json").read_text(encoding="utf-8")),
@@ -196,15 +198,19 @@ def stoppable(file: Path) -> Iterator[None]:
 
 
 class watched:
-    """While Ray Train runs, says what the first worker last wrote of its steps, and notes what else it is at."""
+    """While Ray Train runs, says what the first worker last wrote of its steps, and notes what else it is at.
 
-    def __init__(self, file: Path, phase: Path, every: float):
-        self.file, self.phase, self.every, self.stop = file, phase, every, threading.Event()
+    How it runs the model is said once.
+    """
+
+    def __init__(self, file: Path, phase: Path, note: Path, every: float):
+        self.file, self.phase, self.note, self.every, self.stop = file, phase, note, every, threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> None:
         self.file.unlink(missing_ok=True)
         self.phase.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
         self.thread.start()
 
     def __exit__(self, *_: object) -> None:
@@ -212,8 +218,11 @@ class watched:
         self.thread.join()
 
     def _watch(self) -> None:
-        progress, began, phase = None, None, ""
+        progress, began, phase, told = None, None, "", False
         while not self.stop.wait(1.0):
+            if not told and self.note.exists():
+                told = True
+                say(f"train: {self.note.read_text(encoding='utf-8')}")
             if self.file.exists():
                 record = json.loads(self.file.read_text(encoding="utf-8"))
                 steps, resumed = record["steps"], record["resumed"]

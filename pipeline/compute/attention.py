@@ -7,22 +7,25 @@ table, which is what is wanted here: the layout is the mask.
 On a GPU it is one FlexAttention kernel over the pack, which skips blocks nobody sees; on a CPU, which has no such
 kernel with a backward, torch's own attention a side at a time.
 
-Shapes: B = 1, H heads, T packed tokens, D head dimension.
+Shapes: B = 1, H heads, T packed tokens (for FlexAttention with padding after them), D head dimension.
 """
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.flex_attention import flex_attention_forward
 
 from pipeline.compute.layout import Pack, Segment
 
 NAME = "widemargin"
+_BLOCK = 128  # positions of a block of FlexAttention's mask
+# Variants of one compiled function: dtypes, with and without gradients, devices of a model laid over several.
+_VARIANTS = 64
 
 
 def is_packed(model: PreTrainedModel) -> bool:
@@ -30,6 +33,20 @@ def is_packed(model: PreTrainedModel) -> bool:
     return model.config._attn_implementation == NAME
 
 
+def flexes(device: torch.device) -> bool:
+    """Whether attention is FlexAttention there; its CPU kernel has no backward."""
+    return device.type == "cuda"
+
+
+def room(tokens: int, device: torch.device) -> int:
+    """The positions that a pack of so many tokens is given on this device: on a GPU whole blocks, two at least.
+
+    Fewer would be another kernel, that of decoding; and of packs of any size, few shapes are left.
+    """
+    return max(2, -(-tokens // _BLOCK)) * _BLOCK if flexes(device) else tokens
+
+
+@torch.compiler.disable  # a compiled layer calls it as it is: what depends on the pack is no part of a layer's graph
 def packed_attention(
     module: torch.nn.Module,
     query_BHTD: torch.Tensor,
@@ -45,29 +62,79 @@ def packed_attention(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention over a pack. Returns [B, T, H, D] and no weights, as the interface wants."""
-    if query_BHTD.is_cuda:
-        mask = block_mask(pack, sliding_window, query_BHTD.device)
-        shared: dict[str, Any] = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
-        return flex_attention_forward(module, query_BHTD, key_BHTD, value_BHTD, mask, **shared)[0], None
+    if flexes(query_BHTD.device):
+        if dropout:
+            raise NotImplementedError(f"FlexAttention has no dropout, and the model's attention asks for {dropout}")
+        mask = block_mask(pack, sliding_window, query_BHTD.shape[2], query_BHTD.device)
+        return _flex(query_BHTD, key_BHTD, value_BHTD, mask, scaling, softcap), None
     options: dict[str, Any] = {"scale": scaling, "dropout": dropout, "window": sliding_window, "cap": softcap}
     return _by_side(query_BHTD, key_BHTD, value_BHTD, pack.segments, **options), None
 
 
+def _flex(
+    query_BHTD: torch.Tensor,
+    key_BHTD: torch.Tensor,
+    value_BHTD: torch.Tensor,
+    mask: BlockMask,
+    scale: float | None,
+    cap: float | None,
+) -> torch.Tensor:
+    """FlexAttention over a pack, [B, T, H, D]."""
+    attend, grouped = compiled(flex_attention), key_BHTD.shape[1] != query_BHTD.shape[1]
+    found_BHTD = attend(query_BHTD, key_BHTD, value_BHTD, None if cap is None else _capping(cap), mask, scale, grouped)
+    return found_BHTD.transpose(1, 2).contiguous()
+
+
 @lru_cache(maxsize=8)  # the layers of a forward share it, and those of the backward that compute it again
-def block_mask(pack: Pack, window: int | None, device: torch.device) -> BlockMask:
-    """Who sees whom in a pack, for FlexAttention; `window` as transformers means it: positions, one's own included."""
+def block_mask(pack: Pack, window: int | None, size: int, device: torch.device) -> BlockMask:
+    """Who sees whom in a pack, for FlexAttention; `window` as transformers means it: positions, one's own included.
+
+    Of `size` positions those after the pack's tokens are padding, which sees itself alone: a row that sees nothing has
+    no softmax. Compiled, it makes no [T, T] tensor.
+    """
     lengths = torch.tensor([length for _, *parts in pack.segments for length in parts])
-    part_T = torch.arange(len(lengths)).repeat_interleave(lengths).to(device)
-    position_T = pack.positions_T.to(device)
+    part_T = torch.arange(len(lengths)).repeat_interleave(lengths)
+    alone_T = len(lengths) + 3 * torch.arange(size - len(part_T))  # each a prompt of its own
+    part_T = torch.cat((part_T, alone_T)).to(device, torch.int32)
+    position_T = F.pad(pack.positions_T, (0, size - len(pack.positions_T))).to(device, torch.int32)
+    # A tensor, so that the windows of a model's layers are no variants of the kernel.
+    widest = torch.tensor(size if window is None else window, dtype=torch.int32, device=device)
 
     def sees(_: torch.Tensor, __: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         mine, other = part_T[query], part_T[key]  # three a pair, its prompt first
         seen = (query >= key) & ((mine == other) | (other == mine // 3 * 3))
-        return seen if window is None else seen & (position_T[query] - position_T[key] < window)
+        return seen & (position_T[query] - position_T[key] < widest)
 
-    size = len(part_T)
-    # Compiled, it makes no [T, T] tensor.
-    return create_block_mask(sees, None, None, size, size, device=device, _compile=device.type == "cuda")
+    mask: BlockMask = compiled(create_block_mask)(sees, None, None, size, size, device, _BLOCK)
+    return mask
+
+
+@cache
+def _capping(cap: float) -> Callable[..., torch.Tensor]:
+    """Bounds scores smoothly to (-cap, cap); one function a cap, as each new one would be compiled anew."""
+
+    def capped(score: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return cap * torch.tanh(score / cap)
+
+    return capped
+
+
+@cache
+def compiled(function: Callable[..., Any], backend: str = "inductor") -> Callable[..., Any]:
+    """`function` by torch.compile, for tensors of any size, as a whole or not at all.
+
+    What cannot be compiled, or has more variants than there may be, is an error: otherwise it would run on, unfused, in
+    many times the memory.
+    """
+    allow_variants()
+    result: Callable[..., Any] = torch.compile(function, dynamic=True, fullgraph=True, backend=backend)
+    return result
+
+
+def allow_variants() -> None:
+    """What torch.compile needs to be told, once something is compiled in this process."""
+    torch._dynamo.config.recompile_limit = max(_VARIANTS, torch._dynamo.config.recompile_limit)
+    torch._dynamo.config.specialize_float = True  # a scale of attention that may vary does not compile
 
 
 def _by_side(

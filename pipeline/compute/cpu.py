@@ -39,7 +39,8 @@ class Linear(torch.nn.Linear):
     """torch.nn.Linear by oneDNN, [..., I] -> [..., O]."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if input.dtype is torch.float32 and self.weight.dtype is torch.float32 and not torch.is_autocast_enabled("cpu"):
+        plain = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+        if input.dtype is torch.float32 and self.weight.dtype is torch.float32 and not plain:
             result: torch.Tensor = _OneDNN.apply(input, self.weight, self.bias)
             return result
         return F.linear(input, self.weight, self.bias)

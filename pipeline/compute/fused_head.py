@@ -1,10 +1,12 @@
 """The output head by a fused kernel on a GPU, where the head is one it knows: a linear layer, soft-capped at most.
 
 Liger-Kernel's fused linear cross-entropy goes through the logits in chunks as logprobs.py does, but softmax, gather and
-their gradient are one pass over a chunk and not one each. Releases before 0.8.5 may multiply all of a gradient by that
-of the first token (its pull request 1298).
+their gradient are one pass over a chunk and not one each. In bfloat16 it rounds logits to bfloat16, takes their softmax
+in float32, and rounds what a token's loss weighs in the gradient to bfloat16 (0.2 to 0.4 %). Releases before 0.8.5 may
+multiply all of a gradient by that of the first token (its pull request 1298).
 """
 
+import contextlib
 import importlib.util
 
 import torch
@@ -18,9 +20,12 @@ def is_fused(model: PreTrainedModel) -> bool:
     return getattr(model, _CHOSEN, False) and type(model.get_output_embeddings()) is torch.nn.Linear
 
 
-def can_fuse(model: PreTrainedModel) -> bool:
-    """Whether the kernel can run at all; whether it computes what the model does, selfcheck.py finds out."""
-    return model.device.type == "cuda" and importlib.util.find_spec("liger_kernel") is not None
+def why_not_fused(model: PreTrainedModel) -> str | None:
+    """Why the kernel cannot run on a GPU at all; whether it computes what the model does, selfcheck.py finds out."""
+    if importlib.util.find_spec("liger_kernel") is None:
+        return "Liger-Kernel is not installed"
+    kind = type(model.get_output_embeddings())
+    return None if kind is torch.nn.Linear else f"the output head is a {kind.__name__}"
 
 
 def fuse(model: PreTrainedModel, chosen: bool) -> None:
@@ -32,7 +37,9 @@ def fused_logps(model: PreTrainedModel, hidden_NC: torch.Tensor, target_N: torch
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
     head = model.get_output_embeddings()
+    device = head.weight.device  # of a model laid over several neither that of its last layer nor the current one
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     loss = LigerFusedLinearCrossEntropyLoss(reduction="none", softcap=cap, accum_dtype=torch.float32)
-    losses_N: torch.Tensor = loss(head.weight, hidden_NC, target_N.to(hidden_NC.device), head.bias)
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        losses_N: torch.Tensor = loss(head.weight, hidden_NC.to(device), target_N.to(device), head.bias)
     return -losses_N

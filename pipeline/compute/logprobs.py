@@ -4,17 +4,20 @@ Shapes: T packed tokens, N completion tokens, S = 2 * pairs sides, C hidden size
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from pipeline.compute.attention import is_packed
+from pipeline.compute.attention import is_packed, room
 from pipeline.compute.fused_head import fused_logps, is_fused
 from pipeline.compute.layout import Pack
 
@@ -26,7 +29,7 @@ def token_logps(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
     backward, so that no [T, V] tensor ever exists and no more than one [chunk, V] is kept: that of the last chunk, with
     which the backward begins. A fused head settles its own chunks.
     """
-    hidden_NC, kind = _packed(model, pack) if is_packed(model) else _one_by_one(model, pack)
+    hidden_NC, kind = _packed(model, pack) if is_packed(model) else _padded(model, pack)
     if is_fused(model):
         return fused_logps(model, hidden_NC, pack.target_N)
     chunks = max(1, math.ceil(len(pack.target_N) / chunk))
@@ -41,9 +44,10 @@ def token_logps(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
 
 def _packed(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[ModelOutput]]:
     """The hidden states that predict completion tokens, [N, C], by one forward; and the class of decoder outputs."""
+    padding = (0, room(len(pack.ids_T), pack.ids_T.device) - len(pack.ids_T))
     output = model.get_decoder()(
-        input_ids=pack.ids_T[None],
-        position_ids=pack.positions_T[None],
+        input_ids=F.pad(pack.ids_T, padding)[None],
+        position_ids=F.pad(pack.positions_T, padding)[None],
         attention_mask=None,
         use_cache=False,
         pack=pack,
@@ -52,24 +56,66 @@ def _packed(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[Mode
     return hidden_TC.index_select(0, pack.source_N.to(hidden_TC.device)), type(output)
 
 
-def _one_by_one(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[ModelOutput]]:
-    """The same by a forward a side over prompt and completion, for models that cannot honour the layout of a pack."""
-    decoder, hidden = model.get_decoder(), []
+def _padded(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[ModelOutput]]:
+    """The same over a row a side, prompt and completion, for models that cannot honour the layout of a pack.
+
+    Rows are padded on the right, which a causal model does not see; they need no mask. A call of the decoder holds at
+    most as many positions as the pack has tokens, or one row. Of a model that is sharded over workers there is one call
+    whatever the rows, as in each the workers wait for each other, and their packs differ.
+    """
+    decoder, rows, prompts = model.get_decoder(), [], []
     for start, *lengths in pack.segments:
-        prompt_ids, *sides = pack.ids_T[start : start + sum(lengths)].split(lengths)
-        for completion_ids in sides:
-            if len(completion_ids):
-                output = decoder(input_ids=torch.cat((prompt_ids, completion_ids))[None], use_cache=False)
-                hidden.append(output.last_hidden_state[0, len(prompt_ids) - 1 : -1])
-    return torch.cat(hidden), type(output)
+        prompt, *sides = pack.ids_T[start : start + sum(lengths)].split(lengths)
+        rows += [torch.cat((prompt, side)) for side in sides if len(side)]
+        prompts += [len(prompt) for side in sides if len(side)]
+    sharded = any(isinstance(module, FSDPModule) for module in decoder.modules())
+    left = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+    hidden: dict[int, torch.Tensor] = {}
+    while left:
+        together = len(rows) if sharded else max(1, len(pack.ids_T) // len(rows[left[0]]))
+        now, left = left[:together], left[together:]
+        with _turned_by_row(decoder, [len(rows[row]) for row in now]):
+            output = decoder(input_ids=pad_sequence([rows[row] for row in now], batch_first=True), use_cache=False)
+        for row, hidden_LC in zip(now, output.last_hidden_state, strict=True):
+            hidden[row] = hidden_LC[prompts[row] - 1 : len(rows[row]) - 1]
+    return torch.cat([hidden[row] for row in range(len(rows))]), type(output)
+
+
+def turning(decoder: torch.nn.Module) -> list[torch.nn.Module]:
+    """The rotary embeddings that depend on the longest sequence at hand."""
+    kinds = {module: str(getattr(module, "rope_type", "")) for module in decoder.modules()}  # one, or one a layer type
+    return [module for module, kind in kinds.items() if "longrope" in kind or "dynamic" in kind]
+
+
+@contextmanager
+def _turned_by_row(decoder: torch.nn.Module, lengths: Sequence[int]) -> Iterator[None]:
+    """For as long as this lasts, such embeddings see each row alone, at its own length."""
+
+    def by_row(own: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(x: torch.Tensor, position_ids: torch.Tensor, *rest: Any, **more: Any) -> tuple[torch.Tensor, ...]:
+            each = [own(x, position_ids[:1, :length], *rest, **more) for length in lengths]
+            padded = [[F.pad(turn, (0, 0, 0, max(lengths) - turn.shape[1])) for turn in row] for row in each]
+            return tuple(map(torch.cat, zip(*padded, strict=True)))
+
+        return forward
+
+    with ExitStack() as stack:
+        for module in turning(decoder):
+            stack.enter_context(_computing(module, by_row(module.forward)))
+        yield
 
 
 def _head_logps(
     model: PreTrainedModel, kind: type[ModelOutput], hidden_NC: torch.Tensor, target_N: torch.Tensor
 ) -> torch.Tensor:
     """Logits by the model's own forward with its decoder standing aside, so that whatever it does to them is done."""
-    with _answering(model.get_decoder(), kind(last_hidden_state=hidden_NC[None])):
-        logits_NV = model(input_ids=target_N[None], use_cache=False).logits[0]
+    output, head = kind(last_hidden_state=hidden_NC[None]), model.get_output_embeddings()
+    with _computing(model.get_decoder(), lambda *_, **__: output):
+        if type(head) is torch.nn.Linear and head.weight.is_cuda and head.weight.dtype is torch.bfloat16:
+            with _computing(head, lambda hidden: float32_logits(hidden.to(head.weight.device), head.weight, head.bias)):
+                logits_NV = model(input_ids=target_N[None], use_cache=False).logits[0]
+        else:
+            logits_NV = model(input_ids=target_N[None], use_cache=False).logits[0]
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     logps_N: torch.Tensor = _ChosenLogps.apply(logits_NV, target_N.to(logits_NV.device))
     return logps_N
@@ -92,17 +138,42 @@ class _ChosenLogps(torch.autograd.Function):
         return logps_NV.exp_().mul_(-gradient_N1).scatter_add_(1, target_N1, gradient_N1), None
 
 
+def float32_logits(hidden: torch.Tensor, weight_VC: torch.Tensor, bias_V: torch.Tensor | None) -> torch.Tensor:
+    """Logits of bfloat16 states and weights as the sums are taken, in float32; [..., C] -> [..., V].
+
+    Rounded to bfloat16 a logit of 20 is off by up to 0.06. The products of the backward are as the layer's own.
+    """
+    logits: torch.Tensor = _Float32Logits.apply(hidden.flatten(0, -2), weight_VC)
+    return (logits if bias_V is None else logits + bias_V).unflatten(0, hidden.shape[:-1])
+
+
+class _Float32Logits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_NC: torch.Tensor, weight_VC: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(hidden_NC, weight_VC)
+        if hidden_NC.is_cuda:
+            return torch.mm(hidden_NC, weight_VC.t(), out_dtype=torch.float32)
+        return hidden_NC.float() @ weight_VC.float().t()  # the same sums; no CPU kernel takes them so
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_NV: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        (hidden_NC, weight_VC), (of_hidden, of_weight) = ctx.saved_tensors, ctx.needs_input_grad
+        gradient_NV = gradient_NV.to(weight_VC.dtype)
+        return gradient_NV @ weight_VC if of_hidden else None, gradient_NV.t() @ hidden_NC if of_weight else None
+
+
 @contextmanager
-def _answering(decoder: torch.nn.Module, output: ModelOutput) -> Iterator[None]:
-    """For as long as this lasts, the decoder does not compute but answers `output`."""
-    own = vars(decoder).get("forward")  # where it is wrapped, as for a model laid over several devices
-    decoder.forward = lambda *_, **__: output
+def _computing(module: torch.nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """For as long as this lasts, the module's forward is another."""
+    own = vars(module).get("forward")  # where it is wrapped, as for a model laid over several devices
+    module.forward = forward  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del decoder.forward
+        del module.forward
         if own is not None:
-            decoder.forward = own
+            module.forward = own  # type: ignore[method-assign]
 
 
 def side_sums(logps_N: torch.Tensor, pack: Pack) -> torch.Tensor:

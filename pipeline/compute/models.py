@@ -18,7 +18,7 @@ from pipeline.packages import SCHEME, in_package
 from pipeline.preferences.template import DATE
 from pipeline.results.artifacts import canonical
 from pipeline.results.files import DigestMemory, given_path
-from pipeline.settings.config import Model
+from pipeline.settings.config import Model, Resources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -139,12 +139,19 @@ def convert_gguf(source: ModelSource, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_code: bool = False) -> "PreTrainedModel":
+def load_model(
+    folder: Path,
+    dtype: str,
+    device: str = "cpu",
+    *,
+    trust_remote_code: bool = False,
+    resources: Resources = Resources(),  # noqa: B008 - frozen
+) -> "PreTrainedModel":
     """A causal language model in eval mode, run over packs where it can be. Weights are read from safetensors only.
 
     `device` is a torch device, or "auto": laid over all GPUs in sight, layer after layer, to be scored with.
     Code that the model brings is run where `trust_remote_code`. Raises UserError where it cannot be opened, lacks
-    weights, or scores otherwise than by its own forward.
+    weights, scores otherwise than by its own forward, or is slow on a GPU where `resources` does not allow it.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -161,22 +168,22 @@ def load_model(folder: Path, dtype: str, device: str = "cpu", *, trust_remote_co
         )
     model, report = loaded
     require_whole(folder, report)
-    make_ready(model)
+    make_ready(model, resources)
     return model
 
 
-def make_ready(model: "PreTrainedModel") -> None:
-    """Settle how a model with its weights is run. Raises UserError where it scores otherwise than by its own forward.
+def make_ready(model: "PreTrainedModel", resources: Resources) -> None:
+    """Settle how a model with its weights is run.
 
+    Raises UserError where it scores otherwise than by its own forward, or is slow on a GPU and may not be.
     Of a model that is sharded, call it within a forward of the root (policy.py), on all workers.
     """
     from pipeline.compute.cpu import use_onednn
-    from pipeline.compute.selfcheck import choose_attention, choose_head
+    from pipeline.compute.selfcheck import choose
 
     model.eval()
     use_onednn(model)
-    choose_attention(model)
-    choose_head(model)
+    choose(model, resources)
 
 
 _INCOMPLETE = "its *.safetensors are incomplete: fetch or save the model again"

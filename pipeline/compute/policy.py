@@ -47,18 +47,29 @@ class Policy(torch.nn.Module):
         if empty:
             materialise(self, torch.device("cpu") if resources.cpu_offload else self.device)
             empty.fill()
-            self.within(make_ready)
+            self.within(make_ready, resources)
 
     def forward(self, *given: Any) -> Any:
         """`token_logps(model, pack, chunk)`, [N]; or, for as long as `within` lasts, what is computed there."""
         return self._compute(self.model, *given)
 
+    @property
+    def note(self) -> str | None:
+        """What is unusual in how the model lies on the workers."""
+        if self.sharded and self.units == 1:
+            return "its weights are gathered all at once: its layers are not what transformers calls layers"
+        return None
+
     def within(self, compute: Callable[..., Any], *given: Any) -> Any:
-        """`compute(model, *given)` without gradients, with weights gathered as in a forward; on every worker alike."""
+        """`compute(model, *given)` with weights gathered as in a forward, which it may run; on every worker alike."""
         self._compute = compute
+        # A gradient that is taken within lets go of what the root gathered; a forward begins with the embeddings.
+        embeddings = self.model.get_input_embeddings()
+        hook = embeddings.register_forward_pre_hook(lambda *_: self.unshard() if self.sharded else None)
         try:
             with torch.no_grad():
                 return self(*given)
         finally:
+            hook.remove()
             self._compute = token_logps
             reshard(self)

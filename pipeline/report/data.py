@@ -28,6 +28,7 @@ class StageRun:
     seconds: float
     rows: int
     tokens: int | None = None  # null where the stage touches no tokens
+    notes: Sequence[str] = ()  # what the stage said, such as how it ran its model
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ library, so that a door answers a bad configuration at once.
 import re
 from collections.abc import Sequence
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
@@ -258,6 +258,19 @@ class JudgeEndpoint(Section):
     retries: int = Field(default=5, ge=0)  # of one request, ever longer apart
 
 
+class Budgets(NamedTuple):
+    """What is computed at a time, in packed tokens and in completion positions."""
+
+    micro_batch_tokens: int
+    score_tokens: int
+    logits_chunk: int
+
+
+# A CPU wants what stays in its caches; a GPU is idle while thousands of small kernels are launched, and at several
+# workers every micro-batch gathers all weights.
+BUDGETS = {"cpu": Budgets(1024, 4096, 1024), "cuda": Budgets(16384, 32768, 2048)}
+
+
 class Resources(Section):
     """Where and how. Nothing here changes a result beyond rounding, so nothing here enters an identity."""
 
@@ -269,9 +282,12 @@ class Resources(Section):
     judges: int = Field(default=1, ge=1)  # the same, of judge.local
     study_cells: int = Field(default=1, ge=1)  # cells of a study trained side by side; they share a node's cores
     gpus_per_actor: float = Field(default=0, ge=0)  # a scorer lays its model over several; a train worker takes one
-    micro_batch_tokens: int = Field(default=1024, ge=1)  # packed tokens a forward and backward
-    score_tokens: int = Field(default=4096, ge=1)  # packed tokens a forward of the reference stage
-    logits_chunk: int = Field(default=1024, ge=1)  # completion positions whose logits exist at one time
+    # What is computed at a time; null: as the device that computes it likes (BUDGETS).
+    micro_batch_tokens: int | None = Field(default=None, ge=1)  # packed tokens a forward and backward
+    score_tokens: int | None = Field(default=None, ge=1)  # packed tokens a forward of the reference stage
+    logits_chunk: int | None = Field(default=None, ge=1)  # completion positions whose logits exist at one time
+    allow_slow_path: bool = False  # on a GPU: train even where one of the fast kernels does not run or is not right
+    compile_layers: bool | None = None  # torch.compile the decoder's layers; null: on a GPU
     shard_within: int | None = Field(default=None, ge=1)  # groups of so many train workers hold all; null: all workers
     cpu_offload: bool = False  # weights, gradients and moments on the host, where a GPU has no room for its share
     # Of every decoder layer (true), or every so many: less memory, up to a third more arithmetic.
@@ -298,6 +314,11 @@ class Resources(Section):
             problem = "resources.offload_activations=true moves what checkpointed layers keep, and none is checkpointed"
             raise UserError(problem, "set resources.checkpoint_activations to true, or to every so many layers")
         return self
+
+    def budgets(self, device: str) -> Budgets:
+        """What is computed at a time on a device of this type ("cpu", "cuda"): as set here, or as it likes."""
+        likes = BUDGETS.get(device, BUDGETS["cuda"])
+        return Budgets(*(getattr(self, name) or value for name, value in likes._asdict().items()))
 
 
 class RunConfig(Section):

@@ -75,6 +75,7 @@ class Trainer:
     ):
         self.policy, self.objective, self.epoch = Policy(model, settings, resources, world), objective, epoch
         self.settings, self.resources, self.rank, self.world = settings, resources, rank, world
+        self.budgets = resources.budgets(self.policy.device.type)
         self.by_token = "token_logps" in objective.preset.needs
         check_columns(epoch, objective.preset.needs)
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
@@ -142,7 +143,7 @@ class Trainer:
             return {}
         self.policy.eval()
         rows = []
-        for index, batch in self._share(examples, self.resources.score_tokens, "resources.score_tokens"):
+        for index, batch in self._share(examples, self.budgets.score_tokens, "resources.score_tokens"):
             cached = {
                 f"policy_{side}_logps": getattr(batch, f"reference_{side}_logps") for side in ("chosen", "rejected")
             }
@@ -171,7 +172,7 @@ class Trainer:
         """
         pairs, tokens = counts(step)
         rows: list[dict[str, Any]] = []
-        for index, batch in self._share(step, self.resources.micro_batch_tokens, "resources.micro_batch_tokens"):
+        for index, batch in self._share(step, self.budgets.micro_batch_tokens, "resources.micro_batch_tokens"):
             examples = [step[i] for i in index]
             if self.next_step == 0 and index:
                 check_parity(batch, examples, self.policy.dtype)
@@ -200,7 +201,7 @@ class Trainer:
     def _batch(self, examples: Sequence[Example]) -> PairBatch:
         device = self.policy.device
         pack = lay_out([example.tokens for example in examples], device)
-        logps_N = self.policy(pack, self.resources.logits_chunk)
+        logps_N = self.policy(pack, self.budgets.logits_chunk)
         sums_B2 = side_sums(logps_N, pack)
         batch = replace(
             recorded(examples, device), policy_chosen_logps=sums_B2[:, 0], policy_rejected_logps=sums_B2[:, 1]

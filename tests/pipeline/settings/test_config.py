@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS
-from pipeline.settings.config import RunConfig, load, validate
+from pipeline.settings.config import Resources, RunConfig, load, validate
 from pipeline.settings.faults import ALIASES, paths
 from pipeline.settings.file import read
 from pipeline.settings.unused import rules, unused
@@ -218,3 +218,9 @@ def test_every_rule_of_what_is_not_used_names_settings_that_are_there() -> None:
     named = [setting for _, _, settings in rules(config) for setting in settings]
     assert named and set(named) <= set(paths(RunConfig))
     assert unused(config) == {}  # nothing that ships with us is idle
+
+
+def test_what_is_computed_at_a_time_is_as_the_device_likes_unless_it_is_set() -> None:
+    resources = Resources(score_tokens=5000)
+    assert resources.budgets("cpu") == (1024, 5000, 1024)
+    assert resources.budgets("cuda") == (16384, 5000, 2048)

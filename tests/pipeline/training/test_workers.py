@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from pipeline.compute.comparison import LONG
 from pipeline.compute.cpu import give_back_memory
 from pipeline.compute.loading import open_empty
 from pipeline.compute.policy import Policy
+from pipeline.compute.selfcheck import choose
 from pipeline.objectives import build
 from pipeline.settings.config import Resources, Train
 from pipeline.training.checkpoints import load, save
@@ -49,9 +51,12 @@ def exported(made: Trainer, bench: Bench, folder: Path) -> list[float]:
 
 def learn(rank: int, world: int, bench: Bench, folder: Path) -> dict[str, Any]:
     """What each layout learns, and two that go on from what the other saved."""
-    losses = {}
+    losses: dict[str, Any] = {}
     for name, layout in LAYOUTS.items():
-        first = run(trainer(bench, rank, world, **layout), steps=1)
+        first = trainer(bench, rank, world, **layout)
+        # With gradients, as on a GPU, where this is looked at as the model is loaded.
+        losses[f"{name}-is-run"] = str(first.policy.within(choose, Resources(), LONG))
+        run(first, steps=1)
         save(first, folder / f"checkpoint-{name}").result()
         losses[name] = exported(run(first), bench, folder / name)
     for name, other in zip(LAYOUTS, reversed(LAYOUTS), strict=True):
@@ -161,6 +166,8 @@ def test_four_workers_learn_as_one(
     assert ours.keys() == theirs.keys() and "lm_head.weight" not in ours
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) <= 1e-9
     assert alone[one][0] != alone[one][-1]
+    for name in LAYOUTS:
+        assert losses[0][f"{name}-is-run"] == "attention packed, a side at a time; head in chunks; layers as they are"
 
 
 def test_memory_grows_with_a_workers_share(worked: tuple[Any, list[dict[str, float]], Path]) -> None:
