@@ -26,6 +26,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from pipeline.compute.models import opening, require_whole
 from pipeline.errors import UserError
 
+_SET = "_is_hf_initialized"  # transformers' mark on modules and weights that it is not to set itself
 Place = tuple[torch.nn.Module, str]  # a module, and the attribute of it that is a parameter or a buffer
 
 
@@ -65,8 +66,9 @@ class EmptyModel:
 
     def _converted(self, target: str, source: WeightConverter, slices: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         converter = deepcopy(source)
-        for pattern, keys in converter.collected_tensors.items():
-            converter.collected_tensors[pattern] = [slices[key][...] for key in keys]
+        named: Any = converter.collected_tensors
+        for pattern, keys in named.items():
+            named[pattern] = [slices[key][...] for key in keys]
         made = converter.convert(target, model=self.model, config=self.model.config)
         return {name: weight[0] if isinstance(weight, list) else weight for name, weight in made.items()}
 
@@ -172,14 +174,14 @@ def _compute_buffers(model: PreTrainedModel, device: torch.device) -> None:
         for name in module._non_persistent_buffers_set:
             if (buffer := getattr(module, name)) is not None:
                 setattr(module, name, torch.empty_like(buffer, device=device))
-                module._is_hf_initialized = False
+                setattr(module, _SET, False)
     for weight in model.state_dict(keep_vars=True).values():
-        weight._is_hf_initialized = True
+        setattr(weight, _SET, True)
     model.initialize_weights()
 
 
 def _sources(
-    model: PreTrainedModel, named: Mapping[str, torch.Tensor], keys: Mapping[str, Any]
+    model: PreTrainedModel, named: dict[str, torch.Tensor], keys: Mapping[str, Any]
 ) -> dict[str, str | WeightConverter]:
     """What fills each weight of `named`, out of `keys` of the files; renamed and in the order as transformers does."""
     mapping, prefix = get_model_conversion_mapping(model), model.base_model_prefix
@@ -198,7 +200,7 @@ def _sources(
         of_it = next(each for each in converters if pattern in each.source_patterns)
         converter = sources.setdefault(target, deepcopy(of_it))
         assert isinstance(converter, WeightConverter)
-        converter.add_tensor(target, key, pattern, key)
+        converter.add_tensor(target, key, pattern, key)  # type: ignore[arg-type]
     return sources
 
 

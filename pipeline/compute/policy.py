@@ -15,7 +15,7 @@ from pipeline.compute.adapters import add_drawn_adapters
 from pipeline.compute.loading import EmptyModel, materialise, places
 from pipeline.compute.logprobs import token_logps
 from pipeline.compute.models import make_ready
-from pipeline.compute.sharding import is_sharded, reshard, shard
+from pipeline.compute.sharding import is_sharded, reshard, shard, unshard
 from pipeline.settings.config import Resources, Train
 
 
@@ -30,7 +30,7 @@ class Policy(torch.nn.Module):
         be up."""
         super().__init__()
         empty = model if isinstance(model, EmptyModel) else None
-        self.model = empty.model if empty else model
+        self.model: PreTrainedModel = model.model if isinstance(model, EmptyModel) else model
         self.dtype = self.model.dtype  # what is computed in
         self.device = empty.device if empty else self.model.device
         self.lora = settings.lora
@@ -65,7 +65,7 @@ class Policy(torch.nn.Module):
         self._compute = compute
         # A gradient that is taken within lets go of what the root gathered; a forward begins with the embeddings.
         embeddings = self.model.get_input_embeddings()
-        hook = embeddings.register_forward_pre_hook(lambda *_: self.unshard() if self.sharded else None)
+        hook = embeddings.register_forward_pre_hook(lambda *_: unshard(self))
         try:
             with torch.no_grad():
                 return self(*given)

@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pipeline.settings.config import Resources
 
-BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # what lies on the host is summed there, too
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # as jobs/train.py: what lies on the host is summed there
 
 
 def is_sharded(dtype: torch.dtype, resources: Resources, world: int) -> bool:
@@ -52,6 +52,12 @@ def mesh(device: torch.device, world: int, within: int | None) -> DeviceMesh:
     if within is None or within == world:
         return init_device_mesh(device.type, (world,))
     return init_device_mesh(device.type, (world // within, within), mesh_dim_names=("replicate", "shard"))
+
+
+def unshard(policy: torch.nn.Module) -> None:
+    """Gather what the root holds, where it is not."""
+    if isinstance(policy, FSDPModule):
+        policy.unshard()
 
 
 def reshard(policy: torch.nn.Module) -> None:

@@ -140,9 +140,7 @@ def make_plan(config: RunConfig) -> Plan:
     )
     # Before the training, which would be for nothing with a model that vLLM cannot serve.
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
-    train = {"objective": trained, "train": section("train"), **weights}
-    if config.train.optimizer == Train.model_fields["optimizer"].default:
-        del train["train"]["optimizer"]  # it came later than results that are there
+    train = {"objective": trained, "train": _train(config.train), **weights}
     add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule")
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
     add(
@@ -178,6 +176,12 @@ def _judge(config: RunConfig, local: ModelSource | None) -> dict[str, Any]:
         for name, given in settings.baselines.items()
     }
     return judge
+
+
+def _train(settings: Train) -> dict[str, Any]:
+    """The section, without what came later than results that are there and is not given."""
+    later = {"optimizer"} if settings.optimizer == Train.model_fields["optimizer"].default else set()
+    return settings.model_dump(mode="json", exclude=later)
 
 
 def _questions(config: RunConfig) -> dict[str, Any]:

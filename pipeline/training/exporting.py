@@ -35,9 +35,9 @@ def export_weights(policy: Policy, empty: EmptyModel, folder: Path, shard_bytes:
     if policy.lora:
         untie(empty.model, policy.lora)
     kept = _kept(empty.model)
-    split = split_torch_state_dict_into_shards(
-        revert_weight_conversion(empty.model, dict(kept)), max_shard_size=shard_bytes
-    )
+    written = revert_weight_conversion(empty.model, dict(kept))  # as the files have it, where that is otherwise
+    sizes = {name: torch.empty_like(weight) for name, weight in written.items()}  # a view counts as all that it is of
+    split = split_torch_state_dict_into_shards(sizes, max_shard_size=shard_bytes)
     planned = dict(split.filename_to_tensors)
     waiting: dict[str, torch.Tensor] = {}
     for layer in _gathered(policy, empty, sorted(kept, key=dot_natural_key)):

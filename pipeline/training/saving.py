@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
-from pipeline.compute.adapters import add_adapters
+from pipeline.compute.adapters import add_adapters, untie
 from pipeline.compute.loading import open_empty
 from pipeline.compute.policy import Policy
 from pipeline.errors import UserError, no_room
@@ -49,6 +49,8 @@ def save_trained(
         if is_first():
             save_adapter(add_adapters(empty.model, policy.lora), settings, folder / "adapter", state_dict=weights)
         return "adapter" if is_first() else None
+    if policy.lora:
+        untie(empty.model, policy.lora)  # which its configuration says
     if is_first():
         save_model(empty.model, tokeniser_of(base, settings), folder / "model", state_dict={})
     export_weights(policy, empty, folder / "model", shard_bytes)

@@ -42,7 +42,8 @@ def scores(model: Any, bench: Bench) -> torch.Tensor:
 def exported(policy: Policy, bench: Bench, folder: Path) -> Any:
     """The model as it is exported, opened again."""
     empty = open_empty(bench.model, bench.dtype)
-    export_weights(policy, empty, folder.mkdir(exist_ok=True) or folder)
+    folder.mkdir(exist_ok=True)
+    export_weights(policy, empty, folder)
     empty.model.config.save_pretrained(folder)
     return load_model(folder, bench.dtype)
 

@@ -38,7 +38,8 @@ def trainer(bench: Bench, rank: int = 0, world: int = 1, train: Any = None, **re
     model = open_empty(bench.model, bench.dtype) if world > 1 else bench.base()
     settings = Train(**{**SETTINGS, **(train or {})})
     given = Resources(train_workers=world, **resources)
-    epoch = Epoch(*(bench.folder / table for table in ("pairs", "reference", "schedule")), BATCH)
+    pairs, reference, schedule = (bench.folder / table for table in ("pairs", "reference", "schedule"))
+    epoch = Epoch(pairs, reference, schedule, BATCH)
     return Trainer(model, build("dpo"), epoch, settings, given, rank, world)
 
 
@@ -106,7 +107,7 @@ def weigh(rank: int, world: int, models: dict[int, Path], folder: Path) -> dict[
     """Peaks of loading and exporting models of several depths, in each layout and under adapters."""
     adapted: Any = {"lora": {"rank": 4, "alpha": 8, "layers": ["q_proj"], "merge": False}}
     peaks: dict[str, float] = {}
-    policy = None
+    policy: Any = None
     for layers, model in models.items():
         for name, train in (("sharded", {}), ("grouped", {}), ("adapted", adapted)):
             policy, resources = None, Resources(train_workers=world, **LAYOUTS.get(name, {}))
