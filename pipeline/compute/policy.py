@@ -26,8 +26,10 @@ class Policy(torch.nn.Module):
     """
 
     def __init__(self, model: PreTrainedModel | EmptyModel, settings: Train, resources: Resources, world: int = 1):
-        """Changes the model in place; an empty one is filled once it is sharded. With world > 1 torch.distributed must
-        be up."""
+        """Changes the model in place; an empty one is filled once it is sharded.
+
+        With world > 1 torch.distributed must be up.
+        """
         super().__init__()
         empty = model if isinstance(model, EmptyModel) else None
         self.model: PreTrainedModel = model.model if isinstance(model, EmptyModel) else model
