@@ -17,10 +17,12 @@ from pipeline.compute.logprobs import score
 from pipeline.compute.models import load_model
 from pipeline.compute.policy import Policy
 from pipeline.errors import UserError
-from pipeline.settings.config import Lora, Model
+from pipeline.objectives import build
+from pipeline.settings.config import Lora, Model, Resources, Train
 from pipeline.training.exporting import adapter_weights, export_weights
+from pipeline.training.loop import Trainer
 from pipeline.training.saving import save_adapter
-from tests.pipeline.training.training_bench import TRAIN, Bench, run, weights
+from tests.pipeline.training.training_bench import SETTINGS, TRAIN, Bench, run, weights
 
 LORA: dict[str, Any] = {"rank": 4, "alpha": 8}
 FAMILIES = ["Llama", "Gemma2", "Bloom"]  # untied and tied heads; packed, capped, and one sequence a side
@@ -129,3 +131,34 @@ def test_bfloat16_trains_float32_weights(tiny_model: Callable[[str], Path], tmp_
     assert float((after.bfloat16() != before.bfloat16()).float().mean()) < 0.2
     export_weights(trainer.policy, open_empty(bench.model, "bfloat16"), tmp_path)
     assert {weight.dtype for weight in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+@pytest.mark.parametrize("offloaded", [False, True])
+def test_what_is_filled_once_it_is_sharded_learns_the_same(
+    tiny_model: Callable[[str], Path], tmp_path: Path, offloaded: bool, lora: Any
+) -> None:
+    """In bfloat16, or in float32 with all of it on the host, to the last bit; float32 adapters to rounding.
+
+    These go through oneDNN where the weights come after them.
+    """
+    bench = Bench(tmp_path, tiny_model("Gemma2"), dtype="float32" if offloaded else "bfloat16")
+    resources, train = Resources(cpu_offload=offloaded), Train(**SETTINGS, lora=lora)
+    losses, trained = [], []
+    for model in (bench.base(), open_empty(bench.model, bench.dtype)):
+        trainer = run(Trainer(model, build("dpo"), bench.epoch(), train, resources))
+        assert trainer.policy.sharded and trainer.policy.units == 3 and trainer.policy.note is None
+        losses.append([record["loss"] for record in trainer.steps_log])
+        trained.append(masters(trainer.policy).float())
+        frozen = {weight.dtype for weight in trainer.policy.parameters() if not weight.requires_grad}
+        assert frozen == (set() if lora is None else {getattr(torch, bench.dtype)})
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6) and len(losses[0]) == 3
+    torch.testing.assert_close(trained[0], trained[1], rtol=0, atol=1e-5 if lora and offloaded else 0)
+
+
+def test_layers_that_are_none_to_transformers_are_one_unit_and_that_is_said(bench: Bench) -> None:
+    model = bench.base()
+    for layer in [each for each in model.modules() if isinstance(each, GradientCheckpointingLayer)]:
+        layer.__class__ = type("Plain", (torch.nn.Module,), {"forward": type(layer).forward})
+    policy = Policy(model, Train(), Resources(cpu_offload=True))
+    assert policy.units == 1 and "gathered all at once" in str(policy.note)
