@@ -7,15 +7,17 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray.train
 import torch
 from transformers import PreTrainedModel
 
 from pipeline.compute.cpu import ENVIRONMENT
+from pipeline.compute.loading import EmptyModel, open_empty
 from pipeline.compute.models import load_model
 from pipeline.compute.selfcheck import chosen
+from pipeline.compute.sharding import is_sharded
 from pipeline.errors import UserError, memory_for
 from pipeline.objectives.objective import build
 from pipeline.results import tables
@@ -24,11 +26,8 @@ from pipeline.settings.config import RunConfig
 from pipeline.training.checkpoints import load, save
 from pipeline.training.epoch import Epoch
 from pipeline.training.loop import Trainer
-from pipeline.training.saving import save_adapter, save_model, tokeniser_of
+from pipeline.training.saving import save_trained
 from pipeline.training.together import Together
-
-if TYPE_CHECKING:
-    from peft import PeftModel
 
 STOP = "stop"  # the door writes it: end after this step
 REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
@@ -88,7 +87,7 @@ def _train(work: WorkerSpec) -> None:
 
     at("loading the model")
     trainer = Trainer(
-        base_model(work, "cuda" if torch.cuda.is_available() else "cpu"),
+        base_model(work, world),
         build(config.objective.name, **config.objective.parameters),
         Epoch(Path(work.pairs), Path(work.reference), Path(work.schedule), config.train.batch_size),
         config.train,
@@ -98,7 +97,7 @@ def _train(work: WorkerSpec) -> None:
     )
     if rank == 0:
         how = chosen(trainer.policy.model).words(trainer.policy.device.type, config.model.dtype)
-        write_aside(Path(work.folder) / NOTE, how)
+        write_aside(Path(work.folder) / NOTE, "; ".join(filter(None, (how, trainer.policy.note))))
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             load(trainer, Path(folder))
@@ -130,10 +129,14 @@ def _train(work: WorkerSpec) -> None:
     at("ending")
 
 
-def base_model(work: WorkerSpec, device: str) -> PreTrainedModel:
+def base_model(work: WorkerSpec, world: int) -> PreTrainedModel | EmptyModel:
+    """The model to train; without its weights where each worker will have a share of them."""
     settings, resources = work.config.model, work.config.resources
+    folder, device = Path(work.model), "cuda" if torch.cuda.is_available() else "cpu"
     trusted = settings.trust_remote_code
-    return load_model(Path(work.model), settings.dtype, device, trust_remote_code=trusted, resources=resources)
+    if is_sharded(getattr(torch, settings.dtype), resources, world):
+        return open_empty(folder, settings.dtype, device, trust_remote_code=trusted)
+    return load_model(folder, settings.dtype, device, trust_remote_code=trusted, resources=resources)
 
 
 def _told(work: WorkerSpec, together: Together, due: bool, newest: str | None) -> tuple[bool, bool]:
@@ -187,28 +190,15 @@ def export(trainer: Trainer, work: WorkerSpec) -> None:
     The model is in Hugging Face format under model/; or its adapters alone, where they are not merged, in PEFT's under
     adapter/.
     """
-    folder = Path(work.folder)
-    held_out, trained = trainer.held_out(), trainer.policy.trained(lambda: base_model(work, "cpu"))
-    if trained is None:  # the first worker has it
+    folder, held_out = Path(work.folder), trainer.held_out()
+    saved = save_trained(trainer.policy, Path(work.model), work.config.model, folder)
+    if saved is None:  # the first worker writes
         return
-    if isinstance(trained, PreTrainedModel):
-        _export_model(trained, work, folder / "model")
-    else:
-        _export_adapter(trained, work, folder / "adapter")
+    library, what = ("transformers", "Trained") if saved == "model" else ("peft", "Low-rank adapters, trained")
+    write_aside(folder / saved / "README.md", model_card(work, library, what))
     tables.write(trainer.steps_log, tables.STEPS, folder / "steps.parquet")
     tables.write(trainer.pairs_log, tables.TRAINED_PAIRS, folder / "trained_pairs.parquet")
     write_aside(folder / "held_out.json", json.dumps(held_out))
-
-
-def _export_model(trained: PreTrainedModel, work: WorkerSpec, folder: Path) -> None:
-    tokeniser = tokeniser_of(Path(work.model), work.config.model)
-    save_model(trained, tokeniser, folder)
-    write_aside(folder / "README.md", model_card(work, "transformers", "Trained"))
-
-
-def _export_adapter(trained: "PeftModel", work: WorkerSpec, folder: Path) -> None:
-    save_adapter(trained, work.config.model, folder)
-    write_aside(folder / "README.md", model_card(work, "peft", "Low-rank adapters, trained"))
 
 
 def model_card(work: WorkerSpec, library: str, what: str) -> str:

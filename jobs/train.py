@@ -19,6 +19,7 @@ from pipeline.settings.config import Lora
 
 POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 POLL_SECONDS = 0.2  # between two looks of Ray Train at its workers; at each it learns of one checkpoint. Its own: 2
+GATHERED_ON_HOST = "cpu:gloo,cuda:nccl"  # with resources.cpu_offload, what lies on the host is summed there
 STARTS = 10  # groups of workers that may fail to start; where the cluster has no room, each waits for it a minute
 
 
@@ -61,7 +62,10 @@ def run(work: Work) -> Outcome:
         trainer = TorchTrainer(
             train,
             train_loop_config={"work": spec},
-            torch_config=TorchConfig(timeout_s=math.ceil(resources.collective_timeout_seconds)),
+            torch_config=TorchConfig(
+                backend=GATHERED_ON_HOST if gpus and resources.cpu_offload else None,
+                timeout_s=math.ceil(resources.collective_timeout_seconds),
+            ),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=resources.train_workers,
                 use_gpu=gpus > 0,

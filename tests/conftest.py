@@ -49,6 +49,7 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "Mamba": {"state_size": 4},
     "GptOss": {"head_dim": 8, "sliding_window": 5, "num_local_experts": 4, "num_experts_per_tok": 2}
     | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    "Qwen3Moe": {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
     "Phi3-longrope": {
         "original_max_position_embeddings": 8,
         "rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "factor": 16.0}

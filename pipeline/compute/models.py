@@ -6,6 +6,8 @@ The top of the file answers without torch, so that a plan can be made at once; w
 import hashlib
 import json
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,14 +156,9 @@ def load_model(
     memory runs out, what says so comes through.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    from pipeline.compute.cpu import use_onednn
-    from pipeline.compute.selfcheck import choose
-
-    incomplete = "its *.safetensors are incomplete: fetch or save the model again"
-    try:
+    with opening(folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -171,22 +168,51 @@ def load_model(
             device_map=device,
             trust_remote_code=trust_remote_code,
         )
+    model, report = loaded
+    require_whole(folder, report)
+    if device == "auto":
+        _require_on_gpus(model, folder)
+    make_ready(model, resources)
+    return model
+
+
+def make_ready(model: "PreTrainedModel", resources: Resources) -> None:
+    """Settle how a model with its weights is run.
+
+    Raises UserError where it scores otherwise than by its own forward, or is slow on a GPU and may not be.
+    Of a model that is sharded, call it within a forward of the root (policy.py), on all workers.
+    """
+    from pipeline.compute.cpu import use_onednn
+    from pipeline.compute.selfcheck import choose
+
+    model.eval()
+    use_onednn(model)
+    choose(model, resources)
+
+
+_INCOMPLETE = "its *.safetensors are incomplete: fetch or save the model again"
+
+
+@contextmanager
+def opening(folder: Path) -> Iterator[None]:
+    """What opening a model may raise, as a UserError; but where memory runs out, what says so."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except Exception as error:  # of any kind: by a config.json without sense, by code of any model
         if out_of_memory(error):  # no fault of the model; whoever loads it knows what to lower
             raise
         problem = f"the model in {folder} cannot be opened ({' '.join(str(error).split())[:300]})"
         remedy = code_not_trusted(error) or "give a causal language model as save_pretrained writes it"
-        raise UserError(problem, incomplete if isinstance(error, SafetensorError) else remedy) from error
-    model, report = loaded
+        raise UserError(problem, _INCOMPLETE if isinstance(error, SafetensorError) else remedy) from error
+
+
+def require_whole(folder: Path, report: Mapping[str, Any]) -> None:
+    """Raise UserError where transformers' report of loading says that weights are missing."""
     if report["missing_keys"]:
         problem = f"the model in {folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"
-        raise UserError(problem, incomplete)
-    if device == "auto":
-        _require_on_gpus(model, folder)
-    model = model.eval()
-    use_onednn(model)
-    choose(model, resources)
-    return model
+        raise UserError(problem, _INCOMPLETE)
 
 
 def _require_on_gpus(model: "PreTrainedModel", folder: Path) -> None:

@@ -1,28 +1,22 @@
 """The policy as it is trained: with adapters, checkpointed activations, and sharded over workers, where asked for.
 
-One worker in float32 or float64 trains the model as it is. Several workers, or bfloat16, go through FSDP2, which shards
-weights, gradients and optimiser state, and in bfloat16 keeps float32 master weights: what is computed with is their
-rounding, which at step 0 is exactly what the reference was scored with.
+One worker in float32 or float64 trains the model as it is. Several workers, or bfloat16, go through FSDP2
+(sharding.py), which in bfloat16 keeps float32 master weights: what is computed with is their rounding, which at step 0
+is exactly what the reference was scored with.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from pipeline.compute.layout import Pack
+from pipeline.compute.adapters import add_drawn_adapters
+from pipeline.compute.loading import EmptyModel, materialise, places
 from pipeline.compute.logprobs import token_logps
-from pipeline.errors import UserError
-from pipeline.settings.config import Lora, Resources, Train
-
-if TYPE_CHECKING:
-    from peft import PeftModel
+from pipeline.compute.models import make_ready
+from pipeline.compute.sharding import is_sharded, reshard, shard, unshard
+from pipeline.settings.config import Resources, Train
 
 
 class Policy(torch.nn.Module):
@@ -31,93 +25,53 @@ class Policy(torch.nn.Module):
     A module of its own, so that decoder and head are one forward: FSDP2 gathers once the weights they share.
     """
 
-    def __init__(self, model: PreTrainedModel, settings: Train, resources: Resources, world: int = 1):
-        """Changes `model` in place. With world > 1 torch.distributed must be up."""
-        super().__init__()
-        self.dtype = next(model.parameters()).dtype  # what is computed in
-        self.device = model.device
-        self.lora = settings.lora
-        if settings.lora:
-            torch.manual_seed(settings.seed)  # the first adapter weights
-            add_adapters(model, settings.lora)
-        if resources.checkpoint_activations:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.model = model
-        self.sharded = world > 1 or self.dtype is torch.bfloat16
-        if self.sharded:
-            self._shard(world)
+    def __init__(self, model: PreTrainedModel | EmptyModel, settings: Train, resources: Resources, world: int = 1):
+        """Changes the model in place; an empty one is filled once it is sharded.
 
-    def forward(self, pack: Pack, chunk: int) -> torch.Tensor:
-        return token_logps(self.model, pack, chunk)
-
-    def _shard(self, world: int) -> None:
-        if not dist.is_initialized():  # one process in bfloat16, outside Ray Train
-            backend = "gloo" if self.device.type == "cpu" else "nccl"
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-        options: dict[str, Any] = {"mesh": init_device_mesh(self.device.type, (world,))}
-        if self.dtype is torch.bfloat16:
-            self.model.float()
-            options["mp_policy"] = MixedPrecisionPolicy(
-                param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
-            )
-        for module in self.model.modules():
-            if isinstance(module, GradientCheckpointingLayer):  # transformers' name for a layer of a decoder
-                fully_shard(module, **options)
-        fully_shard(self, **options)
-
-    def trained(self, base: Callable[[], PreTrainedModel]) -> "PreTrainedModel | PeftModel | None":
-        """The model to save, adapters merged into it, or as a PeftModel where they are to stay apart.
-
-        None on all workers but the first. Every worker must call this. `base` loads the model that training began with,
-        once more.
+        With world > 1 torch.distributed must be up.
         """
-        if not self.sharded and not self.lora:
-            return self.model
-        whole = get_model_state_dict(self, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-        if self.sharded and dist.get_rank() > 0:
-            return None
-        model = base()
-        adapted = add_adapters(model, self.lora) if self.lora else None
-        model.load_state_dict({name.removeprefix("model."): weight for name, weight in whole.items()})
-        if adapted is None:
-            return model
-        return adapted.merge_and_unload() if self.lora and self.lora.merge else adapted
+        super().__init__()
+        empty = model if isinstance(model, EmptyModel) else None
+        self.model: PreTrainedModel = model.model if isinstance(model, EmptyModel) else model
+        self.dtype = self.model.dtype  # what is computed in
+        self.device = empty.device if empty else self.model.device
+        self.lora = settings.lora
+        self.places = places(self.model)  # of the weights by the model's own names
+        self._compute: Callable[..., Any] = token_logps
+        if settings.lora:
+            add_drawn_adapters(self.model, settings.lora, settings.seed)
+        if resources.checkpoint_activations:
+            every = int(resources.checkpoint_activations)
+            offload = resources.offload_activations and self.device.type == "cuda"  # else they are on the host
+            self.model.gradient_checkpointing_enable({"use_reentrant": False}, every_n_layers=every, offload=offload)
+        self.sharded = is_sharded(self.dtype, resources, world)
+        self.units = shard(self, self.device, self.dtype, resources, world) if self.sharded else 1
+        if empty:
+            materialise(self, torch.device("cpu") if resources.cpu_offload else self.device)
+            empty.fill()
+            self.within(make_ready, resources)
 
+    def forward(self, *given: Any) -> Any:
+        """`token_logps(model, pack, chunk)`, [N]; or, for as long as `within` lasts, what is computed there."""
+        return self._compute(self.model, *given)
 
-def add_adapters(model: PreTrainedModel, lora: Lora) -> "PeftModel":
-    """Put low-rank adapters (Hu et al. 2021, arXiv 2106.09685) into `model`; only they will be trained. The PeftModel.
+    @property
+    def note(self) -> str | None:
+        """What is unusual in how the model lies on the workers."""
+        if self.sharded and self.units == 1:
+            return "its weights are gathered all at once: its layers are not what transformers calls layers"
+        return None
 
-    Raises UserError where the model has none of the layers that are named.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    _untie(model, lora)
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.layers if isinstance(lora.layers, str) else list(lora.layers),
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        named = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
-        raise UserError(
-            f"train.lora.layers={lora.layers} cannot be adapted ({' '.join(str(error).split())[:160]})",
-            f"use all-linear, or some of {', '.join(named)}",
-        ) from None
-
-
-def _untie(model: PreTrainedModel, lora: Lora) -> None:
-    """Where the output head or the input embeddings are adapted, each gets weights of its own.
-
-    Adapters merged into shared ones would move both.
-    """
-    head: Any = model.get_output_embeddings()
-    embeddings: Any = model.get_input_embeddings()
-    names = [f".{name}" for name, module in model.named_modules() if module in (head, embeddings)]
-    layers = [lora.layers] if isinstance(lora.layers, str) else lora.layers
-    if head.weight is embeddings.weight and any(name.endswith(f".{layer}") for name in names for layer in layers):
-        head.weight = torch.nn.Parameter(head.weight.detach().clone())
-        model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False
+    def within(self, compute: Callable[..., Any], *given: Any) -> Any:
+        """`compute(model, *given)` with weights gathered as in a forward, which it may run; on every worker alike."""
+        self._compute = compute
+        # A gradient that is taken within lets go of what the root gathered; a forward begins with the embeddings.
+        embeddings = self.model.get_input_embeddings()
+        hook = embeddings.register_forward_pre_hook(lambda *_: unshard(self))
+        try:
+            with torch.no_grad():
+                return self(*given)
+        finally:
+            hook.remove()
+            self._compute = token_logps
+            reshard(self)

@@ -15,6 +15,7 @@ from pipeline.compute import gguf
 from pipeline.compute.configuration import doubt, embeddings
 from pipeline.compute.limits import read_config, read_json
 from pipeline.compute.models import ModelSource
+from pipeline.compute.optimizer import require_optimizer
 from pipeline.errors import UserError, code_not_trusted
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
@@ -118,6 +119,13 @@ def adapter_layers(plan: Plan) -> None:
         if not any(_names(lora.layers, layer, module) for module in here):
             some = ", ".join(sorted({module.rpartition(".")[2] for module in here}))
             raise UserError(f"train.lora.layers: the model has no {layer}", f"use all-linear, or some of {some}")
+
+
+def optimizer(plan: Plan) -> None:
+    """An optimiser whose package is not installed."""
+    config = plan.config
+    sharded = config.resources.train_workers > 1 or config.model.dtype == "bfloat16" or config.resources.cpu_offload
+    require_optimizer(config.train, sharded)
 
 
 def _names(layers: Any, layer: str, module: str) -> bool:
@@ -257,6 +265,7 @@ LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"reference", "schedule", "train"}, columns),
     ({"train"}, a_gpu_a_worker),
     ({"train"}, adapter_layers),
+    ({"train"}, optimizer),
     ({"generate"}, benchmarks),
     ({"generate"}, preset),
     ({"judge"}, judges_words),

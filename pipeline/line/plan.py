@@ -25,7 +25,7 @@ from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.address import Address
 from pipeline.results.artifacts import Artifact, fingerprint
 from pipeline.results.files import DigestMemory, file_digest, given_path
-from pipeline.settings.config import EMBEDDED, Data, RunConfig
+from pipeline.settings.config import EMBEDDED, Data, RunConfig, Train
 
 COLUMNS = {  # what a row may carry beside the pair, and what to do where it does not
     "scores": "give rows chosen_score and rejected_score, or choose a setting that asks for none",
@@ -141,7 +141,7 @@ def make_plan(config: RunConfig) -> Plan:
     )
     # Before the training, which would be for nothing with a model that vLLM cannot serve.
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
-    train = {"objective": trained, "train": section("train"), **weights, **_exported(config, model)}
+    train = {"objective": trained, "train": _train(config.train), **weights, **_exported(config, model)}
     add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule")
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
     add(
@@ -187,6 +187,12 @@ def _judge(config: RunConfig, local: ModelSource | None) -> dict[str, Any]:
         for name, given in settings.baselines.items()
     }
     return judge
+
+
+def _train(settings: Train) -> dict[str, Any]:
+    """The section, without what came later than results that are there and is not given."""
+    later = {"optimizer"} if settings.optimizer == Train.model_fields["optimizer"].default else set()
+    return settings.model_dump(mode="json", exclude=later)
 
 
 def _questions(config: RunConfig) -> dict[str, Any]:

@@ -176,6 +176,8 @@ class Train(Section):
     decay_fraction: float = Field(default=0.1, gt=0, le=1)  # of all steps, for wsd: warm-up, stable, decay
     lora: Lora | None = None  # null trains all weights
     batch_size: int = Field(default=128, ge=1)  # pairs an optimiser step, over all workers
+    # With moments of 32 bits, or of 8 where torchao or bitsandbytes is installed: a quarter of their memory.
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
     weight_decay: float = Field(default=0.0, ge=0)
     adam_betas: tuple[Share, Share] = (0.9, 0.999)
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -293,10 +295,14 @@ class Resources(Section):
     logits_chunk: int | None = Field(default=None, ge=1)  # completion positions whose logits exist at one time
     allow_slow_path: bool = False  # on a GPU: train even where one of the fast kernels does not run or is not right
     compile_layers: bool | None = None  # torch.compile the decoder's layers; null: on a GPU
-    checkpoint_activations: bool = False  # of every decoder layer: less memory, a third more arithmetic
     # With several train workers: each keeps gradients of all that is trained (4 bytes a weight) until a step's last
     # micro-batch, and they are added up once; false: after each, and every worker keeps those of its share.
     whole_gradients: bool = True
+    shard_within: int | None = Field(default=None, ge=1)  # groups of so many train workers hold all; null: all workers
+    cpu_offload: bool = False  # weights, gradients and moments on the host, where a GPU has no room for its share
+    # Of every decoder layer (true), or every so many: less memory, up to a third more arithmetic.
+    checkpoint_activations: bool | Annotated[int, Field(ge=1)] = False
+    offload_activations: bool = False  # what checkpointed layers keep, to the host
     checkpoint_steps: int = Field(default=50, ge=1)
     max_failures: int = Field(default=2, ge=0)  # restarts of train workers, or of an actor, before the stage gives up
     judge_endpoint: JudgeEndpoint = JudgeEndpoint()
@@ -316,6 +322,21 @@ class Resources(Section):
                 f"set {int(gpus)} or {int(gpus) + 1}; a part alone, such as 0.5, shares a GPU between actors",
             )
         return gpus
+
+    @model_validator(mode="after")
+    def _groups_are_whole(self) -> "Resources":
+        if self.shard_within and self.train_workers % self.shard_within:
+            problem = f"resources.shard_within={self.shard_within} does not divide the train workers"
+            problem += f" (resources.train_workers={self.train_workers}) into groups of one size"
+            raise UserError(problem, "give the workers of a node, or null to shard over all of them")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_offload(self) -> "Resources":
+        if self.offload_activations and not self.checkpoint_activations:
+            problem = "resources.offload_activations=true moves what checkpointed layers keep, and none is checkpointed"
+            raise UserError(problem, "set resources.checkpoint_activations to true, or to every so many layers")
+        return self
 
     def budgets(self, device: str) -> Budgets:
         """What is computed at a time on a device of this type ("cpu", "cuda"): as set here, or as it likes."""

@@ -23,7 +23,9 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from pipeline.compute.cpu import give_back_memory
+from pipeline.compute.loading import EmptyModel
 from pipeline.compute.logprobs import side_sums
+from pipeline.compute.optimizer import make_optimizer, set_learning_rate
 from pipeline.compute.policy import Policy
 from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.objective import Objective
@@ -47,7 +49,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | EmptyModel,
         objective: Objective,
         epoch: Epoch,
         settings: Train,
@@ -61,9 +63,7 @@ class Trainer:
         self.by_token = "token_logps" in objective.preset.needs
         check_columns(epoch, objective.preset.needs)
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=0.0, betas=settings.adam_betas, weight_decay=settings.weight_decay, fused=True
-        )
+        self.optimizer = make_optimizer(self.parameters, settings)
         self.state = objective.initial_state(*self._untrained())
         self.next_step = 0
         self.steps_log: list[dict[str, Any]] = []
@@ -187,8 +187,7 @@ class Trainer:
         if self.unread:
             self.unread.result()
             self.unread = None
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

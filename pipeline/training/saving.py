@@ -11,11 +11,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
+from pipeline.compute.adapters import add_adapters, untie
 from pipeline.compute.generation import FILE, idle
-from pipeline.compute.policy import add_adapters
+from pipeline.compute.loading import open_empty
+from pipeline.compute.policy import Policy
 from pipeline.errors import UserError, no_room
 from pipeline.preferences.tokenise import Tokeniser, open_tokeniser
 from pipeline.settings.config import Lora, Model
+from pipeline.training.exporting import SHARD_BYTES, adapter_weights, export_weights, is_first
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -24,6 +27,29 @@ if TYPE_CHECKING:
 def tokeniser_of(folder: Path, settings: Model) -> Tokeniser:
     """The tokeniser of the model in `folder` that `settings` describe; for its ends and its template."""
     return open_tokeniser(folder, max_prompt_tokens=1, max_completion_tokens=1, **settings.rendering)
+
+
+def save_trained(
+    policy: Policy, base: Path, settings: Model, folder: Path, shard_bytes: int = SHARD_BYTES
+) -> str | None:
+    """Write what was trained from the model in `base`: the model, or its adapters alone where they are not merged.
+
+    Every worker must call this; the first one writes, into `folder`/model or `folder`/adapter. Returns which of the two
+    names it is, and None on the others.
+    """
+    empty = open_empty(base, settings.dtype, trust_remote_code=settings.trust_remote_code)
+    empty.model.generation_config = _generation(base, empty.model.config)
+    if policy.lora and not policy.lora.merge:
+        weights = adapter_weights(policy)
+        if is_first():
+            save_adapter(add_adapters(empty.model, policy.lora), settings, folder / "adapter", state_dict=weights)
+        return "adapter" if is_first() else None
+    if policy.lora:
+        untie(empty.model, policy.lora)  # which its configuration says
+    if is_first():
+        save_model(empty.model, tokeniser_of(base, settings), folder / "model", state_dict={})
+    export_weights(policy, empty, folder / "model", shard_bytes)
+    return "model" if is_first() else None
 
 
 def save_model(trained: PreTrainedModel, tokeniser: Tokeniser, folder: Path, **options: Any) -> list[str]:

@@ -186,6 +186,16 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
     "several train workers on a part of a GPU each": lambda p: [
         (("resources.train_workers=2", "resources.gpus_per_actor=0.5"), "each train worker needs a GPU of its own"),
     ],
+    "an optimiser whose package is not installed": lambda p: [
+        (("train.optimizer=adamw-8bit",), "takes torchao or bitsandbytes, and there is none here"),
+        (
+            ("train.optimizer=adamw-8bit", "model.dtype=bfloat16"),
+            "takes torchao, which is the one that shards it, and there is none here",
+        ),
+    ],
+    "groups of train workers of several sizes": lambda p: [
+        (("resources.train_workers=4", "resources.shard_within=3"), "resources.shard_within=3 does not divide"),
+    ],
     "layers to adapt that the model has not got": lambda p: [
         (("train.lora.layers=q_prj",), "the model has no q_prj"),
         (("train.lora={layers: [q_proj, v_prj]}",), "the model has no v_prj"),

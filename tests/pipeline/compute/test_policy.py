@@ -8,12 +8,21 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from pipeline.compute.adapters import add_adapters
 from pipeline.compute.layout import Tokens, lay_out
+from pipeline.compute.loading import open_empty
 from pipeline.compute.logprobs import score
+from pipeline.compute.models import load_model
 from pipeline.compute.policy import Policy
 from pipeline.errors import UserError
-from tests.pipeline.training.training_bench import TRAIN, Bench, run, weights
+from pipeline.objectives import build
+from pipeline.settings.config import Lora, Model, Resources, Train
+from pipeline.training.exporting import adapter_weights, export_weights
+from pipeline.training.loop import Trainer
+from pipeline.training.saving import save_adapter
+from tests.pipeline.training.training_bench import SETTINGS, TRAIN, Bench, run, weights
 
 LORA: dict[str, Any] = {"rank": 4, "alpha": 8}
 FAMILIES = ["Llama", "Gemma2", "Bloom"]  # untied and tied heads; packed, capped, and one sequence a side
@@ -32,8 +41,17 @@ def scores(model: Any, bench: Bench) -> torch.Tensor:
     return score(model, pack, 256)
 
 
+def exported(policy: Policy, bench: Bench, folder: Path) -> Any:
+    """The model as it is exported, opened again."""
+    empty = open_empty(bench.model, bench.dtype)
+    folder.mkdir(exist_ok=True)
+    export_weights(policy, empty, folder)
+    empty.model.config.save_pretrained(folder)
+    return load_model(folder, bench.dtype)
+
+
 @pytest.mark.parametrize("layers", ["all-linear", ["lm_head"]])
-def test_adapters_alone_are_trained_and_the_export_is_their_merge(bench: Bench, layers: Any) -> None:
+def test_adapters_alone_are_trained_and_the_export_is_their_merge(bench: Bench, tmp_path: Path, layers: Any) -> None:
     lora = LORA | {"layers": layers}
     trainer = bench.trainer("dpo", train={"lora": lora, "learning_rate": 0.05})
     frozen = {name: weight.clone() for name, weight in trainer.policy.named_parameters() if not weight.requires_grad}
@@ -41,8 +59,8 @@ def test_adapters_alone_are_trained_and_the_export_is_their_merge(bench: Bench, 
     after = dict(trainer.policy.named_parameters())
     assert frozen and all(torch.equal(after[name], weight) for name, weight in frozen.items())
     assert {name.split(".")[-3] for name in after.keys() - frozen.keys()} == {"lora_A", "lora_B"}
-    merged = trainer.policy.trained(bench.base)
-    assert merged is not None and not any("lora" in name for name, _ in merged.named_parameters())
+    merged = exported(trainer.policy, bench, tmp_path)
+    assert not any("lora" in name for name, _ in merged.named_parameters())
     trainer.policy.eval()
     learnt = scores(trainer.policy.model, bench)
     torch.testing.assert_close(scores(merged, bench), learnt, rtol=1e-4, atol=1e-3)
@@ -57,15 +75,16 @@ def test_unmerged_adapters_are_a_few_weights_beside_the_base_model(bench: Bench,
     lora = LORA | {"layers": [name], "merge": False}
     trainer = bench.trainer("dpo", train={"lora": lora, "learning_rate": 0.05})
     run(trainer)
-    adapters: Any = trainer.policy.trained(bench.base)
-    adapters.save_pretrained(tmp_path, save_embedding_layers=False)
+    adapted: Any = add_adapters(open_empty(bench.model, "float32").model, Lora(**lora))
+    save_adapter(adapted, Model(source="x"), tmp_path, state_dict=adapter_weights(trainer.policy))
     saved = load_file(tmp_path / "adapter_model.safetensors")
     assert sum(weight.numel() for weight in saved.values()) == 4 * (97 + 32)  # rank x (vocabulary + width)
     trainer.policy.eval()
     learnt = scores(trainer.policy.model, bench)
     again: Any = PeftModel.from_pretrained(base, str(tmp_path))
     torch.testing.assert_close(scores(again.get_base_model(), bench), learnt, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(scores(adapters.merge_and_unload(), bench), learnt, rtol=1e-4, atol=1e-3)
+    merged = exported(trainer.policy, bench, tmp_path / "merged")
+    torch.testing.assert_close(scores(merged, bench), learnt, rtol=1e-4, atol=1e-3)
 
 
 def test_layers_that_are_not_there_are_named(bench: Bench) -> None:
@@ -73,11 +92,24 @@ def test_layers_that_are_not_there_are_named(bench: Bench) -> None:
         bench.trainer("dpo", train={"lora": LORA | {"layers": ["nowhere"]}})
 
 
-def test_checkpointed_activations_change_nothing(bench: Bench) -> None:
-    plain = run(bench.trainer(resources={"checkpoint_activations": False}))
-    saved = run(bench.trainer(resources={"checkpoint_activations": True}))
-    torch.testing.assert_close(weights(saved), weights(plain), rtol=0, atol=1e-6)
-    assert len(saved.pairs_log) == TRAIN
+@pytest.mark.parametrize("every", [True, 2])
+@pytest.mark.parametrize("offload", [False, True])
+def test_checkpointed_activations_change_nothing(bench: Bench, every: bool | int, offload: bool) -> None:
+    """All of them or every other layer's, kept where they are or offloaded: the same gradients, losses and weights."""
+    found = []
+    for resources in ({}, {"checkpoint_activations": every, "offload_activations": offload}):
+        trainer = bench.trainer(resources=resources)
+        layers = [each for each in trainer.policy.modules() if isinstance(each, GradientCheckpointingLayer)]
+        chosen = [getattr(layer, "gradient_checkpointing", False) for layer in layers]
+        assert chosen == ([False] * 2 if not resources else [True, every is True])
+        trainer._accumulate(trainer.epoch.step(0))
+        found.append(torch.cat([weight.grad.flatten() for weight in trainer.parameters if weight.grad is not None]))
+        trainer.optimizer.zero_grad(set_to_none=True)
+        found.append(weights(run(trainer)))
+        assert len(trainer.pairs_log) == TRAIN
+    gradient, trained, other_gradient, other_trained = found
+    torch.testing.assert_close(other_gradient, gradient, rtol=0, atol=1e-6)
+    torch.testing.assert_close(other_trained, trained, rtol=0, atol=1e-6)
 
 
 def masters(policy: Policy) -> torch.Tensor:
@@ -97,5 +129,36 @@ def test_bfloat16_trains_float32_weights(tiny_model: Callable[[str], Path], tmp_
     moved = after != before
     assert float(moved.float().mean()) > 0.5
     assert float((after.bfloat16() != before.bfloat16()).float().mean()) < 0.2
-    exported = trainer.policy.trained(bench.base)
-    assert exported is not None and {weight.dtype for weight in exported.parameters()} == {torch.bfloat16}
+    export_weights(trainer.policy, open_empty(bench.model, "bfloat16"), tmp_path)
+    assert {weight.dtype for weight in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+@pytest.mark.parametrize("offloaded", [False, True])
+def test_what_is_filled_once_it_is_sharded_learns_the_same(
+    tiny_model: Callable[[str], Path], tmp_path: Path, offloaded: bool, lora: Any
+) -> None:
+    """In bfloat16, or in float32 with all of it on the host, to the last bit; float32 adapters to rounding.
+
+    These go through oneDNN where the weights come after them.
+    """
+    bench = Bench(tmp_path, tiny_model("Gemma2"), dtype="float32" if offloaded else "bfloat16")
+    resources, train = Resources(cpu_offload=offloaded), Train(**SETTINGS, lora=lora)
+    losses, trained = [], []
+    for model in (bench.base(), open_empty(bench.model, bench.dtype)):
+        trainer = run(Trainer(model, build("dpo"), bench.epoch(), train, resources))
+        assert trainer.policy.sharded and trainer.policy.units == 3 and trainer.policy.note is None
+        losses.append([record["loss"] for record in trainer.steps_log])
+        trained.append(masters(trainer.policy).float())
+        frozen = {weight.dtype for weight in trainer.policy.parameters() if not weight.requires_grad}
+        assert frozen == (set() if lora is None else {getattr(torch, bench.dtype)})
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6) and len(losses[0]) == 3
+    torch.testing.assert_close(trained[0], trained[1], rtol=0, atol=1e-5 if lora and offloaded else 0)
+
+
+def test_layers_that_are_none_to_transformers_are_one_unit_and_that_is_said(bench: Bench) -> None:
+    model = bench.base()
+    for layer in [each for each in model.modules() if isinstance(each, GradientCheckpointingLayer)]:
+        layer.__class__ = type("Plain", (torch.nn.Module,), {"forward": type(layer).forward})
+    policy = Policy(model, Train(), Resources(cpu_offload=True))
+    assert policy.units == 1 and "gathered all at once" in str(policy.note)

@@ -61,8 +61,9 @@ def test_resources_move_nothing(plan: Callable[..., Plan], tmp_path: Path) -> No
         elif isinstance(value, str):
             changed = value + "-elsewhere"
         else:
-            changed = value / 2 if name.endswith("fraction") else value + 1
-        after = plan(resources={name: changed})
+            changed = value / 2 if name.endswith("fraction") else (value or 0) + 1
+        needed = {"checkpoint_activations": True} if name == "offload_activations" else {}
+        after = plan(resources={name: changed, **needed})
         assert getattr(after.config.resources, name) != getattr(base.config.resources, name)
         assert moved(base, after) == [], name
 
@@ -145,6 +146,13 @@ def test_a_data_file_is_its_content(plan: Callable[..., Plan], tmp_path: Path) -
     file.write_text(json.dumps(row | {"rejected": "c"}) + "\n")
     after = moved(before, plan(data={"source": str(file)}))
     assert after == [name for name in LINE if name != "generate:base"]
+
+
+def test_the_optimiser_enters_an_identity_only_where_it_is_given(plan: Callable[..., Plan]) -> None:
+    before, named = plan(), plan(train={"optimizer": "adamw"})
+    assert "optimizer" not in before.steps["train"].identity["train"] and moved(before, named) == []
+    other = plan(train={"optimizer": "adamw-8bit"})
+    assert moved(before, other) == ["train", "generate:trained", "judge", "report"]
 
 
 def test_how_rows_are_read_enters_an_identity_only_where_it_is_given(plan: Callable[..., Plan], tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from pipeline.compute.models import load_model
+from pipeline.compute.policy import Policy
 from pipeline.errors import UserError
-from pipeline.settings.config import Lora, Model
-from pipeline.training.saving import rehearse, save_model, tokeniser_of
+from pipeline.settings.config import Lora, Model, Resources, Train
+from pipeline.training.saving import rehearse, save_model, save_trained, tokeniser_of
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ END }}{% endfor %}"
@@ -125,8 +128,6 @@ def test_what_cannot_be_mended_is_refused_before_any_training(
 
 
 def test_a_rehearsal_holds_no_weights_and_adapters_without_effect(base: Callable[..., Path], tmp_path: Path) -> None:
-    from peft import PeftModel
-
     folder = base()
     rehearse(folder, Model(source="x"), Lora(rank=4), tmp_path / "merged")
     assert not list((tmp_path / "merged").glob("*.safetensors"))
@@ -139,3 +140,28 @@ def test_a_rehearsal_holds_no_weights_and_adapters_without_effect(base: Callable
         assert torch.equal(adapted(ids).logits, before)
     with pytest.raises(UserError, match=r"train\.lora\.layers=\('q_prj',\)"):
         rehearse(folder, Model(source="x"), Lora(layers=("q_prj",)), tmp_path / "none")
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_what_was_trained_opens_as_itself(base: Callable[..., Path], tmp_path: Path, merge: bool) -> None:
+    """A head that shared its weights with the embeddings and is adapted: in the folder it has its own."""
+    folder, lora = base("Gemma2"), Lora(rank=4, layers=("lm_head",), merge=merge)
+    settings = Model(source=str(folder))
+    policy = Policy(load_model(folder, "float32"), Train(lora=lora), Resources())
+    with torch.no_grad():
+        for weight in policy.parameters():
+            weight.add_(0.01 * weight.requires_grad)
+    name = save_trained(policy, folder, settings, tmp_path)
+    ids = torch.tensor([[4, 6, 3, 5]])
+    eager = {"attn_implementation": "eager"}
+    opened: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model" if merge else folder, **eager)
+    plain = AutoModelForCausalLM.from_pretrained(folder, **eager)
+    if not merge:
+        opened = PeftModel.from_pretrained(opened, str(tmp_path / "adapter"))
+    assert name == ("model" if merge else "adapter")
+    with torch.no_grad():
+        policy.model.set_attn_implementation("eager")
+        learnt = policy.model(ids).logits
+        torch.testing.assert_close(opened.eval()(ids).logits, learnt, rtol=1e-4, atol=1e-4)
+        assert float((plain(ids).logits - learnt).abs().max()) > 1e-3
+    assert (tmp_path / "model" / "tokenizer_config.json").is_file() == merge

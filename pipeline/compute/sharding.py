@@ -1,0 +1,67 @@
+"""How a policy lies on the workers: FSDP2 shards weights, gradients and optimiser state, a decoder layer at a time.
+
+Over all workers; or, with `resources.shard_within`, over groups of so many, each of which holds the whole (HSDP): what
+goes between groups is then the sum of gradients alone. Ray Train numbers the workers node by node, so that groups of a
+node's size gather weights within it.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from pipeline.settings.config import Resources
+
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # as jobs/train.py: what lies on the host is summed there
+
+
+def is_sharded(dtype: torch.dtype, resources: Resources, world: int) -> bool:
+    """Whether the policy goes through FSDP2; if not, one worker trains the model as it is."""
+    return world > 1 or dtype is torch.bfloat16 or resources.cpu_offload
+
+
+def shard(policy: torch.nn.Module, device: torch.device, dtype: torch.dtype, resources: Resources, world: int) -> int:
+    """Shard a policy that computes in `dtype`; returns of how many units, all gathered at once but for the layers.
+
+    Weights that are trained in bfloat16 become float32: what is computed with is their rounding. Frozen ones stay.
+    """
+    if not dist.is_initialized():  # one process, outside Ray Train
+        dist.init_process_group(BACKENDS[device.type], store=dist.HashStore(), rank=0, world_size=1)
+    options: dict[str, Any] = {"mesh": mesh(device, world, resources.shard_within)}
+    if resources.cpu_offload:
+        options["offload_policy"] = CPUOffloadPolicy(pin_memory=device.type == "cuda")
+    if dtype is torch.bfloat16:
+        for weight in policy.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
+        options["mp_policy"] = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+    # transformers' name for a layer of a decoder
+    layers = [module for module in policy.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for module in layers:
+        fully_shard(module, **options)
+    fully_shard(policy, **options)
+    return len(layers) + 1
+
+
+def mesh(device: torch.device, world: int, within: int | None) -> DeviceMesh:
+    if within is None or within == world:
+        return init_device_mesh(device.type, (world,))
+    return init_device_mesh(device.type, (world // within, within), mesh_dim_names=("replicate", "shard"))
+
+
+def unshard(policy: torch.nn.Module) -> None:
+    """Gather what the root holds, where it is not."""
+    if isinstance(policy, FSDPModule):
+        policy.unshard()
+
+
+def reshard(policy: torch.nn.Module) -> None:
+    """Let go of all that a forward gathered; the root keeps its own until a backward."""
+    for module in policy.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
