@@ -60,7 +60,7 @@ def require_language_model(folder: Path, given: str) -> None:
 def require_trainable(folder: Path, given: str) -> None:
     """Raise UserError where the weights in a folder are quantised: vLLM may serve them, nothing here can train them."""
     config = read_config(folder)
-    found = config.get("quantization_config") or _text(config).get("quantization_config")
+    found = config.get("quantization_config") or text_config(config).get("quantization_config")
     if isinstance(found, Mapping):
         how = found.get("quant_method") or next((key for key in found if key.startswith("load_in_")), "unnamed")
         raise UserError(
@@ -85,7 +85,7 @@ def positions(config: Mapping[str, Any]) -> int | None:
     Scaled rotary embeddings reach further than max_position_embeddings where they are stretched by a plain factor; the
     other kinds name the number that they reach.
     """
-    text = _text(config)
+    text = text_config(config)
     found = [text[key] for key in ("max_position_embeddings", "n_positions", "max_seq_len") if text.get(key)]
     if not found:
         return None
@@ -101,7 +101,7 @@ def _rope(parameters: Mapping[str, Any]) -> Any:
     return parameters.get("rope_type") or parameters.get("type")
 
 
-def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Of a model that sees as well as reads, the part that reads."""
     text = config.get("text_config")
     return text if isinstance(text, Mapping) else config
@@ -117,7 +117,7 @@ class Limits:
     @classmethod
     def of(cls, folder: Path) -> "Limits":
         config = read_config(folder)
-        return cls(_text(config).get("vocab_size"), positions(config))
+        return cls(text_config(config).get("vocab_size"), positions(config))
 
     def require(self, tokeniser: "Tokeniser") -> None:
         """Raise UserError where the template itself writes a token that the model has no embedding for."""
