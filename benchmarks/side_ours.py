@@ -40,7 +40,7 @@ def run(job: dict[str, Any]) -> Result:
 
 def _reference(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel]:
     resources, longest = Resources(), max(_tokens(pair).packed for pair in job["pairs"])
-    _write_pairs(job["pairs"], job["batch"], root / "pairs")
+    write_pairs(job["pairs"], job["batch"], root / "pairs")
     (root / "scored").mkdir()
     scorer = Scorer(
         ScorerSpec(
@@ -65,9 +65,9 @@ def _reference(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel
 
 def _train(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel]:
     pairs, batch, settings = job["pairs"], job["batch"], job["settings"]
-    _write_pairs(pairs, batch, root / "pairs")
+    write_pairs(pairs, batch, root / "pairs")
     _write_reference(pairs, job["logps"], root / "reference")
-    _write_schedule(pairs, root / "schedule")
+    write_schedule(pairs, root / "schedule")
     longest = max(_tokens(pair).packed for pair in pairs)
     trainer = Trainer(
         load_model(Path(job["model"]), "float32"),
@@ -98,7 +98,7 @@ def _tokens(pair: Row) -> Tokens:
     return Tokens(*(pair[name] for name in IDS))
 
 
-def _write_pairs(pairs: list[Row], batch: int, folder: Path) -> None:
+def write_pairs(pairs: list[Row], batch: int, folder: Path) -> None:
     """The pairs table in two parts: what warms up, and what is timed."""
     folder.mkdir()
     unknown = dict.fromkeys(("chosen_score", "rejected_score", "label_confidence", "difficulty"))
@@ -124,7 +124,7 @@ def _write_reference(pairs: list[Row], logps: list[list[float]], folder: Path) -
     tables.write(rows, tables.REFERENCE, folder / TIMED)
 
 
-def _write_schedule(pairs: list[Row], folder: Path) -> None:
+def write_schedule(pairs: list[Row], folder: Path) -> None:
     """The pairs in the order they came in."""
     folder.mkdir()
     known = {"difficulty": None, "route": "preference", "flipped": False}

@@ -9,8 +9,10 @@ from jobs.common.saying import tell
 from jobs.common.stage import door, reported
 from pipeline.errors import UserError
 from pipeline.fit.devices import NAMES, Device, device
-from pipeline.fit.fit import Fit, fit, gb, look
+from pipeline.fit.fit import Fit, fit, gb, look, needs, overfull
+from pipeline.fit.lengths import Work
 from pipeline.fit.stages import StageNeed
+from pipeline.line.plan import Plan, Step
 from pipeline.settings.config import RunConfig, load
 
 
@@ -63,7 +65,7 @@ def table(found: Fit) -> Iterator[str]:
             parts = stage.need.gpu or stage.need.host
             shown = (f"{name} {size / 1e9:.2f}" for name, size in parts.items() if size >= 5e6)
             yield f"{stage.stage}, GB a worker: {', '.join(shown)}"
-    yield f"all    {total(found)}"
+    yield f"all    {total(found.stages, found.work)}"
     if not found.overfull:
         yield "fits"
 
@@ -82,13 +84,35 @@ def line(stage: StageNeed) -> str:
     )
 
 
-def total(found: Fit) -> str:
+def total(stages: Sequence[StageNeed], work: Work) -> str:
     """Memory of the largest worker, disk, tokens and time, in one line."""
-    largest, work = found.largest, found.work
-    size = gb(largest.need.gpu_bytes or largest.need.host_bytes)
-    where = "of a GPU" if largest.need.gpu else "of memory"
+    largest = max(stages, key=lambda stage: stage.need.gpu_bytes or stage.need.host_bytes)
+    size, where = gb(largest.need.gpu_bytes or largest.need.host_bytes), "a GPU" if largest.need.gpu else "memory"
     tokens = f"{'' if work.exact else '~'}{work.trained.tokens:,} tokens to train"
-    return f"{size} {where} ({largest.stage}), {gb(found.disk)} of disk, {tokens}, about {duration(found.seconds)}"
+    disk, seconds = sum(stage.disk for stage in stages), sum(stage.seconds for stage in stages)
+    return f"{size} of {where} ({largest.stage}), {gb(disk)} of disk, {tokens}, about {duration(seconds)}"
+
+
+def place(on: Device, count: int) -> str:
+    return f"{count} x {on.name}" if on.is_gpu else on.name
+
+
+def brief(plan: Plan, steps: Sequence[Step]) -> Iterator[str]:
+    """What making `steps` needs, in a line or two: for `--dry-run`. Times on GPUs are those of an H100."""
+    config = plan.config
+    actors = (config.resources.scorers, config.resources.train_workers, config.resources.generators)
+    on, count = device("h100" if config.resources.gpus_per_actor else "cpu"), max(actors)
+    made = {step.stage for step in steps}
+    try:
+        known = look(config, plan, seconds=0.3)
+        found = [stage for stage in needs(config, known, on, count) if stage.stage in made]
+    except UserError as error:
+        yield f"needs: cannot be told ({error.problem})"
+        return
+    if found:
+        yield f"needs: {total(found, known.work)} on {place(on, count)}; python -m jobs.fit says more"
+    if not on.is_gpu:
+        yield from (f"does not fit: {stage}: {why}" for stage, why in overfull(config, found, on, count).items())
 
 
 def duration(seconds: float) -> str:
@@ -106,7 +130,7 @@ def refusal(found: Fit) -> UserError:
     for remedy in found.remedies:
         where = "" if remedy.count == found.count else f" on {remedy.count} x {found.device.name}"
         what = " (which trains something else)" if remedy.trains_otherwise else ""
-        remedies.append(f"{' '.join(remedy.overrides)}{where}{what}".strip())
+        remedies.append(f"{' '.join(remedy.overrides) or 'the same'}{where}{what}")
     if "disk" in found.overfull:
         remedies.append("free some room, or set resources.root to a larger disk")
     nothing = "no setting that is known here is enough: take a smaller model or shorter pairs, or more memory"

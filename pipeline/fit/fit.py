@@ -1,8 +1,10 @@
 """Whether a configuration fits on what there is, and the smallest change that makes it fit."""
 
+import itertools
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +47,6 @@ class Fit:
     @property
     def seconds(self) -> float:
         return sum(stage.seconds for stage in self.stages)
-
-    @property
-    def largest(self) -> StageNeed:
-        return max(self.stages, key=lambda stage: stage.need.gpu_bytes or stage.need.host_bytes)
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,8 @@ def overfull(config: RunConfig, found: Sequence[StageNeed], device: Device, coun
         if need.gpu:
             share = config.resources.gpu_memory_fraction if stage.stage in ("generate", "judge") else 1.0
             if need.gpu_bytes > (has := share * device.memory):
-                of = "" if share == 1.0 else f"{share:g} of "
-                wrong[stage.stage] = f"a GPU must hold {gb(need.gpu_bytes)}, and {of}a {device.name} has {gb(has)}"
+                of = "" if share == 1.0 else f" at resources.gpu_memory_fraction={share:g}"
+                wrong[stage.stage] = f"a GPU must hold {gb(need.gpu_bytes)}, and {device.name} has {gb(has)}{of}"
             if stage.devices > count:
                 wrong[stage.stage] = f"it takes {stage.devices} GPUs, and there are {count}"
         elif not device.is_gpu and (whole := stage.workers * need.host_bytes + BESIDE) > device.memory:
@@ -153,22 +151,22 @@ def gb(size: float) -> str:
 def _remedies(config: RunConfig, known: Known, device: Device, count: int) -> Iterator[Remedy]:
     """What makes it fit here; and where that trains something else, or there is nothing, on how many GPUs it would."""
 
-    def wrong(changed: RunConfig, devices: int) -> dict[str, str]:
-        try:
-            told = overfull(changed, needs(changed, known, device, devices), device, devices)
-        except UserError as error:  # such as a budget that holds not one pair
-            told = {"train": error.problem}
-        return {stage: why for stage, why in told.items() if stage != "disk"}
+    def find(devices: int) -> Remedy | None:
+        return search(config, partial(_wrong, known, device, devices), device, devices, known.work.all.longest)
 
-    longest = known.work.all.longest
-    here = search(config, lambda changed: wrong(changed, count), device, count, longest)
+    here = find(count)
     if here is not None:
         yield here
     if device.is_gpu and (here is None or here.trains_otherwise):
-        for more in (count * 2**power for power in range(1, 10)):
-            if more > MOST_GPUS:
-                return
-            there = search(config, lambda changed, n=more: wrong(changed, n), device, more, longest)
-            if there is not None and not there.trains_otherwise:
-                yield there
-                return
+        more = (count * 2**power for power in range(1, 10) if count * 2**power <= MOST_GPUS)
+        there = (each for each in map(find, more) if each is not None and not each.trains_otherwise)
+        yield from itertools.islice(there, 1)
+
+
+def _wrong(known: Known, device: Device, count: int, config: RunConfig) -> dict[str, str]:
+    """By stage what does not fit in memory, or cannot be planned, such as a budget that holds not one pair."""
+    try:
+        told = overfull(config, needs(config, known, device, count), device, count)
+    except UserError as error:
+        told = {"train": error.problem}
+    return {stage: why for stage, why in told.items() if stage != "disk"}

@@ -171,7 +171,8 @@ def _estimated(config: RunConfig, tokenizer: Path | None, seconds: float) -> Wor
     if not fit.any():
         problem = f"data.source={config.data.source}: none of its first {len(found)} pairs is short enough"
         raise UserError(problem, "raise data.max_prompt_tokens and data.max_completion_tokens")
-    every = Lengths(*lengths_P3.T.copy(), scale=scale).take(np.flatnonzero(fit))
+    prompt_P, chosen_P, rejected_P = lengths_P3[fit].T.copy()
+    every = Lengths(prompt_P, chosen_P, rejected_P, scale)
     train, dev = (every.take(np.flatnonzero(splits[fit] == split)) for split in ("train", "dev"))
     if config.data.source == EMBEDDED:
         train = replace(train, scale=config.data.pairs / len(train.prompt_P))
@@ -185,8 +186,9 @@ def _estimated(config: RunConfig, tokenizer: Path | None, seconds: float) -> Wor
 def _first_pairs(config: RunConfig, seconds: float) -> tuple[list[tuple[Preference, str]], float, str]:
     """Pairs with their splits; how many times as many there are in all; and how that is known."""
     data = config.data
+    expected: int | None = data.pairs + data.dev_pairs
     if data.source == EMBEDDED:
-        rows, expected = _embedded(data), data.pairs + data.dev_pairs
+        rows = _embedded(data)
     else:
         rows = open_source(
             data.source, split=data.split, subset=data.subset, revision=data.revision, columns=data.columns.values()
@@ -210,7 +212,7 @@ def _first_pairs(config: RunConfig, seconds: float) -> tuple[list[tuple[Preferen
             f"data.source={data.source}: no pair is found in its first {looked} rows", "python -m jobs.prepare says why"
         )
     total = read if ended else max(expected or 0, read)
-    most = "" if ended or expected else ", there may be more rows"
+    most = "" if ended or expected else ", there may be more"
     return pairs, total / looked, f"estimated from {looked:,} of {total:,} rows{most}"
 
 
