@@ -89,6 +89,7 @@ def total(stages: Sequence[StageNeed], work: Work) -> str:
     largest = max(stages, key=lambda stage: stage.need.gpu_bytes or stage.need.host_bytes)
     size, where = gb(largest.need.gpu_bytes or largest.need.host_bytes), "a GPU" if largest.need.gpu else "memory"
     tokens = f"{'' if work.exact else '~'}{work.trained.tokens:,} tokens to train"
+    tokens += "" if work.exact else f" ({work.how})"
     disk, seconds = sum(stage.disk for stage in stages), sum(stage.seconds for stage in stages)
     return f"{size} of {where} ({largest.stage}), {gb(disk)} of disk, {tokens}, about {duration(seconds)}"
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.compute.limits import require_trainable
 from pipeline.compute.models import find_path
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
@@ -65,6 +66,8 @@ def look(config: RunConfig, plan: Plan | None = None, seconds: float = 3.0) -> K
     Where no pairs are prepared, rows of the source are looked at for so many `seconds`.
     """
     path = _folder(config.model, "model")
+    if path.is_dir():
+        require_trainable(path, f"model.source={config.model.source}")
     local = config.judge.local
     judge = _folder(local, "judge.local") if local else None
     if plan is None and _quick(config, [path, *([judge] if judge else [])]):
@@ -145,6 +148,8 @@ def free_disk(config: RunConfig) -> float | None:
 
 
 def gb(size: float) -> str:
+    if size < 5e4:
+        return "<0.1 MB"
     return f"{size / 1e9:,.1f} GB" if size >= 5e7 else f"{size / 1e6:,.1f} MB"
 
 

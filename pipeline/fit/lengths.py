@@ -32,6 +32,7 @@ from pipeline.training.schedule import Candidate, make_schedule
 Counts = npt.NDArray[np.int64]
 
 SCHEDULED = 100_000  # pairs up to which a schedule that is not there yet is worked out here
+SAMPLE = 1000  # rows of a source that are looked at, at most
 TURN_TOKENS = 12  # that a chat template writes around a message, more or less
 BYTES_A_TOKEN = 4.0  # of text, where there is no tokenizer to try
 
@@ -193,13 +194,13 @@ def _first_pairs(config: RunConfig, seconds: float) -> tuple[list[tuple[Preferen
         rows = open_source(
             data.source, split=data.split, subset=data.subset, revision=data.revision, columns=data.columns.values()
         ).rows
-        expected = _rows_of_parquet(Path(data.source))
+        expected = _rows_of(Path(data.source))
     normaliser = Normaliser(rows, data.columns, data.difficulty_column, data.pairing)
     pairs: list[tuple[Preference, str]] = []
     began, read, looked, ended = time.monotonic(), 0, 0, False
     for _, row in rows:
         read, now = read + 1, time.monotonic() - began
-        if now < seconds:
+        if read <= SAMPLE and now < seconds:
             looked = read
             each = normaliser.read(row)
             pairs += [(pair, split_of(pair, data.dev_fraction)) for pair in each if isinstance(pair, Preference)]
@@ -212,8 +213,8 @@ def _first_pairs(config: RunConfig, seconds: float) -> tuple[list[tuple[Preferen
             f"data.source={data.source}: no pair is found in its first {looked} rows", "python -m jobs.prepare says why"
         )
     total = read if ended else max(expected or 0, read)
-    most = "" if ended or expected else ", there may be more"
-    return pairs, total / looked, f"estimated from {looked:,} of {total:,} rows{most}"
+    more = "" if ended or expected else " or more"
+    return pairs, total / looked, f"estimated from {looked:,} of {total:,}{more} rows"
 
 
 def _embedded(data: Data) -> Rows:
@@ -221,16 +222,21 @@ def _embedded(data: Data) -> Rows:
     return Rows(lambda: enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed) for part in parts))))
 
 
-def _rows_of_parquet(path: Path) -> int | None:
-    """Rows of a Parquet file, or of a folder of them; None of anything else."""
+def _rows_of(path: Path) -> int | None:
+    """Rows of a file of Parquet or JSON Lines, or of a folder of such, without reading them; None of anything else."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     files = [file for file in files if file.is_file()]
-    if not files or any(file.suffix != ".parquet" for file in files):
+    if not files or any(file.suffix not in (".parquet", ".jsonl", ".ndjson") for file in files):
         return None
     try:
-        return sum(pq.read_metadata(file).num_rows for file in files)
+        return sum(pq.read_metadata(file).num_rows if file.suffix == ".parquet" else _lines(file) for file in files)
     except (OSError, pa.ArrowInvalid):
         return None
+
+
+def _lines(file: Path) -> int:
+    with open(file, "rb", buffering=0) as content:
+        return sum(block.count(b"\n") for block in iter(lambda: content.read(1 << 22), b""))
 
 
 def _counter(tokenizer: Path | None) -> Callable[[Iterable[Message]], int]:

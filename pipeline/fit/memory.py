@@ -1,4 +1,4 @@
-"""What one worker holds at its fullest, in bytes by what it is for. docs/planning.md derives the formulas.
+"""What one worker holds at its fullest, in bytes by what it is for. docs/planning.md has the formulas.
 
 P parameters, of which a part is trained; L layers of width d; T packed tokens of a forward, N of them of completions;
 c positions whose logits exist at a time, V the vocabulary; b bytes of a number that is computed with.
@@ -27,11 +27,16 @@ ENGINE = 1.5 * GIB  # vLLM beside weights and cache
 
 @dataclass(frozen=True)
 class Pack:
-    """The fullest forward of a stage: packed tokens, those of completions, and keys, the prompt's once a side."""
+    """The fullest forward of a stage: packed tokens, and those of completions.
+
+    On a CPU, which attends a side at a time: keys, the prompt's once a side, and the numbers in the masks that the
+    rejected sides take.
+    """
 
     tokens: int
     scored: int
     keys: int
+    masked: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,12 +85,13 @@ def activations(shape: Shape, setup: Setup, pack: Pack) -> float:
     """
     b, d, query, kv = setup.compute, shape.width, shape.query, shape.key_value
     norms = 2 * d * ((4 + b + b) if b < 4 else 3 * b)  # in bfloat16 a norm goes through float32
-    attention = b * (3 * query * pack.tokens + 2 * kv * pack.keys) + 4 * shape.heads * pack.tokens
+    keys, masks = (pack.tokens, 0) if setup.device.is_gpu else (pack.keys, b * pack.masked)
+    attention = b * (3 * query * pack.tokens + 2 * kv * keys) + masks + 4 * shape.heads * pack.tokens
     inner = b * (4 if shape.gated else 2) * shape.inner * pack.tokens
     whole = norms * pack.tokens + attention + inner
     again = math.ceil(shape.layers / setup.recompute) if setup.recompute else 0
     inputs = 0 if setup.offload_activations else again * b * d * pack.tokens
-    return whole * max(shape.layers - again, 1 if again else 0) + inputs
+    return whole * (shape.layers - again + (1 if again else 0)) + inputs  # one at a time is whole again
 
 
 def head(shape: Shape, setup: Setup, pack: Pack, fused: bool, learns: bool) -> float:
@@ -93,9 +99,8 @@ def head(shape: Shape, setup: Setup, pack: Pack, fused: bool, learns: bool) -> f
     chunk = math.ceil(pack.scored / max(1, math.ceil(pack.scored / setup.logits_chunk)))
     hidden = setup.compute * shape.width * (pack.tokens + pack.scored)
     if fused:  # a gradient of the hidden states, and of the head's weights in float32
-        return (
-            hidden + setup.compute * shape.width * pack.scored + (4 * shape.vocabulary * shape.width if learns else 0)
-        )
+        of_weights = 4 * shape.vocabulary * shape.width if learns else 0
+        return hidden + setup.compute * shape.width * pack.scored + of_weights
     narrow = setup.compute if setup.compute < 4 else 0  # logits before they are made float32
     return hidden + chunk * shape.vocabulary * (narrow + 2 * max(4, setup.compute))
 
@@ -112,7 +117,7 @@ def train_worker(shape: Shape, setup: Setup, pack: Pack, batches: int, data: flo
     rest = {} if setup.sharded and setup.cpu_offload else held
     forward, backward = rest | {"activations": kept, "head": logits}, dict(rest)
     if batches == 1:  # the step's gradients come while activations go
-        del forward["gradients"]
+        forward.pop("gradients", None)
     if setup.sharded:
         # A gradient as it is computed, and in float32 as the workers sum it: of a layer, at last of the root.
         passing = 0.0 if setup.lora else b + 4.0

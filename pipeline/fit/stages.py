@@ -20,6 +20,7 @@ from pipeline.settings.config import RunConfig
 USUAL = 0.4  # of the peak, in training and scoring alike
 FLOAT32_ON_GPU = 12  # times as slow as bfloat16, without tensor cores
 PREPARED = 1500  # pairs a second, by one process
+VERDICT = 512  # tokens of a judge's words, where they have no limit of their own here
 START = {"reference": 20.0, "train": 30.0, "generate": 60.0, "judge": 60.0}  # seconds until an actor is at work
 A_PAIR = 1000.0  # bytes of a pair in a train worker beside its ids, and in the tables beside its texts
 STEPS = 200  # of which micro-batches are laid out; longer schedules are judged by these
@@ -62,7 +63,9 @@ def stages(
     found.append(_engines(config, setup, "generate", shape, setup.engines, 2 * asked.answers, asked, compute))
     if judge and config.judge.local:
         width = {"bfloat16": 2}.get(config.judge.local.dtype, 4)
-        found.append(_engines(config, setup, "judge", judge, setup.judges, 2 * asked.answers, asked, width))
+        words = config.judge.max_tokens or VERDICT
+        heard = Questions(2 * asked.answers, 2 * asked.room + words, words)  # both answers, in both orders
+        found.append(_engines(config, setup, "judge", judge, setup.judges, heard.answers, heard, width))
     return found
 
 

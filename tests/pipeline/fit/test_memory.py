@@ -64,7 +64,7 @@ def test_recomputation_keeps_a_layers_input_and_one_layer(llama: Shape) -> None:
     """34 T d bytes are often quoted for a layer; this one's MLP is 3.5 d wide, and each of its norms keeps 8 bytes."""
     kept = activations(llama, setup(), PACK)
     a_token = 2 * 8 * 4096 + 3 * 2 * 4096 + 4 * 2 * 14336 + 4 * 32
-    a_layer = a_token * 8192 + 2 * 2 * 1024 * 11000
+    a_layer = (a_token + 2 * 2 * 1024) * 8192
     assert kept == 32 * a_layer
     again = activations(llama, setup(resources={"checkpoint_activations": True}), PACK)
     assert again == 32 * 2 * 8192 * 4096 + a_layer
@@ -94,7 +94,7 @@ def test_activations_are_what_autograd_keeps(family: str, dtype: str, tiny_model
     from pipeline.compute.layout import Tokens, lay_out
     from pipeline.compute.models import load_model
 
-    prompt, chosen, rejected, pairs = 20, 30, 1, 2  # a rejected side of one token has a mask of few bytes
+    prompt, chosen, rejected, pairs = 20, 30, 25, 2
     model = load_model(tiny_model(family), dtype).train()
     pack = lay_out([Tokens([5] * prompt, [6] * chosen, [7] * rejected)] * pairs)
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
@@ -112,6 +112,7 @@ def test_activations_are_what_autograd_keeps(family: str, dtype: str, tiny_model
     measured = sum(storage.nbytes() for storage in kept.values())
     at = setup_of(validate({"model": {"source": "x", "dtype": dtype}}), device("cpu"), 1)
     tokens = pairs * (prompt + chosen + rejected)
-    predicted = activations(shape_of(tiny_model(family), family), at, Pack(tokens, 0, tokens + pairs * prompt))
+    seen = Pack(tokens, 0, tokens + pairs * prompt, pairs * rejected * (prompt + rejected))
+    predicted = activations(shape_of(tiny_model(family), family), at, seen)
     final_norm = tokens * 32 * (4 + at.compute)
     assert predicted + final_norm == pytest.approx(measured, rel=0.03)
