@@ -150,22 +150,20 @@ def _trained(
 def _routed(config: RunConfig, train: Lengths) -> Lengths:
     """Train pairs of which some, nobody knows which, are dropped or go to SFT; once an epoch."""
     schedule, pairs = config.schedule, len(train.prompt_P)
-    kept = pairs - int(share_of(pairs, schedule.drop_percentile or 0) / 100)
-    sft = int(share_of(pairs, schedule.sft_percentile or 0) / 100)
-    step = np.arange(pairs)
-    spread = step * sft % max(1, pairs) < sft  # evenly
-    routed = train.without_rejected(np.flatnonzero(spread)).take(step[:kept])
-    return replace(routed, scale=train.scale * schedule.epochs)
+    kept = np.arange(pairs - int(share_of(pairs, schedule.drop_percentile or 0) / 100))
+    sft = min(len(kept), int(share_of(pairs, schedule.sft_percentile or 0) / 100))
+    spread = np.flatnonzero(kept * sft % max(1, len(kept)) < sft)  # evenly
+    return replace(train.take(kept).without_rejected(spread), scale=train.scale * schedule.epochs)
 
 
 def _estimated(config: RunConfig, tokenizer: Path | None, seconds: float) -> Work:
     """By the first pairs of the source, as far as they are read in a few seconds."""
     found, scale, how = _first_pairs(config, seconds)
     count = _counter(tokenizer)
-    turn = np.array([[TURN_TOKENS, 1, 1]])
     lengths = [count(said) for pair, _ in found for said in (pair.prompt, [pair.chosen], [pair.rejected])]
     lengths_P3 = np.array(lengths, dtype=np.int64).reshape(-1, 3)
-    lengths_P3 += turn * np.array([[len(pair.prompt) + 1] for pair, _ in found])
+    lengths_P3 += 1  # a completion ends with a token
+    lengths_P3[:, 0] += [TURN_TOKENS * (len(pair.prompt) + 1) - 1 for pair, _ in found]
     splits = np.array([split for _, split in found])
     short = lengths_P3 <= np.array([config.data.max_prompt_tokens, *2 * [config.data.max_completion_tokens]])
     fit = short.all(axis=1)
