@@ -1,7 +1,7 @@
 """The smallest change of settings that makes a configuration fit: the cheapest for its user first, none taken on trust.
 
-A cost is how much a change is felt, not a time: below 5 it is speed alone, above that what is trained, or how much
-slower, is another matter. Settings that this configuration does not know are never proposed.
+A cost is how much a change is felt, not a time: first what costs some speed, then what trains otherwise (OTHERWISE) or
+is much slower. Settings that this configuration does not know are never proposed.
 """
 
 import itertools
@@ -45,7 +45,7 @@ def search(
 ) -> Remedy | None:
     """The cheapest changes, stage after stage, until `wrong` has nothing more to say; None where none helps."""
     changes: dict[str, Any] = {}
-    for _ in range(3):  # a change for one stage may be felt by another
+    for _ in range(4):  # a change for one stage may be felt by another
         left = wrong(changed(config, changes))
         if not left:
             return Remedy(changes, count)
@@ -110,17 +110,16 @@ def _train(config: RunConfig, device: Device, count: int, longest: int) -> Kinds
     setup = setup_of(config, device, count)
     yield [(0.5, {"resources.whole_gradients": False})] if setup.whole_gradients else []
     if setup.recompute != 1:
-        some = (
-            [(1.0, {"resources.checkpoint_activations": 2})] if _takes_numbers(config) and not setup.recompute else []
-        )
-        yield [*some, (1.2, {"resources.checkpoint_activations": True})]
+        values = [True] if setup.recompute or not _takes_numbers(config) else [2, True]
+        yield [(1.0 + 0.2 * place, {"resources.checkpoint_activations": value}) for place, value in enumerate(values)]
     yield _smaller("resources.micro_batch_tokens", setup.micro_batch_tokens, longest)
     yield _smaller("resources.logits_chunk", setup.logits_chunk, 256)
     if device.is_gpu:
         yield [(2.0, {"resources.train_workers": count})] if setup.workers != count else []
         yield [(2.5, {"resources.shard_within": None})] if setup.shard < setup.workers else []
-        if setup.recompute and not setup.offload_activations:
-            yield [(3.0, {"resources.offload_activations": True})]
+        if not setup.offload_activations:
+            checkpointed = {"resources.checkpoint_activations": True, "resources.offload_activations": True}
+            yield [(3.0, checkpointed)]
     elif setup.workers > 1:
         yield [(2.0, {"resources.train_workers": 1})]
     yield from _narrower(config, device)

@@ -37,7 +37,7 @@ class Questions:
 
 @dataclass(frozen=True)
 class StageNeed:
-    """One stage. `memory` is of one worker; `tokens` and `seconds` of the whole."""
+    """One stage. `need` is of one worker; `tokens` and `seconds` of the whole."""
 
     stage: str
     workers: int
@@ -54,18 +54,12 @@ def stages(
 ) -> list[StageNeed]:
     """The needs of all stages that hold memory worth a word. Raises UserError where a budget holds not one pair."""
     setup = setup_of(config, device, count)
-    found = [
-        _prepare(config, setup, shape, work),
-        _reference(config, setup, shape, work),
-        _train(config, setup, shape, work),
-    ]
-    compute = min(4, setup.compute)
-    found.append(_engines(config, setup, "generate", shape, setup.engines, 2 * asked.answers, asked, compute))
+    found = [each(config, setup, shape, work) for each in (_prepare, _reference, _train)]
+    found.append(_engines(config, setup, "generate", shape, asked))
     if judge and config.judge.local:
-        width = {"bfloat16": 2}.get(config.judge.local.dtype, 4)
         words = config.judge.max_tokens or VERDICT
-        heard = Questions(2 * asked.answers, 2 * asked.room + words, words)  # both answers, in both orders
-        found.append(_engines(config, setup, "judge", judge, setup.judges, heard.answers, heard, width))
+        heard = Questions(asked.answers, 2 * asked.room + words, words)  # both answers, in both orders
+        found.append(_engines(config, setup, "judge", judge, heard))
     return found
 
 
@@ -106,20 +100,14 @@ def _train(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> StageNe
     return StageNeed("train", setup.workers, need, lengths.tokens, work.exact, seconds, disk, setup.workers)
 
 
-def _engines(
-    config: RunConfig,
-    setup: Setup,
-    stage: str,
-    shape: Shape,
-    engines: int,
-    answers: int,
-    asked: Questions,
-    compute: int,
-) -> StageNeed:
-    resources = config.resources
-    need = engine(shape, setup, asked.room, resources.kv_cache_gib, compute)
+def _engines(config: RunConfig, setup: Setup, stage: str, shape: Shape, asked: Questions) -> StageNeed:
+    """Engines that answer everything twice: as base and trained model, or as a judge in both orders."""
+    local = config.judge.local if stage == "judge" else None
+    engines, dtype = (setup.judges, local.dtype) if local else (setup.engines, config.model.dtype)
+    compute = 2 if dtype == "bfloat16" else 4
+    need = engine(shape, setup, asked.room, config.resources.kv_cache_gib, compute)
     spread = setup.gpus_per_actor if setup.device.is_gpu else 1
-    tokens = answers * asked.answer_tokens
+    tokens = 2 * asked.answers * asked.answer_tokens
     together = 256 if setup.device.is_gpu else 64
     step = compute * shape.parameters / (setup.device.bandwidth * spread)  # all weights are read for a token of each
     step += together * 2 * (shape.active + shape.vocabulary * shape.width) / (USUAL * setup.device.flops * spread)
@@ -157,10 +145,9 @@ def _fullest(lengths: Lengths, size: int, budget: int, workers: int, setting: st
         most = max(most, len(plans[0]))
         for index in (index for batches in plans for index in batches if index):
             rows = start + np.array(index)
-            prompt, completions = (
-                int(lengths.prompt_P[rows].sum()),
-                int(packed_P[rows].sum() - lengths.prompt_P[rows].sum()),
-            )
-            if prompt + completions > fullest.tokens:
-                fullest = Pack(prompt + completions, completions, 2 * prompt + completions)
+            prompt_P, rejected_P = lengths.prompt_P[rows], lengths.rejected_P[rows]
+            prompts, tokens = int(prompt_P.sum()), int(packed_P[rows].sum())
+            if tokens > fullest.tokens:
+                masked = int((rejected_P * (prompt_P + rejected_P)).sum())
+                fullest = Pack(tokens, tokens - prompts, tokens + prompts, masked)
     return fullest, most
