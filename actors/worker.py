@@ -38,7 +38,8 @@ NOTE = "note.txt"  # and this: how the model is run
 # What to do about a training that is too large for its workers.
 LARGE = (
     "lower the first two, raise resources.train_workers, which share the model and its optimiser, set "
-    "resources.checkpoint_activations=true, or train adapters (train.lora.rank=16); what is finished is kept"
+    "resources.checkpoint_activations=true, train adapters (train.lora.rank=16), or set resources.cpu_offload=true; "
+    "what is finished is kept"
 )
 RAY = "ray"  # where Ray Train keeps checkpoints, and its list of those it knows
 

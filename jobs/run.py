@@ -53,8 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pending = [step for step in steps if step.stage in options.force or not step.address.find()]
         check(plan, pending, options.overrides)
         if options.dry_run:
+            from jobs.fit import brief
+
             for step in steps:
                 tell(f"{'make' if step in pending else 'keep'}  {step.name:17s} {shown(step.address.path)}")
+            for line in brief(plan, pending):
+                tell(line)
             return
         for result in walk(plan, steps, pending, options.force):
             for line in places(result):

@@ -23,6 +23,7 @@ FLOORS = (
     ("settings",),
     ("compute", "evaluation"),
     ("training", "line", "report"),
+    ("fit",),
 )
 # The same within evaluation/.
 EVALUATION = (("profile", "breakdown"), ("benchmarks",), ("judging",), ("exports",))
@@ -204,4 +205,4 @@ for door, arguments, expected in {calls!r}:
 def test_every_stage_has_a_door() -> None:
     from pipeline.line.plan import STAGES
 
-    assert set(DOORS) == {*STAGES, "run", "study", "status", "score", "export", "fetch"}
+    assert set(DOORS) == {*STAGES, "run", "study", "status", "fit", "score", "export", "fetch"}

@@ -6,7 +6,7 @@ The top of the file answers without torch, so that a plan can be made at once; w
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ class ModelSource:
 
 def locate(model: Model, memory: DigestMemory, verify: bool = False, setting: str = "model") -> ModelSource:
     """Find what the section `setting` names and digest it. Raises UserError that says what was looked for."""
-    path = _path(model, setting)
+    path = find_path(model, setting)
     files = _content(path, _endings(model)) if path.is_dir() else [path]
     for file in files:
         begins(file)  # which is told first where a file is not here in truth
@@ -101,7 +101,8 @@ def _endings(model: Model) -> tuple[str, ...]:
     return (*_FILES, *_CODE) if model.trust_remote_code else _FILES
 
 
-def _path(model: Model, setting: str) -> Path:
+def find_path(model: Model, setting: str, only: Sequence[str] | None = None) -> Path:
+    """Where the model is: a folder or a file; of the hub fetched first, or of its files those that match `only`."""
     if model.source.startswith(SCHEME):
         path = given_path(str(in_package(model.source, f"{setting}.source")), f"{setting}.source")
     else:
@@ -111,15 +112,15 @@ def _path(model: Model, setting: str) -> Path:
     if model.source.startswith(("/", ".", "~", SCHEME)) or model.source.count("/") != 1:
         problem = f"{setting}.source={model.source}: there is nothing at {path}"
         raise UserError(problem, "give a directory, a .gguf file or a hub name such as owner/name")
-    return _download(model, setting)
+    return _download(model, setting, only)
 
 
-def _download(model: Model, setting: str) -> Path:
+def _download(model: Model, setting: str, only: Sequence[str] | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = [f"*{ending}" for ending in _endings(model)]
-        return Path(snapshot_download(model.source, revision=model.revision, allow_patterns=patterns))
+        patterns = only or [f"*{ending}" for ending in _endings(model)]
+        return Path(snapshot_download(model.source, revision=model.revision, allow_patterns=list(patterns)))
     except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         problem = f"{setting}.source={model.source} is no local path, and the hub did not give it ({why})"

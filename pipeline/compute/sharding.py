@@ -5,6 +5,7 @@ goes between groups is then the sum of gradients alone. Ray Train numbers the wo
 node's size gather weights within it.
 """
 
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def shard(policy: torch.nn.Module, device: torch.device, dtype: torch.dtype, res
     """
     if not dist.is_initialized():  # one process, outside Ray Train
         dist.init_process_group(BACKENDS[device.type], store=dist.HashStore(), rank=0, world_size=1)
-    options: dict[str, Any] = {"mesh": mesh(device, world, resources.shard_within)}
+    options: dict[str, Any] = {"mesh": mesh(device, world, resources)}
     if resources.cpu_offload:
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=device.type == "cuda")
     if dtype is torch.bfloat16:
@@ -48,10 +49,15 @@ def shard(policy: torch.nn.Module, device: torch.device, dtype: torch.dtype, res
     return len(layers) + 1
 
 
-def mesh(device: torch.device, world: int, within: int | None) -> DeviceMesh:
-    if within is None or within == world:
+def mesh(device: torch.device, world: int, resources: Resources) -> DeviceMesh:
+    """All workers, which is torch.distributed's first group; or groups by groups' workers, as patient as that."""
+    within = resources.shard_within or world
+    if within == world:
         return init_device_mesh(device.type, (world,))
-    return init_device_mesh(device.type, (world // within, within), mesh_dim_names=("replicate", "shard"))
+    ranks = torch.arange(world).view(-1, within)
+    patience = timedelta(seconds=resources.collective_timeout_seconds)
+    groups = [dist.new_subgroups_by_enumeration(each.tolist(), timeout=patience)[0] for each in (ranks.T, ranks)]
+    return DeviceMesh.from_group(groups, device.type, ranks, mesh_dim_names=("replicate", "shard"))
 
 
 def unshard(policy: torch.nn.Module) -> None:

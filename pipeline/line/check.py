@@ -112,11 +112,11 @@ def adapter_layers(plan: Plan) -> None:
         return
     layers = [lora.layers] if isinstance(lora.layers, str) else lora.layers
     here = _matrices(plan.model_folder)
-    if all(any(_names(lora.layers, layer, module) for module in here) for layer in layers):
+    if all(any(names_layer(lora.layers, layer, module) for module in here) for layer in layers):
         return
     here = _modules(plan.model_folder, plan.config.model)  # a checkpoint may have other names than the model
     for layer in layers if here else ():
-        if not any(_names(lora.layers, layer, module) for module in here):
+        if not any(names_layer(lora.layers, layer, module) for module in here):
             some = ", ".join(sorted({module.rpartition(".")[2] for module in here}))
             raise UserError(f"train.lora.layers: the model has no {layer}", f"use all-linear, or some of {some}")
 
@@ -128,7 +128,7 @@ def optimizer(plan: Plan) -> None:
     require_optimizer(config.train, sharded)
 
 
-def _names(layers: Any, layer: str, module: str) -> bool:
+def names_layer(layers: Any, layer: str, module: str) -> bool:
     """Whether PEFT takes `layer` for a module: a text alone is a regular expression, of several each ends a name."""
     if isinstance(layers, str):
         return re.fullmatch(layer, module) is not None

@@ -65,6 +65,11 @@ class DigestMemory:
             known = {}
         self._known: dict[str, list[Any]] = known if isinstance(known, dict) else {}
 
+    def knows(self, path: Path) -> bool:
+        """Whether a digest of the file, as it is now, is remembered."""
+        facts = path.stat()
+        return self._known.get(str(path.resolve()), [])[:3] == [facts.st_size, facts.st_mtime_ns, facts.st_ino]
+
     def digest(self, path: Path, verify: bool = False) -> str:
         """SHA-256 (hex) of a file. With `verify`, raises UserError where its bytes are not those last digested."""
         key, facts = str(path.resolve()), path.stat()

@@ -14,6 +14,7 @@ import hashlib
 import time
 from concurrent.futures import Future
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class Trainer:
         self.next_step = 0
         self.steps_log: list[dict[str, Any]] = []
         self.pairs_log: list[dict[str, Any]] = []
-        self.together = Together(rank, world)
+        self.together = Together(rank, world, timedelta(seconds=resources.collective_timeout_seconds))
         self.feed: Feed[Prepared] = Feed(self._prepare, epoch.steps)
         # Of the newest checkpoint (checkpoints.py): what reads the weights, and so goes before they are changed; and
         # what writes it, and so goes before the next.

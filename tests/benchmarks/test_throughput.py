@@ -42,7 +42,7 @@ def test_ours_scores_and_trains_the_pairs_it_was_given(job: dict[str, Any]) -> N
     tokens = [Tokens(*(each[name] for name in IDS)) for each in PAIRS]
     reference = side_ours.run(job | {"phase": "reference"})
     expected = torch.cat([score(model, lay_out([each]), 256) for each in tokens])
-    torch.testing.assert_close(torch.tensor(reference["logps"]), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.tensor(reference["logps"], dtype=torch.float64), expected, rtol=1e-5, atol=1e-5)
     trained = side_ours.run(job | {"phase": "train", "logps": reference["logps"]})
     assert len(trained["losses"]) == 3  # one step to warm up, two that are timed
     assert trained["losses"][0] == pytest.approx(math.log(2), abs=1e-5)

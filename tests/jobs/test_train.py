@@ -1,6 +1,7 @@
 """Checkpoints that Ray Train knows and those it never came to know, without a training."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 from actors.worker import RAY, WorkerSpec, _told, known_checkpoints, model_card
@@ -19,7 +20,7 @@ def known(folder: Path, *names: str) -> None:
 
 def test_no_checkpoint_is_written_while_the_one_before_is_unknown(tmp_path: Path) -> None:
     work = WorkerSpec(RunConfig(model=Model(source="x")), "", "", "", "", str(tmp_path), 1)
-    alone = Together()
+    alone = Together(0, 1, timedelta(seconds=60))
     assert _told(work, alone, due=True, newest=None) == (False, True)
     assert _told(work, alone, due=True, newest="step-10") == (False, False)
     known(tmp_path, "step-10")

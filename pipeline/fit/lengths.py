@@ -1,0 +1,251 @@
+"""Tokens of the pairs: exact once prepare has run, estimated from rows of the source before.
+
+Shapes: [P] pairs; three lengths each: prompt, chosen, rejected.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.line.plan import Plan
+from pipeline.preferences import verifiable
+from pipeline.preferences.files import Rows
+from pipeline.preferences.messages import Message
+from pipeline.preferences.normalise import Normaliser, Preference, split_of
+from pipeline.preferences.sources import open_source
+from pipeline.preferences.texts import texts_of
+from pipeline.results import tables
+from pipeline.settings.config import EMBEDDED, Data, RunConfig
+from pipeline.statistics import share_of
+from pipeline.training.schedule import Candidate, make_schedule
+
+Counts = npt.NDArray[np.int64]
+
+SCHEDULED = 100_000  # pairs up to which a schedule that is not there yet is worked out here
+SAMPLE = 1000  # rows of a source that are looked at, at most
+TURN_TOKENS = 12  # that a chat template writes around a message, more or less
+BYTES_A_TOKEN = 4.0  # of text, where there is no tokenizer to try
+
+
+@dataclass(frozen=True, eq=False)  # one is as good as its identity, by which what is found of it is remembered
+class Lengths:
+    """Pairs that a stage computes, in its order. Where `scale` is not 1 they stand for so many times as many."""
+
+    prompt_P: Counts
+    chosen_P: Counts
+    rejected_P: Counts
+    scale: float = 1.0
+
+    @property
+    def pairs(self) -> int:
+        return round(self.scale * len(self.prompt_P))
+
+    @property
+    def packed_P(self) -> Counts:
+        return self.prompt_P + self.chosen_P + self.rejected_P
+
+    @property
+    def tokens(self) -> int:
+        """Packed ones, of all pairs."""
+        return round(self.scale * int(self.packed_P.sum()))
+
+    @property
+    def scored(self) -> int:
+        """Those of completions, which the output head runs on."""
+        return round(self.scale * int(self.chosen_P.sum() + self.rejected_P.sum()))
+
+    @property
+    def seen(self) -> int:
+        """Positions that tokens attend to, their own included."""
+        sides = sum(side * self.prompt_P + _causal(side) for side in (self.chosen_P, self.rejected_P))
+        return round(self.scale * int((_causal(self.prompt_P) + sides).sum()))
+
+    @property
+    def longest(self) -> int:
+        return int(self.packed_P.max(initial=0))
+
+    def take(self, rows: Any) -> "Lengths":
+        return replace(
+            self, **{f"{name}_P": getattr(self, f"{name}_P")[rows] for name in ("prompt", "chosen", "rejected")}
+        )
+
+    def without_rejected(self, rows: Counts) -> "Lengths":
+        """The same where some pairs are routed to SFT and have a chosen side only."""
+        rejected_P = self.rejected_P.copy()
+        rejected_P[rows] = 0
+        return replace(self, rejected_P=rejected_P)
+
+
+def _causal(length: Counts) -> Counts:
+    return length * (length + 1) // 2
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is computed: pairs that are scored, pairs as they are trained, held-out ones."""
+
+    all: Lengths
+    trained: Lengths
+    held_out: Lengths
+    exact: bool
+    how: str  # the numbers were found
+
+
+def work_of(config: RunConfig, plan: Plan | None, tokenizer: Path | None, seconds: float) -> Work:
+    """The work of a configuration. `plan`, where there is one, finds what is made; `tokenizer` is a tokenizer.json.
+
+    Where prepare has not run, rows are looked at for so many seconds, and counted for twice as many more.
+    """
+    prepared = plan.steps["prepare"].address.find() if plan else None
+    if plan is None or prepared is None or not prepared.is_here():
+        return _estimated(config, tokenizer, seconds)
+    columns = ["pair_id", "split", "chosen_score", "rejected_score", "difficulty"]
+    ids = ["prompt_ids", "chosen_ids", "rejected_ids"]
+    parts = []
+    for part in sorted(prepared.path.glob("part-*.parquet")):  # one at a time: ids are large, lengths are not
+        table = tables.read(part.parent, tables.PAIRS, [*columns, *ids], part.name)
+        lengths = [pc.list_value_length(table[name]).cast(pa.int64()) for name in ids]
+        parts.append(pa.table([*(table[name] for name in columns), *lengths], names=[*columns, *ids]))
+    table = pa.concat_tables(parts)
+    every = Lengths(*(table[name].to_numpy() for name in ids))
+    splits = table["split"].to_numpy(zero_copy_only=False)
+    trained, exact, how = _trained(config, plan, table, every, np.flatnonzero(splits == "train"))
+    return Work(every, trained, every.take(np.flatnonzero(splits == "dev")), exact, how)
+
+
+def _trained(
+    config: RunConfig, plan: Plan, table: pa.Table, every: Lengths, train: Counts
+) -> tuple[Lengths, bool, str]:
+    """The trained pairs in the schedule's order: of the one that is made, or of one that is worked out here."""
+    schedule = config.schedule
+    if made := plan.steps["schedule"].address.find():
+        rows = tables.read(made.path, tables.SCHEDULE, ["pair_id", "route", "flipped"]).to_pylist()
+    elif (schedule.difficulty in ("score-margin", "column") and len(train) <= SCHEDULED) or not schedule.ranks:
+        known = ("pair_id", "chosen_score", "rejected_score", "difficulty")
+        candidates = [Candidate(**row) for row in table.take(train).select(known).to_pylist()]
+        rows = make_schedule(candidates, schedule)
+    else:
+        return _routed(config, every.take(train)), False, "pairs as prepared; which of them go to SFT is not known yet"
+    place = {pair_id: row for row, pair_id in enumerate(table["pair_id"].to_pylist())}
+    kept = [row for row in rows if row["route"] != "drop"]
+    order = np.array([place[row["pair_id"]] for row in kept], dtype=np.int64)
+    flipped = np.array([row["flipped"] for row in kept], dtype=bool)
+    lengths = every.take(order)
+    chosen_P = np.where(flipped, lengths.rejected_P, lengths.chosen_P)
+    lengths = Lengths(lengths.prompt_P, chosen_P, lengths.chosen_P + lengths.rejected_P - chosen_P)
+    sft = np.array([row["route"] == "sft" for row in kept], dtype=bool)
+    return lengths.without_rejected(np.flatnonzero(sft)), True, "as prepared"
+
+
+def _routed(config: RunConfig, train: Lengths) -> Lengths:
+    """Train pairs of which some, nobody knows which, are dropped or go to SFT; once an epoch."""
+    schedule, pairs = config.schedule, len(train.prompt_P)
+    kept = np.arange(pairs - int(share_of(pairs, schedule.drop_percentile or 0) / 100))
+    sft = min(len(kept), int(share_of(pairs, schedule.sft_percentile or 0) / 100))
+    spread = np.flatnonzero(kept * sft % max(1, len(kept)) < sft)  # evenly
+    return replace(train.take(kept).without_rejected(spread), scale=train.scale * schedule.epochs)
+
+
+def _estimated(config: RunConfig, tokenizer: Path | None, seconds: float) -> Work:
+    """By the first pairs of the source, as far as they are read in a few seconds."""
+    found, scale, how = _first_pairs(config, seconds)
+    count = _counter(tokenizer)
+    lengths = [count(said) for pair, _ in found for said in (pair.prompt, [pair.chosen], [pair.rejected])]
+    lengths_P3 = np.array(lengths, dtype=np.int64).reshape(-1, 3)
+    lengths_P3 += 1  # a completion ends with a token
+    lengths_P3[:, 0] += [TURN_TOKENS * (len(pair.prompt) + 1) - 1 for pair, _ in found]
+    splits = np.array([split for _, split in found])
+    short = lengths_P3 <= np.array([config.data.max_prompt_tokens, *2 * [config.data.max_completion_tokens]])
+    fit = short.all(axis=1)
+    if not fit.any():
+        problem = f"data.source={config.data.source}: none of its first {len(found)} pairs is short enough"
+        raise UserError(problem, "raise data.max_prompt_tokens and data.max_completion_tokens")
+    prompt_P, chosen_P, rejected_P = lengths_P3[fit].T.copy()
+    every = Lengths(prompt_P, chosen_P, rejected_P, scale)
+    train, dev = (every.take(np.flatnonzero(splits[fit] == split)) for split in ("train", "dev"))
+    if config.data.source == EMBEDDED:
+        train = replace(train, scale=config.data.pairs / len(train.prompt_P))
+        dev = replace(dev, scale=config.data.dev_pairs / max(1, len(dev.prompt_P)))
+    if config.data.limit and train.pairs > config.data.limit:
+        share = config.data.limit / train.pairs
+        every, train, dev = (replace(each, scale=each.scale * share) for each in (every, train, dev))
+    return Work(every, _routed(config, train), dev, False, how)
+
+
+def _first_pairs(config: RunConfig, seconds: float) -> tuple[list[tuple[Preference, str]], float, str]:
+    """Pairs with their splits; how many times as many there are in all; and how that is known."""
+    data = config.data
+    expected: int | None = data.pairs + data.dev_pairs
+    if data.source == EMBEDDED:
+        rows = _embedded(data)
+    else:
+        rows = open_source(
+            data.source, split=data.split, subset=data.subset, revision=data.revision, columns=data.columns.values()
+        ).rows
+        expected = _rows_of(Path(data.source))
+    normaliser = Normaliser(rows, data.columns, data.difficulty_column, data.pairing)
+    pairs: list[tuple[Preference, str]] = []
+    began, read, looked, ended = time.monotonic(), 0, 0, False
+    for _, row in rows:
+        read, now = read + 1, time.monotonic() - began
+        if read <= SAMPLE and now < seconds:
+            looked = read
+            each = normaliser.read(row)
+            pairs += [(pair, split_of(pair, data.dev_fraction)) for pair in each if isinstance(pair, Preference)]
+        elif expected or now > 3 * seconds:
+            break  # otherwise rows are counted
+    else:
+        ended = True
+    if not pairs:
+        raise UserError(
+            f"data.source={data.source}: no pair is found in its first {looked} rows", "python -m jobs.prepare says why"
+        )
+    total = read if ended else max(expected or 0, read)
+    more = "" if ended or expected else " or more"
+    return pairs, total / looked, f"estimated from {looked:,} of {total:,}{more} rows"
+
+
+def _embedded(data: Data) -> Rows:
+    parts = (("dev", data.dev_pairs), ("train", data.pairs))
+    return Rows(lambda: enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed) for part in parts))))
+
+
+def _rows_of(path: Path) -> int | None:
+    """Rows of a file of Parquet or JSON Lines, or of a folder of such, without reading them; None of anything else."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = [file for file in files if file.is_file()]
+    if not files or any(file.suffix not in (".parquet", ".jsonl", ".ndjson") for file in files):
+        return None
+    try:
+        return sum(pq.read_metadata(file).num_rows if file.suffix == ".parquet" else _lines(file) for file in files)
+    except (OSError, pa.ArrowInvalid):
+        return None
+
+
+def _lines(file: Path) -> int:
+    with open(file, "rb", buffering=0) as content:
+        return sum(block.count(b"\n") for block in iter(lambda: content.read(1 << 22), b""))
+
+
+def _counter(tokenizer: Path | None) -> Callable[[Iterable[Message]], int]:
+    """Counts the tokens of what messages say: by the model's own tokenizer.json, or by their bytes without one."""
+    if tokenizer is None or not tokenizer.is_file():
+        return lambda messages: round(len(_said(messages).encode(errors="replace")) / BYTES_A_TOKEN)
+    from tokenizers import Tokenizer
+
+    own = Tokenizer.from_file(str(tokenizer))
+    return lambda messages: len(own.encode(_said(messages), add_special_tokens=False).ids)
+
+
+def _said(messages: Iterable[Message]) -> str:
+    return "\n".join(text for message in messages for _, text in texts_of(message))

@@ -1,0 +1,153 @@
+"""What every stage of a configuration needs on given devices: memory of a worker, disk, tokens, time.
+
+Times are orders of magnitude: arithmetic at a share of the peak that is usual, and the start of what runs it.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from pipeline.compute.packing import plan
+from pipeline.fit.devices import Device
+from pipeline.fit.lengths import Lengths, Work
+from pipeline.fit.memory import LIBRARIES, Need, Pack, adapters, engine, scorer, train_worker
+from pipeline.fit.setup import Setup, setup_of
+from pipeline.fit.shape import Shape
+from pipeline.settings.config import RunConfig
+
+USUAL = 0.4  # of the peak, in training and scoring alike
+FLOAT32_ON_GPU = 12  # times as slow as bfloat16, without tensor cores
+PREPARED = 1500  # pairs a second, by one process
+VERDICT = 512  # tokens of a judge's words, where they have no limit of their own here
+START = {"reference": 20.0, "train": 30.0, "generate": 60.0, "judge": 60.0}  # seconds until an actor is at work
+A_PAIR = 1000.0  # bytes of a pair in a train worker beside its ids, and in the tables beside its texts
+STEPS = 200  # of which micro-batches are laid out; longer schedules are judged by these
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What the engines are asked: answers, tokens of the longest conversation, and of an answer at most."""
+
+    answers: int
+    room: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
+class StageNeed:
+    """One stage. `need` is of one worker; `tokens` and `seconds` of the whole."""
+
+    stage: str
+    workers: int
+    need: Need
+    tokens: int | None
+    exact: bool
+    seconds: float
+    disk: float  # bytes that it leaves, or holds on its way
+    devices: int  # GPUs that it takes, of all workers
+
+
+def stages(
+    config: RunConfig, shape: Shape, judge: Shape | None, work: Work, asked: Questions, device: Device, count: int
+) -> list[StageNeed]:
+    """The needs of all stages that hold memory worth a word. Raises UserError where a budget holds not one pair."""
+    setup = setup_of(config, device, count)
+    found = [each(config, setup, shape, work) for each in (_prepare, _reference, _train)]
+    found.append(_engines(config, setup, "generate", shape, asked))
+    if judge and config.judge.local:
+        words = config.judge.max_tokens or VERDICT
+        heard = Questions(asked.answers, 2 * asked.room + words, words)  # both answers, in both orders
+        found.append(_engines(config, setup, "judge", judge, heard))
+    return found
+
+
+def _prepare(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> StageNeed:
+    converted = 4.0 * shape.parameters if config.model.source.endswith(".gguf") else 0.0
+    limited = 0.0 if config.data.limit is None else work.all.pairs * A_PAIR + 8.0 * work.all.tokens
+    host = {"libraries": LIBRARIES, "data": limited, "conversion": 2 * converted}
+    texts = 4 * work.all.tokens  # and ids, both compressed to about a half
+    disk = converted + texts + A_PAIR * work.all.pairs / 4
+    seconds = 5 + work.all.pairs / PREPARED + converted / 50e6
+    return StageNeed("prepare", 1, Need(host), work.all.tokens, work.exact, seconds, disk, 0)
+
+
+def _reference(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> StageNeed:
+    lengths = work.all
+    pack, _ = _fullest(lengths, config.data.shard_pairs, setup.score_tokens, 1, "resources.score_tokens")
+    gpus = setup.scorers * (setup.gpus_per_actor if setup.device.is_gpu else 1)
+    seconds = START["reference"] + forward_flops(shape, lengths) / _rate(setup, min(gpus, setup.count))
+    disk = 80.0 * lengths.pairs
+    need = scorer(shape, setup, pack)
+    return StageNeed("reference", setup.scorers, need, lengths.tokens, work.exact, seconds, disk, gpus)
+
+
+def _train(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> StageNeed:
+    lengths, batch = work.trained, config.train.batch_size
+    budget, setting = setup.micro_batch_tokens, "resources.micro_batch_tokens"
+    pack, batches = _fullest(lengths, batch, budget, setup.workers, setting)
+    data = work.all.pairs * A_PAIR + 6.0 * work.all.tokens + 900.0 * lengths.pairs
+    need = train_worker(shape, setup, pack, batches, data)
+    trained = adapters(shape, setup.lora) if setup.lora else shape.parameters
+    whole = setup.lora is None or setup.lora.merge
+    disk = 2.0 * (setup.master + setup.moments) * trained + (4.0 * shape.parameters if whole else 4.0 * trained)
+    forward, looked = forward_flops(shape, lengths), forward_flops(shape, work.held_out)
+    again = math.ceil(shape.layers / setup.recompute) / shape.layers if setup.recompute else 0.0
+    looks = 1 + (lengths.pairs // batch // config.train.held_out_steps if config.train.held_out_steps else 0)
+    flops = forward * ((2 if setup.lora else 3) + again) + looks * looked
+    seconds = START["train"] + flops / _rate(setup, min(setup.workers, setup.count))
+    return StageNeed("train", setup.workers, need, lengths.tokens, work.exact, seconds, disk, setup.workers)
+
+
+def _engines(config: RunConfig, setup: Setup, stage: str, shape: Shape, asked: Questions) -> StageNeed:
+    """Engines that answer everything twice: as base and trained model, or as a judge in both orders."""
+    local = config.judge.local if stage == "judge" else None
+    engines, dtype = (setup.judges, local.dtype) if local else (setup.engines, config.model.dtype)
+    compute = 2 if dtype == "bfloat16" else 4
+    need = engine(shape, setup, asked.room, config.resources.kv_cache_gib, compute)
+    spread = setup.gpus_per_actor if setup.device.is_gpu else 1
+    tokens = 2 * asked.answers * asked.answer_tokens
+    together = 256 if setup.device.is_gpu else 64
+    step = compute * shape.parameters / (setup.device.bandwidth * spread)  # all weights are read for a token of each
+    step += together * 2 * (shape.active + shape.vocabulary * shape.width) / (USUAL * setup.device.flops * spread)
+    seconds = 2 * START[stage] + tokens / (engines * together) * step
+    return StageNeed(stage, engines, need, tokens, False, seconds, 8.0 * tokens, engines * spread)
+
+
+def forward_flops(shape: Shape, lengths: Lengths) -> float:
+    """Of the log-probs of these pairs: the layers, the head on completions, and attention to what each token sees."""
+    head = shape.vocabulary * shape.width
+    seen = 4 * shape.layers * shape.query * lengths.seen
+    return 2.0 * shape.active * lengths.tokens + 2.0 * head * lengths.scored + seen
+
+
+def _rate(setup: Setup, devices: int) -> float:
+    """FLOPs a second of so many GPUs, or of all cores."""
+    device = setup.device
+    if not device.is_gpu:
+        return USUAL * device.flops
+    return USUAL * device.flops * max(1, devices) / (FLOAT32_ON_GPU if setup.compute > 2 else 1)
+
+
+@lru_cache(maxsize=64)  # a search for what fits asks for the same again and again
+def _fullest(lengths: Lengths, size: int, budget: int, workers: int, setting: str) -> tuple[Pack, int]:
+    """The fullest micro-batch of the first steps, or parts, of `size` pairs; and the most that a worker has in one.
+
+    Raises UserError where a pair exceeds the budget.
+    """
+    pairs, packed_P = len(lengths.prompt_P), lengths.packed_P
+    if lengths.longest > budget:
+        plan([lengths.longest], budget, setting)
+    fullest, most = Pack(0, 0, 0), 1
+    for start in range(0, min(pairs, size * STEPS), size):
+        plans = plan(packed_P[start : start + size].tolist(), budget, setting, workers)
+        most = max(most, len(plans[0]))
+        for index in (index for batches in plans for index in batches if index):
+            rows = start + np.array(index)
+            prompt_P, rejected_P = lengths.prompt_P[rows], lengths.rejected_P[rows]
+            prompts, tokens = int(prompt_P.sum()), int(packed_P[rows].sum())
+            if tokens > fullest.tokens:
+                masked = int((rejected_P * (prompt_P + rejected_P)).sum())
+                fullest = Pack(tokens, tokens - prompts, tokens + prompts, masked)
+    return fullest, most

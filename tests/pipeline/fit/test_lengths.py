@@ -1,0 +1,68 @@
+"""Tokens before prepare has run: from the first rows of a source, for all of them, and said as estimated."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.fit.lengths import TURN_TOKENS, Lengths, work_of
+from pipeline.settings.config import RunConfig, validate
+
+ROWS = [{"prompt": f"{i:08}", "chosen": "abcd" * 5, "rejected": "abcd" * 10} for i in range(3000)]
+A_PAIR = (2 + 2 * TURN_TOKENS) + (5 + 1) + (10 + 1)  # 4 bytes a token, and what a template writes around
+
+
+def config(file: Path, **sections: dict[str, Any]) -> RunConfig:
+    data = {"source": str(file)} | sections.pop("data", {})
+    return validate({"model": {"source": "x"}, "data": data, "objective": {"name": "dpo"}} | sections)
+
+
+@pytest.fixture(params=["rows.jsonl", "rows.parquet", "rows.csv"])
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / str(request.param)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(ROWS), path)
+    elif path.suffix == ".csv":
+        path.write_text("prompt,chosen,rejected\n" + "".join(",".join(row.values()) + "\n" for row in ROWS))
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def test_the_first_rows_stand_for_all(file: Path) -> None:
+    work = work_of(config(file), None, None, seconds=60.0)
+    assert work.how == "estimated from 1,000 of 3,000 rows" and not work.exact
+    assert (work.trained.pairs, work.trained.tokens) == (3000, 3000 * A_PAIR)
+    assert (work.all.scored, work.all.longest, work.held_out.pairs) == (3000 * 17, A_PAIR, 0)
+
+
+def test_splits_limits_epochs_and_routes_are_taken_into_account(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:1000]))
+    schedule = {"drop_percentile": 10, "sft_percentile": 30, "epochs": 2, "difficulty": "reference-gap"}
+    given = config(file, data={"dev_fraction": 0.2, "limit": 400}, schedule=schedule, objective={"name": "mixdpo"})
+    work = work_of(given, None, None, seconds=60.0)
+    assert 80 <= work.held_out.pairs <= 120  # a hash of each prompt decides
+    assert work.trained.pairs == pytest.approx(2 * 360, abs=3)
+    of_sft = A_PAIR - 11
+    assert work.trained.tokens == pytest.approx(2 * (120 * of_sft + 240 * A_PAIR), rel=0.02)
+
+
+def test_pairs_that_are_too_long_are_left_out_and_none_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    longer = {"prompt": "p", "chosen": "abcd" * 900, "rejected": "b"}
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS[:9], longer]))
+    assert work_of(config(file), None, None, seconds=60.0).trained.pairs == 9
+    with pytest.raises(UserError, match="none of its first 10 pairs is short enough"):
+        work_of(config(file, data={"max_prompt_tokens": 3}), None, None, seconds=60.0)
+
+
+def test_what_attention_sees_by_hand() -> None:
+    """A prompt of 3 sees 1 + 2 + 3; sides of 2 and 1 after it 4 + 5 and 4."""
+    one = Lengths(np.array([3]), np.array([2]), np.array([1]))
+    assert (one.tokens, one.scored, one.seen, one.longest) == (6, 3, 6 + 9 + 4, 6)
