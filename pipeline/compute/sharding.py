@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from pipeline.settings.config import Resources
+from pipeline.settings.config import WHOLE_GRADIENTS, Resources
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # as jobs/train.py: what lies on the host is summed there
 
@@ -58,6 +58,16 @@ def mesh(device: torch.device, world: int, resources: Resources) -> DeviceMesh:
     patience = timedelta(seconds=resources.collective_timeout_seconds)
     groups = [dist.new_subgroups_by_enumeration(each.tolist(), timeout=patience)[0] for each in (ranks.T, ranks)]
     return DeviceMesh.from_group(groups, device.type, ranks, mesh_dim_names=("replicate", "shard"))
+
+
+def whole_gradients_fit(policy: torch.nn.Module, resources: Resources) -> bool:
+    """Whether a worker is to keep gradients of all that is trained over a step's micro-batches, in float32."""
+    if resources.whole_gradients is not None:
+        return resources.whole_gradients
+    trained = [weight for weight in policy.parameters() if weight.requires_grad]
+    on = next((weight.device for weight in trained if weight.is_cuda), None)
+    whole = 4 * sum(weight.numel() for weight in trained)
+    return on is None or whole <= WHOLE_GRADIENTS * torch.cuda.get_device_properties(on).total_memory
 
 
 def unshard(policy: torch.nn.Module) -> None:

@@ -238,13 +238,16 @@ def _lines(file: Path) -> int:
 
 
 def _counter(tokenizer: Path | None) -> Callable[[Iterable[Message]], int]:
-    """Counts the tokens of what messages say: by the model's own tokenizer.json, or by their bytes without one."""
-    if tokenizer is None or not tokenizer.is_file():
-        return lambda messages: round(len(_said(messages).encode(errors="replace")) / BYTES_A_TOKEN)
-    from tokenizers import Tokenizer
+    """Counts the tokens of what messages say: by the model's own tokenizer.json where it opens, or by their bytes."""
+    if tokenizer is not None and tokenizer.is_file():
+        from tokenizers import Tokenizer
 
-    own = Tokenizer.from_file(str(tokenizer))
-    return lambda messages: len(own.encode(_said(messages), add_special_tokens=False).ids)
+        try:
+            own = Tokenizer.from_file(str(tokenizer))
+            return lambda messages: len(own.encode(_said(messages), add_special_tokens=False).ids)
+        except Exception:  # it raises nothing narrower: prepare will say what is wrong with the file
+            pass
+    return lambda messages: round(len(_said(messages).encode(errors="replace")) / BYTES_A_TOKEN)
 
 
 def _said(messages: Iterable[Message]) -> str:

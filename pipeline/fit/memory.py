@@ -11,7 +11,7 @@ from pipeline.fit.devices import GIB
 from pipeline.fit.setup import Setup
 from pipeline.fit.shape import Shape
 from pipeline.line.check import names_layer
-from pipeline.settings.config import Lora
+from pipeline.settings.config import WHOLE_GRADIENTS, Lora
 
 Parts = dict[str, float]
 
@@ -123,8 +123,10 @@ def train_worker(shape: Shape, setup: Setup, pack: Pack, batches: int, data: flo
         passing = 0.0 if setup.lora else b + 4.0
         forward |= {"gathered": b * (shape.root + 2.0 * shape.layer), "passing": passing * shape.layer}
         backward |= {"gathered": b * 1.0 * shape.root, "passing": passing * shape.root}
-        if setup.whole_gradients and batches > 1:  # shared out at the end of the step
-            forward["gradients"] = held["gradients"] * setup.shard
+        whole = held["gradients"] * setup.shard
+        fits = whole <= WHOLE_GRADIENTS * setup.device.memory if on_gpu else True
+        if batches > 1 and (fits if setup.whole_gradients is None else setup.whole_gradients):
+            forward["gradients"] = whole  # shared out at the end of the step
     else:  # a gradient that is just made is not yet added to what is there
         forward["passing"] = backward["passing"] = held["gradients"] / shape.parameters * shape.largest
     if not on_gpu:

@@ -108,7 +108,7 @@ Kinds = Iterator[list[tuple[float, Change]]]
 
 def _train(config: RunConfig, device: Device, count: int, longest: int) -> Kinds:
     setup = setup_of(config, device, count)
-    yield [(0.5, {"resources.whole_gradients": False})] if setup.whole_gradients else []
+    yield [(0.5, {"resources.whole_gradients": False})] if setup.whole_gradients is not False else []
     if setup.recompute != 1:
         values = [True] if setup.recompute or not _takes_numbers(config) else [2, True]
         yield [(1.0 + 0.2 * place, {"resources.checkpoint_activations": value}) for place, value in enumerate(values)]

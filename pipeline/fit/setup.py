@@ -27,7 +27,7 @@ class Setup:
     logits_chunk: int
     recompute: int  # every so manieth layer is computed again; 0: none
     offload_activations: bool
-    whole_gradients: bool  # summed over a step's micro-batches before they are shared out
+    whole_gradients: bool | None  # summed over a step's micro-batches before they are shared out; None: where they fit
     cpu_offload: bool
     moments: int  # bytes of the optimiser's state a parameter
     lora: Lora | None
@@ -47,9 +47,9 @@ def setup_of(config: RunConfig, device: Device, count: int) -> Setup:
     """The setup of a configuration on `count` such devices; a resource that it leaves open takes what there is."""
     resources, train = config.resources, config.train
     gpus = max(1, int(resources.gpus_per_actor))
-    workers, shard = _number(resources, "train_workers", count), getattr(resources, "shard_within", None)
+    workers, shard = _number(resources, "train_workers", count), resources.shard_within
     recompute = resources.checkpoint_activations
-    micro, score, chunk = (16384, 32768, 2048) if device.is_gpu else (1024, 4096, 1024)
+    budgets = resources.budgets("cuda" if device.is_gpu else "cpu")
     return Setup(
         device=device,
         count=count,
@@ -60,14 +60,12 @@ def setup_of(config: RunConfig, device: Device, count: int) -> Setup:
         engines=_number(resources, "generators", count // gpus),
         judges=_number(resources, "judges", count // gpus),
         gpus_per_actor=gpus,
-        micro_batch_tokens=resources.micro_batch_tokens or micro,
-        score_tokens=resources.score_tokens or score,
-        logits_chunk=resources.logits_chunk or chunk,
+        **budgets._asdict(),
         recompute=int(recompute or 0),
-        offload_activations=bool(getattr(resources, "offload_activations", False)),
-        whole_gradients=bool(getattr(resources, "whole_gradients", False)),
-        cpu_offload=bool(getattr(resources, "cpu_offload", False)),
-        moments=2 if getattr(train, "optimizer", "adamw") == "adamw-8bit" else 8,
+        offload_activations=resources.offload_activations,
+        whole_gradients=resources.whole_gradients,
+        cpu_offload=resources.cpu_offload,
+        moments=2 if train.optimizer == "adamw-8bit" else 8,
         lora=train.lora,
     )
 

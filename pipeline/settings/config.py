@@ -265,6 +265,9 @@ class JudgeEndpoint(Section):
     retries: int = Field(default=5, ge=0)  # of one request, ever longer apart
 
 
+WHOLE_GRADIENTS = 0.25  # of a GPU, that resources.whole_gradients may take where nothing is said
+
+
 class Budgets(NamedTuple):
     """What is computed at a time, in packed tokens and in completion positions."""
 
@@ -296,8 +299,9 @@ class Resources(Section):
     allow_slow_path: bool = False  # on a GPU: train even where one of the fast kernels does not run or is not right
     compile_layers: bool | None = None  # torch.compile the decoder's layers; null: on a GPU
     # With several train workers: each keeps gradients of all that is trained (4 bytes a weight) until a step's last
-    # micro-batch, and they are added up once; false: after each, and every worker keeps those of its share.
-    whole_gradients: bool = True
+    # micro-batch, and they are added up once; false: after each, and every worker keeps those of its share. Null: where
+    # they take at most a quarter of a GPU, and on a CPU.
+    whole_gradients: bool | None = None
     shard_within: int | None = Field(default=None, ge=1)  # groups of so many train workers hold all; null: all workers
     cpu_offload: bool = False  # weights, gradients and moments on the host, where a GPU has no room for its share
     # Of every decoder layer (true), or every so many: less memory, up to a third more arithmetic.

@@ -28,6 +28,7 @@ from pipeline.compute.loading import EmptyModel
 from pipeline.compute.logprobs import side_sums
 from pipeline.compute.optimizer import make_optimizer, set_learning_rate
 from pipeline.compute.policy import Policy
+from pipeline.compute.sharding import whole_gradients_fit
 from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.objective import Objective
 from pipeline.objectives.state import QUEUE
@@ -76,6 +77,7 @@ class Trainer:
         self.unread: Future[Any] | None = None
         self.unwritten: Future[Any] | None = None
         self.stager: AsyncStager | None = None
+        (self.whole_gradients,) = self.together.first_says(whole_gradients_fit(self.policy, resources))
         self.policy.train()
 
     @property
@@ -170,7 +172,7 @@ class Trainer:
     def _reduce_after(self, last: bool) -> None:
         """Whether the workers add up their gradients in the backward that comes, or keep their own until the last."""
         if isinstance(self.policy, FSDPModule):
-            self.policy.set_requires_gradient_sync(last or not self.resources.whole_gradients)
+            self.policy.set_requires_gradient_sync(last or not self.whole_gradients)
 
     def _forward(self, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, PairBatch]:
         """Log-probs of a micro-batch, [N] on the device; a copy on the host, to be differentiated by; its pairs."""

@@ -14,7 +14,6 @@ from pipeline.compute.adapters import add_adapters
 from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.loading import open_empty
 from pipeline.compute.logprobs import score
-from pipeline.compute.models import load_model
 from pipeline.compute.policy import Policy
 from pipeline.errors import UserError
 from pipeline.objectives import build
@@ -22,7 +21,7 @@ from pipeline.settings.config import Lora, Model, Resources, Train
 from pipeline.training.exporting import adapter_weights, export_weights
 from pipeline.training.loop import Trainer
 from pipeline.training.saving import save_adapter
-from tests.pipeline.training.training_bench import SETTINGS, TRAIN, Bench, run, weights
+from tests.pipeline.training.training_bench import SETTINGS, TRAIN, Bench, exported, run, weights
 
 LORA: dict[str, Any] = {"rank": 4, "alpha": 8}
 FAMILIES = ["Llama", "Gemma2", "Bloom"]  # untied and tied heads; packed, capped, and one sequence a side
@@ -39,15 +38,6 @@ def scores(model: Any, bench: Bench) -> torch.Tensor:
     """The log-prob sums of all pairs, [pairs, 2]."""
     pack = lay_out([Tokens(*(row[f"{part}_ids"] for part in ("prompt", "chosen", "rejected"))) for row in bench.pairs])
     return score(model, pack, 256)
-
-
-def exported(policy: Policy, bench: Bench, folder: Path) -> Any:
-    """The model as it is exported, opened again."""
-    empty = open_empty(bench.model, bench.dtype)
-    folder.mkdir(exist_ok=True)
-    export_weights(policy, empty, folder)
-    empty.model.config.save_pretrained(folder)
-    return load_model(folder, bench.dtype)
 
 
 @pytest.mark.parametrize("layers", ["all-linear", ["lm_head"]])
@@ -102,7 +92,7 @@ def test_checkpointed_activations_change_nothing(bench: Bench, every: bool | int
         layers = [each for each in trainer.policy.modules() if isinstance(each, GradientCheckpointingLayer)]
         chosen = [getattr(layer, "gradient_checkpointing", False) for layer in layers]
         assert chosen == ([False] * 2 if not resources else [True, every is True])
-        trainer._accumulate(trainer.epoch.step(0))
+        trainer._accumulate(trainer._prepare(0))
         found.append(torch.cat([weight.grad.flatten() for weight in trainer.parameters if weight.grad is not None]))
         trainer.optimizer.zero_grad(set_to_none=True)
         found.append(weights(run(trainer)))

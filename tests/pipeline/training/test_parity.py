@@ -27,7 +27,7 @@ from pipeline.settings.config import Model
 from pipeline.training.checks import check_parity
 from pipeline.training.epoch import Example
 from pipeline.training.rows import MEASURED, Rows
-from tests.pipeline.training.training_bench import Bench, Row, run
+from tests.pipeline.training.training_bench import Bench, Row, exported, run
 
 
 class Noisy(torch.nn.Linear):
@@ -102,7 +102,7 @@ def test_an_adapted_models_reference_is_refused(bench: Bench, tmp_path: Path) ->
     lora = {"rank": 4, "alpha": 8}
     trained = run(bench.trainer("dpo", beta=0.5, train={"lora": lora, "learning_rate": 0.02}))
     with pytest.raises(UserError, match="nats a token from the cached reference"):
-        begin(bench, rescored(bench, trained.policy.trained(bench.base)), tmp_path)
+        begin(bench, rescored(bench, exported(trained.policy, bench, tmp_path / "adapted")), tmp_path)
 
 
 def test_another_templates_reference_is_refused(bench: Bench, tmp_path: Path) -> None:

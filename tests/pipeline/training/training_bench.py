@@ -7,13 +7,16 @@ import torch
 from transformers import PreTrainedModel
 
 from pipeline.compute.layout import Tokens, lay_out
+from pipeline.compute.loading import open_empty
 from pipeline.compute.logprobs import score
 from pipeline.compute.models import load_model
+from pipeline.compute.policy import Policy
 from pipeline.objectives import build
 from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 from pipeline.settings.config import Resources, Schedule, Train
 from pipeline.training.epoch import Epoch
+from pipeline.training.exporting import export_weights
 from pipeline.training.loop import Trainer
 from pipeline.training.schedule import Candidate, make_schedule
 
@@ -98,3 +101,12 @@ def run(trainer: Trainer, steps: int = 100) -> Trainer:
 
 def weights(trainer: Trainer) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in trainer.policy.parameters()])
+
+
+def exported(policy: Policy, bench: Bench, folder: Path) -> Any:
+    """The model as it is exported, opened again."""
+    empty = open_empty(bench.model, bench.dtype)
+    folder.mkdir(exist_ok=True)
+    export_weights(policy, empty, folder)
+    empty.model.config.save_pretrained(folder)
+    return load_model(folder, bench.dtype)
