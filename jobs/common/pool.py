@@ -31,7 +31,7 @@ def run_parts(
 ) -> Outcome:
     """`work` is a row a part, with its file name in column `part`; parts that stand in `folder` are not made again.
 
-    An actor answers a row a part; a `note` in it, which says what is unusual, is said once and kept in the metrics. So
+    An actor answers a row a part; a `note` in it, on how it runs its model, is said once and kept in the metrics. So
     are the tokens and seconds of the parts made here, added up: those of the actors alone, without their start.
 
     An actor that dies is begun anew, and its part made again, `resources.max_failures` times. After that the pool is,

@@ -18,13 +18,15 @@ from pipeline.compute.attention import allow_variants
 _PLAIN = "_widemargin_plain"  # of a compiled class: the one that it was made of
 
 
-def compile_layers(model: PreTrainedModel, backend: str | Callable[..., Any] = "inductor") -> None:
-    """Let every layer of the decoder compute by compiled code, which is made when it is first called."""
+def compile_layers(model: PreTrainedModel, backend: str | Callable[..., Any] = "inductor") -> int:
+    """Let every layer of the decoder compute by compiled code, made when it is first called. Returns their number."""
     allow_variants()
     restore_layers(model)
-    for layer in _layers(model):
+    layers = _layers(model)
+    for layer in layers:
         kind: Any = type(layer)
         layer.__class__ = _compiled(kind, backend)
+    return len(layers)
 
 
 def restore_layers(model: PreTrainedModel) -> None:

@@ -117,7 +117,8 @@ def _choose_layers(comparison: Comparison, wanted: bool) -> tuple[str, list[str]
         return "as they are", []
     if len(set(getattr(comparison.model, "hf_device_map", {}).values())) > 1:
         return "as they are, over several devices", []
-    compile_layers(comparison.model)
+    if not compile_layers(comparison.model):
+        return "as they are", ["not compiled layers: the model does not mark its layers as transformers' own do"]
     if (fault := comparison.fault()) is None:
         return "compiled", []
     restore_layers(comparison.model)

@@ -4,6 +4,7 @@ import copy
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from pipeline.compute.attention import NAME
 from pipeline.compute.layers import compile_layers, restore_layers
 from pipeline.compute.layout import Pack, Tokens, lay_out
 from pipeline.compute.logprobs import token_logps
+from pipeline.compute.policy import Policy
+from pipeline.settings.config import Lora, Resources, Train
 
 
 @pytest.fixture
@@ -65,3 +68,22 @@ def test_log_probs_and_gradients(model: PreTrainedModel, checkpointed: bool, bac
         )  # it is not the original
     restore_layers(model)
     assert [type(layer) for layer in model.model.layers] == [type(layer) for layer in plain.model.layers]
+
+
+@pytest.mark.parametrize("model", ["Llama"], indirect=True)
+def test_under_fsdp_with_adapters_and_checkpointed_activations(model: Any) -> None:
+    """Hooks that gather weights stand outside: in bfloat16, equal to the last bit."""
+    settings, resources = Train(lora=Lora(rank=4)), Resources(checkpoint_activations=True)
+    model.to(torch.bfloat16)
+    plain = Policy(copy.deepcopy(model), settings, resources).train()
+    compile_layers(model, backend="eager")
+    policy, pack = Policy(model, settings, resources).train(), packs(1)[0]
+    found = []
+    for each in (policy, plain):
+        logps_N = each(pack, 1000)
+        logps_N.sum().backward()
+        gradients: list[Any] = [weight.grad for weight in each.parameters() if weight.grad is not None]
+        found.append((logps_N.detach(), torch.cat([gradient.full_tensor().flatten() for gradient in gradients])))
+    assert counters["stats"]["unique_graphs"] > 0
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs) and ours.any()

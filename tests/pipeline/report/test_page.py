@@ -272,3 +272,10 @@ def test_importing_the_report_loads_no_torch() -> None:
         "import sys, pipeline.report.page; sys.exit(bool({'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_how_models_were_run_stands_under_the_stages() -> None:
+    note = "bfloat16 on cuda; attention packed, by FlexAttention; head in chunks; <not a fused head>"
+    run = dataclasses.replace(sample_report().stages[1], notes=[note])
+    reader = Reader(render(dataclasses.replace(EMPTY, stages=[run])))
+    assert f"reference: {note}" in "".join(reader.text)
