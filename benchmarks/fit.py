@@ -37,9 +37,7 @@ PAIR = (60, 60, 60)  # tokens of prompt and both sides
 STAGES = ("reference", "train")
 
 
-def compare(
-    name: str, threads: int, pairs: int = 12, batch: int = 4, **settings: Any
-) -> dict[str, tuple[float, float]]:
+def compare(name: str, threads: int, pairs: int = 8, batch: int = 4, **settings: Any) -> dict[str, tuple[float, float]]:
     """By stage (predicted, measured) bytes of one worker, for a model of SIZES; `settings` as section__name=value."""
     raw: dict[str, dict[str, Any]] = {"train": {"batch_size": batch}, "data": {"shard_pairs": pairs // 2}}
     raw["resources"] = {"micro_batch_tokens": 2 * sum(PAIR)}
@@ -47,8 +45,8 @@ def compare(
         section, _, setting = key.partition("__")
         raw[section][setting] = value
     with tempfile.TemporaryDirectory() as folder:
-        job = {"model": folder, "sizes": dict(SIZES[name]), "raw": raw, "pairs": pairs, "threads": threads}
-        run_child("benchmarks.fit", "make", job)
+        job = {"model": folder, "raw": raw, "pairs": pairs, "threads": threads}
+        make(folder, SIZES[name])
         config = RunConfig.model_validate(raw | {"model": {"source": folder}})
         prompt_P, chosen_P, rejected_P = (np.full(pairs, length) for length in PAIR)
         lengths = Lengths(prompt_P, chosen_P, rejected_P)
@@ -60,14 +58,13 @@ def compare(
     return {stage: (predicted[stage], measured[stage]) for stage in STAGES}
 
 
-def make(job: dict[str, Any]) -> Result:
-    """A random model in the folder job["model"]."""
+def make(folder: str, sizes: Mapping[str, Any]) -> None:
+    """A random Llama in a folder."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**job["sizes"])).save_pretrained(job["model"])
-    return {}
+    LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(folder)
 
 
 def measure(job: dict[str, Any]) -> Result:
