@@ -20,7 +20,7 @@ from pipeline.evaluation.benchmarks.thoughts import first_word
 from pipeline.evaluation.judging.asking import Reply, Request
 from pipeline.results.artifacts import canonical
 from pipeline.results.files import write_aside
-from pipeline.settings.config import JudgeEndpoint
+from pipeline.settings.resources import JudgeEndpoint
 
 TOP = 5  # likeliest first tokens that are asked for, as in AlpacaEval
 PATIENCE = 60.0  # seconds between two tries at most, whatever the endpoint asks for

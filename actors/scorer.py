@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.pooled import Pooled
 from pipeline.errors import memory_for
-from pipeline.settings.config import Resources
+from pipeline.settings.resources import Resources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from actors.endpoint import Endpoint
 from pipeline.evaluation.judging.asking import Reply, Request
-from pipeline.settings.config import JudgeEndpoint
+from pipeline.settings.resources import JudgeEndpoint
 
 ANSWER = json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": "[[A=B]]"}}]}).encode()
 

@@ -20,7 +20,7 @@ from pipeline.compute.fused_head import fuse, is_fused
 from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.logprobs import token_logps
 from pipeline.compute.selfcheck import choose
-from pipeline.settings.config import Resources
+from pipeline.settings.resources import Resources
 
 CHUNK = 256
 COMPILED = ("Llama", "Gemma2")  # of those layers are compiled, too, which takes its time

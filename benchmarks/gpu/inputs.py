@@ -109,7 +109,7 @@ def random_model(config: Any, dtype: "torch.dtype", device: str) -> "PreTrainedM
 def chosen_model(config: Any, dtype: "torch.dtype", device: str) -> "PreTrainedModel":
     """A random model with the attention, head and layers that loading would have given it."""
     from pipeline.compute.selfcheck import choose
-    from pipeline.settings.config import Resources
+    from pipeline.settings.resources import Resources
 
     model = random_model(config, dtype, device)
     choose(model, Resources(allow_slow_path=True))
@@ -164,7 +164,8 @@ def trainer_of(
     """
     from pipeline.objectives.objective import build
     from pipeline.objectives.presets import PRESETS
-    from pipeline.settings.config import Resources, Train
+    from pipeline.settings.config import Train
+    from pipeline.settings.resources import Resources
     from pipeline.training.epoch import Epoch
     from pipeline.training.loop import Trainer
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from jobs.common.saying import Progress, doing, tell
 from jobs.common.stage import Work
 from pipeline.errors import UserError
-from pipeline.settings.config import JudgeEndpoint
+from pipeline.settings.resources import JudgeEndpoint
 
 if TYPE_CHECKING:
     from pipeline.evaluation.judging.asking import Reply, Request

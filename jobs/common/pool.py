@@ -14,7 +14,7 @@ from actors.pooled import Pooled
 from jobs.common.saying import Progress, doing, say
 from jobs.common.stage import Outcome
 from pipeline.errors import UserError
-from pipeline.settings.config import Resources
+from pipeline.settings.resources import Resources
 
 
 def run_parts(

@@ -20,7 +20,8 @@ from pipeline.preferences.files import begins
 from pipeline.preferences.template import DATE
 from pipeline.results.artifacts import canonical
 from pipeline.results.files import DigestMemory, given_path
-from pipeline.settings.config import Model, Resources
+from pipeline.settings.config import Model
+from pipeline.settings.resources import Resources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -16,7 +16,8 @@ from pipeline.compute.loading import EmptyModel, materialise, places
 from pipeline.compute.logprobs import token_logps
 from pipeline.compute.models import make_ready
 from pipeline.compute.sharding import is_sharded, reshard, shard, unshard
-from pipeline.settings.config import Resources, Train
+from pipeline.settings.config import Train
+from pipeline.settings.resources import Resources
 
 
 class Policy(torch.nn.Module):

@@ -16,7 +16,7 @@ from pipeline.compute.fused_head import fuse, why_not_fused
 from pipeline.compute.layers import compile_layers, restore_layers
 from pipeline.compute.logprobs import turning
 from pipeline.errors import UserError
-from pipeline.settings.config import Resources
+from pipeline.settings.resources import Resources
 
 _CHOSEN = "_widemargin_chosen"
 

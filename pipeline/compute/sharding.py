@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from pipeline.settings.config import WHOLE_GRADIENTS, Resources
+from pipeline.settings.resources import WHOLE_GRADIENTS, Resources
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # as jobs/train.py: what lies on the host is summed there
 

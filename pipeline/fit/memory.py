@@ -11,7 +11,8 @@ from pipeline.fit.devices import GIB
 from pipeline.fit.setup import Setup
 from pipeline.fit.shape import Shape
 from pipeline.line.check import names_layer
-from pipeline.settings.config import WHOLE_GRADIENTS, Lora
+from pipeline.settings.config import Lora
+from pipeline.settings.resources import WHOLE_GRADIENTS
 
 Parts = dict[str, float]
 

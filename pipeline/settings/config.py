@@ -1,21 +1,23 @@
-"""One typed configuration for a whole run: a section a stage, plus `resources`.
+"""One typed configuration for a whole run: a section a stage, plus `resources` (resources.py).
 
-`resources` is where and how; it never enters an identity. Every field is documented where it stands. Imports no ML
+Every field is documented where it stands. Imports no ML
 library, so that a door answers a bad configuration at once.
 """
 
 import re
 from collections.abc import Sequence
 from datetime import date
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
 from pipeline.preferences.template import DATE
-from pipeline.settings.faults import explain, refuse_odd_values, shown
+from pipeline.settings.faults import explain, refuse_odd_values
 from pipeline.settings.file import read
+from pipeline.settings.resources import Resources
+from pipeline.settings.section import Section
 from pipeline.settings.shorthand import expand
 
 EMBEDDED = "verifiable"
@@ -26,27 +28,6 @@ TokenId = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_other_as_number(cls, raw: Any) -> Any:
-        """YAML reads yes as true, and pydantic true as 1, and 1_000, which is text, as 1000."""
-        for name, value in raw.items() if isinstance(raw, dict) else ():
-            kinds = str(cls.model_fields[name].annotation) if name in cls.model_fields else ""
-            numbers = ("int" in kinds or "float" in kinds) and "str" not in kinds
-            odd = [
-                each
-                for each in (value if isinstance(value, list) else [value])
-                if (isinstance(each, bool) and "bool" not in kinds) or (isinstance(each, str) and "_" in each)
-            ]
-            if numbers and odd:
-                problem = f"{cls.__name__.lower()}.{name}={shown(value)}: a number is wanted"
-                raise UserError(problem, "give a number, or null")
-        return raw
-
-
 class Model(Section):
     # A directory, a .gguf file, package://module/file.gguf (a file inside an installed package), or a hub name.
     source: str = Field(min_length=1)
@@ -54,7 +35,8 @@ class Model(Section):
     # float64 is for checks of the training path; answers are then generated in float32.
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     chat_template: str | None = None  # a Jinja file, where the tokenizer has no template or the wrong one
-    template_arguments: dict[str, JsonValue] = {}  # to every rendering of the template, such as enable_thinking: false
+    # To every rendering of the template, such as enable_thinking: false.
+    template_arguments: dict[str, JsonValue] = Field(default={})
     template_date: date = DATE  # what a template that asks for the date is told is today
     trust_remote_code: bool = False  # run the Python files that the model brings; they can do whatever you can
 
@@ -72,7 +54,7 @@ class Data(Section):
     split: str | None = None  # the same: its split
     revision: str | None = None
     # Where rows have other names for what is read, such as {prompt: question, chosen: response_j}; null: leave it.
-    columns: dict[str, Annotated[str, Field(min_length=1)] | None] = {}
+    columns: dict[str, Annotated[str, Field(min_length=1)] | None] = Field(default={})
     # Of several completions in a row, ranked or rated, which make pairs.
     pairing: Literal["best-worst", "all", "adjacent"] = "best-worst"
     limit: int | None = Field(default=None, ge=1)  # keep so many train pairs, chosen by a hash of their content
@@ -228,12 +210,12 @@ class Judge(Section):
     model: str | None = Field(default=None, min_length=1)
     local: Model | None = None
     # By benchmark, in place of its own way: two games a question, one preference by log-probs, or ratings 1 to 10.
-    methods: dict[Name, Literal["games", "preference", "ratings"]] = {}
+    methods: dict[Name, Literal["games", "preference", "ratings"]] = Field(default={})
     # By benchmark, a file of words to the judge, or `own` for ours. Else its owners', where installed, or ours.
-    wording: dict[Name, str] = {}
+    wording: dict[Name, str] = Field(default={})
     # By benchmark, a file of answers that both models' are compared with; null: those of its owners. Where there is
     # none, the two models' answers are compared with each other.
-    baselines: dict[Name, str | None] = {}
+    baselines: dict[Name, str | None] = Field(default={})
     max_tokens: int | None = Field(default=None, ge=1)  # of a verdict, thoughts and all; null: as the benchmark has it
     # Null: none is sent, for judges that take none; their own then, or 1 of local.
     temperature: float | None = Field(default=0.0, ge=0)
@@ -250,102 +232,6 @@ class Judge(Section):
 
 class Report(Section):
     samples: int = Field(default=1000, ge=0)  # questions of each benchmark whose answers are shown side by side
-
-
-class JudgeEndpoint(Section):
-    """An OpenAI-compatible endpoint, and how it may be asked."""
-
-    url: str | None = None  # such as http://127.0.0.1:8000/v1
-    key_env: str | None = Field(default=None, min_length=1)  # the environment variable that holds its key; null: none
-    concurrency: int = Field(default=8, ge=1)  # requests at a time
-    requests_a_minute: float | None = Field(default=None, gt=0)
-    # What a million tokens cost, asked and answered, for the report.
-    dollars_per_million: tuple[float, float] | None = None
-    timeout_seconds: float = Field(default=120.0, gt=0)  # of one request
-    retries: int = Field(default=5, ge=0)  # of one request, ever longer apart
-
-
-WHOLE_GRADIENTS = 0.25  # of a GPU, that resources.whole_gradients may take where nothing is said
-
-
-class Budgets(NamedTuple):
-    """What is computed at a time, in packed tokens and in completion positions."""
-
-    micro_batch_tokens: int
-    score_tokens: int
-    logits_chunk: int
-
-
-# A CPU wants what stays in its caches; a GPU is idle while thousands of small kernels are launched, and at several
-# workers every micro-batch gathers all weights.
-BUDGETS = {"cpu": Budgets(1024, 4096, 1024), "cuda": Budgets(16384, 32768, 2048)}
-
-
-class Resources(Section):
-    """Where and how. Nothing here changes a result beyond rounding, so nothing here enters an identity."""
-
-    root: str = "runs"  # a folder, or the URL of an object store such as s3://bucket/runs
-    mirror: str = "~/.cache/widemargin"  # where this machine works on results whose root is a URL
-    scorers: int = Field(default=1, ge=1)  # actors of the reference stage
-    train_workers: int = Field(default=1, ge=1)
-    generators: int = Field(default=1, ge=1)  # vLLM engines at a time
-    judges: int = Field(default=1, ge=1)  # the same, of judge.local
-    study_cells: int = Field(default=1, ge=1)  # cells of a study trained side by side; they share a node's cores
-    gpus_per_actor: float = Field(default=0, ge=0)  # a scorer lays its model over several; a train worker takes one
-    # What is computed at a time; null: as the device that computes it likes (BUDGETS).
-    micro_batch_tokens: int | None = Field(default=None, ge=1)  # packed tokens a forward and backward
-    score_tokens: int | None = Field(default=None, ge=1)  # packed tokens a forward of the reference stage
-    logits_chunk: int | None = Field(default=None, ge=1)  # completion positions whose logits exist at one time
-    allow_slow_path: bool = False  # on a GPU: train even where one of the fast kernels does not run or is not right
-    compile_layers: bool | None = None  # torch.compile the decoder's layers; null: on a GPU
-    # With several train workers: each keeps gradients of all that is trained (4 bytes a weight) until a step's last
-    # micro-batch, and they are added up once; false: after each, and every worker keeps those of its share. Null: where
-    # they take at most a quarter of a GPU, and on a CPU.
-    whole_gradients: bool | None = None
-    shard_within: int | None = Field(default=None, ge=1)  # groups of so many train workers hold all; null: all workers
-    cpu_offload: bool = False  # weights, gradients and moments on the host, where a GPU has no room for its share
-    # Of every decoder layer (true), or every so many: less memory, up to a third more arithmetic.
-    checkpoint_activations: bool | Annotated[int, Field(ge=1)] = False
-    offload_activations: bool = False  # what checkpointed layers keep, to the host
-    checkpoint_steps: int = Field(default=50, ge=1)
-    max_failures: int = Field(default=2, ge=0)  # restarts of train workers, or of an actor, before the stage gives up
-    judge_endpoint: JudgeEndpoint = JudgeEndpoint()
-    kv_cache_gib: float = Field(default=1.0, gt=0)  # a vLLM engine's cache on a CPU
-    # What a vLLM engine takes of a GPU, or of its share where gpus_per_actor is a part of one.
-    gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1)
-    # How long train workers wait for each other in one operation; the slowest checkpoint must be written meanwhile.
-    collective_timeout_seconds: float = Field(default=1800.0, ge=1)
-    log_seconds: float = Field(default=10.0, gt=0)  # between two lines of progress
-
-    @field_validator("gpus_per_actor")
-    @classmethod
-    def _whole_above_one(cls, gpus: float) -> float:
-        if gpus > 1 and gpus != int(gpus):
-            raise UserError(
-                f"resources.gpus_per_actor={gpus:g}: a part of a GPU beside whole ones cannot be had",
-                f"set {int(gpus)} or {int(gpus) + 1}; a part alone, such as 0.5, shares a GPU between actors",
-            )
-        return gpus
-
-    @model_validator(mode="after")
-    def _groups_are_whole(self) -> "Resources":
-        if self.shard_within and self.train_workers % self.shard_within:
-            problem = f"resources.shard_within={self.shard_within} does not divide the train workers"
-            problem += f" (resources.train_workers={self.train_workers}) into groups of one size"
-            raise UserError(problem, "give the workers of a node, or null to shard over all of them")
-        return self
-
-    @model_validator(mode="after")
-    def _something_to_offload(self) -> "Resources":
-        if self.offload_activations and not self.checkpoint_activations:
-            problem = "resources.offload_activations=true moves what checkpointed layers keep, and none is checkpointed"
-            raise UserError(problem, "set resources.checkpoint_activations to true, or to every so many layers")
-        return self
-
-    def budgets(self, device: str) -> Budgets:
-        """What is computed at a time on a device of this type ("cpu", "cuda"): as set here, or as it likes."""
-        likes = BUDGETS.get(device, BUDGETS["cuda"])
-        return Budgets(*(getattr(self, name) or value for name, value in likes._asdict().items()))
 
 
 class RunConfig(Section):

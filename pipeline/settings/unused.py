@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.settings.config import EMBEDDED, Judge, JudgeEndpoint, RunConfig
+from pipeline.settings.config import EMBEDDED, Judge, RunConfig
+from pipeline.settings.resources import JudgeEndpoint
 
 
 def unused(config: RunConfig) -> dict[str, str]:

@@ -32,7 +32,8 @@ from pipeline.compute.sharding import whole_gradients_fit
 from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.objective import Objective
 from pipeline.objectives.state import QUEUE
-from pipeline.settings.config import Resources, Train
+from pipeline.settings.config import Train
+from pipeline.settings.resources import Resources
 from pipeline.training.checks import check_columns, check_finite, check_gradient, check_parity
 from pipeline.training.epoch import Epoch, sizes
 from pipeline.training.feeding import Feed, MicroBatch, Prepared, Share

@@ -9,7 +9,7 @@ import pytest
 from actors.endpoint import Endpoint
 from pipeline.errors import UserError
 from pipeline.evaluation.judging.asking import Reply, Request
-from pipeline.settings.config import JudgeEndpoint
+from pipeline.settings.resources import JudgeEndpoint
 from tests.judge_server import Answer, JudgeServer, Script, judge_server
 
 FAULTS = {

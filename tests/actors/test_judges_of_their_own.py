@@ -11,7 +11,7 @@ from actors.endpoint import Endpoint
 from actors.judge import opening
 from pipeline.evaluation.judging.asking import Reply, Request
 from pipeline.preferences.tokenise import Tokeniser
-from pipeline.settings.config import JudgeEndpoint
+from pipeline.settings.resources import JudgeEndpoint
 from tests.judge_server import Answer, JudgeServer, Script, judge_server
 
 

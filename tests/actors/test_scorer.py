@@ -9,7 +9,7 @@ import pytest
 
 from actors.scorer import Scorer, ScorerSpec
 from pipeline.errors import UserError
-from pipeline.settings.config import Resources
+from pipeline.settings.resources import Resources
 from tests.conftest import SMALL_MEMORY, pairs_file, with_code
 
 WORK = {"part": np.array(["part-00000.parquet"])}

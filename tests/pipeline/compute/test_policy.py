@@ -17,7 +17,8 @@ from pipeline.compute.logprobs import score
 from pipeline.compute.policy import Policy
 from pipeline.errors import UserError
 from pipeline.objectives import build
-from pipeline.settings.config import Lora, Model, Resources, Train
+from pipeline.settings.config import Lora, Model, Train
+from pipeline.settings.resources import Resources
 from pipeline.training.exporting import adapter_weights, export_weights
 from pipeline.training.loop import Trainer
 from pipeline.training.saving import save_adapter

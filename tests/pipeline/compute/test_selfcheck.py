@@ -14,7 +14,7 @@ from pipeline.compute.comparison import LONG
 from pipeline.compute.layers import compile_layers
 from pipeline.compute.selfcheck import Chosen, choose, chosen, require_fast
 from pipeline.errors import UserError
-from pipeline.settings.config import Resources
+from pipeline.settings.resources import Resources
 
 PACKED = "packed, a side at a time"
 

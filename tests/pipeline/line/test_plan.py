@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, Plan, make_plan
-from pipeline.settings.config import Resources, RunConfig
+from pipeline.settings.config import RunConfig
+from pipeline.settings.resources import Resources
 
 LINE = ["prepare", "reference", "schedule", "generate:base", "train", "generate:trained", "judge", "report"]
 

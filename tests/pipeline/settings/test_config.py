@@ -7,9 +7,10 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS
-from pipeline.settings.config import Resources, RunConfig, load, validate
+from pipeline.settings.config import RunConfig, load, validate
 from pipeline.settings.faults import ALIASES, paths
 from pipeline.settings.file import read
+from pipeline.settings.resources import Resources
 from pipeline.settings.unused import rules, unused
 
 CONFIGS = Path(__file__).parents[3] / "configs"

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from pipeline.compute.models import load_model
 from pipeline.compute.policy import Policy
 from pipeline.errors import UserError
-from pipeline.settings.config import Lora, Model, Resources, Train
+from pipeline.settings.config import Lora, Model, Train
+from pipeline.settings.resources import Resources
 from pipeline.training.saving import rehearse, save_model, save_trained, tokeniser_of
 
 TEMPLATE = (

@@ -14,7 +14,8 @@ from pipeline.compute.policy import Policy
 from pipeline.objectives import build
 from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
-from pipeline.settings.config import Resources, Schedule, Train
+from pipeline.settings.config import Schedule, Train
+from pipeline.settings.resources import Resources
 from pipeline.training.epoch import Epoch
 from pipeline.training.exporting import export_weights
 from pipeline.training.loop import Trainer

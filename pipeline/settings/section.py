@@ -1,0 +1,29 @@
+"""What every section of a configuration is: typed, frozen, without unknown names."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from pipeline.errors import UserError
+from pipeline.settings.faults import shown
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_other_as_number(cls, raw: Any) -> Any:
+        """YAML reads yes as true, and pydantic true as 1, and 1_000, which is text, as 1000."""
+        for name, value in raw.items() if isinstance(raw, dict) else ():
+            kinds = str(cls.model_fields[name].annotation) if name in cls.model_fields else ""
+            numbers = ("int" in kinds or "float" in kinds) and "str" not in kinds
+            odd = [
+                each
+                for each in (value if isinstance(value, list) else [value])
+                if (isinstance(each, bool) and "bool" not in kinds) or (isinstance(each, str) and "_" in each)
+            ]
+            if numbers and odd:
+                problem = f"{cls.__name__.lower()}.{name}={shown(value)}: a number is wanted"
+                raise UserError(problem, "give a number, or null")
+        return raw
