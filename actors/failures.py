@@ -19,7 +19,7 @@ def user_error(error: BaseException, logs: str) -> UserError | None:
         inner += list(getattr(item, "worker_failures", {}).values())
         seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]
     # What was raised comes before what followed from it.
-    for find in (plainly, no_room, no_memory, partial(no_life, logs=logs), no_answer):
+    for find in (plainly, no_room, no_memory, partial(no_life, logs=logs), no_answer, no_way):
         for item in seen:
             if found := find(item):
                 return found
@@ -77,4 +77,14 @@ def no_answer(error: BaseException) -> UserError | None:
         "that resources.max_failures allows",
         "one hangs, or the network between them does; where a step or the writing of a checkpoint takes that long, "
         "raise it. What is finished is kept",
+    )
+
+
+def no_way(error: BaseException) -> UserError | None:
+    """What gloo says where workers on several nodes cannot connect: a node's name may stand for 127.0.0.1 there."""
+    if "connectFullMesh" not in str(error):
+        return None
+    return UserError(
+        f"the train workers cannot reach each other ({' '.join(str(error).split())[:200]})",
+        "let every node's name be an address that the others reach, or set GLOO_SOCKET_IFNAME to its network interface",
     )

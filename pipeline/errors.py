@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # What torch, CUDA's libraries, vLLM and the system say where memory ran out; most of it comes as a plain RuntimeError.
-_OUT_OF_MEMORY = re.compile(r"out of memory|can(no|')t allocate memory|_STATUS_ALLOC_FAILED", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|can(no|')t allocate memory|_STATUS_ALLOC_FAILED|registering memory failed", re.IGNORECASE
+)
 
 
 class UserError(Exception):

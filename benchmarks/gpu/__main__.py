@@ -11,6 +11,7 @@ import importlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -57,7 +58,12 @@ def run_parts(names: list[str], out: Path, device: str, small: bool, seconds: fl
         print(f"== {name}: {status}, {time.perf_counter() - started:.0f} s", flush=True)
 
 
-ALSO = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TQDM_DISABLE": "1"}
+# As actors have it (actors/cluster.py), with one compiler's cache for all parts.
+ALSO = {
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    "TORCHINDUCTOR_CACHE_DIR": f"{tempfile.gettempdir()}/widemargin-gpu-check",
+    "TQDM_DISABLE": "1",
+}
 
 
 def main() -> None:

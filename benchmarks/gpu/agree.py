@@ -45,8 +45,9 @@ def run(part: Part) -> None:
 def _compare(part: Part, name: str, dtype: torch.dtype, pairs: Sequence[Tokens], right: Measured | None) -> Measured:
     """Note one family at one dtype against `right`, or else against its own eager forward; returns what was right."""
     started = time.perf_counter()
-    model: Any = random_model(family(name), torch.float32, part.device)
-    model = model.to(dtype)
+    model = random_model(family(name), dtype, part.device)
+    if dtype is not torch.float32:  # the same weights, rounded; rotary frequencies stay as they are, as when loaded
+        model.load_state_dict(random_model(family(name), torch.float32, part.device).state_dict())
     how = choose(model, Resources(allow_slow_path=True, compile_layers=name in COMPILED))
     pack = lay_out(pairs, model.device)
     row: dict[str, Any] = {"family": name, "dtype": str(dtype).removeprefix("torch.")}

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from benchmarks.gpu.inputs import chosen_model, pairs_of, shape
 from benchmarks.gpu.part import Part
+from pipeline.compute.layers import restore_layers
 from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.logprobs import side_sums, token_logps
 
@@ -29,6 +30,8 @@ def run(part: Part) -> None:
     for name, (attention, call) in sides.items():
         with part.trying(side=name):
             model.set_attn_implementation(attention)
+            if name != "ours":
+                restore_layers(model)
             model.zero_grad(set_to_none=True)
             loss = call()
             part.free()

@@ -21,6 +21,7 @@ from benchmarks.gpu.taught import taught
 from pipeline.compute.layout import Tokens
 from pipeline.compute.models import load_model
 from pipeline.errors import UserError
+from pipeline.settings.resources import Resources
 from pipeline.training.checkpoints import load, save
 from pipeline.training.loop import Trainer
 
@@ -83,7 +84,8 @@ class _Line:
         self.part.note(dtype=self.dtype, **row)
 
     def loaded(self, which: str = "model", device: str | None = None) -> PreTrainedModel:
-        return load_model(self.folder / which, self.dtype, device or self.part.device)
+        slow = Resources(allow_slow_path=True)  # it is said by `agree`
+        return load_model(self.folder / which, self.dtype, device or self.part.device, resources=slow)
 
     def trained(self, sums: Sums, steps: int, *, device: str | None = None, **options: Any) -> Trainer:
         folder = self.folder / f"{self.dtype}-{next(self.names)}"

@@ -35,15 +35,17 @@ def taught(part: Part) -> tuple[PreTrainedModel, Cut]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, fused=True)
     torch.set_float32_matmul_precision("high")  # it need not be exact yet
     started, steps, loss = time.perf_counter(), 0, torch.zeros(())
-    while time.perf_counter() - started < seconds:
-        pack = lay_out([Tokens([1], cut(length), []) for _ in range(rows)], model.device)
-        loss = -token_logps(model, pack, 4096).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        steps += 1
-    torch.set_float32_matmul_precision("highest")
+    try:
+        while time.perf_counter() - started < seconds:
+            pack = lay_out([Tokens([1], cut(length), []) for _ in range(rows)], model.device)
+            loss = -token_logps(model, pack, 4096).mean()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            steps += 1
+    finally:
+        torch.set_float32_matmul_precision("highest")
     part.note(what="taught", steps=steps, nats_a_byte=float(loss))
     return model, cut
 

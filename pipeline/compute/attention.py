@@ -105,8 +105,13 @@ def block_mask(pack: Pack, window: int | None, size: int, device: torch.device) 
         seen = (query >= key) & ((mine == other) | (other == mine // 3 * 3))
         return seen & (position_T[query] - position_T[key] < widest)
 
-    mask: BlockMask = compiled(create_block_mask)(sees, None, None, size, size, device, _BLOCK)
+    mask: BlockMask = compiled(_blocks)(sees, size, device)
     return mask
+
+
+def _blocks(sees: Callable[..., torch.Tensor], size: int, device: torch.device) -> BlockMask:
+    """With a block's size in it: as an argument it would be one more symbol of the compiled code."""
+    return create_block_mask(sees, None, None, size, size, device, _BLOCK)
 
 
 @cache
@@ -126,9 +131,13 @@ def compiled(function: Callable[..., Any], backend: str = "inductor") -> Callabl
     What cannot be compiled, or has more variants than there may be, is an error: otherwise it would run on, unfused, in
     many times the memory.
     """
-    allow_variants()
     result: Callable[..., Any] = torch.compile(function, dynamic=True, fullgraph=True, backend=backend)
-    return result
+
+    def call(*given: Any) -> Any:
+        allow_variants()  # in each thread: layers that are computed again are so in autograd's
+        return result(*given)
+
+    return call
 
 
 def allow_variants() -> None:

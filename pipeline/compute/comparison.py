@@ -24,6 +24,7 @@ _GRADIENTS = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.3}
 # Largest |difference| where only what must not be seen is changed: nothing else is, so this needs no room for rounding.
 _LEAK = 1e-3
 _WINDOWS = ("sliding_window", "attention_chunk_size")
+CANNOT = "cannot be scored"  # how a fault begins that is no figure
 _PULL = (1.0, -0.5, 0.25, 2.0)  # of each side's tokens in the sum whose gradient is looked at
 
 
@@ -48,8 +49,11 @@ class Measured(NamedTuple):
 class Comparison:
     """Two pairs, and what is right for them: each side by the model's own forward and eager attention."""
 
-    def __init__(self, model: PreTrainedModel, size: Size):
+    def __init__(self, model: PreTrainedModel, size: Size, must_run: bool = False):
+        """With `must_run` what cannot be scored is a UserError: other workers would wait for the rest of a forward."""
         self.model, self.dtype = model, next(model.parameters()).dtype
+        self.device = model.device  # of weights that are sharded and lie on the host it is another after a gradient
+        self.must_run = must_run
         self.trained = size.trained  # of a model that is sharded, too: see Policy.within
         self.vocabulary = model.config.get_text_config().vocab_size
         ids = iter([(7919 * i + 13) % self.vocabulary for i in range(sum(size.parts))])
@@ -74,7 +78,11 @@ class Comparison:
                 raise
             while error.__cause__ is not None:  # a compiler's says little of what it met
                 error = error.__cause__  # type: ignore[assignment]
-            return f"cannot be scored ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            why = f"{CANNOT} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            if self.must_run:
+                remedy = "mend what is named, or run it by what is slower with resources.allow_slow_path=true"
+                raise UserError(f"{type(self.model).__name__} {why}", remedy) from None
+            return why
         off = float((found.logps_N - self.right.logps_N).abs().mean())
         if not off <= _TOLERANCE[self.dtype]:  # nor is it, where it is not a number
             return f"scores a completion {off:.2g} nats a token otherwise than its own forward does"
@@ -151,7 +159,7 @@ class Comparison:
     def _leakage(self) -> float:
         """Where nothing else is changed nothing is rounded otherwise, but on a GPU where experts get more tokens."""
         by_gradient = self.trained and is_packed(self.model)
-        return _LEAK if by_gradient or self.model.device.type == "cpu" else _TOLERANCE[self.dtype]
+        return _LEAK if by_gradient or self.device.type == "cpu" else _TOLERANCE[self.dtype]
 
     def _in_training(self) -> None:
         """Raises what only train mode does, such as that a kernel has no dropout."""
@@ -163,12 +171,12 @@ class Comparison:
             self.model.eval()
 
     def _scored(self, *pairs: Tokens) -> torch.Tensor:
-        pack = lay_out(pairs, self.model.device)
+        pack = lay_out(pairs, self.device)
         return token_logps(self.model, pack, chunk=max(1, len(pack.target_N) // 4))
 
     def _alone(self, prompt: Sequence[int], completion: Sequence[int]) -> torch.Tensor:
         """The completion's log-probs, in nats, by the model's own forward over nothing else."""
-        ids = torch.tensor([[*prompt, *completion]], device=self.model.device)
+        ids = torch.tensor([[*prompt, *completion]], device=self.device)
         logits = self.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
         return logits.log_softmax(1).gather(1, ids[0, len(prompt) :, None].to(logits.device))[:, 0]
 

@@ -20,12 +20,9 @@ def is_fused(model: PreTrainedModel) -> bool:
     return getattr(model, _CHOSEN, False) and type(model.get_output_embeddings()) is torch.nn.Linear
 
 
-def why_not_fused(model: PreTrainedModel) -> str | None:
-    """Why the kernel cannot run on a GPU at all; whether it computes what the model does, selfcheck.py finds out."""
-    if importlib.util.find_spec("liger_kernel") is None:
-        return "Liger-Kernel is not installed"
-    kind = type(model.get_output_embeddings())
-    return None if kind is torch.nn.Linear else f"the output head is a {kind.__name__}"
+def is_installed() -> bool:
+    """Whether the kernel is there; whether it computes what a model's head does, selfcheck.py finds out."""
+    return importlib.util.find_spec("liger_kernel") is not None
 
 
 def fuse(model: PreTrainedModel, chosen: bool) -> None:

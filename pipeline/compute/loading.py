@@ -132,13 +132,7 @@ def materialise(model: torch.nn.Module, device: torch.device) -> None:
     def real(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
         if not parameter.is_meta:
             return parameter
-        data: torch.Tensor
-        if isinstance(parameter, DTensor):
-            local = torch.empty_like(parameter.to_local(), device=device)
-            where = (parameter.device_mesh, parameter.placements)
-            data = DTensor.from_local(local, *where, run_check=False, shape=parameter.shape, stride=parameter.stride())
-        else:
-            data = torch.empty_like(parameter, device=device)
+        data = torch.empty_like(parameter, device=device)  # from_local would move a shard to its mesh's device
         return torch.nn.Parameter(data, requires_grad=parameter.requires_grad)
 
     replace_parameters(model, real)

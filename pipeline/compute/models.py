@@ -188,7 +188,8 @@ def make_ready(model: "PreTrainedModel", resources: Resources) -> None:
     from pipeline.compute.selfcheck import choose
 
     model.eval()
-    use_onednn(model)
+    if model.device.type == "cpu":  # where it computes: sharded weights may lie on the host of a GPU
+        use_onednn(model)
     choose(model, resources)
 
 

@@ -8,11 +8,13 @@ what was chosen is kept with the model, beside what is faster and why it was not
 
 from dataclasses import dataclass
 
+import torch
+import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from pipeline.compute.attention import NAME, flexes, is_packed
-from pipeline.compute.comparison import LONG, SHORT, Comparison, Size, narrow_windows
-from pipeline.compute.fused_head import fuse, why_not_fused
+from pipeline.compute.comparison import CANNOT, LONG, SHORT, Comparison, Size, narrow_windows
+from pipeline.compute.fused_head import fuse, is_installed
 from pipeline.compute.layers import compile_layers, restore_layers
 from pipeline.compute.logprobs import turning
 from pipeline.errors import UserError
@@ -52,14 +54,15 @@ def choose(model: PreTrainedModel, resources: Resources, size: Size | None = Non
     `resources.allow_slow_path`. Of a model that is sharded all workers must call it, in a forward of the root.
     """
     gpu = model.device.type == "cuda"
+    several = dist.is_initialized() and dist.get_world_size() > 1
     with narrow_windows(model, size := size or (LONG if gpu else SHORT)):
-        comparison = Comparison(model, size)
+        comparison = Comparison(model, size, must_run=gpu and several and not resources.allow_slow_path)
         attention, why = _choose_attention(comparison)
         head, more = _choose_head(comparison) if gpu else ("in chunks", [])
         layers, most = _choose_layers(comparison, gpu if resources.compile_layers is None else resources.compile_layers)
     found = Chosen(attention, head, layers, (*why, *more, *most))
     setattr(model, _CHOSEN, found)
-    require_fast(found, type(model).__name__, model.device.type, resources)
+    require_fast(found, type(model).__name__, comparison.device.type, resources)
     return found
 
 
@@ -100,15 +103,22 @@ def _name(attention: str, model: PreTrainedModel) -> str:
 
 
 def _choose_head(comparison: Comparison) -> tuple[str, list[str]]:
-    """The fused output head where it runs and is right, or the model's own in chunks, and why."""
-    reason = why_not_fused(comparison.model)
-    if reason is None:
-        fuse(comparison.model, True)
-        if (fault := comparison.fault()) is None:
-            return "fused, by Liger-Kernel", []
-        fuse(comparison.model, False)
-        reason = f"with it the model {fault}"
-    return "in chunks", [f"not a fused head: {reason}"]
+    """The fused output head where it is right, or the model's own in chunks; and why, where the fused one does not run.
+
+    A head that is no linear layer, or does more to its logits, has its chunks: nothing is amiss.
+    """
+    model = comparison.model
+    if not is_installed():
+        return "in chunks", ["not a fused head: Liger-Kernel is not installed"]
+    if type(head := model.get_output_embeddings()) is not torch.nn.Linear:
+        return f"in chunks, as it is a {type(head).__name__}", []
+    fuse(model, True)
+    if (fault := comparison.fault()) is None:
+        return "fused, by Liger-Kernel", []
+    fuse(model, False)
+    if fault.startswith(CANNOT):
+        return "in chunks", [f"not a fused head: with it the model {fault}"]
+    return "in chunks, as it is not the fused one", []
 
 
 def _choose_layers(comparison: Comparison, wanted: bool) -> tuple[str, list[str]]:

@@ -60,14 +60,14 @@ def mesh(device: torch.device, world: int, resources: Resources) -> DeviceMesh:
     return DeviceMesh.from_group(groups, device.type, ranks, mesh_dim_names=("replicate", "shard"))
 
 
-def whole_gradients_fit(policy: torch.nn.Module, resources: Resources) -> bool:
+def whole_gradients_fit(policy: torch.nn.Module, device: torch.device, resources: Resources) -> bool:
     """Whether a worker is to keep gradients of all that is trained over a step's micro-batches, in float32."""
     if resources.whole_gradients is not None:
         return resources.whole_gradients
-    trained = [weight for weight in policy.parameters() if weight.requires_grad]
-    on = next((weight.device for weight in trained if weight.is_cuda), None)
-    whole = 4 * sum(weight.numel() for weight in trained)
-    return on is None or whole <= WHOLE_GRADIENTS * torch.cuda.get_device_properties(on).total_memory
+    if device.type != "cuda":
+        return True
+    whole = 4 * sum(weight.numel() for weight in policy.parameters() if weight.requires_grad)
+    return whole <= WHOLE_GRADIENTS * torch.cuda.get_device_properties(device).total_memory
 
 
 def unshard(policy: torch.nn.Module) -> None:

@@ -39,12 +39,13 @@ def save(trainer: Trainer, folder: Path) -> Future[Any]:
         torch.save(known | {name: getattr(trainer, name) for name in _LOGS}, folder / _POSITION)
     if trainer.stager is None:
         on_gpu = any(parameter.is_cuda for parameter in trainer.parameters)
-        trainer.stager = DefaultStager(_PINNED) if on_gpu else _AsItIs()
+        trainer.stager = _pinned() if on_gpu else _AsItIs()
     if torch.cuda.is_available():  # the stager's stream does not wait for the update, which may not have ended
         torch.cuda.synchronize()
     begun = checkpoint.async_save(
         _large(trainer),
-        checkpoint_id=folder,
+        # It would copy ahead in a stream of the first GPU, whichever is ours, also what lies on the host.
+        storage_writer=checkpoint.FileSystemWriter(folder, per_thread_copy_ahead=0),
         process_group=trainer.together.checkpoints,
         async_stager=trainer.stager,
     )
@@ -62,7 +63,7 @@ def load(trainer: Trainer, folder: Path) -> None:
     for name in _LOGS:
         setattr(trainer, name, known[name])
     large = _large(trainer)
-    checkpoint.load(large, checkpoint_id=folder)
+    checkpoint.load(large, checkpoint_id=folder, process_group=trainer.together.checkpoints)
     set_state_dict(
         trainer.policy,
         trainer.optimizer,
@@ -77,6 +78,14 @@ def _large(trainer: Trainer) -> dict[str, Any]:
     options = StateDictOptions(ignore_frozen_params=True)
     weights, moments = get_state_dict(trainer.policy, trainer.optimizer, options=options)
     return {"model": weights, "optimizer": moments}
+
+
+def _pinned() -> DefaultStager:
+    """Its thread begins at the first GPU, as any new one does: it is told which is ours."""
+    stager = DefaultStager(_PINNED)
+    if stager._staging_executor:
+        stager._staging_executor.submit(torch.cuda.set_device, torch.cuda.current_device()).result()
+    return stager
 
 
 class _AsItIs(AsyncStager):

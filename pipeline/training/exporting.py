@@ -113,4 +113,8 @@ def _whole(weight: Any, dtype: torch.dtype) -> torch.Tensor:
     """All of a weight, rounded before it is gathered."""
     weight = weight.detach().to(dtype)
     whole: torch.Tensor = weight.full_tensor() if isinstance(weight, DTensor) else weight
+    if (
+        whole.is_cuda
+    ):  # else the others ask for all layers at once, and NCCL's patience with the last begins at the first
+        torch.cuda.current_stream().synchronize()
     return whole

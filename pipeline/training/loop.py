@@ -78,7 +78,8 @@ class Trainer:
         self.unread: Future[Any] | None = None
         self.unwritten: Future[Any] | None = None
         self.stager: AsyncStager | None = None
-        (self.whole_gradients,) = self.together.first_says(whole_gradients_fit(self.policy, resources))
+        whole = whole_gradients_fit(self.policy, self.policy.device, resources)
+        (self.whole_gradients,) = self.together.first_says(whole)  # all alike, whatever their GPUs
         self.policy.train()
 
     @property
@@ -174,6 +175,7 @@ class Trainer:
         """Whether the workers add up their gradients in the backward that comes, or keep their own until the last."""
         if isinstance(self.policy, FSDPModule):
             self.policy.set_requires_gradient_sync(last or not self.whole_gradients)
+            self.policy.set_requires_all_reduce(last)  # between groups of workers, where each group has all weights
 
     def _forward(self, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, PairBatch]:
         """Log-probs of a micro-batch, [N] on the device; a copy on the host, to be differentiated by; its pairs."""

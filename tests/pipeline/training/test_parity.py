@@ -47,11 +47,18 @@ class NoisyBench(Bench):
         return model
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same noise each time, in whatever order the tests are run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="module")
 def bench(
     request: pytest.FixtureRequest, tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> NoisyBench:
     """Of a tiny model, or with --real-model of the demo model."""
+    torch.manual_seed(0)
     folder = tiny_model("Llama")
     if request.config.getoption("--real-model", default=False):
         folder = tmp_path_factory.mktemp("demo")
