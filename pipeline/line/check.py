@@ -72,7 +72,9 @@ def judges_chat_template(plan: Plan) -> None:
 def _template_of(source: ModelSource, model: Model, setting: str) -> None:
     written = _source_of_template(source, model)
     if written:
-        require_arguments(written, model.template_arguments, f"the chat template of {setting}.source={model.source}")
+        given = model.chat_template and f"{setting}.chat_template={model.chat_template}"
+        whose = given or f"the chat template of {setting}.source={model.source}"
+        require_arguments(written, model.template_arguments, whose)
     elif source.is_gguf:
         problem = f"{setting}.source={model.source} has no chat template (tokenizer.chat_template) in its metadata"
         raise UserError(problem, f"use an instruction-tuned model, or give {setting}.chat_template a Jinja file")

@@ -1,10 +1,10 @@
-"""Which arguments a chat template takes: the names that it reads before it has set them itself."""
+"""What can be said of a chat template by reading it: whether it parses, and which arguments it takes."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, TemplateError, meta, nodes
+from jinja2 import Environment, TemplateSyntaxError, meta, nodes
 
 from pipeline.errors import UserError
 
@@ -15,15 +15,18 @@ _RESERVED |= {"return_assistant_tokens_mask", "tokenizer_kwargs", "strftime_now"
 
 
 def require_arguments(source: str, arguments: Mapping[str, Any], whose: str) -> None:
-    """Raise UserError for an argument that a template's source does not read beside what every rendering has."""
-    if not arguments:
-        return
-    bare = re.sub(r"{%-?\s*(end)?generation\s*-?%}", "", source)  # an extension of transformers' own
+    """Raise UserError for a source that does not parse, and for an argument that it does not read.
+
+    `whose` names the template.
+    """
+    # An extension of transformers' own; in its place as many lines.
+    bare = re.sub(r"{%-?\s*(end)?generation\s*-?%}", lambda tag: "\n" * tag[0].count("\n"), source)
     try:
         tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(bare)
-        read = meta.find_undeclared_variables(tree) & set(_read(tree, set()))
-    except TemplateError:  # said when it is rendered
-        read = set(arguments)
+    except TemplateSyntaxError as error:
+        problem = f"{whose} does not parse: line {error.lineno}: {error.message}"
+        raise UserError(problem, "mend it, or give model.chat_template another Jinja file") from None
+    read = meta.find_undeclared_variables(tree) & set(_read(tree, set()))
     takes = sorted(name for name in read - _RESERVED if name != "raise_exception" and not name.endswith("_token"))
     for name in arguments:
         if name not in takes:

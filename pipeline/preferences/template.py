@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.preferences.arguments import require_arguments
 from pipeline.preferences.calls import arguments_as_text, has_calls, short_ids
 from pipeline.preferences.messages import RESULTS, Message
-from pipeline.preferences.texts import Text, rewritten, rewritten_tool, stands_in, texts_of, texts_of_tool
+from pipeline.preferences.texts import Text, rewritten, rewritten_tool, spellings, texts_of, texts_of_tool, times
 from pipeline.preferences.thoughts import tags_in
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Template:
         read = (name for name in names if re.search(rf"[.'\"]{name}\b", code))
         self.thoughts: str | None = next(read, None)
         self.shortens_ids = False  # whether calls have had to get other ids
-        self._unwritten: dict[Any, frozenset[int]] = {}
+        self._frames: dict[Any, tuple[frozenset[int], str]] = {}
         require_arguments(self.source, arguments, f"the template of {tokenizer.name_or_path!r}")
 
         def strftime_now(form: str) -> str:
@@ -89,8 +89,8 @@ class Template:
     ) -> list[Text]:
         """What does not stand whole in `text`, the template's rendering: of the messages from `start` on, and tools.
 
-        Found by looking for each text, which may stand there for another reason, so that stand-ins for all texts are
-        rendered, too, once for every make-up of a conversation.
+        A text must stand there as often as it is said, within other texts, too, beside what the template writes by
+        itself, which is known by rendering stand-ins for all texts, once for every make-up of a conversation.
         """
         tools_looked_at = tools if start == 0 else ()
         texts = [
@@ -111,19 +111,26 @@ class Template:
                 for tag in tags_in(message["content"])
             ),
         )
-        if made_of not in self._unwritten:
-            self._unwritten[made_of] = self._never_written(messages, tools, answer_next, start)
-        never = self._unwritten[made_of]
-        return [
-            each
-            for number, each in enumerate(texts)
-            if each.text.strip() and (number in never or not stands_in(each.text, text))
-        ]
+        if made_of not in self._frames:
+            self._frames[made_of] = self._frame(messages, tools, answer_next, start)
+        never, frame = self._frames[made_of]
+        contents = [each.text.strip() for each in texts if each.kind == "content"]
 
-    def _never_written(
+        def whole(number: int, each: Text) -> bool:
+            wanted = each.text.strip()
+            if not wanted or number in never or each.kind != "content":
+                return not wanted or (number not in never and times(wanted, text) > 0)
+            return times(wanted, text) - times(wanted, frame) >= sum(said.count(wanted) for said in contents)
+
+        return [each for number, each in enumerate(texts) if not whole(number, each)]
+
+    def _frame(
         self, messages: Sequence[Message], tools: Sequence[Any], answer_next: bool, start: int
-    ) -> frozenset[int]:
-        """Those texts, by number, whose stand-ins are not rendered; none where the template fails on stand-ins."""
+    ) -> tuple[frozenset[int], str]:
+        """Those texts, by number, whose stand-ins are not rendered, and what the template writes around them.
+
+        Neither where the template fails on stand-ins; and where `start` is not 0, what is around is not told.
+        """
         numbers = itertools.count()
         stood: dict[int, str] = {}
 
@@ -139,8 +146,12 @@ class Template:
         try:
             text = self(changed, others, answer_next=answer_next)
         except Exception:  # a template that reads its texts
-            return frozenset()
-        return frozenset(number for number, mark in stood.items() if mark not in text)
+            return frozenset(), ""
+        never = frozenset(number for number, mark in stood.items() if mark not in text)
+        for mark in stood.values():
+            for each in spellings(mark):
+                text = text.replace(each, "\0")
+        return never, "" if start else text
 
     def error(self, problem: str) -> UserError:
         return UserError(

@@ -112,12 +112,14 @@ def _listed(rewrite: Callable[[Any, Change], Any], value: Any) -> list[tuple[str
     return found
 
 
-def stands_in(text: str, rendered: str) -> bool:
-    """Whether a text stands whole in a rendering: but for white space at its ends letter for letter, or as JSON, JSON
+def times(text: str, rendered: str) -> int:
+    """How often a text stands whole in a rendering: but for white space at its ends letter for letter, or as JSON, JSON
     within JSON, or Python spells it."""
+    return sum(rendered.count(each) for each in spellings(text))
+
+
+def spellings(text: str) -> set[str]:
     wanted = text.strip()
-    if wanted in rendered:
-        return True
     as_json = json.dumps(wanted, ensure_ascii=False)[1:-1]
-    spellings = as_json, json.dumps(as_json, ensure_ascii=False)[1:-1], json.dumps(wanted)[1:-1], repr(wanted)[1:-1]
-    return any(each in rendered for each in spellings)
+    within = json.dumps(as_json, ensure_ascii=False)[1:-1]
+    return {wanted, as_json, within, json.dumps(wanted)[1:-1], repr(wanted)[1:-1]}

@@ -113,6 +113,12 @@ def without_template(place: Place) -> str:
     return str(folder)
 
 
+def unparsable(place: Place) -> str:
+    file = place.folder / "cut.jinja"
+    file.write_text("{% for m in messages %}\n{{ m.content }{% endfor %}")
+    return str(file)
+
+
 def without_tokenizer(place: Place) -> str:
     ignored = shutil.ignore_patterns("tokenizer*", "chat_template*", "special*")
     return str(shutil.copytree(place.model, place.folder / "bare", ignore=ignored))
@@ -201,7 +207,8 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         (("train.lora={layers: [q_proj, v_prj]}",), "the model has no v_prj"),
         (("train.lora.layers=.*q_prj",), "the model has no .*q_prj"),
     ],
-    "no tokenizer, or one without a chat template": lambda p: [
+    "no tokenizer, or no chat template that parses": lambda p: [
+        ((f"model.chat_template={unparsable(p)}",), "does not parse: line 2: "),
         ((f"model.source={without_template(p)}",), "chat template"),
         ((f"model.source={without_tokenizer(p)}",), "has no tokenizer"),
         ((f"model.source={gguf(p.folder / 'plain.gguf')}",), "has no chat template (tokenizer.chat_template)"),

@@ -325,3 +325,24 @@ def test_an_end_that_is_no_token_is_said(after: str, instead: str) -> None:
     tokeniser = open_(words + "{% if add_generation_prompt %}assistant:{% endif %}")
     assert texts(tokeniser, [ASK], "Blue.")[1] == "Blue.</s>"
     assert list(tokeniser.remarks()) == [f"the chat template ends answers with no token: </s> is put there{instead}"]
+
+
+def test_a_text_that_is_changed_is_not_found_in_another_text() -> None:
+    """Nor in what the template writes itself: a text must stand there as often as it is said."""
+    turns = (
+        "{% for m in messages %}<|{{ m.role }}|>\n{% if m.role == 'assistant' %}{{ m.content }}{% else %}{{ CHANGED }}"
+    )
+    turns += "{% endif %}{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    long = "The first candidate of " + "many " * 20 + "words."
+    cases = {
+        "m.content[:80]": [(long, f"You wrote: {long}"), (long, "Well.")],
+        "m.content | lower": [("Paris", "Paris is a city."), ("NASA", "NASA and ESA")],
+        "m.content[0] | upper ~ m.content[1:]": [("t", "Well."), ("user", "Well."), ("sis", "Well.")],
+    }
+    for changed, said_twice in cases.items():
+        tokeniser = open_(turns.replace("CHANGED", changed))
+        for asked, before in said_twice:
+            prompt = [{"role": "user", "content": asked}, said(before), {"role": "user", "content": "42"}]
+            assert reason(tokeniser, prompt, "Yes.") == "template-leaves-out", (changed, asked)
+        fine = [{"role": "user", "content": "12"}, said("Well: 12."), {"role": "user", "content": "12"}]
+        assert texts(tokeniser, fine, "Yes.")[0].count("12") == 3
