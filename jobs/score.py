@@ -11,11 +11,12 @@ from jobs.common.saying import tell
 from jobs.common.stage import reported
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench
-from pipeline.evaluation.benchmarks.annotations import Judged, Wanted
+from pipeline.evaluation.benchmarks.annotations import UNNAMED, Judged, Wanted
 from pipeline.evaluation.benchmarks.arena_battles import ARENA, Battle, read_battles
 from pipeline.evaluation.benchmarks.arena_style import Answers, read_answers, styles_of
 from pipeline.evaluation.benchmarks.length_control import PACKAGED, read_coefficients
 from pipeline.evaluation.profile import of_itself, profile, warnings
+from pipeline.results.files import file_digest
 from pipeline.statistics import Interval, kappa, paired
 
 Points = Mapping[str, Mapping[Hashable, float]]
@@ -34,11 +35,20 @@ JUDGED: dict[str, Callable[[Path, Wanted], Sequence[Judged]]] = {
     "mt_bench": mt_bench.read_ratings,
 }
 
+# Options that are of some benchmarks alone, and what to do without them.
+FOR: Mapping[str, tuple[Sequence[str], str]] = {
+    "baseline": (("alpaca_eval", *ARENA), "leave it out: answers of MT-Bench are rated, against no baseline"),
+    "answers": (tuple(ARENA), "leave it out"),
+    "coefficients": (("alpaca_eval",), "leave it out: length control is AlpacaEval's"),
+    "original_intervals": (tuple(ARENA), "leave it out: the other benchmarks resample questions"),
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     with reported():
-        answers = answers_of(options)
+        require_fitting(options)
+        answers = read_answers(options.answers or ())
         found: dict[str, Any] = {"benchmark": options.benchmark, "scores": scores(options, answers)}
         found["warnings"] = met_itself(options, answers)
         if looked := looks(options, answers):
@@ -48,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found["notes"] = unlike(options)
         if options.second_judge:
             found["agreement"] = agreement(options)
+            found["notes"] = [*found.get("notes", ()), *of_one_judge(options)]
         tell(json.dumps(plain(found), indent=2, ensure_ascii=False) if options.json else table(found))
 
 
@@ -76,7 +87,6 @@ def parser() -> argparse.ArgumentParser:
     door.add_argument(
         "--coefficients",
         type=Path,
-        default=PACKAGED,
         metavar="FILE",
         help="AlpacaEval: what length control shares between models (packaged: reconstructed)",
     )
@@ -93,20 +103,29 @@ def wanted_of(options: argparse.Namespace) -> Wanted:
     return Wanted(tuple(options.baseline), tuple(options.judge))
 
 
-def answers_of(options: argparse.Namespace) -> Answers:
-    """What --answers holds. Raises UserError where the benchmark takes none."""
-    if options.answers and options.benchmark not in ARENA:
-        raise UserError(f"--answers is for {' and '.join(ARENA)}, not {options.benchmark}", "leave it out")
-    return read_answers(options.answers or ())
+def second_wanted(options: argparse.Namespace) -> Wanted:
+    """The same of --second-judge: of several judges in it, the one that --judge does not name."""
+    return Wanted(tuple(options.baseline), but=tuple(options.judge))
+
+
+def require_fitting(options: argparse.Namespace) -> None:
+    """Raise UserError for an option that would have no effect, or a number that is none of its kind."""
+    for name, (benchmarks, remedy) in FOR.items():
+        if getattr(options, name) and options.benchmark not in benchmarks:
+            named = f"--{name.replace('_', '-')}"
+            raise UserError(f"{named} is for {', '.join(benchmarks)}, not {options.benchmark}", remedy)
+    if options.resamples < 1:
+        raise UserError(f"--resamples {options.resamples} gives no interval", "give 1 or more")
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed} is below 0", "give 0 or more")
 
 
 def scores(options: argparse.Namespace, answers: Answers) -> list[Any]:
     """The records of every model, baseline and judge, best first."""
-    if options.resamples < 1:
-        raise UserError(f"--resamples {options.resamples} gives no interval", "give 1 or more")
     drawn = {"resamples": options.resamples, "seed": options.seed, "wanted": wanted_of(options)}
     if options.benchmark == "alpaca_eval":
-        return list(alpaca_eval.score_file(options.annotations, read_coefficients(options.coefficients), **drawn))
+        shared = read_coefficients(options.coefficients or PACKAGED)
+        return list(alpaca_eval.score_file(options.annotations, shared, **drawn))
     if options.benchmark == "mt_bench":
         return list(mt_bench.score_file(options.annotations, **drawn))
     version = ARENA[options.benchmark]
@@ -174,7 +193,9 @@ def unlike(options: argparse.Namespace) -> list[str]:
     both = [judged(path, wanted) for path in (options.annotations, options.against)]
     found = []
     for kind in ("baseline", "judge"):
-        ours, theirs = ({str(name) for each in own if (name := getattr(each, kind))} for own in both)
+        ours, theirs = (
+            {str(name) for each in own if (name := getattr(each, kind)) not in (None, UNNAMED)} for own in both
+        )
         if ours and theirs and not ours & theirs:
             told = " and ".join(", ".join(sorted(names)) for names in (ours, theirs))
             found.append(f"the models compared have not the same {kind} ({told})")
@@ -185,12 +206,12 @@ def agreement(options: argparse.Namespace) -> list[dict[str, Any]]:
     """How far two judges agree on each model: won, tied or lost, or on MT-Bench the rating itself."""
     read, wanted = BENCHMARKS[options.benchmark], wanted_of(options)
     first = read(options.annotations, wanted)
-    # Of several judges in it, the one that --judge does not name.
-    second = read(options.second_judge, Wanted(wanted.baselines, but=wanted.judges))
+    second = read(options.second_judge, second_wanted(options))
     if not first.keys() & second.keys():
         raise UserError(
             f"{options.annotations} and {options.second_judge} judge no model in common", "give the same models"
         )
+    require_two_of_one(options)
 
     def category(points: float) -> Hashable:
         return points if options.benchmark == "mt_bench" else (points > 0.5) - (points < 0.5)
@@ -204,6 +225,43 @@ def agreement(options: argparse.Namespace) -> list[dict[str, Any]]:
         agreed = sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(shared)
         found.append({"model": model, "verdicts": len(shared), "agreed": 100 * agreed, "kappa": kappa(ours, theirs)})
     return found
+
+
+def both_judges(options: argparse.Namespace) -> tuple[Sequence[Judged], Sequence[Judged]]:
+    judged = JUDGED[options.benchmark]
+    first = judged(options.annotations, wanted_of(options))
+    return first, judged(options.second_judge, second_wanted(options))
+
+
+def require_two_of_one(options: argparse.Namespace) -> None:
+    """Raise UserError where a second judge's verdicts are the first one's, or on answers to another baseline's."""
+    first, second = both_judges(options)
+    if first == second and file_digest(options.annotations) == file_digest(options.second_judge):
+        raise UserError(
+            f"--second-judge {options.second_judge} holds the verdicts of {options.annotations}: "
+            "every judge agrees with itself",
+            "give another judge's verdicts, or name the first of several judges in one file by --judge",
+        )
+    ours, theirs = met_by(first), met_by(second)
+    for key in ours.keys() & theirs.keys():
+        if UNNAMED not in (pair := (ours[key], theirs[key])) and pair[0] != pair[1]:
+            raise UserError(
+                f"--second-judge {options.second_judge}: {key[0]} is compared with {pair[1]} there, and with "
+                f"{pair[0]} in {options.annotations}",
+                "give another judge's verdicts against the same baseline, or name one that both have by --baseline",
+            )
+
+
+def met_by(judged: Sequence[Judged]) -> dict[tuple[str, str | None], str | None]:
+    """The baseline of each model, and on Arena-Hard, whose categories may each have their own, of each question."""
+    return {(each.model, getattr(each, "question", None)): each.baseline for each in judged}
+
+
+def of_one_judge(options: argparse.Namespace) -> list[str]:
+    """A note where both files name one judge: two readings of it are compared."""
+    ours, theirs = ({each.judge for each in own if each.judge} for own in both_judges(options))
+    named = ", ".join(sorted(ours & theirs))
+    return [f"both files are judged by {named}: an agreement with itself"] if named else []
 
 
 def _by_file(model: str, options: argparse.Namespace) -> tuple[str, str]:
@@ -236,13 +294,13 @@ def table(found: Mapping[str, Any]) -> str:
             f"{one['model']} against {one['against']}: {difference} on {one['questions']} questions; higher on "
             f"{one['higher']}, equal on {one['equal']}, lower on {one['lower']} (sign test: p = {one['p_value']:.3g})"
         )
-    lines += [f"  note: {note}" for note in found.get("notes", ())]
     for one in found.get("agreement", ()):
         kappa_shown = "undefined" if one["kappa"] is None else f"{one['kappa']:.3f}"
         lines.append(
             f"{one['model']}: the judges agree on {one['agreed']:.1f} % of {one['verdicts']} verdicts, "
             f"kappa {kappa_shown}"
         )
+    lines += [f"  note: {note}" for note in found.get("notes", ())]
     return "\n".join(lines).rstrip()
 
 

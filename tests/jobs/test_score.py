@@ -95,6 +95,13 @@ def test_two_judges_of_one_model(capsys: pytest.CaptureFixture[str], tmp_path: P
         (("arena_hard_v2.0", "--annotations", BATTLES), "give --benchmark arena_hard_v0.1"),
         (("mt_bench", "--annotations", RATINGS, "--answers", BATTLES), "--answers is for arena_hard_v0.1"),
         (("arena_hard_v0.1", "--annotations", BATTLES, "--resamples", "0"), "--resamples 0"),
+        (("arena_hard_v0.1", "--annotations", BATTLES, "--seed", "-1"), "--seed -1 is below 0"),
+        (("mt_bench", "--annotations", RATINGS, "--coefficients", "/no.csv"), "--coefficients is for alpaca_eval, not"),
+        (("arena_hard_v0.1", "--annotations", BATTLES, "--coefficients", BATTLES), "--coefficients is for alpaca_eval"),
+        (("alpaca_eval", "--annotations", RATINGS, "--coefficients", "/no.csv"), "coefficients /no.csv"),
+        (("mt_bench", "--annotations", RATINGS, "--original-intervals"), "--original-intervals is for arena_hard_v0.1"),
+        (("alpaca_eval", "--annotations", RATINGS, "--original-intervals"), "--original-intervals is for arena_hard"),
+        (("mt_bench", "--annotations", RATINGS, "--baseline", "g"), "MT-Bench are rated, against no baseline"),
         (("alpaca_eval", "--annotations", RATINGS, "--coefficients", RATINGS), "length-control coefficients"),
     ],
 )
@@ -268,6 +275,44 @@ def test_models_that_met_other_baselines_are_compared_with_a_note(
     assert "have not the same" not in run(capsys, *asked, files[1])
     assert "note: the models compared have not the same baseline (o and p)" in run(capsys, *asked, files[2])
     assert len(json.loads(run(capsys, *asked, files[2], "--json"))["notes"]) == 1
+
+
+def test_two_judges_are_of_one_comparison(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Agreement on verdicts against different baselines is of nothing, and a judge agrees with itself."""
+    asked = ("--benchmark", "alpaca_eval", "--annotations")
+    differing: dict[str, dict[str, Any]] = {
+        "first": {"annotator": "j"},
+        "copy": {"annotator": "j"},
+        "again": {"annotator": "j", "preference": 1.9},
+        "other": {"annotator": "k", "generator_1": "c"},
+        "unnamed": {"annotator": "k", "generator_1": None},
+    }
+    files = {
+        name: written(tmp_path / f"{name}.jsonl", *[compared(n, f"a{n}", **more) for n in range(3)])
+        for name, more in differing.items()
+    }
+    first = (*asked, files["first"], "--second-judge")
+    told = refused(capsys, *first, files["other"])
+    assert f"m is compared with c there, and with b in {files['first']}" in told and "by --baseline" in told
+    for same in ("first", "copy"):
+        assert "every judge agrees with itself" in refused(capsys, *first, files[same])
+    assert "note: both files are judged by j: an agreement with itself" in run(capsys, *first, files["again"])
+    said = run(capsys, *first, files["unnamed"])  # it may be the same one
+    assert "the judges agree on 100.0 % of 3 verdicts" in said and "judged by" not in said
+
+
+def test_two_judges_of_categories_with_baselines_of_their_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One is compared by question: another baseline in one category alone is refused, too."""
+    rows = [
+        [played(1, judge=judge), played(2, judge=judge, category="creative_writing", baseline=baseline)]
+        for judge, baseline in (("j", "p"), ("k", "p"), ("k", "o"))
+    ]
+    files = [written(tmp_path / f"{n}.jsonl", *own) for n, own in enumerate(rows)]
+    asked = ("--benchmark", "arena_hard_v2.0", "--annotations", files[0], "--second-judge")
+    assert "the judges agree on 100.0 % of 2 verdicts" in run(capsys, *asked, files[1])
+    assert "m is compared with o there, and with p in" in refused(capsys, *asked, files[2])
 
 
 UNREADABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

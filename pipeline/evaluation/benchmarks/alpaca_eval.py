@@ -16,6 +16,7 @@ from pipeline.evaluation.benchmarks.annotations import (
     ALL,
     CONTRADICTING,
     REPEATED,
+    UNNAMED,
     LeftOut,
     Row,
     Wanted,
@@ -127,7 +128,7 @@ def read_verdicts(path: Path, wanted: Wanted = ALL) -> list[Verdicts]:
             continue
         name = text(row, "generator_2") or ""
         model = name if name not in ("", "example") else path.parent.name  # some files on the leaderboard say "example"
-        groups.setdefault((model, text(row, "generator_1") or "baseline", judge_of(row) or ""), []).append(row)
+        groups.setdefault((model, text(row, "generator_1") or UNNAMED, judge_of(row) or ""), []).append(row)
     if not groups:
         raise UserError(f"{path}: no verdict can be used ({unread})", "mend the annotations, or judge again")
     return wanted.of(

@@ -15,6 +15,7 @@ from pipeline.preferences.files import Unreadable, open_json
 
 Row = dict[str, Any]
 ROW_KEYS = ("instruction", "uid", "question_id")
+UNNAMED = "baseline"  # what a baseline is called that its file does not name
 
 # Of a second verdict on one question by one judge: the first one stands, whatever a tool's own code counts.
 REPEATED, CONTRADICTING = "that repeat a verdict", "that contradict the first verdict on their question"

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from pipeline.evaluation.benchmarks.annotations import (
     ALL,
     CONTRADICTING,
     REPEATED,
+    UNNAMED,
     LeftOut,
     Row,
     Wanted,
@@ -49,6 +50,7 @@ class Battle:
     judge: str | None = None
     model_is_first: bool | None = None  # whose answer the judge saw first; None where it saw none, or none says
     alike: bool = False  # both answers are one and the same: no judge was asked
+    differs: bool = field(default=False, compare=False)  # the stored label is not what the judgment says
 
 
 def read_battles(path: Path, version: Version, wanted: Wanted = ALL) -> tuple[list[Battle], LeftOut]:
@@ -152,13 +154,15 @@ def _battles(row: Row, said: Sequence[str], version: Version, left_out: LeftOut)
         return []
     if without := played.count(None):
         left_out["games without a verdict"] += without
-    named = (question(row) or "", category, model, text(row, "baseline") or "baseline")
+    named = (question(row) or "", category, model, text(row, "baseline") or UNNAMED)
     battles = []
-    for number, (game, one) in enumerate(zip(games, played, strict=True)):
+    for number, (game, words, one) in enumerate(zip(games, said, played, strict=True)):
         if one:
             alike = game.get("judgment") == {"answer": ""}  # as we write it: no judge said a word of them
             first = None if alike else number == 1
-            battles.append(Battle(*named, *one, judge=judge_of(row), model_is_first=first, alike=alike))
+            read_again = arena_game(_read(words, version), model_is_a=number == 1)
+            differs = read_again not in (None, one)  # never of a judge that thinks: its words count
+            battles.append(Battle(*named, *one, judge_of(row), first, alike, differs))
     return battles
 
 
@@ -169,10 +173,14 @@ def _label(game: Any, words: str, version: Version, left_out: LeftOut) -> str | 
     stored = text(game, "score")
     if "score" in game and spoken(words) == words:
         return stored
-    said = arena_label_v01(words) if version == "v0.1" else arena_label(words)
+    said = _read(words, version)
     if stored is not None and stored != said:
         left_out["stored labels that were read out of the judge's thoughts"] += 1
     return said
+
+
+def _read(words: str, version: Version) -> str | None:
+    return arena_label_v01(words) if version == "v0.1" else arena_label(words)
 
 
 def _written_battle(row: Row, left_out: LeftOut) -> list[Battle]:

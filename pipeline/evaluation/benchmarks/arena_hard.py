@@ -128,6 +128,10 @@ def _scores(
             notes.append("without style control, which needs the answers")
         if (other := BASELINES.get(battles[0].baseline, version)) != version:
             notes.append(f"{battles[0].baseline} is the baseline of Arena-Hard {other}, not of {version}")
+        if differ := sum(battles[index].differs for index in own):
+            notes.append(f"{differ} stored labels are not what the judgment says")
+        if category not in QUESTIONS:
+            notes.append(f"{category} is no category of Arena-Hard's: not comparable with its leaderboard")
         if questions < QUESTIONS.get(category, questions):
             notes.append(f"{questions} of {QUESTIONS[category]} questions: not comparable with the leaderboard")
         scores.append(

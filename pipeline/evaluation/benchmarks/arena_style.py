@@ -28,15 +28,27 @@ Answers = Mapping[tuple[str, str], Written]  # by (model, question)
 
 
 def read_answers(paths: Sequence[Path]) -> dict[tuple[str, str], Written]:
-    """The answers of model_answer files. Raises UserError where a file holds none."""
+    """The answers of model_answer files; one that is given again counts once.
+
+    Raises UserError where a file holds none, or a model has different answers to one question.
+    """
     found: dict[tuple[str, str], Written] = {}
+    given: dict[tuple[str, str], Path] = {}
     for path in paths:
         rows = read(path, LeftOut())
         require(rows, [("uid", "question_id"), ("messages", "choices")], path, "Arena-Hard answers")
         for row in rows:
             answer, model, asked = answer_of(row), text(row, "model", "model_id"), question(row)
-            if answer is not None and model is not None and asked is not None:
-                found[model, asked] = Written(answer, tokens_of(row))
+            if answer is None or model is None or asked is None:
+                continue
+            written, key = Written(answer, tokens_of(row)), (model, asked)
+            if found.setdefault(key, written) != written:
+                raise UserError(
+                    f"--answers {path}: question {asked} has another answer of {model}, or other tokens of it, than in "
+                    f"{'the same file' if given[key] == path else given[key]} before",
+                    "keep the one that was judged",
+                )
+            given.setdefault(key, path)
     return found
 
 

@@ -264,3 +264,44 @@ def test_answers_in_both_versions_formats(tmp_path: Path) -> None:
     }
     with pytest.raises(UserError, match="token_len"):
         styles_of(read_answers([write(tmp_path / "b.jsonl", [new])]))
+
+
+def test_an_answer_that_is_given_again_counts_once_and_another_one_is_refused(tmp_path: Path) -> None:
+    def answer(words: str, tokens: int = 3) -> dict[str, Any]:
+        messages = [{"role": "assistant", "content": {"answer": words}}]
+        return {"uid": "q", "model": "m", "messages": messages, "metadata": {"token_len": tokens}}
+
+    once, other = write(tmp_path / "one.jsonl", [answer("a")]), write(tmp_path / "other.jsonl", [answer("b")])
+    assert read_answers([write(tmp_path / "two.jsonl", [answer("a"), answer("a")]), once]) == read_answers([once])
+    with pytest.raises(UserError, match=r"other\.jsonl: question q has another answer of m.* than in .*one\.jsonl"):
+        read_answers([once, other])
+    for second in (answer("b"), answer("a", tokens=4)):
+        with pytest.raises(UserError, match="than in the same file before"):
+            read_answers([write(tmp_path / "both.jsonl", [answer("a"), second])])
+
+
+@pytest.mark.parametrize("version", ["v0.1", "v2.0"])
+def test_stored_labels_that_the_judgment_contradicts_are_told(tmp_path: Path, version: Any) -> None:
+    """They count as stored. A mirrored spelling says the same, and words without a label contradict nothing."""
+    category = "hard_prompt" if version == "v2.0" else "arena-hard-v0.1"
+
+    def said(label: str, words: str) -> dict[str, Any]:
+        return {"score": label, "judgment": {"answer": words} if version == "v2.0" else words}
+
+    games = [[said("A>B", "so [[B>>A]]"), said("A>B", "[[B<A]]")], [said("B>A", "none"), said("A=B", "[[A>B]]")]]
+    rows = [judged(str(n), None, None, category=category) | {"games": own} for n, own in enumerate(games)]
+    (score,) = score_file(write(tmp_path / "j.jsonl", rows), version, resamples=10)
+    assert "2 stored labels are not what the judgment says" in score.notes
+    assert score.rate.value == pytest.approx(100 * (0 + 1 + 1 + 0.5) / 4)
+    (score,) = score_file(write(tmp_path / "k.jsonl", [judged("q", "A>B", "B>A")]), "v2.0", resamples=10)
+    assert not any("stored labels" in note for note in score.notes)
+
+
+def test_a_category_of_others_is_told(tmp_path: Path) -> None:
+    rows = [judged("q", "B>A", "A>B", category=name) for name in ("poems", "hard_prompt", "coding")]
+    told = {
+        score.category: [note for note in score.notes if "no category" in note]
+        for score in score_file(write(tmp_path / "j.jsonl", rows), "v2.0", resamples=10)
+    }
+    poems = "poems is no category of Arena-Hard's: not comparable with its leaderboard"
+    assert told == {"poems": [poems], "hard_prompt": [], "coding": []}
