@@ -21,10 +21,11 @@ FEW = ("data.pairs=8", "data.dev_pairs=0", "generate.prompts=2", "resources.log_
 @pytest.fixture
 def ends_elsewhere(tiny: Path, tmp_path: Path) -> Path:
     """A model that writes <|im_end|> always, while <|endoftext|> is the end by its configuration and tokenizer; with a
-    generation_config that transformers does not save again, and a chat template that leaves out what a system says."""
+    generation_config that transformers does not save again, and a template that refuses to go on after no answer."""
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     tokenizer.chat_template = (
-        "{% for m in messages if m.role != 'system' %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% for m in messages %}{% if m.role == 'assistant' and not m.content %}{{ raise_exception('no answer') }}"
+        "{% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     tokenizer.eos_token = tokenizer.pad_token = "<|endoftext|>"
@@ -43,9 +44,7 @@ def ends_elsewhere(tiny: Path, tmp_path: Path) -> Path:
 def test_answers_end_where_a_turn_ends_in_training(ends_elsewhere: Path, head: Head, tmp_path: Path) -> None:
     """Those of the base model, of the trained one, and what others will ask of the exported one. A turn that the
     template does not render is not asked, and the turns beside it are."""
-    user = {"role": "user", "content": "Name a colour."}
-    told = [{"role": "system", "content": "Be brief."}, user]
-    questions = ({"prompt": told, "id": 1}, {"turns": ["A?", "B?"], "id": 2})
+    questions = ({"turns": ["A?", "B?"], "id": 1}, {"prompt": "C?", "id": 2})
     (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in questions))
     asked = ("generate.max_new_tokens=8", f"generate.benchmarks={{mine: {tmp_path / 'q.jsonl'}}}")
     given = (*FEW, f"model.source={ends_elsewhere}", f"resources.root={tmp_path / 'root'}", *asked)
@@ -55,7 +54,7 @@ def test_answers_end_where_a_turn_ends_in_training(ends_elsewhere: Path, head: H
     for manifest in manifests:
         answers = rows(manifest.parent)
         found = [(row["question_id"], row["turn"], row["tokens"], row["finish_reason"]) for row in answers]
-        assert found == [("1", 1, 0, "not-rendered"), ("2", 1, 1, "stop"), ("2", 2, 1, "stop")]
+        assert found == [("1", 1, 1, "stop"), ("1", 2, 0, "not-rendered"), ("2", 1, 1, "stop")]
         assert {row["response"] for row in answers} == {""}
         assert json.loads(manifest.read_text())["metrics"]["no_room"] == 1
     assert len(manifests) == 2
