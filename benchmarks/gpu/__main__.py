@@ -51,7 +51,8 @@ def run_parts(names: list[str], out: Path, device: str, small: bool, seconds: fl
                 command + ["--small"] * small, stderr=log, env=os.environ | ENVIRONMENT | ALSO, cwd=ROOT
             )
             try:
-                status = f"status {child.wait(min(ends - started, PARTS[name][1]))}"
+                left = ends - started  # a rehearsal takes what time there is
+                status = f"status {child.wait(left if small else min(left, PARTS[name][1]))}"
             except subprocess.TimeoutExpired:
                 child.kill()
                 status = "cut at its deadline"

@@ -92,7 +92,7 @@ def open_empty(
             output_loading_info=True,
         )
     model, report = loaded
-    require_whole(folder, report)
+    require_whole(folder, model, report)
     device = torch.device(device)
     _compute_buffers(model, device)
     named = model.state_dict(keep_vars=True)

@@ -171,7 +171,7 @@ def load_model(
             trust_remote_code=trust_remote_code,
         )
     model, report = loaded
-    require_whole(folder, report)
+    require_whole(folder, model, report)
     if device == "auto":
         _require_on_gpus(model, folder)
     make_ready(model, resources)
@@ -211,11 +211,19 @@ def opening(folder: Path) -> Iterator[None]:
         raise UserError(problem, _INCOMPLETE if isinstance(error, SafetensorError) else remedy) from error
 
 
-def require_whole(folder: Path, report: Mapping[str, Any]) -> None:
-    """Raise UserError where transformers' report of loading says that weights are missing."""
+def require_whole(folder: Path, model: "PreTrainedModel", report: Mapping[str, Any]) -> None:
+    """Raise UserError where transformers' report of loading says that weights are missing, or layers are left over.
+
+    Layers of another part, such as an eye that a model is opened without, are none of its own.
+    """
     if report["missing_keys"]:
         problem = f"the model in {folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"
         raise UserError(problem, _INCOMPLETE)
+    own = {number[0] for name in model.state_dict() if (number := re.match(r".*?\.(?=\d+\.)", name))}
+    left = {key: re.match(r".*?\.(?=\d+\.)", key) for key in report["unexpected_keys"]}
+    if beyond := sorted(key for key, number in left.items() if number and number[0] in own):
+        problem = f"the model in {folder} has weights of layers that its config.json does not: {', '.join(beyond[:5])}"
+        raise UserError(problem, "mend num_hidden_layers, or fetch the model again: its config.json is of another")
 
 
 def _require_on_gpus(model: "PreTrainedModel", folder: Path) -> None:

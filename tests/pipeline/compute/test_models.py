@@ -65,6 +65,17 @@ def test_a_broken_model_is_one_error(tiny_model: Callable[[str], Path], tmp_path
         load_model(folder, "float32")
 
 
+def test_a_config_of_fewer_layers_than_the_weights_have_is_refused(
+    tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """It would open as a smaller model."""
+    folder = shutil.copytree(tiny_model("Llama"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    with pytest.raises(UserError, match=r"weights of layers that its config\.json does not: model\.layers\.1\."):
+        load_model(folder, "float32")
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "whole.gguf"])
 def test_a_pointer_of_git_lfs_is_no_model(tiny_model: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     folder = shutil.copytree(tiny_model("Llama"), tmp_path / "model")
