@@ -23,7 +23,7 @@ from pipeline.compute.selfcheck import choose
 from pipeline.settings.resources import Resources
 
 CHUNK = 256
-COMPILED = ("Llama", "Gemma2")  # of those layers are compiled, too, which takes its time
+COMPILED = ("Llama", "Gemma2")  # again with compiled layers, at the end, as it takes its time
 # prompt, chosen, rejected: beside a block of 128, on it, beyond it; a side that is absent, and one of a token
 _LENGTHS = ((300, 170, 260), (5, 1, 400), (129, 0, 127), (1, 128, 1), (64, 600, 3))
 _SHORT = ((30, 17, 26), (5, 1, 40))
@@ -35,20 +35,22 @@ def run(part: Part) -> None:
     draw = random.Random(0)
     lengths = _SHORT if part.small else _LENGTHS
     pairs = [Tokens(*([draw.randrange(3, 500) for _ in range(n)] for n in parts)) for parts in lengths]
-    for name in FAMILIES:
-        with part.trying(family=name):
+    for name, compiled in [*((name, False) for name in FAMILIES), *((name, True) for name in COMPILED)]:
+        with part.trying(family=name, compiled=compiled):
             right: Measured | None = None
             for dtype in (torch.float32, torch.bfloat16):
-                right = _compare(part, name, dtype, pairs, right)
+                right = _compare(part, name, dtype, pairs, right, compiled)
 
 
-def _compare(part: Part, name: str, dtype: torch.dtype, pairs: Sequence[Tokens], right: Measured | None) -> Measured:
+def _compare(
+    part: Part, name: str, dtype: torch.dtype, pairs: Sequence[Tokens], right: Measured | None, compiled: bool
+) -> Measured:
     """Note one family at one dtype against `right`, or else against its own eager forward; returns what was right."""
     started = time.perf_counter()
     model = random_model(family(name), dtype, part.device)
     if dtype is not torch.float32:  # the same weights, rounded; rotary frequencies stay as they are, as when loaded
         model.load_state_dict(random_model(family(name), torch.float32, part.device).state_dict())
-    how = choose(model, Resources(allow_slow_path=True, compile_layers=name in COMPILED))
+    how = choose(model, Resources(allow_slow_path=True, compile_layers=compiled))
     pack = lay_out(pairs, model.device)
     row: dict[str, Any] = {"family": name, "dtype": str(dtype).removeprefix("torch.")}
     row |= {"how": str(how), "leak": _leak(model, pairs)}
