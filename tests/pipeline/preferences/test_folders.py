@@ -72,7 +72,7 @@ def write(file: Path, content: bytes) -> None:
         ("a.csv", table(","), "csv"),
         ("A.CSV", b"\xef\xbb\xbf" + table(";"), "csv"),
         ("a.tsv", table("\t"), "csv"),
-        ("a.csv.gz", gzip.compress(table(",")), "csv"),
+        ("a.csv.gz", gzip.compress(table(","), mtime=0), "csv"),
         ("a.csv.zst", zst(table(",")), "csv"),
         ("[x] *?{a,b} Größe 100%.jsonl", LINES, "jsonl"),
     ],
@@ -252,7 +252,7 @@ def test_a_folder_of_all_kinds_is_read_whole(tmp_path: Path, folder: str) -> Non
     here = tmp_path / folder
     parquet(here / "b.parquet", PAIRS[:1])
     write(here / "nested" / "deep" / "a.jsonl", LINES.splitlines()[1])
-    write(here / "c.csv.gz", gzip.compress(table(",", PAIRS[2:3])))
+    write(here / "c.csv.gz", gzip.compress(table(",", PAIRS[2:3]), mtime=0))
     feather.write_feather(pa.Table.from_pylist(PAIRS[3:]), str(here / "d.feather"))
     for name in ("_SUCCESS", ".part.crc", "LICENSE", ".cache/x.jsonl", "_temporary/y.parquet", "notes.md"):
         write(here / name, b"not rows")
