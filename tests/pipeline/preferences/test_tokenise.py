@@ -216,7 +216,8 @@ def test_a_prompt_the_template_refuses_is_dropped(demo_tokenizer):
     ("changes", "said"),
     [
         ({"template": ""}, "has no chat template"),
-        ({"template": "{% for %}"}, "has a chat template that fails"),
+        ({"template": "{% for %}"}, "does not parse: line 1: "),
+        ({"template": "{{ raise_exception('never') }}"}, "has a chat template that fails"),
         ({"eos_token": None}, "has no EOS token"),
     ],
 )
