@@ -17,7 +17,6 @@ from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.compute.loading import EmptyModel, open_empty
 from pipeline.compute.models import load_model
 from pipeline.compute.selfcheck import chosen
-from pipeline.compute.sharding import is_sharded
 from pipeline.errors import UserError, memory_for
 from pipeline.objectives.objective import build
 from pipeline.results import tables
@@ -135,7 +134,7 @@ def base_model(work: WorkerSpec, world: int) -> PreTrainedModel | EmptyModel:
     settings, resources = work.config.model, work.config.resources
     folder, device = Path(work.model), "cuda" if torch.cuda.is_available() else "cpu"
     trusted = settings.trust_remote_code
-    if is_sharded(getattr(torch, settings.dtype), resources, world):
+    if resources.shards(settings.dtype, world):
         return open_empty(folder, settings.dtype, device, trust_remote_code=trusted)
     return load_model(folder, settings.dtype, device, trust_remote_code=trusted, resources=resources)
 

@@ -142,8 +142,11 @@ def compiled(function: Callable[..., Any], backend: str = "inductor") -> Callabl
 
 def allow_variants() -> None:
     """What torch.compile needs to be told, once something is compiled in this process."""
-    torch._dynamo.config.recompile_limit = max(_VARIANTS, torch._dynamo.config.recompile_limit)
-    torch._dynamo.config.specialize_float = True  # a scale of attention that may vary does not compile
+    config = torch._dynamo.config
+    if config.recompile_limit < _VARIANTS:  # set once a thread: this is asked at every layer
+        config.recompile_limit = _VARIANTS
+    if not config.specialize_float:
+        config.specialize_float = True  # a scale of attention that may vary does not compile
 
 
 def _by_side(

@@ -219,11 +219,16 @@ def require_whole(folder: Path, model: "PreTrainedModel", report: Mapping[str, A
     if report["missing_keys"]:
         problem = f"the model in {folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"
         raise UserError(problem, _INCOMPLETE)
-    own = {number[0] for name in model.state_dict() if (number := re.match(r".*?\.(?=\d+\.)", name))}
-    left = {key: re.match(r".*?\.(?=\d+\.)", key) for key in report["unexpected_keys"]}
-    if beyond := sorted(key for key, number in left.items() if number and number[0] in own):
+    stacks = {stack for name in model.state_dict() if (stack := _stack(name))}
+    if beyond := sorted(key for key in report["unexpected_keys"] if _stack(key) in stacks):
         problem = f"the model in {folder} has weights of layers that its config.json does not: {', '.join(beyond[:5])}"
         raise UserError(problem, "mend num_hidden_layers, or fetch the model again: its config.json is of another")
+
+
+def _stack(name: str) -> str | None:
+    """Of which layers a weight is one's, such as `model.layers.`."""
+    found = re.match(r".*?\.(?=\d+\.)", name)
+    return found[0] if found else None
 
 
 def _require_on_gpus(model: "PreTrainedModel", folder: Path) -> None:

@@ -15,7 +15,7 @@ from pipeline.compute.adapters import add_drawn_adapters
 from pipeline.compute.loading import EmptyModel, materialise, places
 from pipeline.compute.logprobs import token_logps
 from pipeline.compute.models import make_ready
-from pipeline.compute.sharding import is_sharded, reshard, shard, unshard
+from pipeline.compute.sharding import reshard, shard, unshard
 from pipeline.settings.config import Train
 from pipeline.settings.resources import Resources
 
@@ -45,7 +45,7 @@ class Policy(torch.nn.Module):
             every = int(resources.checkpoint_activations)
             offload = resources.offload_activations and self.device.type == "cuda"  # else they are on the host
             self.model.gradient_checkpointing_enable({"use_reentrant": False}, every_n_layers=every, offload=offload)
-        self.sharded = is_sharded(self.dtype, resources, world)
+        self.sharded = resources.shards(str(self.dtype).removeprefix("torch."), world)
         self.units = shard(self, self.device, self.dtype, resources, world) if self.sharded else 1
         if empty:
             materialise(self, torch.device("cpu") if resources.cpu_offload else self.device)

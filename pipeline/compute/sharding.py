@@ -19,11 +19,6 @@ from pipeline.settings.resources import WHOLE_GRADIENTS, Resources
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # as jobs/train.py: what lies on the host is summed there
 
 
-def is_sharded(dtype: torch.dtype, resources: Resources, world: int) -> bool:
-    """Whether the policy goes through FSDP2; if not, one worker trains the model as it is."""
-    return world > 1 or dtype is torch.bfloat16 or resources.cpu_offload
-
-
 def shard(policy: torch.nn.Module, device: torch.device, dtype: torch.dtype, resources: Resources, world: int) -> int:
     """Shard a policy that computes in `dtype`; returns of how many units, all gathered at once but for the layers.
 

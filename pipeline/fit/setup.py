@@ -18,6 +18,7 @@ class Setup:
     count: int  # of GPUs; 1 for a CPU
     compute: int  # bytes of a number that is computed with
     workers: int
+    sharded: bool  # whether FSDP2 is in play
     shard: int  # workers that share one copy of the weights
     scorers: int
     engines: int
@@ -32,11 +33,6 @@ class Setup:
     cpu_offload: bool
     moments: int  # bytes of the optimiser's state a parameter
     lora: Lora | None
-
-    @property
-    def sharded(self) -> bool:
-        """Whether FSDP2 is in play (pipeline/compute/policy.py)."""
-        return self.workers > 1 or self.compute == 2 or self.cpu_offload
 
     @property
     def master(self) -> int:
@@ -56,6 +52,7 @@ def setup_of(config: RunConfig, device: Device, count: int) -> Setup:
         count=count,
         compute=_BYTES[config.model.dtype],
         workers=workers,
+        sharded=resources.shards(config.model.dtype, workers),
         shard=min(workers, shard or workers),
         scorers=_number(resources, "scorers", count // gpus),
         engines=_number(resources, "generators", count // gpus),

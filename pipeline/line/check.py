@@ -126,7 +126,7 @@ def adapter_layers(plan: Plan) -> None:
 def optimizer(plan: Plan) -> None:
     """An optimiser whose package is not installed."""
     config = plan.config
-    sharded = config.resources.train_workers > 1 or config.model.dtype == "bfloat16" or config.resources.cpu_offload
+    sharded = config.resources.shards(config.model.dtype, config.resources.train_workers)
     require_optimizer(config.train, sharded)
 
 

@@ -73,6 +73,10 @@ class Resources(Section):
     collective_timeout_seconds: float = Field(default=1800.0, ge=1)
     log_seconds: float = Field(default=10.0, gt=0)  # between two lines of progress
 
+    def shards(self, dtype: str, workers: int) -> bool:
+        """Whether a policy that computes in `dtype` goes through FSDP2; if not, one worker trains it as it is."""
+        return workers > 1 or dtype == "bfloat16" or self.cpu_offload
+
     @field_validator("gpus_per_actor")
     @classmethod
     def _whole_above_one(cls, gpus: float) -> float:

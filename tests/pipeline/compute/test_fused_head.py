@@ -30,6 +30,8 @@ fused_head.fuse(model, True)
 model.get_output_embeddings().__class__ = torch.nn.Linear  # as on a GPU; on a CPU it is compute/cpu.py's
 assert fused_head.is_fused(model)
 fused = found()
+with torch.no_grad():  # as the reference pass is: it keeps the chunks
+    torch.testing.assert_close(token_logps(model, pack, 2), own[0], rtol=0, atol=1e-5)
 print(max(float((a - b).abs().max()) for a, b in [(own[0], fused[0]), *((own[1][n], fused[1][n]) for n in own[1])]))
 """
 
