@@ -27,11 +27,11 @@ from pipeline.preferences.texts import texts_of
 from pipeline.results import tables
 from pipeline.settings.config import EMBEDDED, Data, RunConfig
 from pipeline.statistics import share_of
-from pipeline.training.schedule import Candidate, make_schedule
+from pipeline.training.schedule import make_schedule
 
 Counts = npt.NDArray[np.int64]
 
-SCHEDULED = 100_000  # pairs up to which a schedule that is not there yet is worked out here
+SCHEDULED = 1_000_000  # pairs up to which a schedule that is not there yet is worked out here
 SAMPLE = 1000  # rows of a source that are looked at, at most
 TURN_TOKENS = 12  # that a chat template writes around a message, more or less
 BYTES_A_TOKEN = 4.0  # of text, where there is no tokenizer to try
@@ -129,22 +129,17 @@ def _trained(
     """The trained pairs in the schedule's order: of the one that is made, or of one that is worked out here."""
     schedule = config.schedule
     if made := plan.steps["schedule"].address.find():
-        rows = tables.read(made.path, tables.SCHEDULE, ["pair_id", "route", "flipped"]).to_pylist()
+        scheduled = tables.read(made.path, tables.SCHEDULE, ["pair_id", "route", "flipped"])
     elif (schedule.difficulty in ("score-margin", "column") and len(train) <= SCHEDULED) or not schedule.ranks:
-        known = ("pair_id", "chosen_score", "rejected_score", "difficulty")
-        candidates = [Candidate(**row) for row in table.take(train).select(known).to_pylist()]
-        rows = make_schedule(candidates, schedule)
+        known = ["pair_id", "chosen_score", "rejected_score", "difficulty"]
+        scheduled = pa.concat_tables(make_schedule(table.take(train).select(known), schedule).tables())
     else:
         return _routed(config, every.take(train)), False, "pairs as prepared; which of them go to SFT is not known yet"
-    place = {pair_id: row for row, pair_id in enumerate(table["pair_id"].to_pylist())}
-    kept = [row for row in rows if row["route"] != "drop"]
-    order = np.array([place[row["pair_id"]] for row in kept], dtype=np.int64)
-    flipped = np.array([row["flipped"] for row in kept], dtype=bool)
-    lengths = every.take(order)
-    chosen_P = np.where(flipped, lengths.rejected_P, lengths.chosen_P)
+    kept = scheduled.filter(pc.not_equal(scheduled["route"], "drop"))
+    lengths = every.take(pc.index_in(kept["pair_id"], value_set=table["pair_id"]).to_numpy())
+    chosen_P = np.where(kept["flipped"].to_numpy(), lengths.rejected_P, lengths.chosen_P)
     lengths = Lengths(lengths.prompt_P, chosen_P, lengths.chosen_P + lengths.rejected_P - chosen_P)
-    sft = np.array([row["route"] == "sft" for row in kept], dtype=bool)
-    return lengths.without_rejected(np.flatnonzero(sft)), True, "as prepared"
+    return lengths.without_rejected(np.flatnonzero(pc.equal(kept["route"], "sft").to_numpy())), True, "as prepared"
 
 
 def _routed(config: RunConfig, train: Lengths) -> Lengths:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.results.files import aside
@@ -184,14 +185,20 @@ def write(rows: Iterable[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
 
     Raises ValueError, naming the column, for a null out of place.
     """
-    table = pa.Table.from_pylist(list(rows), schema=schema)
-    for field in schema:
-        if not field.nullable and table[field.name].null_count:
-            nulls = table[field.name].null_count
-            raise ValueError(f"{path.name}: column {field.name} has {nulls} nulls, and must have none")
-    with aside(path) as beside:
-        pq.write_table(table, beside, compression="zstd")
-    return table.num_rows
+    return write_tables([pa.Table.from_pylist(list(rows), schema=schema)], schema, path)
+
+
+def write_tables(found: Iterable[pa.Table], schema: pa.Schema, path: Path) -> int:
+    """The same of Arrow tables, each a row group and written as it comes, so that a part may be larger than memory."""
+    rows = 0
+    with aside(path) as beside, pq.ParquetWriter(beside, schema, compression="zstd") as file:
+        for table in found:
+            for field in schema:
+                if not field.nullable and (nulls := table[field.name].null_count):
+                    raise ValueError(f"{path.name}: column {field.name} has {nulls} nulls, and must have none")
+            file.write_table(table)
+            rows += table.num_rows
+    return rows
 
 
 def read(
@@ -200,8 +207,20 @@ def read(
     """All parts of a table, in the order of their names."""
     names = list(columns) if columns else schema.names
     wanted = pa.schema([schema.field(name) for name in names])
-    tables = [pq.read_table(part, columns=names).cast(wanted) for part in sorted(folder.glob(pattern))]
-    return pa.concat_tables(tables) if tables else wanted.empty_table()
+    # Not pq.read_table, which asks twice as much of each file: the parts may be many and small.
+    opened = (pq.ParquetFile(part) for part in sorted(folder.glob(pattern)))
+    found = [file.read(columns=names, use_threads=False).select(names).cast(wanted) for file in opened]
+    return pa.concat_tables(found) if found else wanted.empty_table()
+
+
+def joined(table: pa.Table, other: pa.Table) -> pa.Table:
+    """`table` with the columns of `other`, by pair id; null where `other` has no such pair."""
+    if not table["pair_id"].equals(other["pair_id"]):  # parts of the one are made of parts of the other
+        other = other.take(pc.index_in(table["pair_id"], value_set=other["pair_id"]))
+    for name in other.column_names:
+        if name != "pair_id":
+            table = table.append_column(name, other[name])
+    return table
 
 
 def parts(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:

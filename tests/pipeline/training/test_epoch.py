@@ -12,7 +12,7 @@ from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 from pipeline.settings.config import Schedule
 from pipeline.training.epoch import Epoch, Example
-from pipeline.training.schedule import Candidate, make_schedule
+from tests.pipeline.training.restated_schedule import Candidate, scheduled_rows
 
 # Score margins: a 0.1, b 0.4, c -0.2, d 0.8; e is held out and has nothing but its texts.
 SCORES = {"a": (0.6, 0.5), "b": (0.9, 0.5), "c": (0.1, 0.3), "d": (0.9, 0.1), "e": (None, None)}
@@ -45,7 +45,7 @@ def epoch(tmp_path: Path) -> Any:
 
     def make(batch_size: int = 2, **settings: Any) -> Epoch:
         candidates = [Candidate(pair_id, *scores) for pair_id, scores in SCORES.items() if pair_id != "e"]
-        rows = make_schedule(candidates, Schedule(**settings))
+        rows = scheduled_rows(candidates, Schedule(**settings))
         return Epoch(*folders, commit(tmp_path / "schedule", rows, tables.SCHEDULE), batch_size)
 
     return make

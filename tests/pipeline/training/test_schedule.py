@@ -2,22 +2,30 @@
 
 import math
 import re
+import struct
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
+from pipeline.results.tables import SCHEDULE
 from pipeline.settings.config import RunConfig, Schedule
-from pipeline.training.schedule import Candidate, make_schedule, margin, uniform
+from pipeline.training import schedule as module
+from pipeline.training.schedule import make_schedule, margins, uniform
+from tests.pipeline.training import restated_schedule
+from tests.pipeline.training.restated_schedule import Candidate, rows_of_schedule, scheduled_rows, table_of
 
 # Score margins: a 0.1, b 0.4, c -0.2, d 0.8.
 SCORED = [Candidate("a", 0.6, 0.5), Candidate("b", 0.9, 0.5), Candidate("c", 0.1, 0.3), Candidate("d", 0.9, 0.1)]
+BY = ("score-margin", "reference-gap", "reference-gap-per-token", "column")
 
 
 def schedule(pairs: list[Candidate], **settings: Any) -> list[dict[str, Any]]:
-    return make_schedule(pairs, Schedule(**settings))
+    return scheduled_rows(pairs, Schedule(**settings))
 
 
 def ids(rows: list[dict[str, Any]]) -> str:
@@ -112,12 +120,18 @@ def test_a_window_needs_an_order() -> None:
 
 def test_margins_by_hand() -> None:
     pair = Candidate("a", 0.6, 0.5, chosen_logps=-12.0, rejected_logps=-10.0, chosen_tokens=6, rejected_tokens=4)
+
+    def margin(pair: Candidate, by: str) -> Any:
+        (value,) = margins(table_of([pair]), by).to_pylist()
+        return value
+
     assert margin(pair, "score-margin") == pytest.approx(0.1)
     assert margin(pair, "reference-gap") == -2.0
     assert margin(pair, "reference-gap-per-token") == pytest.approx(-2.0 + 2.5)
     assert margin(Candidate("a", 0.6, 0.5, difficulty=2.5), "column") == -2.5
-    for by in ("score-margin", "reference-gap", "reference-gap-per-token", "column"):
+    for by in BY:
         assert margin(Candidate("a"), by) is None
+        assert margins(table_of([pair]).select(["pair_id"]), by).to_pylist() == [None]
 
 
 def test_the_data_s_own_difficulty_orders_and_needs_no_scores() -> None:
@@ -263,3 +277,100 @@ def test_the_remedy_is_that_of_the_difficulty_asked_for() -> None:
     with pytest.raises(UserError, match=r"difficulty=reference-gap: pair bare .*\n.*reference log-probs"):
         schedule(unscored, order="easy-to-hard", difficulty="reference-gap")
     assert len(schedule(unscored[:1], order="easy-to-hard", difficulty="reference-gap")) == 1
+
+
+# Few of each, so that pairs tie; what has no finite value; both zeros.
+_VALUES = st.sampled_from([None, 0.0, -0.0, 0.25, 1.0, 0.1 + 0.2, -3.5, 1e300, math.nan, math.inf, -math.inf])
+_FINITE = st.sampled_from([0.0, -0.0, 0.25, 1.0, -3.5])
+
+
+def candidates(values: st.SearchStrategy[float | None]) -> st.SearchStrategy[list[Candidate]]:
+    counts = st.integers(1, 3)
+    known = st.tuples(values, values, values, values, counts, counts, values)
+    ids = st.text(st.characters(codec="utf-8"), max_size=3) | st.integers(0, 2**128 - 1).map("{:032x}".format)
+    each = st.tuples(ids, known).map(lambda pair: Candidate(pair[0], *pair[1]))
+    return st.lists(each, max_size=30, unique_by=lambda pair: pair.pair_id)
+
+
+@st.composite
+def all_settings(draw: st.DrawFn) -> Schedule:
+    order = draw(st.sampled_from([None, "shuffle", "easy-to-hard", "hard-to-easy"]))
+    share = st.none() | st.sampled_from([0.0, 10.0, 33.3, 50.0, 99.9])
+    return Schedule(
+        order=order,
+        window=None if order == "shuffle" else draw(st.none() | st.integers(1, 40)),
+        difficulty=draw(st.sampled_from(BY)),
+        drop_percentile=draw(share),
+        drop=draw(st.sampled_from(["hardest", "easiest"])),
+        sft_percentile=draw(share),
+        sft_below=draw(st.none() | _FINITE),
+        flip_fraction=draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])),
+        epochs=draw(st.integers(1, 3)),
+        seed=draw(st.sampled_from([0, 7, -1, 10**12])),
+    )
+
+
+def bits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with numbers as their bytes: 0.0 and -0.0 are two, NaN is itself."""
+    return [
+        row | {"difficulty": None if row["difficulty"] is None else struct.pack("d", row["difficulty"])} for row in rows
+    ]
+
+
+@pytest.mark.parametrize("hashes", [2**56, 3])  # with a hash of three values most of what ties is alike in it, too
+@given(pairs=candidates(_FINITE) | candidates(_VALUES), settings=all_settings())
+def test_columns_are_the_definition_to_the_last_bit(hashes: int, pairs: list[Candidate], settings: Schedule) -> None:
+    def coarse(*key: object) -> float:
+        return int(uniform(*key) * hashes) / hashes
+
+    def coarse_of_rows(pair_ids: Any, rows: Any, *key: object) -> Any:
+        return np.floor(uniforms(pair_ids, rows, *key) * hashes) / hashes
+
+    uniforms = module.uniforms
+    with pytest.MonkeyPatch.context() as patch:
+        if hashes < 2**56:
+            patch.setattr(module, "uniforms", coarse_of_rows)
+            patch.setattr(restated_schedule, "uniform", coarse)
+        try:
+            expected = rows_of_schedule(pairs, settings)
+        except UserError as error:
+            with pytest.raises(UserError, match=re.escape(str(error))):
+                scheduled_rows(pairs, settings)
+        else:
+            assert bits(scheduled_rows(pairs, settings)) == bits(expected)
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=80)), st.integers(-(10**20), 10**20), st.text())
+def test_hashes_of_columns_are_the_hashes_of_rows(pair_ids: list[str], seed: int, word: str) -> None:
+    word = word.encode(errors="replace").decode()
+    found = module.uniforms(pa.array(pair_ids, pa.large_string()), np.arange(len(pair_ids)), word, seed)
+    assert found.tolist() == [uniform(word, seed, pair_id) for pair_id in pair_ids]
+
+
+def test_the_table_is_laid_out_in_groups() -> None:
+    pairs = [Candidate(f"p{i}", i % 5, 0.0) for i in range(50)]
+    made = make_schedule(table_of(pairs), Schedule(order="shuffle", epochs=2, flip_fraction=0.1, drop_percentile=20))
+    groups = list(made.tables(rows=9))
+    assert [group.num_rows for group in groups] == [9] * 10 and all(group.schema == SCHEDULE for group in groups)
+    rows = pa.concat_tables(groups).to_pylist()
+    assert rows == pa.concat_tables(made.tables()).to_pylist()
+    counts = {route: len([row for row in rows if row["route"] == route]) for route in ("preference", "sft", "drop")}
+    noisy = len([row for row in rows if row["flipped"] and row["route"] != "drop"])
+    assert made.counts() == counts | {"flipped": noisy}
+
+
+def test_what_has_values_of_its_own_is_not_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+    uniforms = module.uniforms
+
+    def counted(pair_ids: Any, rows: Any, *key: object) -> Any:
+        hashed.append(len(rows))
+        return uniforms(pair_ids, rows, *key)
+
+    monkeypatch.setattr(module, "uniforms", counted)
+    pairs = table_of([Candidate(f"p{i}", float(min(i, 90)), 0.0) for i in range(100)])  # the last ten tie
+    make_schedule(pairs, Schedule(order="easy-to-hard"))
+    assert hashed == [10]
+    hashed.clear()
+    make_schedule(pairs, Schedule(order="shuffle", epochs=2))
+    assert hashed == [100, 100]

@@ -19,7 +19,7 @@ from pipeline.settings.resources import Resources
 from pipeline.training.epoch import Epoch
 from pipeline.training.exporting import export_weights
 from pipeline.training.loop import Trainer
-from pipeline.training.schedule import Candidate, make_schedule
+from tests.pipeline.training.restated_schedule import Candidate, scheduled_rows
 
 TRAIN, DEV, BATCH = 12, 3, 4
 Row = dict[str, Any]
@@ -67,7 +67,7 @@ class Bench:
             for p in self.pairs
             if p["split"] == "train"
         ]
-        self.write("schedule", make_schedule(known, settings), tables.SCHEDULE)
+        self.write("schedule", scheduled_rows(known, settings), tables.SCHEDULE)
         return Epoch(self.folder / "pairs", self.folder / "reference", self.folder / "schedule", BATCH)
 
     def trainer(
