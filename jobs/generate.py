@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.evaluation.benchmarks.questions import Question
     from pipeline.preferences.tokenise import Tokeniser
 
+OPENED = {"train": ("model/*", "adapter/*")}
+
 
 def run(work: Work) -> Outcome:
     """A part of answers for every shard of questions: by the model that is an input, or else by the base model.

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from pipeline.statistics import WinRate
 
 Rows = list[dict[str, Any]]
+OPENED = {"prepare": ("part-*.parquet",), "reference": (), "train": ("*.parquet",)}
 
 
 def run(work: Work) -> Outcome:
     """One self-contained HTML page from the manifests and tables of every stage before."""
-    import pyarrow.parquet as pq
-
     from pipeline.objectives.presets import resolve
     from pipeline.report import data
     from pipeline.report.page import render
@@ -45,8 +44,8 @@ def run(work: Work) -> Outcome:
         stages=[stage_run(work, role) for role in work.step.inputs],
         ledger=data.Ledger(ledger["read"], ledger["kept"], ledger["dropped"]),
         scheduled=scheduled(work),
-        steps=pq.read_table(train.path / "steps.parquet", schema=tables.STEPS).to_pylist(),
-        trained_pairs=pq.read_table(train.path / "trained_pairs.parquet", schema=tables.TRAINED_PAIRS).to_pylist(),
+        steps=tables.read(train.path, tables.STEPS, pattern="steps.parquet"),
+        trained_pairs=tables.read(train.path, tables.TRAINED_PAIRS, data.DRAWN, "trained_pairs.parquet"),
         held_out=held_out(train.manifest["metrics"]["held_out"]),
         benchmark=benchmark(work, judged.get(EMBEDDED)),
         asked=asked(work, judged),
@@ -81,18 +80,14 @@ def provenance_lines(provenance: dict[str, Any]) -> dict[str, str]:
     return {"commit": provenance["commit"] or "unknown", "versions": versions, "host": host}
 
 
-def scheduled(work: Work) -> list[data.ScheduledPair]:
-    from pipeline.report.data import ScheduledPair
+def scheduled(work: Work) -> data.Scheduled:
+    from pipeline.report.scheduled import described
 
-    pairs = tables.read(
-        work.inputs["prepare"].path, tables.PAIRS, ["pair_id", "chosen_score", "rejected_score"]
-    ).to_pylist()
-    margins = {
-        row["pair_id"]: None if row["chosen_score"] is None else row["chosen_score"] - row["rejected_score"]
-        for row in pairs
-    }
-    rows = tables.read(work.inputs["schedule"].path, tables.SCHEDULE, ["pair_id", "route", "flipped"]).to_pylist()
-    return [ScheduledPair(margins[row["pair_id"]], row["route"], row["flipped"]) for row in rows]
+    columns = ["pair_id", "chosen_score", "rejected_score"]
+    return described(
+        tables.read(work.inputs["schedule"].path, tables.SCHEDULE, ["pair_id", "route", "flipped"]),
+        tables.read(work.inputs["prepare"].path, tables.PAIRS, columns),
+    )
 
 
 def held_out(figures: dict[str, Any]) -> data.HeldOut | None:

@@ -27,6 +27,7 @@ from pipeline.line.plan import Plan, Step
 from pipeline.line.study import Cell, Grid, plan_study
 from pipeline.results.files import write_aside
 
+OPENED = {"train": ("*.parquet",)}
 CLOCK = r"^\[[\d:]+\] "  # before every line a door says
 
 

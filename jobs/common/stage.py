@@ -1,6 +1,7 @@
 """What every door shares: reading the command line, making one result, skipping what is there, saying what happens.
 
-A stage is a module of this package with `run(work: Work) -> Outcome`. Torch, ray and vllm are imported inside `run`, so
+A stage is a module of this package with `run(work: Work) -> Outcome`. Where it does not open all files of its inputs,
+`OPENED` says which, as patterns of names by the stage that made them. Torch, ray and vllm are imported inside `run`, so
 that `--help` and a bad configuration are answered at once.
 """
 
@@ -151,7 +152,9 @@ def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
         return artifact
     with heard(step.name, plan.config.resources.log_seconds):
         doing("checking what it is made from")
-        inputs = {role: step.input(role) for role in step.inputs}
+        stage = importlib.import_module(f"jobs.{step.stage}")
+        opened = getattr(stage, "OPENED", {})
+        inputs = {role: step.input(role, opened.get(made.stage, ("*",))) for role, made in step.inputs.items()}
         say(f"{step.name}: making {shown(step.address.path)}")
         started = time.perf_counter()
         with step.address.writing(anew=force) as folder:
@@ -159,7 +162,7 @@ def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
                 return artifact
             try:
                 doing("loading its libraries")
-                outcome = importlib.import_module(f"jobs.{step.stage}").run(Work(plan, step, inputs, folder))
+                outcome = stage.run(Work(plan, step, inputs, folder))
             except Exception as error:
                 error.add_note(f"{step.name} is not done, its finished parts are kept in {shown(folder)}")
                 raise

@@ -11,8 +11,10 @@ from pipeline.line.study import Cell, Grid
 from pipeline.settings.config import EMBEDDED
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pipeline.report import study as page
-    from pipeline.report.study import Pulled, StudyData
+    from pipeline.report.study import StudyData
     from pipeline.statistics import Interval
 
 
@@ -103,12 +105,13 @@ def pooled_rates(grid: Grid, work: Work) -> dict[tuple[str, float], Interval]:
     }
 
 
-def pulled(cell: Cell, work: Work) -> list[Pulled]:
-    """The trained preference pairs of a cell, in schedule order."""
-    import pyarrow.parquet as pq
+def pulled(cell: Cell, work: Work) -> pa.Table:
+    """The trained preference pairs of a cell, as they are drawn."""
+    import pyarrow.compute as pc
 
-    from pipeline.report.study import Pulled
+    from pipeline.report.data import DRAWN
+    from pipeline.results import tables
 
-    columns = ["gap", "margin", "weight", "flipped"]
-    table = pq.read_table(work.inputs[f"{cell.name}:train"].path / "trained_pairs.parquet", columns=columns)
-    return [Pulled(**row) for row in table.to_pylist() if row["gap"] is not None]
+    folder = work.inputs[f"{cell.name}:train"].path
+    rows = tables.read(folder, tables.TRAINED_PAIRS, DRAWN, "trained_pairs.parquet")
+    return rows.filter(pc.is_valid(rows["gap"]))

@@ -6,7 +6,7 @@ Answers without torch, ray or vllm. A step is one result of one stage; generate 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,12 @@ class Step:
     def stage(self) -> str:
         return self.address.stage
 
-    def input(self, role: str) -> Artifact:
-        """A committed and verified input. Raises UserError that names the command which makes it."""
+    def input(self, role: str, opened: Collection[str] = ("*",)) -> Artifact:
+        """A committed input, verified as far as it is `opened`. Raises UserError that names what makes it."""
         artifact = self.inputs[role].address.find()
         if artifact is None:
             raise self.lacks(role)
-        return artifact.verify()
+        return artifact.verify(opened=opened)
 
     def lacks(self, role: str) -> UserError:
         """What to say of an input that is not there."""

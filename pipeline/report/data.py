@@ -1,12 +1,15 @@
 """What the report is made of: plain frozen records, filled by the report stage, read by figures and page.
 
-Every record turns into JSON through `dataclasses.asdict`. Shares lie between 0 and 1, times are seconds, log-probs are
+Every record turns into JSON through `dataclasses.asdict`, but for two Arrow tables, which grow with the training: what
+is drawn of them is bounded (training_figures.py). Shares lie between 0 and 1, times are seconds, log-probs are
 nats. A part that a run does not have stays at its default, and the page leaves it out and says so.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import pyarrow as pa
 
 from pipeline.evaluation.breakdown import Group, Longer
 from pipeline.evaluation.profile import Profile
@@ -15,6 +18,7 @@ from pipeline.statistics import Interval, Paired, WinRate
 Route = Literal["preference", "sft", "drop"]
 Model = Literal["base", "trained"]
 MODELS: tuple[Model, ...] = ("base", "trained")
+DRAWN = ("step", "position", "pair_id", "flipped", "gap", "margin", "weight")  # of tables.TRAINED_PAIRS
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,21 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class ScheduledPair:
-    """A pair of the schedule; its score margin is chosen score - rejected score, null where the data has no scores."""
+class Histogram:
+    """Counts by route: bin b, of `width`, begins at b * width."""
 
-    score_margin: float | None
-    route: Route
-    flipped: bool = False
+    width: float
+    counts: Mapping[Route, Mapping[int, int]]
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """The schedule's rows in figures; a pair counts once an epoch."""
+
+    pairs: int
+    flipped: int
+    unscored: int  # pairs of which the data have no scores
+    margins: Histogram | None = None  # chosen score - rejected score; None where no pair has scores
 
 
 @dataclass(frozen=True)
@@ -319,7 +332,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything the page shows. `steps` and `trained_pairs` are rows of tables.STEPS and tables.TRAINED_PAIRS."""
+    """Everything the page shows. `steps` is a table of tables.STEPS, `trained_pairs` has the columns DRAWN."""
 
     title: str
     config_name: str
@@ -328,9 +341,9 @@ class ReportData:
     objective: Objective
     stages: Sequence[StageRun] = ()
     ledger: Ledger | None = None
-    scheduled: Sequence[ScheduledPair] = ()
-    steps: Sequence[Mapping[str, Any]] = ()
-    trained_pairs: Sequence[Mapping[str, Any]] = ()
+    scheduled: Scheduled | None = None
+    steps: pa.Table | None = None
+    trained_pairs: pa.Table | None = None
     held_out: HeldOut | None = None
     benchmark: Benchmark | None = None  # the embedded tasks
     asked: Sequence[Asked] = ()  # the other benchmarks

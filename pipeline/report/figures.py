@@ -1,15 +1,12 @@
 """Figures of the benchmark and of the data: win rate, kinds of constraint, score margins."""
 
 import html
-import math
 from collections.abc import Sequence
-from typing import get_args
 
-from pipeline.report.data import KindScore, Route, ScheduledPair
+from pipeline.report.data import Histogram, KindScore
 from pipeline.report.plotting import Figure, Spec, axis, number, spec
 from pipeline.statistics import WinRate
 
-ROUTES: tuple[Route, ...] = get_args(Route)
 _PATTERNS = {"preference": "", "sft": "/", "drop": "x"}  # told apart without colour too
 
 
@@ -106,24 +103,15 @@ def kinds(scores: Sequence[KindScore]) -> Figure:
     return Figure("fig-kinds", "Constraints met by kind", caption, drawn)
 
 
-def score_margins(scheduled: Sequence[ScheduledPair]) -> Figure | None:
-    """Histogram of the score margins, stacked by route; None where no pair has scores."""
-    scored = [(pair.score_margin, pair.route) for pair in scheduled if number(pair.score_margin) is not None]
-    values = [float(margin) for margin, _ in scored if margin is not None]
-    if not values:
-        return None
-    width, first = _bins(min(values), max(values))
-    counts: dict[str, dict[int, int]] = {route: {} for route in ROUTES}
-    for value, (_, route) in zip(values, scored, strict=True):
-        # A value that lies on an edge but for rounding belongs to the bin that the edge opens.
-        bin_ = math.floor(value / width + 1e-9) - first
-        counts[route][bin_] = counts[route].get(bin_, 0) + 1
+def score_margins(margins: Histogram) -> Figure:
+    """Score margins, stacked by route."""
+    width = margins.width
     data: list[Spec] = [
         {
             "type": "bar",
             "name": route,
-            "x": [number((first + bin_ + 0.5) * width) for bin_ in sorted(found)],
-            "y": [found[bin_] for bin_ in sorted(found)],
+            "x": [number((bin_ + 0.5) * width) for bin_ in found],
+            "y": list(found.values()),
             "width": width,
             "marker": {
                 "color": f"var(--{route})",
@@ -132,18 +120,10 @@ def score_margins(scheduled: Sequence[ScheduledPair]) -> Figure | None:
             },
             "hovertemplate": f"%{{y}} pairs within {width / 2:g} of %{{x}}",
         }
-        for route, found in counts.items()
+        for route, found in margins.counts.items()
         if found
     ]
     x = axis("score margin (chosen \N{MINUS SIGN} rejected)")
     drawn = spec(data, 280, x, axis("pairs"), barmode="stack", bargap=0, showlegend=True)
     caption = "Near-ties at zero, clear preferences to the right; colour and hatching say how each pair is trained."
     return Figure("fig-score-margins", "Score margins by route", caption, drawn)
-
-
-def _bins(low: float, high: float, most: int = 30) -> tuple[float, int]:
-    """Width (1, 2 or 5 times a power of ten) and index of the first bin, so that at most `most` + 1 bins cover all."""
-    least = max((high - low) / most, 1e-3 * max(abs(low), abs(high)), 1e-9)
-    power = 10.0 ** math.floor(math.log10(least))
-    width = next(step * power for step in (1, 2, 5, 10) if step * power >= least * (1 - 1e-9))
-    return float(f"{width:.12g}"), math.floor(low / width + 1e-9)

@@ -56,7 +56,7 @@ def render(data: ReportData) -> str:
         "held-out": data.held_out is not None,
         "training": bool(drawn["training"]),
         "margins": bool(drawn["pairs"]),
-        "data": data.ledger is not None or bool(data.scheduled),
+        "data": data.ledger is not None or data.scheduled is not None,
         "samples": bool(data.samples),
         "stages": bool(data.stages),
         "configuration": True,
@@ -71,7 +71,7 @@ def render(data: ReportData) -> str:
         figures=drawn,
         verdict=_verdict(data),
         filters=_filters(data.samples),
-        sft_start=training_figures.sft_start(data.steps),
+        sft_start=None if data.steps is None else training_figures.sft_start(data.steps),
         held_out=_held_out_rows(data.held_out) if data.held_out else [],
         stages=_stage_rows(data.stages),
         total_seconds=math.fsum(stage.seconds for stage in data.stages),
@@ -104,8 +104,8 @@ def assemble(
 
 def _figures(data: ReportData) -> dict[str, Any]:
     drawn: dict[str, Any] = {
-        "training": training_figures.training_curves(data.steps),
-        "pairs": training_figures.trained_pairs(data.trained_pairs),
+        "training": [] if data.steps is None else training_figures.training_curves(data.steps),
+        "pairs": [] if data.trained_pairs is None else training_figures.trained_pairs(data.trained_pairs),
     }
     if data.benchmark and data.benchmark.comparison:
         drawn["win_rate"] = figures.win_rate(data.benchmark.comparison)
@@ -116,8 +116,9 @@ def _figures(data: ReportData) -> dict[str, Any]:
         for place, benchmark in enumerate((data.benchmark, *data.asked))
         if benchmark and benchmark.judged
     }
-    histogram = figures.score_margins(data.scheduled)
-    return drawn if histogram is None else {**drawn, "score_margins": histogram}
+    if data.scheduled and data.scheduled.margins:
+        drawn["score_margins"] = figures.score_margins(data.scheduled.margins)
+    return drawn
 
 
 def _verdict(data: ReportData) -> str:

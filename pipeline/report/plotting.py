@@ -6,12 +6,12 @@ print. A model keeps its colour in every figure.
 """
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 Spec = dict[str, Any]
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ def number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
 
 
-def numbers(rows: Iterable[Row], column: str) -> list[float | None]:
-    """One column of a table, missing values as None."""
-    return [number(row.get(column)) for row in rows]
+def numbers(column: pa.ChunkedArray) -> list[float | None]:
+    """A column of a table, missing values as None."""
+    return [number(value) for value in column.to_pylist()]
 
 
 def axis(title: str = "", **settings: Any) -> Spec:

@@ -8,13 +8,16 @@ told apart without colour too. What is not finite is a gap in a line and a dash 
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.report.looks import Look, looks_of, trace
 from pipeline.report.page import assemble
-from pipeline.report.plotting import Figure, Row, Spec, axis, number, numbers, spec
-from pipeline.report.training_figures import MOST_POINTS, sampled
+from pipeline.report.plotting import Figure, Spec, axis, number, numbers, spec
+from pipeline.report.training_figures import MOST_POINTS, finite, sampled
 from pipeline.statistics import Interval, WinRate
 
 
@@ -36,16 +39,6 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Pulled:
-    """One trained preference pair as it was at its step: its gap, its target margin and how hard it pulled."""
-
-    gap: float
-    margin: float
-    weight: float
-    flipped: bool
-
-
-@dataclass(frozen=True)
 class StudyData:
     """Everything the page of a study shows."""
 
@@ -56,7 +49,7 @@ class StudyData:
     pooled: Mapping[tuple[str, float], Interval]  # win rate over seeds by method and flip fraction; may be empty
     held_out_pairs: int
     questions: int | None
-    pairs: Mapping[str, Sequence[Pulled]]  # by method, of one run, in schedule order; may be empty
+    pairs: Mapping[str, pa.Table]  # by method, of one run: columns DRAWN of its preference pairs; may be empty
     adaptive: Sequence[str]  # methods whose margin is gamma's
     seconds: float
 
@@ -80,7 +73,7 @@ def render_study(data: StudyData) -> str:
         "win-rate": [_win_rates(data, looks)] if data.cells and data.pooled else [],
         "held-out": _held_out(data, looks) if data.cells else [],
         "margins": [figure for method in data.adaptive if (figure := _margins(data, method, looks))],
-        "weights": [_weights(data.pairs, looks)] if any(map(_finite, data.pairs.values())) else [],
+        "weights": [_weights(data.pairs, looks)] if any(_drawn(rows).num_rows for rows in data.pairs.values()) else [],
     }
     absent = [name for name, figures in drawn.items() if not figures] + ([] if data.cells else ["cells"])
     return assemble(
@@ -178,43 +171,40 @@ def _against_flips(
 
 def _margins(data: StudyData, method: str, looks: Mapping[str, Look]) -> Figure | None:
     """Target margin against gap for one method, its flipped pairs as crosses; None where it has no finite pair."""
-    finite = _finite(data.pairs.get(method, ()))
-    if not finite:
+    if method not in data.pairs or not (drawn := _drawn(data.pairs[method])).num_rows:
         return None
-    shown = sampled(finite, min(1000, MOST_POINTS // len(data.adaptive)))
+    shown = sampled(drawn, min(1000, MOST_POINTS // len(data.adaptive)))
+    kept, flipped = (shown.filter(pc.equal(shown["flipped"], value)) for value in (False, True))
     traces = [
-        _points([row for row in shown if row["flipped"] == flipped], "margin", trace(method, looks[method], *form))
-        for flipped, form in ((False, ("markers", 6, 0.6)), (True, ("markers", 5, 0.7)))
+        _points(rows, "margin", trace(method, looks[method], *form))
+        for rows, form in ((kept, ("markers", 6, 0.6)), (flipped, ("markers", 5, 0.7)))
     ]
     traces[1]["marker"] |= {"symbol": "x-thin", "line": {"width": 1, "color": "var(--ink)"}}
-    some = f"{len(shown):,} of {len(finite):,} pairs" if len(shown) < len(finite) else f"{len(finite):,} pairs"
-    caption = f"{some}, {sum(row['flipped'] for row in shown):,} of those shown with a flipped label (crosses)."
-    drawn = spec(traces, 260, axis("reward gap"), axis("target margin"))
-    return Figure(f"fig-margin-{looks[method].group}", f"Target margin of {method}", caption, drawn)
+    every = f"{drawn.num_rows:,} pairs"
+    some = f"{shown.num_rows:,} of {every}" if shown.num_rows < drawn.num_rows else every
+    caption = f"{some}, {flipped.num_rows:,} of those shown with a flipped label (crosses)."
+    figure = spec(traces, 260, axis("reward gap"), axis("target margin"))
+    return Figure(f"fig-margin-{looks[method].group}", f"Target margin of {method}", caption, figure)
 
 
-def _weights(pairs: Mapping[str, Sequence[Pulled]], looks: Mapping[str, Look]) -> Figure:
+def _weights(pairs: Mapping[str, pa.Table], looks: Mapping[str, Look]) -> Figure:
     most = min(300, MOST_POINTS // len(pairs))
-    rows = {method: sampled(_finite(pulled), most) for method, pulled in pairs.items()}
     traces = [
-        _points(shown, "weight", trace(method, looks[method], "markers", 7, 0.7)) for method, shown in rows.items()
+        _points(sampled(_drawn(rows), most), "weight", trace(method, looks[method], "markers", 7, 0.7))
+        for method, rows in pairs.items()
     ]
-    caption = f"Each mark is a pair, at most {most:,} a method, picked by digest from the same places of the schedule."
+    caption = f"Each mark is a pair, at most {most:,} a method, picked by digest of the pair and its place."
     drawn = spec(traces, 440, axis("reward gap, in each method's own scale"), axis("gradient weight"))
     return Figure("fig-weights", "Gradient weight against gap", caption, drawn)
 
 
-def _finite(pulled: Sequence[Pulled]) -> list[Row]:
-    """The pairs that can be drawn, as rows that `sampled` tells apart by their place in the schedule."""
-    return [
-        {"pair_id": "", "step": 0, "position": position, **asdict(pair)}
-        for position, pair in enumerate(pulled)
-        if None not in (number(pair.gap), number(pair.margin), number(pair.weight))
-    ]
+def _drawn(rows: pa.Table) -> pa.Table:
+    return finite(rows, "gap", "margin", "weight")
 
 
-def _points(rows: Sequence[Row], column: str, style: Spec) -> Spec:
-    return {**style, "x": numbers(rows, "gap"), "y": numbers(rows, column), "hovertemplate": "gap %{x:.3~g}, %{y:.3~g}"}
+def _points(rows: pa.Table, column: str, style: Spec) -> Spec:
+    found = {"x": numbers(rows["gap"]), "y": numbers(rows[column])}
+    return {**style, **found, "hovertemplate": "gap %{x:.3~g}, %{y:.3~g}"}
 
 
 def share(flip_fraction: float) -> str:

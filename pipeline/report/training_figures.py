@@ -1,12 +1,20 @@
 """Figures of the training run: curves over the steps, and every trained pair against its reward gap."""
 
 import hashlib
-from collections.abc import Sequence
 
-from pipeline.report.plotting import Figure, Row, Spec, axis, number, numbers, spec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
-MOST_POINTS = 5000  # an SVG with more points than this is slow to open and shows no more
+from pipeline.report.plotting import Figure, Spec, axis, numbers, spec
 
+# An SVG with more points than these is slow to open and shows no more.
+MOST_POINTS = 5000  # of a cloud
+MOST_STEPS = 2000  # of a curve
+_DIGESTED = 1 << 16  # rows that are Python's own at a time
+
+_LABELS = (("circle", 6), ("x", 8))  # of the label as it is, and flipped
 _SOLID = {"color": "var(--trained)", "width": 2}
 _SFT = {"color": "var(--sft)", "width": 2, "dash": "dash"}
 # Small multiples: title, how to read it, and for each column of STEPS its name and line.
@@ -61,61 +69,87 @@ _PANELS: tuple[tuple[str, str, dict[str, tuple[str, Spec]]], ...] = (
 )
 
 
-def sft_start(steps: Sequence[Row]) -> int | None:
+def sft_start(steps: pa.Table) -> int | None:
     """The first step with an SFT pair; None where there is none."""
-    return next((int(row["step"]) for row in steps if row.get("sft_pairs")), None)
+    if "sft_pairs" not in steps.column_names:
+        return None
+    first: int | None = pc.min(steps["step"].filter(pc.greater(steps["sft_pairs"], 0))).as_py()
+    return first
 
 
-def training_curves(steps: Sequence[Row]) -> list[Figure]:
+def training_curves(steps: pa.Table) -> list[Figure]:
     """Small multiples over the steps; a dotted line marks where SFT pairs come in. Empty panels are left out."""
-    at = [row["step"] for row in steps]
-    mode = "lines+markers" if len(steps) <= 50 else "lines"
+    mode = "lines+markers" if steps.num_rows <= 50 else "lines"
     begins = sft_start(steps)
     mark = {"type": "line", "xref": "x", "yref": "paper", "x0": begins, "x1": begins, "y0": 0, "y1": 1}
     shapes = [] if begins is None else [{**mark, "line": {"color": "var(--sft)", "dash": "dot", "width": 1.5}}]
+    each = _steps_a_run(steps.num_rows)
+    some = f" Of each {each:,} steps the lowest and the highest value are drawn." if each > 1 else ""
     figures = []
     for title, caption, lines in _PANELS:
-        columns = {column: numbers(steps, column) for column in lines if any(r.get(column) is not None for r in steps)}
-        if not columns:
+        known = [name for name in lines if name in steps.column_names and steps[name].null_count < steps.num_rows]
+        if not known:
             continue
-        data: list[Spec] = [
-            {
-                "type": "scatter",
-                "mode": "lines+markers" if column.startswith("held_out") else mode,
-                "connectgaps": column.startswith("held_out"),  # which is not looked at in every step
-                "marker": {"size": 4},
-                "name": lines[column][0],
-                "x": at,
-                "y": values,
-                "line": lines[column][1],
-                "hovertemplate": "%{y:.3~g}",
-            }
-            for column, values in columns.items()
-        ]
+        data = [_curve(steps, name, *lines[name], mode) for name in known]
         y = axis(rangemode="tozero", exponentformat="e" if "learning_rate" in lines else "none")
         if "accuracy" in lines:
             y = axis(range=[0, 1.03], tickformat=".0%")
         drawn = spec(data, 220, axis("step"), y, showlegend=len(data) > 1, hovermode="x unified", shapes=shapes)
-        figures.append(Figure(f"fig-{title.replace(' ', '-').lower()}", title, caption, drawn))
+        figures.append(Figure(f"fig-{title.replace(' ', '-').lower()}", title, caption + some, drawn))
     return figures
 
 
-def trained_pairs(rows: Sequence[Row]) -> list[Figure]:
+def _curve(steps: pa.Table, column: str, name: str, line: Spec, mode: str) -> Spec:
+    drawn = pa.array(thinned(steps[column].cast(pa.float64()).to_numpy()))
+    held_out = column.startswith("held_out")  # which is not looked at in every step
+    return {
+        "type": "scatter",
+        "mode": "lines+markers" if held_out else mode,
+        "connectgaps": held_out,
+        "marker": {"size": 4},
+        "name": name,
+        "x": steps["step"].take(drawn).to_pylist(),
+        "y": numbers(steps[column].take(drawn)),
+        "line": line,
+        "hovertemplate": "%{y:.3~g}",
+    }
+
+
+def thinned(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Which places of a curve are drawn: all of a short one; of each run of a long one the lowest and the highest.
+
+    So a spike is never left out. A run without any finite value is a gap.
+    """
+    each = _steps_a_run(len(values))
+    if each == 1:
+        return np.arange(len(values))
+    runs = np.full(-(-len(values) // each) * each, np.nan)
+    runs[: len(values)] = values
+    runs = runs.reshape(-1, each)
+    finite, starts = np.isfinite(runs), each * np.arange(len(runs))
+    lowest = np.where(finite, runs, np.inf).argmin(axis=1)
+    highest = np.where(finite, runs, -np.inf).argmax(axis=1)
+    return np.unique([starts + lowest, starts + highest])
+
+
+def _steps_a_run(steps: int) -> int:
+    return 1 if steps <= MOST_STEPS else -(-2 * steps // MOST_STEPS)
+
+
+def trained_pairs(rows: pa.Table) -> list[Figure]:
     """Target margin and gradient weight against the reward gap; the colour is the step, a cross is a flipped label."""
     figures = []
     for column, title, caption in (
         ("margin", "target margin", "Right of the dashed line a pair's gap is past its own target margin"),
         ("weight", "gradient weight", "How hard a pair pulls on the model at its gap; at zero it no longer pulls"),
     ):
-        complete = [row for row in rows if number(row.get("gap")) is not None and number(row.get(column)) is not None]
-        if not complete:
+        complete = finite(rows, "gap", column)
+        if not complete.num_rows:
             continue
         shown = sampled(complete)
-        data = [
-            _points(shown, column, flipped) for flipped in (False, True) if any(r["flipped"] == flipped for r in shown)
-        ]
+        parts = [shown.filter(pc.equal(shown["flipped"], flipped)) for flipped in (False, True)]
         drawn = spec(
-            data,
+            [_points(part, column, *look) for part, look in zip(parts, _LABELS, strict=True) if part.num_rows],
             340,
             axis("reward gap"),
             axis(title),
@@ -125,47 +159,59 @@ def trained_pairs(rows: Sequence[Row]) -> list[Figure]:
             },
             shapes=[_diagonal(shown)] if column == "margin" else [],
         )
-        crosses = "; a cross is a flipped label" if any(row["flipped"] for row in shown) else ""
-        some = f"; {len(shown):,} of {len(complete):,} pairs, picked by digest" if len(shown) < len(complete) else ""
+        crosses = "; a cross is a flipped label" if parts[1].num_rows else ""
+        drawn_of = f"; {shown.num_rows:,} of {complete.num_rows:,} pairs, picked by digest"
+        some = drawn_of if shown.num_rows < complete.num_rows else ""
         figures.append(Figure(f"fig-{column}-gap", f"{title} against reward gap", f"{caption}{crosses}{some}.", drawn))
     return figures
 
 
-def sampled(rows: Sequence[Row], most: int = MOST_POINTS) -> list[Row]:
+def finite(rows: pa.Table, *columns: str) -> pa.Table:
+    """The rows that have a finite number in each of these columns; none where the table lacks one."""
+    for name in columns:
+        rows = (
+            rows.filter(pc.is_finite(rows[name].cast(pa.float64()))) if name in rows.column_names else rows.slice(0, 0)
+        )
+    return rows
+
+
+def sampled(rows: pa.Table, most: int = MOST_POINTS) -> pa.Table:
     """At most `most` rows in their order: those whose digest of pair and step is smallest, the same in every run."""
-    if len(rows) <= most:
-        return list(rows)
-
-    def digest(index: int) -> bytes:
-        row = rows[index]
-        return hashlib.sha256(f"{row['pair_id']} {row['step']} {row['position']}".encode()).digest()
-
-    return [rows[index] for index in sorted(sorted(range(len(rows)), key=digest)[:most])]
+    if rows.num_rows <= most:
+        return rows
+    digests = np.concatenate([_digests(pa.Table.from_batches([batch])) for batch in rows.to_batches(_DIGESTED)])
+    return rows.take(pa.array(np.sort(np.argsort(digests, kind="stable")[:most])))
 
 
-def _points(rows: Sequence[Row], column: str, flipped: bool) -> Spec:
-    kept = [row for row in rows if row["flipped"] == flipped]
+def _digests(rows: pa.Table) -> npt.NDArray[np.uint64]:
+    """The first eight bytes of each row's."""
+    parts = [rows[name].cast(pa.string()) for name in ("pair_id", "step", "position")]
+    names = pc.binary_join_element_wise(*parts, " ").cast(pa.binary()).to_numpy()
+    return np.frombuffer(b"".join([hashlib.sha256(name).digest() for name in names]), ">u8")[::4].astype(np.uint64)
+
+
+def _points(rows: pa.Table, column: str, symbol: str, size: int) -> Spec:
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": numbers(kept, "gap"),
-        "y": numbers(kept, column),
+        "x": numbers(rows["gap"]),
+        "y": numbers(rows[column]),
         "marker": {
-            "color": [row["step"] for row in kept],
+            "color": rows["step"].to_pylist(),
             "coloraxis": "coloraxis",
-            "symbol": "x" if flipped else "circle",
-            "size": 8 if flipped else 6,
+            "symbol": symbol,
+            "size": size,
             "opacity": 0.8,
         },
         "hovertemplate": f"gap %{{x:.3~g}}, {column} %{{y:.3~g}}, step %{{marker.color}}<extra></extra>",
     }
 
 
-def _diagonal(rows: Sequence[Row]) -> Spec:
+def _diagonal(rows: pa.Table) -> Spec:
     """Gap = target over the range of the targets, at least a tenth of the gaps': a constant target has a line too."""
-    gaps, margins = ([float(row[column]) for row in rows] for column in ("gap", "margin"))
-    low, high = min(margins), max(margins)
-    beyond = max(0.0, (0.1 * (max(gaps) - min(gaps)) - (high - low)) / 2)
+    gaps, margins = rows["gap"].to_numpy(), rows["margin"].to_numpy()
+    low, high = float(margins.min()), float(margins.max())
+    beyond = max(0.0, (0.1 * float(gaps.max() - gaps.min()) - (high - low)) / 2)
     low, high = low - beyond, high + beyond
     line = {"color": "var(--ink)", "dash": "dash", "width": 2}
     return {"type": "line", "x0": low, "y0": low, "x1": high, "y1": high, "line": line}

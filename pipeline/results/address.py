@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from pipeline.results.artifacts import OLD, Artifact, manifest_digest
-from pipeline.results.files import ASIDE, MANIFEST, file_digest, write_aside
+from pipeline.results.files import ASIDE, MANIFEST, file_digests, write_aside
 from pipeline.results.locks import exclusive
 
 if TYPE_CHECKING:
@@ -160,14 +160,14 @@ class Address:
         """
         for leftover in (self.partial / MANIFEST, *self.partial.rglob(f"*{ASIDE}")):
             leftover.unlink(missing_ok=True)  # of a run killed while it wrote
+        files = [file for file in sorted(self.partial.rglob("*")) if file.is_file() and file.name != FORCED]
         outputs = {
-            str(file.relative_to(self.partial)): {
-                "rows": row_counts.get(str(file.relative_to(self.partial))),
+            (name := str(file.relative_to(self.partial))): {
+                "rows": row_counts.get(name),
                 "bytes": file.stat().st_size,
-                "sha256": file_digest(file),
+                "sha256": digest,
             }
-            for file in sorted(self.partial.rglob("*"))
-            if file.is_file() and file.name != FORCED
+            for file, digest in zip(files, file_digests(files), strict=True)
         }
         full = {"stage": self.stage, "fingerprint": self.fingerprint, **manifest, "outputs": outputs}
         full = json.loads(json.dumps(full))  # as whoever reads it back has it

@@ -8,13 +8,14 @@ Where results are, and how they are written: address.py.
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.results.files import MANIFEST, file_digest
+from pipeline.results.files import MANIFEST, file_digests
 
 if TYPE_CHECKING:
     from pipeline.results.store import Store
@@ -55,20 +56,35 @@ class Artifact:
     manifest: dict[str, Any]
     store: "Store | None" = None  # where files that are not here are fetched
 
-    def verify(self, remedy: str | None = None) -> "Artifact":
+    def verify(self, remedy: str | None = None, opened: Collection[str] = ("*",)) -> "Artifact":
         """Check the manifest and every file against their digests; raises UserError that names the first spoilt one.
 
-        `remedy` is what to do then, where making the result again is not.
+        `remedy` is what to do then, where making the result again is not. `opened` are patterns of the files' names:
+        what is never opened need not be looked at, nor fetched.
         """
         if self.manifest.get("digest") != manifest_digest(self.manifest):
             raise self._spoilt(MANIFEST, "is not as it was committed", remedy)
-        for name, entry in self.manifest["outputs"].items():
-            if (fault := _fault(self.path / name, entry)) and self.store:
+        entries = {
+            name: entry
+            for name, entry in self.manifest["outputs"].items()
+            if any(fnmatchcase(name, pattern) for pattern in opened)
+        }
+        for name, fault in self._faults(entries).items():
+            if self.store:
                 self.store.fetch(f"{self.name}/{name}", self.path / name)
-                fault = _fault(self.path / name, entry)
+                fault = self._faults({name: entries[name]}).get(name)
             if fault:
                 raise self._spoilt(name, fault, remedy)
         return self
+
+    def _faults(self, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """What is wrong with which files, in their order; bytes are read only where the cheap checks pass."""
+        faults: dict[str, str | None] = {name: _fault(self.path / name, entry) for name, entry in entries.items()}
+        whole = [name for name, fault in faults.items() if not fault]
+        for name, digest in zip(whole, file_digests([self.path / name for name in whole]), strict=True):
+            if digest != entries[name]["sha256"]:
+                faults[name] = "has other bytes than were committed"
+        return {name: fault for name, fault in faults.items() if fault}
 
     @property
     def name(self) -> str:
@@ -98,9 +114,8 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _fault(file: Path, entry: Mapping[str, Any]) -> str | None:
-    """What is wrong with a committed file, if anything; its bytes are read only where the cheap checks pass."""
+    """What is wrong with a committed file that can be seen without reading it."""
     if not file.is_file():
         return "is missing"
-    if file.stat().st_size != entry["bytes"]:
-        return f"has {file.stat().st_size} bytes, not {entry['bytes']}"
-    return None if file_digest(file) == entry["sha256"] else "has other bytes than were committed"
+    size = file.stat().st_size
+    return None if size == entry["bytes"] else f"has {size} bytes, not {entry['bytes']}"

@@ -4,7 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def file_digest(path: Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def file_digests(paths: Sequence[Path]) -> list[str]:
+    """The same of several, read by as many threads as there are cores: the sum is taken outside of Python."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(file_digest, paths))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,10 @@
 
 import math
 import random
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pyarrow as pa
 
 from pipeline.evaluation.profile import profile
 from pipeline.report.data import (
@@ -24,10 +27,10 @@ from pipeline.report.data import (
     Rule,
     Sample,
     Saying,
-    ScheduledPair,
     StageRun,
     Verdict,
 )
+from pipeline.report.scheduled import described
 from pipeline.statistics import Interval, WinRate
 from tests.pipeline.report.sample_judging import alpaca, talks
 
@@ -64,6 +67,7 @@ def sample_report(questions: int = 40, words: int = 60) -> ReportData:
     rated, turns = talks(HOSTILE)
     scheduled = [_scheduled(draw, position) for position in range(256)]
     trained = [_trained(draw, position, pair) for position, pair in enumerate(scheduled)]
+    steps = [_step(trained[8 * step : 8 * step + 8], step) for step in range(32)]
     return ReportData(
         title="quickstart: MixDPO on verifiable tasks",
         config_name="configs/quickstart.yaml",
@@ -78,9 +82,9 @@ def sample_report(questions: int = 40, words: int = 60) -> ReportData:
             for index, (stage, seconds, rows, tokens) in enumerate(_STAGES)
         ],
         ledger=Ledger(read=460, kept=448, dropped={"prompt too long": 9, "chosen equals rejected": 3}),
-        scheduled=scheduled,
-        steps=[_step(trained[8 * step : 8 * step + 8], step) for step in range(32)],
-        trained_pairs=trained,
+        scheduled=described(pa.Table.from_pylist(scheduled), scores(scheduled)),
+        steps=pa.Table.from_pylist(steps),
+        trained_pairs=pa.Table.from_pylist(trained),
         held_out=HeldOut(96, HeldOutState(0.51, 0.0, -41.2, -43.9), HeldOutState(0.885, 2.31, -28.7, -54.5)),
         benchmark=Benchmark(
             name="verifiable",
@@ -123,23 +127,30 @@ def sample_report(questions: int = 40, words: int = 60) -> ReportData:
     )  # fmt: skip
 
 
-def _scheduled(draw: random.Random, position: int) -> ScheduledPair:
+def _scheduled(draw: random.Random, position: int) -> dict[str, Any]:
     margin = round(draw.betavariate(1.6, 2.2), 2)
     route: Route = "drop" if margin < 0.03 else "sft" if margin < 0.25 and position >= 64 else "preference"
-    return ScheduledPair(margin, route, flipped=draw.random() < 0.05)
+    return {"pair_id": f"{position:032x}", "margin": margin, "route": route, "flipped": draw.random() < 0.05}
 
 
-def _trained(draw: random.Random, position: int, pair: ScheduledPair) -> dict[str, Any]:
+def scores(scheduled: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Pairs of these margins, as prepare has them."""
+    columns = {"pair_id": pa.string(), "chosen_score": pa.float64(), "rejected_score": pa.float64()}
+    rows = [{"pair_id": pair["pair_id"], "chosen_score": pair["margin"], "rejected_score": 0.0} for pair in scheduled]
+    return pa.Table.from_pylist(rows, pa.schema(columns))
+
+
+def _trained(draw: random.Random, position: int, pair: Mapping[str, Any]) -> dict[str, Any]:
     gap = draw.gauss(0.09 * (position // 8), 0.6)
     margin = 0.4 + 0.9 / (1 + math.exp(2 - 2 * gap))
     weight = 1 / (1 + math.exp(gap - margin))
-    row = {"step": position // 8, "position": position, "pair_id": f"{position:032x}", "route": pair.route}
+    row = {"step": position // 8, "position": position, "pair_id": pair["pair_id"], "route": pair["route"]}
     kept = (
         {"gap": gap, "margin": margin, "weight": weight}
-        if pair.route == "preference"
+        if pair["route"] == "preference"
         else dict.fromkeys(("gap", "margin", "weight"))
     )
-    return {**row, "flipped": pair.flipped, "loss": -math.log(1 - weight + 1e-9), **kept}
+    return {**row, "flipped": pair["flipped"], "loss": -math.log(1 - weight + 1e-9), **kept}
 
 
 def _step(rows: list[dict[str, Any]], step: int) -> dict[str, Any]:

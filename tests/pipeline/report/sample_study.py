@@ -4,7 +4,11 @@ import math
 import random
 from collections.abc import Sequence
 
-from pipeline.report.study import Cell, Pulled, StudyData
+import pyarrow as pa
+
+from pipeline.report.data import DRAWN
+from pipeline.report.study import Cell, StudyData
+from pipeline.results.tables import TRAINED_PAIRS
 from pipeline.statistics import Interval, WinRate
 from tests.pipeline.report.sample_report import HOSTILE
 
@@ -58,12 +62,19 @@ def _cell(draw: random.Random, index: int, method: str, flips: float, seed: int,
     )
 
 
-def _pulled(draw: random.Random, index: int, method: str, places: int) -> list[Pulled]:
-    def pair(place: int) -> Pulled:
+def _pulled(draw: random.Random, index: int, method: str, places: int) -> pa.Table:
+    def pair(place: int) -> tuple[float, float, float, bool]:
         flipped = draw.random() < 0.4
         gap = draw.gauss((-0.8 if flipped else 1.2) * place / places, 0.7)
         margin = 0.4 + 0.9 / (1 + math.exp(2 - 2 * gap)) if method in _ADAPTIVE else 0.4
         weight = (0.4 + 0.1 * (index % 7)) / (1 + math.exp((1 + index % 3) * gap - margin))
-        return Pulled(gap, margin, weight, flipped)
+        return gap, margin, weight, flipped
 
-    return [pair(place) for place in range(places)]
+    return pulled([pair(place) for place in range(places)])
+
+
+def pulled(pairs: Sequence[tuple[float, float, float, bool]]) -> pa.Table:
+    """Pairs of gap, margin, weight and whether the label was flipped, as they were trained one after the other."""
+    named = [dict(zip(("gap", "margin", "weight", "flipped"), pair, strict=True)) for pair in pairs]
+    rows = [{**pair, "pair_id": f"p{place}", "step": place, "position": place} for place, pair in enumerate(named)]
+    return pa.Table.from_pylist(rows, pa.schema([TRAINED_PAIRS.field(name) for name in DRAWN]))

@@ -1,33 +1,38 @@
 """The page: what a model wrote stays text, what is missing is left out, figures hold the numbers they were given."""
 
 import dataclasses
+import hashlib
 import json
 import math
-import random
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from html.parser import HTMLParser
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.report.data import (
     Answer,
+    Histogram,
     KindScore,
     Objective,
     ReportData,
     Rule,
     Sample,
-    ScheduledPair,
 )
 from pipeline.report.figures import kinds, score_margins, win_rate
 from pipeline.report.page import duration, number, percent, render
-from pipeline.report.training_figures import sampled, trained_pairs, training_curves
+from pipeline.report.scheduled import described, histogram
+from pipeline.report.training_figures import sampled, thinned, trained_pairs, training_curves
 from pipeline.statistics import Interval, WinRate
-from tests.pipeline.report.sample_report import HOSTILE, sample_report
+from tests.pipeline.report.sample_report import HOSTILE, sample_report, scores
 
 EMPTY = ReportData("t", "c", {}, {}, Objective("dpo", {}))
 
@@ -141,7 +146,12 @@ def test_one_model_alone_is_shown_without_a_comparison() -> None:
 
 
 def test_data_turns_into_json() -> None:
-    assert json.loads(json.dumps(dataclasses.asdict(sample_report())))["benchmark"]["comparison"]["wins"] == 124
+    def columns(table: pa.Table) -> dict[str, Any]:
+        return table.to_pydict()
+
+    found = json.loads(json.dumps(dataclasses.asdict(sample_report()), default=columns))
+    assert found["benchmark"]["comparison"]["wins"] == 124
+    assert found["steps"]["step"] == list(range(32)) and len(found["trained_pairs"]["gap"]) == 256
 
 
 def test_a_diverged_run_still_has_a_report() -> None:
@@ -153,14 +163,12 @@ def test_a_diverged_run_still_has_a_report() -> None:
         {"step": step, "position": step, "pair_id": "p", "flipped": False, "gap": gap, "margin": 0.1, "weight": 0.5}
         for step, gap in enumerate((0.3, math.nan))
     ]
-    loss = training_curves(steps)[0]
+    tables = {"steps": pa.Table.from_pylist(steps), "trained_pairs": pa.Table.from_pylist(pairs)}
+    loss = training_curves(tables["steps"])[0]
     assert loss.spec["data"][0]["y"] == [1.0, None]
-    assert trained_pairs(pairs)[0].spec["data"][0]["x"] == [0.3]
-    assert "NaN" not in "".join(
-        script
-        for kind, script in Reader(render(dataclasses.replace(EMPTY, steps=steps, trained_pairs=pairs))).scripts
-        if kind
-    )
+    assert trained_pairs(tables["trained_pairs"])[0].spec["data"][0]["x"] == [0.3]
+    reader = Reader(render(dataclasses.replace(EMPTY, **tables)))
+    assert "NaN" not in "".join(script for kind, script in reader.scripts if kind)
 
 
 def test_answers_that_utf8_cannot_hold_do_not_break_the_page() -> None:
@@ -180,7 +188,8 @@ def test_outcome_compares_the_shares_of_rules_met(base: list[bool], trained: lis
 
 
 def test_sft_begins_where_the_first_sft_pair_is() -> None:
-    steps = [{"step": step, "loss": 1.0, "sft_pairs": int(step in (7, 9))} for step in range(12)]
+    rows = [{"step": step, "loss": 1.0, "sft_pairs": int(step in (7, 9))} for step in range(12)]
+    steps = pa.Table.from_pylist(rows)
     assert {shape["x0"] for figure in training_curves(steps) for shape in figure.spec["layout"]["shapes"]} == {7}
     assert all(not figure.spec["layout"]["shapes"] for figure in training_curves(steps[:7]))
 
@@ -203,45 +212,123 @@ def test_kinds_are_ordered_by_gain() -> None:
     assert (base["x"], trained["x"]) == ([0.5, 0.2, 0.1], [0.4, 0.3, 0.9])
 
 
+def counted(pairs: Sequence[tuple[float | None, str]]) -> Histogram | None:
+    values, routes = zip(*pairs, strict=True)
+    return histogram(pa.chunked_array([pa.array(values, pa.float64())]), pa.chunked_array([pa.array(routes)]))
+
+
 def test_histogram_by_hand() -> None:
-    pairs = [ScheduledPair(margin, "preference") for margin in (0.0, 0.1, 0.3, 1.0)]
-    figure = score_margins([*pairs, ScheduledPair(0.3, "sft"), ScheduledPair(None, "drop")])
-    assert figure is not None
-    preference, sft = figure.spec["data"]
+    pairs: list[tuple[float | None, str]] = [(margin, "preference") for margin in (0.0, 0.1, 0.3, 1.0)]
+    found = counted([*pairs, (0.3, "sft"), (None, "drop"), (math.inf, "drop")])
+    assert found is not None
+    preference, sft = score_margins(found).spec["data"]
     # 30 bins at most over [0, 1]: the width is 0.05, and 0.3 lies in [0.3, 0.35) although 0.3 / 0.05 rounds below 6
     assert preference["width"] == 0.05
     assert preference["x"] == [0.025, 0.125, 0.325, 1.025] and preference["y"] == [1, 1, 1, 1]
     assert (sft["x"], sft["y"]) == ([0.325], [1])
-    assert score_margins([ScheduledPair(None, "drop")]) is None
+    assert counted([(None, "drop"), (math.nan, "drop")]) is None
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
 def test_histogram_counts_every_pair_once(margins: list[float]) -> None:
-    figure = score_margins([ScheduledPair(margin, "preference") for margin in margins])
-    assert figure is not None
-    (bars,) = figure.spec["data"]
+    found = counted([(margin, "preference") for margin in margins])
+    assert found is not None
+    (bars,) = score_margins(found).spec["data"]
     assert sum(bars["y"]) == len(margins)
     assert len(bars["x"]) <= 32
 
 
-def test_downsampling_keeps_the_same_rows_in_order_and_says_so() -> None:
-    draw = random.Random(0)
-    rows = [
+def test_the_schedule_in_figures() -> None:
+    rows = [("a", "sft", True), ("b", "preference", False), ("a", "sft", True), ("c", "drop", False)]
+    schedule = pa.Table.from_pylist([dict(zip(("pair_id", "route", "flipped"), row, strict=True)) for row in rows])
+    pairs = scores([{"pair_id": "c", "margin": None}, {"pair_id": "b", "margin": 2.0}, {"pair_id": "a", "margin": 1.0}])
+    found = described(schedule, pairs)
+    assert (found.pairs, found.flipped, found.unscored) == (4, 2, 1)
+    assert found.margins and found.margins.counts == {"preference": {40: 1}, "sft": {20: 2}, "drop": {}}
+    assert found.margins.width == 0.05
+    with pytest.raises(KeyError, match="a"):
+        described(schedule, pairs.slice(0, 2))
+
+
+def many_pairs(count: int) -> pa.Table:
+    draw = np.random.default_rng(0)
+    return pa.table(
         {
-            "step": index // 8,
-            "position": index,
-            "pair_id": f"p{index}",
-            "flipped": False,
-            "gap": draw.gauss(0, 1),
-            "margin": 0.5,
+            "step": np.arange(count) // 8,
+            "position": np.arange(count),
+            "pair_id": [f"p{index}" for index in range(count)],
+            "flipped": draw.random(count) < 0.1,
+            "gap": draw.normal(size=count),
+            "margin": np.full(count, 0.5),
+            "weight": draw.random(count),
         }
-        for index in range(6000)
-    ]
+    )
+
+
+def places(rows: pa.Table) -> list[int]:
+    found: list[int] = rows["position"].to_pylist()
+    return found
+
+
+def test_a_sample_is_keyed_by_content_in_order_and_said() -> None:
+    rows = many_pairs(6000)
     kept = sampled(rows, 100)
-    assert [row["position"] for row in kept] == sorted(row["position"] for row in kept) and len(kept) == 100
-    assert {row["position"] for row in kept} == {row["position"] for row in sampled(rows[::-1], 100)}
-    (figure,) = trained_pairs(rows)
-    assert len(figure.spec["data"][0]["x"]) == 5000 and "5,000 of 6,000" in figure.caption
+    assert places(kept) == sorted(places(kept)) and kept.num_rows == 100
+    assert set(places(kept)) == set(places(sampled(rows.take(np.arange(6000)[::-1]), 100)))
+    # Of a part of the pairs those that are in it are picked again, and of more pairs no others of these.
+    assert set(places(kept)) & set(range(3000)) <= set(places(sampled(rows.slice(0, 3000), 100)))
+    assert sampled(rows, 6000) is rows
+    by_digest = sorted(
+        range(6000), key=lambda index: hashlib.sha256(f"p{index} {index // 8} {index}".encode()).digest()
+    )
+    assert places(kept) == sorted(by_digest[:100])
+    for figure in trained_pairs(rows):
+        assert sum(len(trace["x"]) for trace in figure.spec["data"]) == 5000 and "5,000 of 6,000" in figure.caption
+
+
+def test_a_long_curve_keeps_every_peak_and_says_so() -> None:
+    values = np.zeros(70_001)
+    values[[3, 40_000, 69_999]] = 9.0, -7.0, math.nan
+    held_out: list[float | None] = [None] * 70_001
+    held_out[500::501] = [0.5] * len(held_out[500::501])
+    steps = pa.table({"step": np.arange(70_001), "loss": values, "held_out_accuracy": pa.array(held_out, pa.float64())})
+    loss, looked = training_curves(steps)
+    (curve,) = loss.spec["data"]
+    drawn = dict(zip(curve["x"], curve["y"], strict=True))
+    assert drawn[3] == 9.0 and drawn[40_000] == -7.0 and len(drawn) <= 2000 and list(drawn) == sorted(drawn)
+    assert "Of each 71 steps the lowest and the highest value are drawn." in loss.caption
+    (looked_at,) = looked.spec["data"]
+    assert set(looked_at["y"]) == {0.5, None} and looked_at["y"].count(0.5) == len(held_out[500::501])
+    (short,) = training_curves(steps.select(["step", "loss"]).slice(0, 2000))
+    assert short.spec["data"][0]["x"] == list(range(2000)) and "drawn" not in short.caption
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2001, 3000))
+def test_runs_of_a_curve_are_drawn_by_their_extremes(seed: int, steps: int) -> None:
+    values = np.random.default_rng(seed).choice([0.0, 1.0, -2.5, math.nan, math.inf], steps)
+    found = thinned(values)
+    assert (np.diff(found) > 0).all() and len(found) <= 2000
+    for start in range(0, steps, 3):
+        run = values[start : start + 3]
+        drawn = values[found[(found >= start) & (found < start + 3)]]
+        if (finite := run[np.isfinite(run)]).size:
+            assert set(drawn) == {finite.min(), finite.max()}
+        else:
+            np.testing.assert_array_equal(drawn, run[:1])  # drawn as a gap
+
+
+def test_a_page_does_not_grow_with_its_pairs() -> None:
+    def page(pairs: int) -> int:
+        trained = many_pairs(pairs)
+        steps = pa.table({"step": np.arange(pairs // 8), "loss": np.random.default_rng(1).random(pairs // 8)})
+        routes = pa.array(["preference", "sft"]).take(pa.array(np.arange(pairs) % 2))
+        schedule = trained.select(["pair_id", "flipped"]).append_column("route", routes)
+        paired = trained.select(["pair_id", "gap"]).rename_columns(["pair_id", "chosen_score"])
+        paired = paired.append_column("rejected_score", paired["chosen_score"])
+        data = {"steps": steps, "trained_pairs": trained, "scheduled": described(schedule, paired)}
+        return len(render(dataclasses.replace(EMPTY, **data)))
+
+    assert page(100_000) < 1.01 * page(20_000)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 
 import pipeline.report.looks
 from pipeline.report.looks import COLOURS, looks_of
-from pipeline.report.study import Cell, Pulled, StudyData, render_study
+from pipeline.report.study import Cell, StudyData, render_study
 from pipeline.statistics import Interval, WinRate
 from tests.pipeline.report.sample_report import HOSTILE
-from tests.pipeline.report.sample_study import METHODS, sample_study
+from tests.pipeline.report.sample_study import METHODS, pulled, sample_study
 from tests.pipeline.report.test_page import Reader
 
 EMPTY = StudyData("t", {}, {}, [], {}, 0, None, {}, [], 0.0)
@@ -100,7 +100,7 @@ def test_lines_whiskers_and_marks_by_hand() -> None:
 
 
 def test_margins_are_the_adaptive_methods_with_flips_as_crosses() -> None:
-    pairs = [Pulled(0.1, 0.4, 0.5, False), Pulled(-1.0, 0.2, 0.9, True), Pulled(math.inf, 0.1, 0.0, False)]
+    pairs = pulled([(0.1, 0.4, 0.5, False), (-1.0, 0.2, 0.9, True), (math.inf, 0.1, 0.0, False)])
     data = dataclasses.replace(EMPTY, pairs={"dpo": pairs, "gamma": pairs}, adaptive=["gamma"])
     drawn = figures(Reader(render_study(data)))
     assert list(drawn) == ["fig-margin-1", "fig-weights"]

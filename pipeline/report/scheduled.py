@@ -1,0 +1,47 @@
+"""The schedule in figures: how many pairs, and their score margins by route, counted in columns."""
+
+import math
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.report.data import Histogram, Route, Scheduled
+
+ROUTES: tuple[Route, ...] = get_args(Route)
+
+
+def described(schedule: pa.Table, pairs: pa.Table) -> Scheduled:
+    """Of rows of tables.SCHEDULE and tables.PAIRS. Raises KeyError where a scheduled pair is not among `pairs`."""
+    places = pc.index_in(schedule["pair_id"], value_set=pairs["pair_id"])
+    if places.null_count:
+        raise KeyError(schedule["pair_id"].filter(pc.is_null(places))[0].as_py())
+    margins = pc.subtract(pairs["chosen_score"], pairs["rejected_score"]).take(places)
+    flipped = pc.sum(schedule["flipped"]).as_py() or 0
+    return Scheduled(schedule.num_rows, flipped, margins.null_count, histogram(margins, schedule["route"]))
+
+
+def histogram(margins: pa.ChunkedArray, routes: pa.ChunkedArray) -> Histogram | None:
+    """Those that are finite, by route; None without any."""
+    finite = pc.fill_null(pc.is_finite(margins), False)
+    values, routes = margins.filter(finite).to_numpy(), routes.filter(finite)
+    if not len(values):
+        return None
+    width = bin_width(float(values.min()), float(values.max()))
+    # A value that lies on an edge but for rounding belongs to the bin that the edge opens.
+    bins: npt.NDArray[np.int64] = np.floor(values / width + 1e-9).astype(np.int64)
+    counts: dict[Route, dict[int, int]] = {}
+    for route in ROUTES:
+        found, times = np.unique(bins[pc.equal(routes, route).to_numpy()], return_counts=True)
+        counts[route] = dict(zip(found.tolist(), times.tolist(), strict=True))
+    return Histogram(width, counts)
+
+
+def bin_width(low: float, high: float, most: int = 30) -> float:
+    """1, 2 or 5 times a power of ten, so that at most `most` + 1 bins cover all."""
+    least = max((high - low) / most, 1e-3 * max(abs(low), abs(high)), 1e-9)
+    power = 10.0 ** math.floor(math.log10(least))
+    width = next(step * power for step in (1, 2, 5, 10) if step * power >= least * (1 - 1e-9))
+    return float(f"{width:.12g}")
