@@ -1,8 +1,8 @@
 """What grows with the pairs beside training and prepare: schedule, report, status and verification.
 
 `measure` lays out a line of made-up results of the size asked for, as stages commit them, and opens its doors, each in
-a process of its own. Seconds are those of the door without its imports; CPU seconds are of all its threads; memory is by
-how much the process was above what its imports take.
+a process of its own. Seconds are those of the door without its imports; CPU seconds are of all its threads; memory is
+by how much the process was above what its imports take.
 """
 
 import contextlib

@@ -138,6 +138,27 @@ def test_a_spoilt_file_is_named(tmp_path: Path, spoil: Callable[[Path], Any], sa
     assert f"part-00000.parquet {says}" in caught.value.problem and "--force prepare" in caught.value.remedy
 
 
+def test_of_several_spoilt_files_the_first_is_named_if_it_is_opened(tmp_path: Path) -> None:
+    with address(tmp_path).writing() as folder:
+        (folder / "model").mkdir()
+        for name in ("a.parquet", "b.parquet", "model/weights"):
+            (folder / name).write_bytes(name.encode() * 1000)
+        artifact = address(tmp_path).commit({}, {})
+    (artifact.path / "model" / "weights").unlink()
+    (artifact.path / "b.parquet").write_bytes(b"B.parquet" * 1000)
+    with pytest.raises(UserError, match=r"b\.parquet has other bytes"):
+        artifact.verify()
+    with pytest.raises(UserError, match="weights is missing"):
+        artifact.verify(opened=("a.parquet", "model/*"))
+    assert artifact.verify(opened=("a.*",)) is artifact and artifact.verify(opened=()) is artifact
+    path = artifact.path / MANIFEST
+    path.write_text(path.read_text().replace('"rows": null', '"rows": 4'))
+    found = address(tmp_path).find()
+    assert found is not None
+    with pytest.raises(UserError, match="is not as it was committed"):
+        found.verify(opened=())  # the manifest is always read
+
+
 def test_an_edited_manifest_is_named(tmp_path: Path) -> None:
     """Any value in it, as what follows is computed from some, and people read the others."""
     place = address(tmp_path)
