@@ -209,8 +209,8 @@ def read(
     wanted = pa.schema([schema.field(name) for name in names])
     # Not pq.read_table, which asks twice as much of each file: the parts may be many and small.
     opened = (pq.ParquetFile(part) for part in sorted(folder.glob(pattern)))
-    found = [file.read(columns=names, use_threads=False).select(names).cast(wanted) for file in opened]
-    return pa.concat_tables(found) if found else wanted.empty_table()
+    found = [file.read(columns=names, use_threads=False) for file in opened]
+    return pa.concat_tables(found).select(names).cast(wanted) if found else wanted.empty_table()
 
 
 def joined(table: pa.Table, other: pa.Table) -> pa.Table:

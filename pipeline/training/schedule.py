@@ -110,7 +110,7 @@ def make_schedule(pairs: pa.Table, settings: Schedule) -> Scheduled:
     pairs of the lowest hashes, as many as `flip_fraction` of all is in whole pairs, whatever their route.
     Raises UserError where difficulty is needed and a pair has none.
     """
-    pair_ids = pa.array(pairs["pair_id"].cast(pa.large_string()).combine_chunks())
+    pair_ids = pairs["pair_id"].cast(pa.large_string()).combine_chunks()
     known, total, every = margins(pairs, settings.difficulty), pairs.num_rows, np.arange(pairs.num_rows)
     margins_N = known.to_numpy()
     if settings.ranks:
