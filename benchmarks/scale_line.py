@@ -70,7 +70,7 @@ def door(job: dict[str, Any]) -> Result:
 
 def verify(job: dict[str, Any]) -> Result:
     """Every file of every result of the line against its digest."""
-    artifacts = [step.address.find() for step in make_plan(load(Path(job["config"]))).steps.values()]
+    artifacts = [step.address.find() for step in make_plan(load(job["config"])).steps.values()]
     return timed(lambda: [artifact.verify() for artifact in artifacts if artifact])
 
 
@@ -106,7 +106,7 @@ def lay_out(pairs: int, folder: Path, tokens: int) -> Path:
         "resources": {"root": str(folder / "runs")},
     }
     config.write_text(json.dumps(settings))
-    plan, draw = make_plan(load(config)), np.random.default_rng(0)
+    plan, draw = make_plan(load(str(config))), np.random.default_rng(0)
     size = plan.config.data.shard_pairs
     counts = [min(size, pairs - start) for start in range(0, pairs, size)]
     ids = [_ids(draw, count) for count in counts]
@@ -120,7 +120,7 @@ def lay_out(pairs: int, folder: Path, tokens: int) -> Path:
 
 def train_and_answer(config: Path) -> None:
     """The results of train and generate, made up, after the schedule's; and judge's, by its own door."""
-    plan, draw = make_plan(load(config)), np.random.default_rng(1)
+    plan, draw = make_plan(load(str(config))), np.random.default_rng(1)
     scheduled = plan.steps["schedule"].address.find()
     assert scheduled is not None
     rows = tables.read(scheduled.path, tables.SCHEDULE)

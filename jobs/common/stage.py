@@ -32,7 +32,9 @@ from pipeline.settings.unused import unused
 
 @dataclass(frozen=True)
 class Work:
-    """One result to be made: its plan and step, its inputs (committed and verified), and the folder to write into."""
+    """One result to be made: its plan and step, its inputs (committed, and verified where it opens them), and the
+    folder to write into.
+    """
 
     plan: Plan
     step: Step

@@ -123,9 +123,8 @@ def thinned(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     each = _steps_a_run(len(values))
     if each == 1:
         return np.arange(len(values))
-    runs = np.full(-(-len(values) // each) * each, np.nan)
-    runs[: len(values)] = values
-    runs = runs.reshape(-1, each)
+    runs = np.full((-(-len(values) // each), each), np.nan)
+    runs.flat[: len(values)] = values
     finite, starts = np.isfinite(runs), each * np.arange(len(runs))
     lowest = np.where(finite, runs, np.inf).argmin(axis=1)
     highest = np.where(finite, runs, -np.inf).argmax(axis=1)

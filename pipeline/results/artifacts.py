@@ -69,12 +69,14 @@ class Artifact:
             for name, entry in self.manifest["outputs"].items()
             if any(fnmatchcase(name, pattern) for pattern in opened)
         }
-        for name, fault in self._faults(entries).items():
-            if self.store:
+        faults = self._faults(entries)
+        if faults and self.store:
+            for name in faults:
                 self.store.fetch(f"{self.name}/{name}", self.path / name)
-                fault = self._faults({name: entries[name]}).get(name)
-            if fault:
-                raise self._spoilt(name, fault, remedy)
+            faults = self._faults({name: entries[name] for name in faults})
+        if faults:
+            name = next(iter(faults))
+            raise self._spoilt(name, faults[name], remedy)
         return self
 
     def _faults(self, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -25,7 +25,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
 
 @pytest.fixture
 def plan(measured: tuple[Path, Result]) -> Plan:
-    return make_plan(load(measured[0] / "scale.yaml"))
+    return make_plan(load(str(measured[0] / "scale.yaml")))
 
 
 def test_a_hundred_thousand_pairs_take_seconds(measured: tuple[Path, Result]) -> None:

@@ -294,7 +294,7 @@ def candidates(values: st.SearchStrategy[float | None]) -> st.SearchStrategy[lis
 
 @st.composite
 def all_settings(draw: st.DrawFn) -> Schedule:
-    order = draw(st.sampled_from([None, "shuffle", "easy-to-hard", "hard-to-easy"]))
+    order: Any = draw(st.sampled_from([None, "shuffle", "easy-to-hard", "hard-to-easy"]))
     share = st.none() | st.sampled_from([0.0, 10.0, 33.3, 50.0, 99.9])
     return Schedule(
         order=order,
