@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.report.data import (
@@ -303,6 +303,7 @@ def test_a_long_curve_keeps_every_peak_and_says_so() -> None:
     assert short.spec["data"][0]["x"] == list(range(2000)) and "drawn" not in short.caption
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.integers(2001, 3000))
 def test_runs_of_a_curve_are_drawn_by_their_extremes(seed: int, steps: int) -> None:
     values = np.random.default_rng(seed).choice([0.0, 1.0, -2.5, math.nan, math.inf], steps)
