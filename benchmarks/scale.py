@@ -11,21 +11,23 @@ import argparse
 import importlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Result, reported
+from benchmarks.scale_line import measure, measure_schedule
 
+Measure = Callable[[int, Path], Result]
 PARTS = ("training", "prepare", "line")
 
 
-def measured(pairs: int, measures: list[Callable[[int, Path], Result]], scratch: Path | None) -> Result:
+def measured(pairs: int, measures: Sequence[Measure], scratch: Path | None) -> Result:
     """All `measures` at one number of pairs, each below an empty folder."""
     found: Result = {"pairs": pairs}
-    for measure in measures:
+    for each in measures:
         with tempfile.TemporaryDirectory(prefix="scale-", dir=scratch, ignore_cleanup_errors=True) as folder:
-            found |= measure(pairs, Path(folder))
+            found |= each(pairs, Path(folder))
     return found
 
 
@@ -37,16 +39,22 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--scratch", type=Path, help="a folder with room, in place of the system's own")
     options = parser.parse_args()
+    if not options.pairs + options.schedule_pairs:
+        parser.error("give --pairs or --schedule-pairs")
     with reported():
-        measures = [importlib.import_module(f"benchmarks.scale_{part}").measure for part in options.only]
-        if "line" in options.only:
-            measures[-1] = partial(measures[-1], tokens=options.tokens)
-        runs = [(pairs, measures) for pairs in options.pairs]
-        from benchmarks.scale_line import measure_schedule
+        for pairs in options.pairs:
+            measures = [_measure(part, options.tokens) for part in options.only]
+            print(json.dumps(measured(pairs, measures, options.scratch)), flush=True)
+        for pairs in options.schedule_pairs:
+            print(json.dumps(measured(pairs, [measure_schedule], options.scratch)), flush=True)
 
-        runs += [(pairs, [measure_schedule]) for pairs in options.schedule_pairs]
-        for pairs, wanted in runs:
-            print(json.dumps(measured(pairs, wanted, options.scratch)), flush=True)
+
+def _measure(part: str, tokens: int) -> Measure:
+    """Imported where it is asked for: training's needs torch, and prepare's Ray."""
+    if part == "line":
+        return partial(measure, tokens=tokens)
+    found: Measure = importlib.import_module(f"benchmarks.scale_{part}").measure
+    return found
 
 
 if __name__ == "__main__":
