@@ -44,10 +44,17 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
 
 @contextlib.contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """A file to write in place of `path`: `path` is there whole or not at all, also where two write it at once."""
+    """A file to write in place of `path`: `path` is there whole or not at all, also where two write it at once.
+
+    Where that fails, as on a full disk, nothing of it stays.
+    """
     beside = path.with_name(f"{path.name}.{os.getpid()}{ASIDE}")
-    yield beside
-    beside.replace(path)
+    try:
+        yield beside
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def write_aside(path: Path, text: str) -> None:
