@@ -9,23 +9,20 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.compute import gguf
-from pipeline.compute.configuration import doubt, embeddings
-from pipeline.compute.limits import read_config, read_json
+from pipeline.compute.configuration import embeddings
+from pipeline.compute.limits import built, read_config, read_json, require_buildable
 from pipeline.compute.models import ModelSource
 from pipeline.compute.optimizer import require_optimizer
-from pipeline.errors import UserError, code_not_trusted
+from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
 from pipeline.evaluation.judging import baselines, contest, words
 from pipeline.line.plan import COLUMNS, Plan, Step, needed_columns
 from pipeline.preferences.arguments import require_arguments
 from pipeline.settings.config import Model
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def faults(plan: Plan, steps: Sequence[Step]) -> list[UserError]:
@@ -157,36 +154,26 @@ def _modules(folder: Path, model: Model) -> list[str]:
     import torch
 
     try:
-        built = _built(folder, model)
-    except Exception:  # of any kind, by code of any model: whoever loads it says so
+        modules = dict(built(folder, "", model.trust_remote_code).named_modules())
+    except UserError:  # whoever loads it says so
         return []
-    weights = {name: getattr(module, "weight", None) for name, module in built.named_modules()}
+    weights = {name: getattr(module, "weight", None) for name, module in modules.items()}
     return [name for name, weight in weights.items() if isinstance(weight, torch.Tensor) and weight.dim() == 2]
 
 
-def _built(folder: Path, model: Model) -> "PreTrainedModel":
-    """A model by its config.json alone, without weights."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    trusted = {"trust_remote_code": model.trust_remote_code}
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, **trusted)
-
-
 def configuration(plan: Plan) -> None:
-    """A config.json that transformers cannot make a model of; it is asked where a look at it leaves doubts."""
-    if plan.model.is_gguf or not (what := doubt(read_config(plan.model.path))):
-        return
-    try:
-        _built(plan.model.path, plan.config.model)
-    except Exception as error:  # of any kind, by code of any model
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UserError(
-            f"model.source={plan.config.model.source}: no model can be made by its config.json, with {what} ({why})",
-            code_not_trusted(error) or "mend it, or give a causal language model as save_pretrained writes it",
-        ) from error
+    """A config.json that transformers cannot make a model of."""
+    _configuration_of(plan.model, plan.config.model, "model")
+
+
+def judges_configuration(plan: Plan) -> None:
+    if plan.judge and plan.config.judge.local:
+        _configuration_of(plan.judge, plan.config.judge.local, "judge.local")
+
+
+def _configuration_of(source: ModelSource, model: Model, setting: str) -> None:
+    if not source.is_gguf:
+        require_buildable(source.path, f"{setting}.source={model.source}", model.trust_remote_code)
 
 
 def vocabulary(plan: Plan) -> None:
@@ -270,6 +257,7 @@ LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"train"}, optimizer),
     ({"generate"}, benchmarks),
     ({"generate"}, preset),
+    ({"judge"}, judges_configuration),
     ({"judge"}, judges_words),
     ({"judge"}, judges_chat_template),
 )

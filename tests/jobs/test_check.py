@@ -225,8 +225,16 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         (edited(p, "less", **rope("linear", factor=-2.0)), "rotary embeddings of factor=-2.0"),
         (edited(p, "theta", **rope("default", rope_theta=0)), "rotary embeddings of rope_theta=0"),
         (edited(p, "size", hidden_size="8"), "with hidden_size='8'"),
-        (edited(p, "heads", num_attention_heads=3), "with hidden_size=8 with num_attention_heads=3"),
-        (edited(p, "negative", vocab_size=-1), "with vocab_size=-1"),
+        (
+            edited(p, "heads", num_attention_heads=3, num_key_value_heads=3),
+            "with hidden_size=8, which num_attention_heads=3 does not divide",
+        ),
+        (edited(p, "shared", num_key_value_heads=3), "=2, which num_key_value_heads=3 does not divide"),
+        (edited(p, "negative", vocab_size=-1), "its config.json has vocab_size=-1"),
+        (
+            (edited(p, "judge", hidden_size="8")[0].replace("model.", "judge.local."),),
+            f"judge.local.source={p.folder / 'judge'}: no model can be made by its config.json, with hidden_size='8'",
+        ),
     ],
     "an end, or tokens of the tokenizer, that the model has no embedding for": lambda p: [
         (edited(p, "end", eos_token_id=259), "by its config.json answers end at token 259"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.compute.limits import Limits, positions, require_language_model, require_trainable
+from pipeline.compute.limits import Limits, positions, require_configured, require_language_model, require_trainable
 from pipeline.compute.models import load_model, locate
 from pipeline.errors import UserError
 from pipeline.preferences.tokenise import TokenisedPair
@@ -130,8 +130,31 @@ def test_weights_in_pickles_alone_are_named(tiny_model: Folder, tmp_path: Path) 
     with pytest.raises(UserError, match=r"pickles alone \(pytorch_model-00001-of-00001.bin\)"):
         locate(Model(source=str(folder)), DigestMemory(tmp_path))
     (folder / "pytorch_model-00001-of-00001.bin").rename(folder / "training_args.bin")
-    with pytest.raises(UserError, match=r"has no config\.json with"):
+    with pytest.raises(UserError, match=r"has a config\.json and no weights \(\*\.safetensors\)"):
         locate(Model(source=str(folder)), DigestMemory(tmp_path))
+
+
+@pytest.mark.parametrize("family", ["Llama", "Bloom", "Mamba", "Qwen3Moe"])
+def test_a_config_json_alone_is_told_as_that_of_any_family(tiny_model: Folder, tmp_path: Path, family: str) -> None:
+    shutil.copy(tiny_model(family) / "config.json", tmp_path)
+    with pytest.raises(UserError, match=r"has a config\.json and no weights .*\n  remedy: fetch its weights, too"):
+        require_language_model(tmp_path, "model.source=x")
+    require_configured(tmp_path, "model.source=x")  # which is enough to plan by
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"num_attention_heads": 4, "num_key_value_heads": 3}, "=4, which num_key_value_heads=3 does not divide"),
+        ({"num_attention_heads": 2, "num_key_value_heads": 4}, "=2, which num_key_value_heads=4 does not divide"),
+        ({"num_hidden_layers": -2}, "its config.json has num_hidden_layers=-2"),
+        ({"text_config": {"hidden_size": -64}}, "its config.json has hidden_size=-64"),
+    ],
+)
+def test_sizes_that_no_model_can_have(tiny_model: Folder, tmp_path: Path, config: dict[str, Any], said: str) -> None:
+    folder = edited(tiny_model("Llama"), tmp_path / "model", **config)
+    with pytest.raises(UserError, match=said):
+        require_language_model(folder, "x")
 
 
 ROPE = {"rope_theta": 1e4}

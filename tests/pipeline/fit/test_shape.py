@@ -73,9 +73,12 @@ def test_parameters_are_those_that_torch_holds(family: str, tiny_model: Callable
         assert found.parameters - found.root == sum(w.numel() for w in model.get_decoder().layers.parameters())
 
 
-def test_config_json_alone_says_what_the_weights_do(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
-    whole = shape_of(tiny_model("Llama"), "x")
-    alone = shape(tmp_path, json.loads((tiny_model("Llama") / "config.json").read_text()))
+@pytest.mark.parametrize("family", ["Llama", "Bloom", "Phi3", "Cohere", "Phi"])
+def test_config_json_alone_says_what_the_weights_do(
+    tmp_path: Path, tiny_model: Callable[[str], Path], family: str
+) -> None:
+    whole = shape_of(tiny_model(family), "x")
+    alone = shape(tmp_path, json.loads((tiny_model(family) / "config.json").read_text()))
     assert alone.stored == 0 < whole.stored
     assert {**vars(alone), "stored": 0, "linear": 0} == {**vars(whole), "stored": 0, "linear": 0}
     assert sorted(alone.linear) == sorted(whole.linear)
@@ -98,10 +101,10 @@ def test_the_part_that_reads_is_what_counts(tmp_path: Path) -> None:
     ("config", "why"),
     [
         ({"model_type": "llama", "vocab_size": 8}, "no hidden_size"),
-        ({**LLAMA_8B, "num_hidden_layers": "many"}, "no num_hidden_layers"),
-        ({**LLAMA_8B, "num_attention_heads": 0}, "no num_attention_heads"),
-        ({"model_type": "rwkv"}, "model_type=rwkv"),
-        ({}, "model_type=None"),
+        ({**LLAMA_8B, "num_hidden_layers": "many"}, "has num_hidden_layers='many'"),
+        ({**LLAMA_8B, "num_attention_heads": 0}, "has num_attention_heads=0"),
+        ({"model_type": "rwkv"}, "no num_attention_heads"),
+        ({}, "no model can be made by its config.json, with model_type=None"),
     ],
 )
 def test_what_config_json_does_not_say_is_named(config: dict[str, Any], why: str, tmp_path: Path) -> None:

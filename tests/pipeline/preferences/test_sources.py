@@ -129,10 +129,14 @@ def test_odd_characters_inside_strings_pass(tmp_path):
         ("empty.json", "[]", "no rows"),
         ("garbage.jsonl", bytes(range(128, 256)) * 9, "row 1: byte 1, 0x80, is not UTF-8"),
         ("numbers.json", "[1, 2]", "a JSON int, not an object"),
-        ("cut.json", json.dumps(PAIRS)[:-5], "not valid JSON"),
-        ("garbage.jsonl.gz", b"\x1f\x8b" + b"garbage" * 9, "cannot be read"),
-        ("cut.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-12], "cannot be read"),
-        ("a.parquet", "not Parquet", "not valid Parquet"),
+        ("cut.json", json.dumps(PAIRS)[:-5], "not valid JSON: .*\n  remedy: mend it at that place"),
+        ("garbage.jsonl.gz", b"\x1f\x8b" + b"garbage" * 9, "is damaged: Unknown compression"),
+        (
+            "cut.jsonl.gz",
+            gzip.compress(LINES.encode(), mtime=0)[:-12],
+            "is damaged: .*\n  remedy: fetch or write it again",
+        ),
+        ("a.parquet", "not Parquet", "not valid Parquet: .*\n  remedy: fetch or write it again"),
         ("magic-only", b"PAR1" + b"\0" * 50, "not valid Parquet"),
     ],
 )
