@@ -1,6 +1,7 @@
 """The door that scores verdicts made elsewhere: what it prints, and what it refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -234,6 +235,34 @@ def test_several_baselines_and_judges(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "m has verdicts of 2 baselines (o, p)" in told and "name one by --baseline" in told
     told = refused(capsys, *asked, "--against", asked[-1], "--baseline", "o")
     assert "m has verdicts of 2 judges (one, two)" in told and "name one by --judge" in told
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "row", "says"),
+    [
+        (
+            "alpaca_eval",
+            {"instruction": "q", "generator_1": "b", "generator_2": "m", "preference": 1.5},
+            "of AlpacaEval",
+        ),
+        ("arena_hard_v2.0", played(1), "without style control"),
+        ("mt_bench", {"question_id": 81, "model": "m", "score": 7}, "not comparable"),
+    ],
+)
+def test_what_is_to_be_said_of_every_score_is_said_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, benchmark: str, row: dict[str, Any], says: str
+) -> None:
+    rows = [row | {"judge": judge, "annotator": judge} for judge in ("one", "two", "three")]
+    unclear = {key: None for key in ("preference", "games", "score") if key in row}  # of one judge alone
+    file = written(tmp_path / "j.jsonl", *rows, rows[0] | unclear)
+    said = run(capsys, "--benchmark", benchmark, "--annotations", file)
+    assert said.count("judged by ") == 3 and said.count(says) == 1
+    of_all = said.partition("of all 3\n")[2]
+    assert says in of_all and said.count("note: ") == len(set(re.findall("note: .*", said)))
+    alone = run(capsys, "--benchmark", benchmark, "--annotations", file, "--judge", "two")
+    assert says in alone and "of all" not in alone
+    scores = json.loads(run(capsys, "--benchmark", benchmark, "--annotations", file, "--json"))["scores"]
+    assert all(says in str(score["notes"]) for score in scores)  # a record stands alone
 
 
 def test_two_judges_in_one_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

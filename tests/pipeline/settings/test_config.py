@@ -78,13 +78,13 @@ def test_the_schedule_holds_what_the_objective_asks() -> None:
         ("train.adam_betas=[0.9, 0.9, 0.9]", "holds too many values", "give fewer, such as [0.9, 0.999]"),
         (
             "generate.benchmarks={}",
-            "generate.benchmarks={} holds none",
-            "such as {mine: questions.jsonl, verifiable: n",
+            "generate.benchmarks={} holds nothing",
+            "give some, such as {mine: questions.jsonl, verifiable: null}",
         ),
         (
             "generate.benchmarks=[]",
-            "generate.benchmarks={} holds none",
-            "such as {mine: questions.jsonl, verifiable: n",
+            "generate.benchmarks={} holds nothing",
+            "give some, such as {mine: questions.jsonl, verifiable: null}",
         ),
         ("generate.stop={}", "generate.stop={}: Input should be", "give a list, such as ['###', 'User:']"),
         ("judge.methods=[]", "judge.methods=[]: Input should be", "a value each, such as {alpaca_eval: games}"),
