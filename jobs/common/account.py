@@ -73,6 +73,8 @@ def _remedy(reason: str) -> str:
         "template-leaves-out": "model.chat_template=FILE that writes it, or data.columns={NAME: null} leaves it unread",
         "generation-prompt": "model.chat_template=FILE that renders both alike",
         "template-refused": "model.chat_template=FILE that takes such messages",
+        "prompt-too-long": "data.max_prompt_tokens allows more",
+        "completion-too-long": "data.max_completion_tokens allows more",
         "seam": "take the white space off the beginnings of answers",
     }
     return f" ({remedies[reason]})" if reason in remedies else ""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ADAPTERS = "adapter_config.json"
 # A folder may hold either beside much else that is a pickle too, such as training_args.bin.
 _PICKLED = re.compile(r"(pytorch_model|consolidated|model)\b.*\.(bin|pth|pt|ckpt)")
+ONE, INDEX = "model.safetensors", "model.safetensors.index.json"  # the names that transformers opens
 # Heads that read a sequence and write no next token.
 _OTHER_HEADS = re.compile(
     r"(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|MaskedLM|NextSentencePrediction"
@@ -33,8 +34,9 @@ def require_language_model(folder: Path, given: str) -> None:
     What is not plain is left to transformers, which opens it.
     """
     require_configured(folder, given)
-    names = _files(folder)
-    if any(name.endswith(".safetensors") for name in names):
+    names, weights = _files(folder), weight_files(folder)
+    if weights:
+        _require_one_set(folder, given, {file.relative_to(folder).as_posix() for file in weights}, names)
         return
     if pickled := sorted(filter(_PICKLED.match, names)):
         raise UserError(
@@ -42,10 +44,39 @@ def require_language_model(folder: Path, given: str) -> None:
             "where you trust them, save them again as safetensors: "
             + _saving("transformers", "AutoModelForCausalLM", folder, "", tokenizer=str(folder)),
         )
+    others = ", ".join(sorted(name for name in names if name.endswith(".safetensors"))[:3])
     raise UserError(
-        f"{given} has a config.json and no weights (*.safetensors)",
+        f"{given} has a config.json and no weights ({ONE}{f', but {others}' if others else ''})",
         "fetch its weights, too; without them, python -m jobs.fit says what the model needs, and nothing more",
     )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads a model's weights from: one, or those that an index names; none without."""
+    if (folder / ONE).is_file():
+        return [folder / ONE]
+    return [folder / name for name in sorted(_indexed(folder))]
+
+
+def _indexed(folder: Path) -> set[str]:
+    found = read_json(folder / INDEX).get("weight_map")
+    return {str(name) for name in found.values()} if isinstance(found, dict) else set()
+
+
+def _require_one_set(folder: Path, given: str, weights: set[str], names: set[str]) -> None:
+    """Raise UserError where files of weights are missing, or vLLM would read others than transformers does.
+
+    vLLM reads those that an index names, and without one all that there are.
+    """
+    if missing := sorted(name for name in weights if not (folder / name).is_file()):
+        problem = f"{given} lacks {', '.join(missing[:3])}, which its {INDEX} names"
+        raise UserError(problem, "fetch or save the model again")
+    also = _indexed(folder) or {name for name in names if name.endswith(".safetensors")}
+    if others := sorted(also - weights):
+        raise UserError(
+            f"{given} has weights beside {ONE}: {', '.join(others[:3])}{' by its index' if _indexed(folder) else ''}",
+            f"move what is not meant out of the folder: {ONE} would be trained, and vLLM would answer with the others",
+        )
 
 
 def require_configured(folder: Path, given: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.compute import gguf
 from pipeline.compute.configuration import text_part
-from pipeline.compute.limits import built, read_config
+from pipeline.compute.limits import built, read_config, weight_files
 from pipeline.errors import UserError
 
 Tensors = Mapping[str, tuple[int, ...]]  # shapes by name
@@ -85,7 +85,7 @@ def shape_of(path: Path, given: str, trust_remote_code: bool = False) -> Shape:
         config: Mapping[str, Any] = {key.removeprefix(family): value for key, value in known.items()}
         return _shape(config, gguf.shapes(path), 0, given)
     config = read_config(path)
-    files = sorted(path.glob("*.safetensors"))
+    files = weight_files(path)
     tensors = dict(each for file in files for each in _header(file))
     if not tensors and text_part(config).get("model_type") in _PLAIN:
         tensors = _expected(config, given)

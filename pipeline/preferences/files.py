@@ -67,6 +67,8 @@ def unusable(path: Path, reason: str, remedy: str = "check that it is there and 
 
 def begins(path: Path) -> bytes:
     """A file's first bytes. Raises UserError where they are not the file's own: it is a pointer of Git LFS."""
+    if path.exists() and not path.is_file():  # a file is read more than once
+        raise unusable(path, "is no file but a pipe or a device", "write what comes out of it to a file, and give that")
     try:
         with path.open("rb") as file:
             found = file.read(len(_POINTER))

@@ -85,7 +85,8 @@ def _rated(row: Row, named: Mapping[str, str | None], scale: str | None, notes: 
     if not any(name in each for each in fields for name in (*_SCORES, *_RANKS) if each.get(name) is not None):
         fields = _lists_beside(row, len(listed), scale, notes)
     scale, scores = _scores(fields, scale)
-    known = {*_TEXTS, *_SCORES, *_RANKS, *aliases.values()}
+    read = {next((name for name in _TEXTS if each.get(name) is not None), None) for each in objects}
+    known = {*read, aliases.get(scale, scale)}
     given_keys = {key for each in objects if not is_message(each) for key, value in each.items() if value is not None}
     notes.message_keys.update(f"{column}.{key}" for key in given_keys - known)
     return scale, [Rated(_completion(each, column, notes), score) for each, score in zip(listed, scores, strict=True)]

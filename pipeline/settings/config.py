@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_valida
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
 from pipeline.preferences.template import DATE
-from pipeline.settings.faults import explain, refuse_odd_values
+from pipeline.settings.faults import explain, refuse_odd_values, shown
 from pipeline.settings.file import read
 from pipeline.settings.resources import Resources
 from pipeline.settings.section import Section
@@ -140,11 +140,13 @@ class Lora(Section):
     @field_validator("layers")
     @classmethod
     def _is_an_expression(cls, layers: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        remedy = "give all-linear, names such as [q_proj, v_proj], or an expression"
+        if "" in (layers, *layers):
+            raise UserError(f"train.lora.layers={shown(layers)} names no layer", remedy)
         try:
             re.compile(layers if isinstance(layers, str) else "")
         except re.error as error:
-            problem = f"train.lora.layers={layers!r} is no regular expression ({error})"
-            raise UserError(problem, "give all-linear, names such as [q_proj, v_proj], or an expression") from None
+            raise UserError(f"train.lora.layers={layers!r} is no regular expression ({error})", remedy) from None
         return layers
 
     @model_validator(mode="after")
@@ -188,7 +190,7 @@ class Generate(Section):
     top_p: float | None = Field(default=None, gt=0, le=1)
     # Tokens that end an answer, as the model's own end of sequence does; and texts that do.
     stop_token_ids: tuple[TokenId, ...] | None = Field(default=None, examples=[[128001, 128009]])
-    stop: tuple[str, ...] = Field(default=(), examples=[["###", "User:"]])
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), examples=[["###", "User:"]])
     seed: int = 0
     # Questions an engine call; a setting of its own, so that answers do not depend on the number of engines. An engine
     # on a CPU answers 256 at once: fewer leave it idle, and more engines than shards have nothing to do.

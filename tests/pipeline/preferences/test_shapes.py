@@ -390,6 +390,16 @@ def test_a_ranked_row_without_answers_is_told_as_that(completions: Any, reason: 
         assert isinstance(beside, Dropped) and beside.reason == reason
 
 
+def test_what_completions_are_not_ranked_by_is_named() -> None:
+    """A rank that says the opposite of the score, and a second text."""
+    both = [{"text": "a", "rank": 1, "score": 2, "output": "x"}, {"output": "b", "rank": 2, "score": 9}]
+    outcomes, reader = read({"prompt": "x", "completions": both})
+    assert outcomes == [Preference(({"role": "user", "content": "x"},), said("b"), said("a"), 9, 2)]
+    assert reader.notes.message_keys == {"completions.rank"}
+    _, reader = read({"prompt": "x", "completions": [both[0], both[1] | {"text": "b"}]})
+    assert reader.notes.message_keys == {"completions.rank", "completions.output"}
+
+
 def test_a_row_far_behind_is_ranked_as_those_before() -> None:
     """By what all its completions have, too, though another comes first in a row alone."""
     both = rated("overall_score", 1, 2, **{"fine-grained_score": 0}) | {"prompt": "last"}

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,13 @@ def test_a_source_of_which_nothing_can_be_read_is_one_error(tmp_path, name, cont
     with pytest.raises(UserError, match=said) as caught:
         list(open_source(write(tmp_path / name, content)).rows)
     assert name in caught.value.problem and caught.value.remedy
+
+
+def test_a_pipe_is_refused_before_it_is_read(tmp_path):
+    """As `data.source=<(zcat pairs.gz)` gives one: a file is read several times."""
+    os.mkfifo(tmp_path / "pairs.jsonl")
+    with pytest.raises(UserError, match="is no file but a pipe or a device"):
+        open_source(str(tmp_path / "pairs.jsonl"))
 
 
 def test_empty_parquet_is_an_error(tmp_path):
