@@ -133,6 +133,7 @@ def llm(spec: EngineSpec) -> "LLM":
             return LLM(
                 model=spec.model,
                 dtype=spec.dtype,
+                load_format="safetensors",  # the files that transformers reads; by itself it prefers consolidated ones
                 trust_remote_code=spec.rendering["trust_remote_code"],
                 seed=spec.seed,
                 max_model_len=spec.max_model_len,

@@ -66,6 +66,8 @@ def table(found: Fit) -> Iterator[str]:
             shown = (f"{name} {size / 1e9:.2f}" for name, size in parts.items() if size >= 5e6)
             yield f"{stage.stage}, GB a worker: {', '.join(shown)}"
     yield f"all    {total(found.stages, found.work)}"
+    if found.note:
+        yield f"note   {found.note}"
     if not found.overfull:
         yield "fits"
 
@@ -166,6 +168,7 @@ def figures(found: Fit) -> dict[str, Any]:
             for each in found.stages
         },
         "overfull": dict(found.overfull),
+        "note": found.note,
         "remedies": [{"overrides": each.overrides, "count": each.count} for each in found.remedies],
     }
 

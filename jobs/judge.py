@@ -155,7 +155,7 @@ def refuse(contest: Contest, replies: Sequence[Reply], settings: Judge, remedy: 
         raise UserError(
             f"{len(missing)} of {len(replies)} verdicts on {contest.benchmark} are missing (judge.max_missing allows "
             f"{settings.max_missing:.0%}), such as: {missing[0]}",
-            remedy,
+            remedy if len(missing) == len(replies) else f"{remedy}; or raise judge.max_missing, which keeps the others",
         )
     if contest.method == "preference" and replies and not any(reply.first or reply.thinks for reply in replies):
         raise UserError(

@@ -54,10 +54,11 @@ def refuse_losses(data: Data, ledger: Mapping[str, Any], kept_aside: Path, examp
     """Raise UserError, with an example a reason, where nothing is left, or more was dropped than the user allows."""
     read, dropped = ledger["read"], ledger["read"] - ledger["kept"]
     if ledger["kept"] == 0 or dropped > share_of(read, data.max_dropped):
+        allowed = f"data.max_dropped allows {data.max_dropped:.1%}" if ledger["kept"] else "which leaves nothing"
         raise UserError(
             f"data.source={data.source}: {dropped} of {read} rows were dropped ({dropped / max(1, read):.1%}, "
-            f"data.max_dropped allows {data.max_dropped:.1%}): {ledger['dropped']}",
-            f"mend the data or raise data.max_dropped; all are in {kept_aside}, such as\n"
+            f"{allowed}): {ledger['dropped']}",
+            f"mend the data{' or raise data.max_dropped' if ledger['kept'] else ''}; all are in {kept_aside}, such as\n"
             + "\n".join(f"    {reason}: {example}{_remedy(reason)}" for reason, example in examples.items()),
         )
 
@@ -72,6 +73,8 @@ def _remedy(reason: str) -> str:
         "template-leaves-out": "model.chat_template=FILE that writes it, or data.columns={NAME: null} leaves it unread",
         "generation-prompt": "model.chat_template=FILE that renders both alike",
         "template-refused": "model.chat_template=FILE that takes such messages",
+        "prompt-too-long": "data.max_prompt_tokens allows more",
+        "completion-too-long": "data.max_completion_tokens allows more",
         "seam": "take the white space off the beginnings of answers",
     }
     return f" ({remedies[reason]})" if reason in remedies else ""

@@ -60,9 +60,7 @@ class Here:
     """A vLLM engine for all requests; finished shards are kept, and become a part of the result."""
 
     prices: tuple[float, float] | None = None
-    remedy = (
-        "take a judge of more context or lower judge.max_tokens, or raise judge.max_missing, which keeps its replies"
-    )
+    remedy = "take a judge of more context or lower judge.max_tokens"
 
     def __init__(self, work: Work):
         from jobs.common.models import opened

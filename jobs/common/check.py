@@ -3,6 +3,7 @@
 The same for every door and for --dry-run. What only a made result shows is looked at again once it is made.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -10,6 +11,7 @@ from jobs.common.saying import say
 from pipeline.errors import UserError
 from pipeline.line.check import faults, found
 from pipeline.line.plan import Plan, Step
+from pipeline.results.files import given_path
 from pipeline.settings.unused import described, refuse_unused, unused
 
 
@@ -34,7 +36,7 @@ def recheck(planned: Sequence[tuple[Plan, Sequence[Step]]]) -> None:
     """Once more, now that something is made that says more: of the pairs, which columns they lack."""
     errors: dict[str, UserError] = {}
     for plan, steps in planned:
-        here = [partial(look, plan, steps) for look in (endpoint, places)]
+        here = [partial(look, plan, steps) for look in (endpoint, places, root)]
         for error in [*faults(plan, steps), *found(here)]:
             errors.setdefault(str(error), error)
     if errors:
@@ -53,6 +55,18 @@ def endpoint(plan: Plan, steps: Sequence[Step]) -> None:
         from jobs.common.ask_judge import address
 
         address(plan.config.resources.judge_endpoint)
+
+
+def root(plan: Plan, steps: Sequence[Step]) -> None:
+    """A place for results that is no folder, or where none can be made."""
+    given = plan.config.resources.root
+    if not steps or "://" in given:
+        return
+    folder = given_path(given, "resources.root").absolute()
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "is no folder" if not there.is_dir() else "may not be written"
+        raise UserError(f"resources.root={given}: {there} {what}", "give a folder with room that you may write")
 
 
 def places(plan: Plan, steps: Sequence[Step]) -> None:

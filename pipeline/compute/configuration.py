@@ -6,7 +6,7 @@ What no model can mean is refused; what only the library that opens the model ca
 import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pipeline.errors import UserError
 
@@ -17,10 +17,8 @@ _ROPES: Mapping[str, tuple[str, ...]] = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
     **dict.fromkeys(("longrope", "su"), ("short_factor", "long_factor")),
 }
-_SIZES = (
-    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
-    *("num_attention_heads", "num_key_value_heads", "max_position_embeddings"),
-)
+_COUNTS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_SIZES = (*_COUNTS, "num_key_value_heads", "max_position_embeddings")
 _REMEDY = "mend it, or fetch the model again: its config.json belongs to its weights"
 
 
@@ -40,9 +38,17 @@ def require_sense(config: Mapping[str, Any], given: str, ends: Mapping[str, Any]
     """Raise UserError for what no model can mean. `ends` are eos_token_id by the name of the file that says it."""
     if config.get("model_type") is None and not config.get("auto_map"):
         raise UserError(f"{given}: its config.json names no model_type", _REMEDY)
+    text = text_part(config)
+    for name in _COUNTS:
+        if _is_number(value := text.get(name)) and value < 0:
+            raise UserError(f"{given}: its config.json has {name}={value}", _REMEDY)
+    heads, shared = text.get("num_attention_heads"), text.get("num_key_value_heads")
+    if _is_size(heads) and _is_size(shared) and heads % shared:
+        problem = f"its config.json has num_attention_heads={heads}, which num_key_value_heads={shared} does not divide"
+        raise UserError(f"{given}: {problem}", _REMEDY)
     for rope in _ropes(config):
         for name in ("factor", "rope_theta"):
-            value: Any = rope.get(name)
+            value = rope.get(name)
             if _is_number(value) and value <= 0:
                 raise UserError(f"{given}: its config.json has rotary embeddings of {name}={value}", _REMEDY)
     known = embeddings(config)
@@ -66,7 +72,7 @@ def doubt(config: Mapping[str, Any]) -> str | None:
             return f"{name}={value!r}"
     hidden, heads = sizes.get("hidden_size"), sizes.get("num_attention_heads")
     if hidden and heads and hidden % heads:
-        return f"hidden_size={hidden} with num_attention_heads={heads}"
+        return f"hidden_size={hidden}, which num_attention_heads={heads} does not divide"
     return next(filter(None, map(_doubt_of_rope, _ropes(config))), None)
 
 
@@ -108,9 +114,9 @@ def _is_known(kind: Any) -> bool:
     return any(f'"{kind}"' in file.read_text(encoding="utf-8") for file in lists if file.is_file())
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.compute.configuration import embeddings, require_sense, text_part
-from pipeline.errors import UserError
+from pipeline.compute.configuration import doubt, embeddings, require_sense, text_part
+from pipeline.errors import UserError, code_not_trusted
 from pipeline.preferences.messages import Dropped
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from pipeline.preferences.tokenise import TokenisedPair, Tokeniser
 
 ADAPTERS = "adapter_config.json"
 # A folder may hold either beside much else that is a pickle too, such as training_args.bin.
 _PICKLED = re.compile(r"(pytorch_model|consolidated|model)\b.*\.(bin|pth|pt|ckpt)")
+ONE, INDEX = "model.safetensors", "model.safetensors.index.json"  # the names that transformers opens
 # Heads that read a sequence and write no next token.
 _OTHER_HEADS = re.compile(
     r"(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|MaskedLM|NextSentencePrediction"
@@ -30,22 +33,60 @@ def require_language_model(folder: Path, given: str) -> None:
 
     What is not plain is left to transformers, which opens it.
     """
-    names = {file.name for file in folder.iterdir() if file.is_file()}
-    if ADAPTERS in names:
-        raise _adapters(folder, given, beside="config.json" in names)
-    weights = sorted(name for name in names if name.endswith(".safetensors"))
-    if "config.json" in names and not weights and (pickled := sorted(filter(_PICKLED.match, names))):
+    require_configured(folder, given)
+    names, weights = _files(folder), weight_files(folder)
+    if weights:
+        _require_one_set(folder, given, {file.relative_to(folder).as_posix() for file in weights}, names)
+        return
+    if pickled := sorted(filter(_PICKLED.match, names)):
         raise UserError(
             f"{given} has its weights as pickles alone ({', '.join(pickled[:3])}), which run code as they are read",
             "where you trust them, save them again as safetensors: "
             + _saving("transformers", "AutoModelForCausalLM", folder, "", tokenizer=str(folder)),
         )
-    if "config.json" not in names or not weights:
-        found = ", ".join(sorted(names)[:8]) or "nothing"
+    others = ", ".join(sorted(name for name in names if name.endswith(".safetensors"))[:3])
+    raise UserError(
+        f"{given} has a config.json and no weights ({ONE}{f', but {others}' if others else ''})",
+        "fetch its weights, too; without them, python -m jobs.fit says what the model needs, and nothing more",
+    )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads a model's weights from: one, or those that an index names; none without."""
+    if (folder / ONE).is_file():
+        return [folder / ONE]
+    return [folder / name for name in sorted(_indexed(folder))]
+
+
+def _indexed(folder: Path) -> set[str]:
+    found = read_json(folder / INDEX).get("weight_map")
+    return {str(name) for name in found.values()} if isinstance(found, dict) else set()
+
+
+def _require_one_set(folder: Path, given: str, weights: set[str], names: set[str]) -> None:
+    """Raise UserError where files of weights are missing, or vLLM would read others than transformers does.
+
+    vLLM reads those that an index names, and without one all that there are.
+    """
+    if missing := sorted(name for name in weights if not (folder / name).is_file()):
+        problem = f"{given} lacks {', '.join(missing[:3])}, which its {INDEX} names"
+        raise UserError(problem, "fetch or save the model again")
+    also = _indexed(folder) or {name for name in names if name.endswith(".safetensors")}
+    if others := sorted(also - weights):
         raise UserError(
-            f"{given} has no config.json with *.safetensors (found: {found})",
-            "give a directory as save_pretrained writes it",
+            f"{given} has weights beside {ONE}: {', '.join(others[:3])}{' by its index' if _indexed(folder) else ''}",
+            f"move what is not meant out of the folder: {ONE} would be trained, and vLLM would answer with the others",
         )
+
+
+def require_configured(folder: Path, given: str) -> None:
+    """The same of a folder that may lack its weights: a model is planned for by its config.json."""
+    names = _files(folder)
+    if ADAPTERS in names:
+        raise _adapters(folder, given, beside="config.json" in names)
+    if "config.json" not in names:
+        found = ", ".join(sorted(names)[:8]) or "nothing"
+        raise UserError(f"{given} has no config.json (found: {found})", "give a directory as save_pretrained writes it")
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
@@ -60,6 +101,30 @@ def require_language_model(folder: Path, given: str) -> None:
         raise UserError(f"{given} is {kind} ({what})", "give a causal language model, whose next token can be scored")
 
 
+def require_buildable(folder: Path, given: str, trust_remote_code: bool) -> None:
+    """Raise UserError where transformers cannot make a model of a config.json; asked where a look leaves doubts."""
+    if doubt(read_config(folder)):
+        built(folder, given, trust_remote_code)
+
+
+def built(folder: Path, given: str, trust_remote_code: bool) -> "PreTrainedModel":
+    """The model that transformers makes by a config.json, without weights. Raises UserError where it makes none."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # of any kind, by code of any model
+        what = f", with {what}" if (what := doubt(read_config(folder))) else ""
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(
+            f"{given}: no model can be made by its config.json{what} ({why})",
+            code_not_trusted(error) or "mend it, or give a causal language model as save_pretrained writes it",
+        ) from error
+
+
 def require_trainable(folder: Path, given: str) -> None:
     """Raise UserError where the weights in a folder are quantised: vLLM may serve them, nothing here can train them."""
     config = read_config(folder)
@@ -71,6 +136,10 @@ def require_trainable(folder: Path, given: str) -> None:
             "give the weights it was made from, often named the same without -4bit, -AWQ, -GPTQ or -FP8; "
             "train.lora then trains few of them",
         )
+
+
+def _files(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir() if file.is_file()}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

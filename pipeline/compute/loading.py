@@ -6,7 +6,6 @@ worker holds straight from the safetensors files. Weights that a model keeps oth
 experts, are made whole on the host, one at a time, by transformers' own conversion.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from copy import deepcopy
@@ -21,8 +20,8 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from pipeline.compute.limits import INDEX, ONE, weight_files
 from pipeline.compute.models import opening, require_whole
 from pipeline.errors import UserError
 
@@ -142,20 +141,12 @@ def materialise(model: torch.nn.Module, device: torch.device) -> None:
                 setattr(module, name, torch.empty_like(buffer, device=device))
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers reads a model's weights from: one, or those that an index names."""
-    one, index = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
-    if one.is_file():
-        return [one]
-    if not index.is_file():
-        raise OSError(f"there is neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME} in it")
-    return [folder / name for name in sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})]
-
-
 def _described(folder: Path) -> dict[str, torch.Tensor]:
     """Every weight in a model's files by its shape alone, from their headers."""
     described = {}
-    for file in weight_files(folder):
+    if not (files := weight_files(folder)):
+        raise OSError(f"there is neither {ONE} nor {INDEX} in it")
+    for file in files:
         with safe_open(file, framework="pt") as weights:
             for key in weights.keys():  # noqa: SIM118 - no dictionary
                 described[key] = torch.empty(weights.get_slice(key).get_shape(), device="meta")

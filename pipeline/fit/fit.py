@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.compute.limits import require_trainable
+from pipeline.compute.limits import require_buildable, require_configured, require_trainable
 from pipeline.compute.models import find_path
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
@@ -40,6 +40,7 @@ class Fit:
     taken: Mapping[str, Any]  # settings that it was judged by, and that the configuration leaves open
     overfull: Mapping[str, str]  # by stage, in words
     remedies: Sequence[Remedy]  # the smallest change first; none where nothing is known to help
+    note: str | None  # what cannot be judged from here
 
     @property
     def disk(self) -> float:
@@ -73,16 +74,23 @@ def look(config: RunConfig, plan: Plan | None = None, seconds: float = 3.0) -> K
     if plan is None and _quick(config, [path, *([judge] if judge else [])]):
         plan = make_plan(config)
     return Known(
-        shape_of(path, f"model.source={config.model.source}"),
-        shape_of(judge, f"judge.local.source={local.source}") if judge and local else None,
+        shape_of(path, f"model.source={config.model.source}", config.model.trust_remote_code),
+        shape_of(judge, f"judge.local.source={local.source}", local.trust_remote_code) if judge and local else None,
         work_of(config, plan, path / "tokenizer.json" if path.is_dir() else None, seconds),
         _asked(config),
     )
 
 
 def _folder(model: Model, setting: str) -> Path:
-    """Where a model is; of one on the hub what says its shape is fetched, not its weights."""
-    return find_path(model, setting, only=["*.json"])
+    """Where a model is; of one on the hub what says its shape is fetched, not its weights.
+
+    Raises UserError where it is plainly no causal language model.
+    """
+    path = find_path(model, setting, only=["*.json", *(["*.py"] if model.trust_remote_code else [])])
+    if path.is_dir():
+        require_configured(path, f"{setting}.source={model.source}")
+        require_buildable(path, f"{setting}.source={model.source}", model.trust_remote_code)
+    return path
 
 
 def _quick(config: RunConfig, models: Sequence[Path]) -> bool:
@@ -113,7 +121,10 @@ def fit(config: RunConfig, known: Known, device: Device, count: int) -> Fit:
     wrong = overfull(config, found, device, count)
     at = taken(config, setup_of(config, device, count))
     remedies = list(_remedies(config, known, device, count)) if wrong.keys() - {"disk"} else []
-    return Fit(device, count, known.shape, known.work, found, at, wrong, remedies)
+    note = None
+    if device.is_gpu and (short := short_of_disk(config, found)):
+        note = f"{short} on this machine: the one of the GPUs, if that is another, must have the room"
+    return Fit(device, count, known.shape, known.work, found, at, wrong, remedies, note)
 
 
 def needs(config: RunConfig, known: Known, device: Device, count: int) -> list[StageNeed]:
@@ -121,7 +132,7 @@ def needs(config: RunConfig, known: Known, device: Device, count: int) -> list[S
 
 
 def overfull(config: RunConfig, found: Sequence[StageNeed], device: Device, count: int) -> dict[str, str]:
-    """By stage what does not fit, in words; `disk` for what does not fit there."""
+    """By stage what does not fit, in words; `disk` for what does not fit there, where the device is this machine."""
     wrong = {}
     for stage in found:
         need, workers = stage.need, "a worker needs" if stage.workers == 1 else f"{stage.workers} workers need"
@@ -134,9 +145,16 @@ def overfull(config: RunConfig, found: Sequence[StageNeed], device: Device, coun
                 wrong[stage.stage] = f"it takes {stage.devices} GPUs, and there are {count}"
         elif not device.is_gpu and (whole := stage.workers * need.host_bytes + BESIDE) > device.memory:
             wrong[stage.stage] = f"{workers} {gb(whole)} with Ray, and {device.name} has {gb(device.memory)}"
-    if (free := free_disk(config)) is not None and (needed := sum(stage.disk for stage in found)) > free:
-        wrong["disk"] = f"results and checkpoints take {gb(needed)}, and resources.root has {gb(free)} free"
+    if not device.is_gpu and (short := short_of_disk(config, found)):
+        wrong["disk"] = short
     return wrong
+
+
+def short_of_disk(config: RunConfig, found: Sequence[StageNeed]) -> str | None:
+    """What is too little under resources.root, as this machine sees it; None where there is room, or none can tell."""
+    if (free := free_disk(config)) is None or (needed := sum(stage.disk for stage in found)) <= free:
+        return None
+    return f"results and checkpoints take {gb(needed)}, and resources.root has {gb(free)} free"
 
 
 def free_disk(config: RunConfig) -> float | None:

@@ -1,7 +1,7 @@
 """What of a model its memory and arithmetic depend on, read from config.json and the headers of its weights.
 
-Nothing is loaded and neither torch nor transformers is imported. A folder with a config.json alone will do for the
-families whose tensors it determines, so that a model can be planned for before it is fetched.
+No weights are loaded. A folder with a config.json alone will do, so that a model can be planned for before it is
+fetched; torch and transformers, which then build it without weights, are imported for the rarer families alone.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.compute import gguf
 from pipeline.compute.configuration import text_part
-from pipeline.compute.limits import read_config
+from pipeline.compute.limits import built, read_config, weight_files
 from pipeline.errors import UserError
 
 Tensors = Mapping[str, tuple[int, ...]]  # shapes by name
@@ -73,10 +73,11 @@ class Shape:
         return self.key_value_heads * self.head_dim
 
 
-def shape_of(path: Path, given: str) -> Shape:
+def shape_of(path: Path, given: str, trust_remote_code: bool = False) -> Shape:
     """The shape of the model in a folder or .gguf file; `given` is how the user named it.
 
-    Raises UserError where the files do not say it.
+    Raises UserError where the files do not say it. Code that a model brings is run where `trust_remote_code`, and
+    there are no weights.
     """
     if path.suffix == ".gguf":
         known = gguf.metadata(path)
@@ -84,8 +85,15 @@ def shape_of(path: Path, given: str) -> Shape:
         config: Mapping[str, Any] = {key.removeprefix(family): value for key, value in known.items()}
         return _shape(config, gguf.shapes(path), 0, given)
     config = read_config(path)
-    files = sorted(path.glob("*.safetensors"))
-    tensors = dict(each for file in files for each in _header(file)) or _expected(config, given)
+    files = weight_files(path)
+    if not all(file.is_file() for file in files):  # an index alone, or some of what it names, is as none
+        files = []
+    tensors = dict(each for file in files for each in _header(file))
+    if not tensors and text_part(config).get("model_type") in _PLAIN:
+        tensors = _expected(config, given)
+    if not tensors:
+        model = built(path, given, trust_remote_code)
+        config, tensors = model.config.to_dict(), {name: tuple(each.shape) for name, each in model.named_parameters()}
     return _shape(config, tensors, sum(file.stat().st_size for file in files), given)
 
 
@@ -152,7 +160,8 @@ def _reader(text: Mapping[str, Any], given: str) -> Any:
             if isinstance(found, int) and not isinstance(found, bool) and found > 0:
                 return found
         if otherwise is None:
-            raise _unknown(given, f"its config.json has no {what}")
+            said = [f"{key}={text[key]!r}" for key in _KEYS[what] if text.get(key) is not None]
+            raise _unknown(given, f"its config.json has {', '.join(said) or f'no {what}'}")
         return otherwise
 
     return value
@@ -165,9 +174,6 @@ def _vocabulary(tensors: Tensors) -> int | None:
 def _expected(config: Mapping[str, Any], given: str) -> dict[str, tuple[int, ...]]:
     """The tensors of a model of a plain family, where there are no weights yet."""
     text = text_part(config)
-    family = text.get("model_type")
-    if family not in _PLAIN:
-        raise _unknown(given, f"it has no weights, and config.json alone says too little of model_type={family}")
     value = _reader(text, given)
     width, heads, vocabulary = value("hidden_size"), value("num_attention_heads"), value("vocab_size")
     head_dim = value("head_dim", width // heads)
@@ -176,7 +182,7 @@ def _expected(config: Mapping[str, Any], given: str) -> dict[str, tuple[int, ...
         "model.embed_tokens.weight": (vocabulary, width),
         "model.norm.weight": (width,),
     }
-    if not text.get("tie_word_embeddings", str(family).startswith("gemma")):
+    if not text.get("tie_word_embeddings", str(text.get("model_type")).startswith("gemma")):
         found["lm_head.weight"] = (vocabulary, width)
     for number in range(value("num_hidden_layers")):
         for name, out, into in (

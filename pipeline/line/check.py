@@ -9,23 +9,20 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.compute import gguf
-from pipeline.compute.configuration import doubt, embeddings
-from pipeline.compute.limits import read_config, read_json
+from pipeline.compute.configuration import embeddings
+from pipeline.compute.limits import built, read_config, read_json, require_buildable, weight_files
 from pipeline.compute.models import ModelSource
 from pipeline.compute.optimizer import require_optimizer
-from pipeline.errors import UserError, code_not_trusted
+from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
 from pipeline.evaluation.judging import baselines, contest, words
 from pipeline.line.plan import COLUMNS, Plan, Step, needed_columns
 from pipeline.preferences.arguments import require_arguments
 from pipeline.settings.config import Model
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def faults(plan: Plan, steps: Sequence[Step]) -> list[UserError]:
@@ -114,13 +111,19 @@ def adapter_layers(plan: Plan) -> None:
         return
     layers = [lora.layers] if isinstance(lora.layers, str) else lora.layers
     here = _matrices(plan.model_folder)
-    if all(any(names_layer(lora.layers, layer, module) for module in here) for layer in layers):
+    named = all(any(names_layer(lora.layers, layer, module) for module in here) for layer in layers)
+    if named and not isinstance(lora.layers, str):
         return
-    here = _modules(plan.model_folder, plan.config.model)  # a checkpoint may have other names than the model
+    # A checkpoint may have other names than the model, and an expression may mean what is no matrix.
+    modules = _modules(plan.model_folder, plan.config.model)
+    here = [name for name, is_matrix in modules.items() if is_matrix]
+    remedy = f"use all-linear, or some of {', '.join(sorted({module.rpartition('.')[2] for module in here}))}"
     for layer in layers if here else ():
         if not any(names_layer(lora.layers, layer, module) for module in here):
-            some = ", ".join(sorted({module.rpartition(".")[2] for module in here}))
-            raise UserError(f"train.lora.layers: the model has no {layer}", f"use all-linear, or some of {some}")
+            raise UserError(f"train.lora.layers: the model has no {layer}", remedy)
+        if others := [name for name in modules.keys() - {*here} if names_layer(lora.layers, layer, name)]:
+            shown = ", ".join(sorted(others)[:3])
+            raise UserError(f"train.lora.layers={layer} means {shown}, too, which hold no matrix to adapt", remedy)
 
 
 def optimizer(plan: Plan) -> None:
@@ -142,7 +145,7 @@ def _matrices(folder: Path) -> list[str]:
     from safetensors import SafetensorError, safe_open
 
     modules = []
-    for file in folder.glob("*.safetensors"):
+    for file in weight_files(folder):
         try:
             with safe_open(file, framework="np") as tensors:
                 weights = [name for name in tensors.keys() if name.endswith(".weight")]  # noqa: SIM118 - no dictionary
@@ -152,41 +155,32 @@ def _matrices(folder: Path) -> list[str]:
     return modules
 
 
-def _modules(folder: Path, model: Model) -> list[str]:
-    """Modules with a weight of two dimensions, of the architecture as it is built; none where it cannot be built so."""
+def _modules(folder: Path, model: Model) -> dict[str, bool]:
+    """Modules of the architecture as it is built, and whether each has a weight of two dimensions; none where it cannot
+    be built so."""
     import torch
 
     try:
-        built = _built(folder, model)
-    except Exception:  # of any kind, by code of any model: whoever loads it says so
-        return []
-    weights = {name: getattr(module, "weight", None) for name, module in built.named_modules()}
-    return [name for name, weight in weights.items() if isinstance(weight, torch.Tensor) and weight.dim() == 2]
-
-
-def _built(folder: Path, model: Model) -> "PreTrainedModel":
-    """A model by its config.json alone, without weights."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    trusted = {"trust_remote_code": model.trust_remote_code}
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, **trusted)
+        modules = dict(built(folder, "", model.trust_remote_code).named_modules())
+    except UserError:  # whoever loads it says so
+        return {}
+    weights = {name: getattr(module, "weight", None) for name, module in modules.items() if name}
+    return {name: isinstance(weight, torch.Tensor) and weight.dim() == 2 for name, weight in weights.items()}
 
 
 def configuration(plan: Plan) -> None:
-    """A config.json that transformers cannot make a model of; it is asked where a look at it leaves doubts."""
-    if plan.model.is_gguf or not (what := doubt(read_config(plan.model.path))):
-        return
-    try:
-        _built(plan.model.path, plan.config.model)
-    except Exception as error:  # of any kind, by code of any model
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UserError(
-            f"model.source={plan.config.model.source}: no model can be made by its config.json, with {what} ({why})",
-            code_not_trusted(error) or "mend it, or give a causal language model as save_pretrained writes it",
-        ) from error
+    """A config.json that transformers cannot make a model of."""
+    _configuration_of(plan.model, plan.config.model, "model")
+
+
+def judges_configuration(plan: Plan) -> None:
+    if plan.judge and plan.config.judge.local:
+        _configuration_of(plan.judge, plan.config.judge.local, "judge.local")
+
+
+def _configuration_of(source: ModelSource, model: Model, setting: str) -> None:
+    if not source.is_gguf:
+        require_buildable(source.path, f"{setting}.source={model.source}", model.trust_remote_code)
 
 
 def vocabulary(plan: Plan) -> None:
@@ -231,6 +225,14 @@ def preset(plan: Plan) -> None:
         check_family(settings.preset, load_tokenizer(folder, trust_remote_code=trusted))
 
 
+def stop_tokens(plan: Plan) -> None:
+    """Tokens that are to end answers, and that the model has no embedding for: none of its answers holds them."""
+    known = None if plan.model.is_gguf else embeddings(read_config(plan.model.path))
+    if known and (beyond := [id_ for id_ in plan.config.generate.stop_token_ids or () if id_ >= known]):
+        problem = f"generate.stop_token_ids: no answer ends at token {beyond[0]}, as the model has {known} embeddings"
+        raise UserError(problem, "give ids of the model's own tokenizer")
+
+
 def judges_words(plan: Plan) -> None:
     """Words to the judge that are none for its way of judging, and baselines that answer none of the questions."""
     settings = plan.config.judge
@@ -245,6 +247,16 @@ def judges_words(plan: Plan) -> None:
         if name in settings.baselines:
             shown = {each.question_id: contest.shown(each.messages, each.meta) for each in own}
             baselines.read(name, settings.baselines[name], shown)
+
+
+def train_pairs(plan: Plan) -> None:
+    """Prepared pairs of which none is to be trained."""
+    prepared = plan.steps["prepare"].address.find()
+    splits = prepared.manifest["metrics"].get("splits") if prepared else None
+    if splits and not splits.get("train"):
+        found = ", ".join(f"{count} of split {name}" for name, count in sorted(splits.items()))
+        problem = f"data.source={plan.config.data.source} holds no pair to train: {found}"
+        raise UserError(problem, "give rows of split train, or rows without a split; or lower data.dev_fraction")
 
 
 def columns(plan: Plan) -> None:
@@ -264,12 +276,15 @@ LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"prepare", "reference", "train", "generate"}, configuration),
     ({"prepare"}, vocabulary),
     ({"prepare", "generate"}, chat_template),
+    ({"reference", "schedule", "train"}, train_pairs),
     ({"reference", "schedule", "train"}, columns),
     ({"train"}, a_gpu_a_worker),
     ({"train"}, adapter_layers),
     ({"train"}, optimizer),
     ({"generate"}, benchmarks),
     ({"generate"}, preset),
+    ({"generate"}, stop_tokens),
+    ({"judge"}, judges_configuration),
     ({"judge"}, judges_words),
     ({"judge"}, judges_chat_template),
 )

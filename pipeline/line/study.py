@@ -28,9 +28,11 @@ CHANGED = ("objective", "schedule", "train")  # the sections a method may change
 
 
 class Study(Section):
-    methods: dict[str, dict[Literal["objective", "schedule", "train"], dict[str, Any]]] = Field(min_length=1)
-    flip_fractions: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[0.0], min_length=1)
-    seeds: list[int] = Field(default=[0], min_length=1)
+    methods: dict[str, dict[Literal["objective", "schedule", "train"], dict[str, Any]]] = Field(
+        min_length=1, examples=[{"dpo": {"objective": {"name": "dpo"}}}]
+    )
+    flip_fractions: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[0.0], min_length=1, examples=[[0, 0.2]])
+    seeds: list[int] = Field(default=[0], min_length=1, examples=[[0, 1]])
     # judge: answers and win rates. train: held-out accuracy and margin alone, at a fraction of the time.
     until: Literal["train", "judge"] = "judge"
 

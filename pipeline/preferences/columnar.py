@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.preferences.files import Row, Rows, Source, Unreadable, begins, digest, folder_digest, unusable
+from pipeline.preferences.files import ANEW, Row, Rows, Source, Unreadable, begins, digest, folder_digest, unusable
 
 _BATCH = 1024  # rows that Parquet and Arrow are read by
 
@@ -56,7 +56,7 @@ def _column_rows(path: Path, kind: str, batches: Callable[[], Iterator[Any]]) ->
         for batch in batches():
             yield from _batch_rows(batch)
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a column whose name is not UTF-8
-        raise unusable(path, f"is not valid {kind}: {error}") from error
+        raise unusable(path, f"is not valid {kind}: {str(error).strip()}", ANEW) from error
 
 
 def _batch_rows(batch: Any) -> list[Row | Unreadable]:

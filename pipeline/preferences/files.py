@@ -56,13 +56,19 @@ class Source:
     identity: dict[str, str | None]
 
 
-def unusable(path: Path, reason: str) -> UserError:
+ANEW = "fetch or write it again: it was cut or changed on its way"
+_QUOTED = 'double the quotation marks within fields (""), and close each field that begins with one; or give JSON Lines'
+
+
+def unusable(path: Path, reason: str, remedy: str = "check that it is there and may be read") -> UserError:
     """The error for a file that `reason` keeps from being read."""
-    return UserError(f"the file {str(path)!r} {reason}", "check the file and its permissions, or write it again")
+    return UserError(f"the file {str(path)!r} {reason}", remedy)
 
 
 def begins(path: Path) -> bytes:
     """A file's first bytes. Raises UserError where they are not the file's own: it is a pointer of Git LFS."""
+    if path.exists() and not path.is_file():  # a file is read more than once
+        raise unusable(path, "is no file but a pipe or a device", "write what comes out of it to a file, and give that")
     try:
         with path.open("rb") as file:
             found = file.read(len(_POINTER))
@@ -96,8 +102,10 @@ def _lines(path: Path) -> Iterator[bytes]:
         with _opened(path) as lines:
             yield next(iter(lines), b"").removeprefix(codecs.BOM_UTF8)
             yield from lines
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:  # damage is reported by any of them
-        raise unusable(path, f"cannot be read: {error}") from error
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:  # damage is reported by any of them
+        if isinstance(error, OSError) and error.errno:  # of the system
+            raise unusable(path, f"cannot be read: {error}") from error
+        raise unusable(path, f"is damaged: {error}", ANEW) from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Row:
@@ -170,7 +178,7 @@ def _document(path: Path, must_parse: bool) -> Any:
         if isinstance(error, UnicodeDecodeError):
             line = content.count(b"\n", 0, error.start) + 1
             raise UserError(f"the file {str(path)!r}, line {line}: {_not_utf8(error)}", _TO_UTF8) from None
-        raise unusable(path, f"is not valid JSON: {error}") from error
+        raise unusable(path, f"is not valid JSON: {error}", "mend it at that place, or write it again") from error
 
 
 def _rows_of(
@@ -232,9 +240,10 @@ def _csv_rows(path: Path) -> Iterator[Row | Unreadable]:
     try:
         names = next(csv.reader([header], delimiter=delimiter), [])
     except csv.Error as error:  # such as lines that end in a carriage return alone
-        raise unusable(path, f"is not valid CSV: its first line has a fault ({error})") from error
+        remedy = "end its lines with line feeds, and close its quotation marks"
+        raise unusable(path, f"is not valid CSV: its first line has a fault ({error})", remedy) from error
     if twice := [name for name in names if names.count(name) > 1]:
-        raise unusable(path, f"names the column {twice[0]!r} twice")
+        raise unusable(path, f"names the column {twice[0]!r} twice", "give one of them another name in its first line")
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         number, lines.fault = reader.line_num + 2, ""
@@ -245,7 +254,7 @@ def _csv_rows(path: Path) -> Iterator[Row | Unreadable]:
                 problem = (
                     f"is not valid CSV: in the row of line {number} a quotation mark is not closed at a field's end"
                 )
-                raise unusable(path, problem) from error
+                raise unusable(path, problem, _QUOTED) from error
             yield Unreadable(f"line {reader.line_num + 1}: {error}")
             continue
         if fields is None:

@@ -39,7 +39,8 @@ def open_folder(folder: Path, split: str | None, subset: str | None, row_keys: C
         refuse("split", split, folder, [])
         return _saved(folder)
     if (folder / "_delta_log").is_dir():
-        raise unusable(folder, "is a Delta table, in which files may stand that are no part of it any more")
+        problem = "is a Delta table, in which files may stand that are no part of it any more"
+        raise unusable(folder, problem, "read it with deltalake, and write its rows as Parquet")
     files = _files(folder)
     card = _card(folder)
     if card:
@@ -194,7 +195,8 @@ def _saved(folder: Path) -> Source:
     """A data set as the datasets library saves it: Arrow streams, named in their order by state.json."""
     state = _json(folder / "state.json")
     if state.get("_indices_data_files"):
-        raise unusable(folder, "holds a selection of rows by indices, as old versions of datasets saved it")
+        problem = "holds a selection of rows by indices, as old versions of datasets saved it"
+        raise unusable(folder, problem, "open it with datasets.load_from_disk, and save its flatten_indices() anew")
     parts = [folder / str(each["filename"]) for each in state.get("_data_files", [])]
     return open_arrow(parts, folder)
 
@@ -203,5 +205,5 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise unusable(file, f"cannot be read: {error}") from error
+        raise unusable(file, f"cannot be read: {error}", "check that it may be read, or save the data anew") from error
     return value if isinstance(value, dict) else {}

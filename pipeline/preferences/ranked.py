@@ -74,6 +74,10 @@ def _rated(row: Row, named: Mapping[str, str | None], scale: str | None, notes: 
     given = row[column] if isinstance(row[column], list) else parsed(row[column])
     listed = [unpacked(each, notes) for each in given] if isinstance(given, list) else []
     notes.columns.add(column)
+    if not listed:
+        raise Unusable("one-completion", f"{column} is {short.repr(row[column])}")
+    if (empty := next((number for number, each in enumerate(listed, 1) if _is_nothing(each)), None)) is not None:
+        raise Unusable("empty-completion", f"{column} {empty} of {len(listed)} is {short.repr(given[empty - 1])}")
     objects = [each if isinstance(each, dict) else {} for each in listed]
     aliases = {own: name for own in ("scores", "ranks") if (name := named.get(own))}
     scale = next(iter(aliases), scale)  # what a setting names is ranked by, or nothing
@@ -81,7 +85,8 @@ def _rated(row: Row, named: Mapping[str, str | None], scale: str | None, notes: 
     if not any(name in each for each in fields for name in (*_SCORES, *_RANKS) if each.get(name) is not None):
         fields = _lists_beside(row, len(listed), scale, notes)
     scale, scores = _scores(fields, scale)
-    known = {*_TEXTS, *_SCORES, *_RANKS, *aliases.values()}
+    read = {next((name for name in _TEXTS if each.get(name) is not None), None) for each in objects}
+    known = {*read, aliases.get(scale, scale)}
     given_keys = {key for each in objects if not is_message(each) for key, value in each.items() if value is not None}
     notes.message_keys.update(f"{column}.{key}" for key in given_keys - known)
     return scale, [Rated(_completion(each, column, notes), score) for each, score in zip(listed, scores, strict=True)]
@@ -120,10 +125,24 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def _is_nothing(given: Any) -> bool:
+    """Whether a completion holds nothing at all: null, no message, or an object whose texts are all null.
+
+    A text of white space alone is one, of which no pair can be made.
+    """
+    if isinstance(given, dict) and not is_message(given):
+        texts = [given[name] for name in _TEXTS if name in given]
+        return not given or (bool(texts) and all(text in (None, [], {}) for text in texts))
+    return given in (None, [])
+
+
 def _completion(given: Any, column: str, notes: Notes) -> Message:
     """A completion as a text, as a message or a list of one, or as an object with one of these in a field."""
     if isinstance(given, dict) and not is_message(given):
-        given = next((given[name] for name in _TEXTS if given.get(name) is not None), None)
+        fields, given = given, next((given[name] for name in _TEXTS if given.get(name) is not None), None)
+        if given is None:
+            found = f"no {', '.join(_TEXTS[:-1])} or {_TEXTS[-1]} in it, but {', '.join(map(str, fields))}"
+            raise Unusable("bad-ranking", f"{column} has a completion without a text: {found}")
     if isinstance(given, str):
         return said(given)
     if isinstance(given, dict):

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_valida
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
 from pipeline.preferences.template import DATE
-from pipeline.settings.faults import explain, refuse_odd_values
+from pipeline.settings.faults import explain, refuse_odd_values, shown
 from pipeline.settings.file import read
 from pipeline.settings.resources import Resources
 from pipeline.settings.section import Section
@@ -36,7 +36,7 @@ class Model(Section):
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     chat_template: str | None = None  # a Jinja file, where the tokenizer has no template or the wrong one
     # To every rendering of the template, such as enable_thinking: false.
-    template_arguments: dict[str, JsonValue] = Field(default={})
+    template_arguments: dict[str, JsonValue] = Field(default={}, examples=[{"enable_thinking": False}])
     template_date: date = DATE  # what a template that asks for the date is told is today
     trust_remote_code: bool = False  # run the Python files that the model brings; they can do whatever you can
 
@@ -54,7 +54,9 @@ class Data(Section):
     split: str | None = None  # the same: its split
     revision: str | None = None
     # Where rows have other names for what is read, such as {prompt: question, chosen: response_j}; null: leave it.
-    columns: dict[str, Annotated[str, Field(min_length=1)] | None] = Field(default={})
+    columns: dict[str, Annotated[str, Field(min_length=1)] | None] = Field(
+        default={}, examples=[{"prompt": "question", "chosen": "response_j"}]
+    )
     # Of several completions in a row, ranked or rated, which make pairs.
     pairing: Literal["best-worst", "all", "adjacent"] = "best-worst"
     limit: int | None = Field(default=None, ge=1)  # keep so many train pairs, chosen by a hash of their content
@@ -124,7 +126,9 @@ class Lora(Section):
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     # All but the output head, or names such as q_proj, or one regular expression for the whole name of a module.
-    layers: str | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    layers: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        default="all-linear", examples=[["q_proj", "v_proj"]]
+    )
     merge: bool = True  # into the exported model; false keeps them apart, and vLLM puts them on the base model
 
     @field_validator("layers", mode="before")
@@ -136,11 +140,13 @@ class Lora(Section):
     @field_validator("layers")
     @classmethod
     def _is_an_expression(cls, layers: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        remedy = "give all-linear, names such as [q_proj, v_proj], or an expression"
+        if "" in (layers, *layers):
+            raise UserError(f"train.lora.layers={shown(layers)} names no layer", remedy)
         try:
             re.compile(layers if isinstance(layers, str) else "")
         except re.error as error:
-            problem = f"train.lora.layers={layers!r} is no regular expression ({error})"
-            raise UserError(problem, "give all-linear, names such as [q_proj, v_proj], or an expression") from None
+            raise UserError(f"train.lora.layers={layers!r} is no regular expression ({error})", remedy) from None
         return layers
 
     @model_validator(mode="after")
@@ -170,7 +176,9 @@ class Train(Section):
 class Generate(Section):
     # What is asked: names with the file of their questions. Null is for the tasks made here (EMBEDDED), and for
     # alpaca_eval, arena_hard_v0.1, arena_hard_v2.0, mt_bench, which are then taken from where their owners have them.
-    benchmarks: dict[Name, str | None] = Field(default={EMBEDDED: None}, min_length=1)
+    benchmarks: dict[Name, str | None] = Field(
+        default={EMBEDDED: None}, min_length=1, examples=[{EMBEDDED: None, "mine": "questions.jsonl"}]
+    )
     split: Literal["test", "dev"] = "test"  # of the embedded tasks; settings are chosen on dev
     prompts: int | None = Field(default=None, ge=1)  # ask only the first so many of each benchmark
     samples: int = Field(default=1, ge=1)  # answers a question
@@ -180,8 +188,9 @@ class Generate(Section):
     max_new_tokens: int | None = Field(default=None, ge=1)  # of one answer
     temperature: float | None = Field(default=None, ge=0)  # but MT-Bench's questions, which have their own
     top_p: float | None = Field(default=None, gt=0, le=1)
-    stop_token_ids: tuple[TokenId, ...] | None = None  # end an answer, as the model's own end of sequence does
-    stop: tuple[str, ...] = ()  # texts that end an answer
+    # Tokens that end an answer, as the model's own end of sequence does; and texts that do.
+    stop_token_ids: tuple[TokenId, ...] | None = Field(default=None, examples=[[128001, 128009]])
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), examples=[["###", "User:"]])
     seed: int = 0
     # Questions an engine call; a setting of its own, so that answers do not depend on the number of engines. An engine
     # on a CPU answers 256 at once: fewer leave it idle, and more engines than shards have nothing to do.
@@ -210,12 +219,14 @@ class Judge(Section):
     model: str | None = Field(default=None, min_length=1)
     local: Model | None = None
     # By benchmark, in place of its own way: two games a question, one preference by log-probs, or ratings 1 to 10.
-    methods: dict[Name, Literal["games", "preference", "ratings"]] = Field(default={})
+    methods: dict[Name, Literal["games", "preference", "ratings"]] = Field(
+        default={}, examples=[{"alpaca_eval": "games"}]
+    )
     # By benchmark, a file of words to the judge, or `own` for ours. Else its owners', where installed, or ours.
-    wording: dict[Name, str] = Field(default={})
+    wording: dict[Name, str] = Field(default={}, examples=[{"alpaca_eval": "own"}])
     # By benchmark, a file of answers that both models' are compared with; null: those of its owners. Where there is
     # none, the two models' answers are compared with each other.
-    baselines: dict[Name, str | None] = Field(default={})
+    baselines: dict[Name, str | None] = Field(default={}, examples=[{"alpaca_eval": None}])
     max_tokens: int | None = Field(default=None, ge=1)  # of a verdict, thoughts and all; null: as the benchmark has it
     # Null: none is sent, for judges that take none; their own then, or 1 of local.
     temperature: float | None = Field(default=0.0, ge=0)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, get_args
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import UserError
@@ -16,10 +17,9 @@ _WANTED = {
     "finite": "a finite number",
     "bool": "true or false",
     "string": "text (in quotes where YAML would read a number, a date or null)",
-    "tuple": "a list such as [0.9, 0.999]",
-    "list": "a list such as [0, 1]",
-    "dict": "names with a value each, such as {name: value}",
-    "too": "as many values as the default has",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "names with a value each",
 }
 
 # What pydantic puts into the place of a fault beside keys: that it is a key, or which of several kinds was tried.
@@ -65,10 +65,18 @@ ALIASES = {
 def explain(error: ValidationError, schema: type[BaseModel]) -> UserError:
     """The first fault of a report, and how many more there are."""
     faults, more = error.errors(), error.error_count() - 1
-    fault = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])  # why another is missing
+    # A name that is none is why another is missing; and of the kinds that were tried for an empty list, one was right.
+    fault = next((each for each in faults if each["type"] in ("extra_forbidden", "too_short")), faults[0])
     location, kind = tuple(part for part in fault["loc"] if part not in _TAGS), fault["type"]
     where = ".".join(map(str, location)) or "the configuration"
     tail = f" (and {more} more)" if more else ""
+    if kind in ("too_short", "too_long") or (kind == "missing" and isinstance(location[-1], int)):
+        location = location[:-1] if kind == "missing" else location
+        few = ("too few values", "more") if fault["input"] else ("nothing", "some")
+        number, wanted = ("too many values", "fewer") if kind == "too_long" else few
+        where = ".".join(map(str, location))
+        problem = f"{where}={shown(fault['input'])} holds {number}"
+        return UserError(problem, f"{where}: give {wanted}{_such(schema, location)}")
     if kind == "missing":
         return UserError(f"{where} is missing{tail}", f"set it in the file, or give {where}=VALUE")
     if kind in ("extra_forbidden", "invalid_key"):
@@ -77,7 +85,16 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> UserError:
         keys = ", ".join(_keys(schema, location))
         return UserError(f"{where}={shown(fault['input'])} is a section, not a value{tail}", f"set its keys: {keys}")
     problem = f"{where} has no value" if fault["input"] is None else f"{where}={shown(fault['input'])}: {fault['msg']}"
-    return UserError(f"{problem}{tail}", f"{where}: {_remedy(kind, fault)}")
+    such = _such(schema, location) if kind in ("tuple_type", "list_type", "dict_type") else ""
+    return UserError(f"{problem}{tail}", f"{where}: {_remedy(kind, fault)}{such}")
+
+
+def _such(schema: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """An example of what a setting holds: the first of the field's own, or its default."""
+    *sections, name = location
+    field = _at(schema, tuple(sections)).model_fields.get(str(name))
+    example = field and next(iter(field.examples or [field.default]))
+    return f", such as {yaml.safe_dump(example, default_flow_style=True, width=200).strip()}" if example else ""
 
 
 def shown(value: Any) -> str:
@@ -153,13 +170,17 @@ def _remedy(kind: str, fault: Any) -> str:
 
 def _keys(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """The keys of the section at `location`, or of the section around it where it holds none."""
+    return list(_at(schema, location).model_fields)
+
+
+def _at(schema: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
     section = schema
     for part in location:
         field = section.model_fields.get(str(part))
         if field is None or (inner := _section(field.annotation)) is None:
             break
         section = inner
-    return list(section.model_fields)
+    return section
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:

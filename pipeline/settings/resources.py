@@ -16,7 +16,7 @@ class JudgeEndpoint(Section):
     concurrency: int = Field(default=8, ge=1)  # requests at a time
     requests_a_minute: float | None = Field(default=None, gt=0)
     # What a million tokens cost, asked and answered, for the report.
-    dollars_per_million: tuple[float, float] | None = None
+    dollars_per_million: tuple[float, float] | None = Field(default=None, examples=[[2.5, 10.0]])
     timeout_seconds: float = Field(default=120.0, gt=0)  # of one request
     retries: int = Field(default=5, ge=0)  # of one request, ever longer apart
 

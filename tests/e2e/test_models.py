@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.e2e.conftest import Head, tiny_model
@@ -21,7 +22,8 @@ FEW = ("data.pairs=8", "data.dev_pairs=0", "generate.prompts=2", "resources.log_
 @pytest.fixture
 def ends_elsewhere(tiny: Path, tmp_path: Path) -> Path:
     """A model that writes <|im_end|> always, while <|endoftext|> is the end by its configuration and tokenizer; with a
-    generation_config that transformers does not save again, and a template that refuses to go on after no answer."""
+    generation_config that transformers does not save again, and a template that refuses to go on after no answer. In
+    its folder, beside the files that its index names, are other weights under a name that vLLM prefers by itself."""
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'assistant' and not m.content %}{{ raise_exception('no answer') }}"
@@ -34,7 +36,8 @@ def ends_elsewhere(tiny: Path, tmp_path: Path) -> Path:
         model.model.embed_tokens.weight[:, 1] = 50.0
         model.lm_head.weight.mul_(0.001)
         model.lm_head.weight[tokenizer.convert_tokens_to_ids("<|im_end|>"), 1] = 5.0
-    model.save_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model", max_shard_size="4MB")
+    save_file({"lm_head.weight": torch.zeros(4, 4)}, tmp_path / "model" / "consolidated.safetensors")
     tokenizer.save_pretrained(tmp_path / "model")
     generation = {"eos_token_id": tokenizer.eos_token_id, "do_sample": False, "temperature": 0.9}
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(generation))

@@ -206,6 +206,8 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         (("train.lora.layers=q_prj",), "the model has no q_prj"),
         (("train.lora={layers: [q_proj, v_prj]}",), "the model has no v_prj"),
         (("train.lora.layers=.*q_prj",), "the model has no .*q_prj"),
+        (("train.lora.layers=.*",), "train.lora.layers=.* means model, model.layers, model.layers.0, too"),
+        (("train.lora.layers=.*(q_proj|norm)",), "means model.layers.0.input_layernorm, model.layers.0.post_attention"),
     ],
     "no tokenizer, or no chat template that parses": lambda p: [
         ((f"model.chat_template={unparsable(p)}",), "does not parse: line 2: "),
@@ -225,8 +227,16 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         (edited(p, "less", **rope("linear", factor=-2.0)), "rotary embeddings of factor=-2.0"),
         (edited(p, "theta", **rope("default", rope_theta=0)), "rotary embeddings of rope_theta=0"),
         (edited(p, "size", hidden_size="8"), "with hidden_size='8'"),
-        (edited(p, "heads", num_attention_heads=3), "with hidden_size=8 with num_attention_heads=3"),
-        (edited(p, "negative", vocab_size=-1), "with vocab_size=-1"),
+        (
+            edited(p, "heads", num_attention_heads=3, num_key_value_heads=3),
+            "with hidden_size=8, which num_attention_heads=3 does not divide",
+        ),
+        (edited(p, "shared", num_key_value_heads=3), "=2, which num_key_value_heads=3 does not divide"),
+        (edited(p, "negative", vocab_size=-1), "its config.json has vocab_size=-1"),
+        (
+            (edited(p, "judge", hidden_size="8")[0].replace("model.", "judge.local."),),
+            f"judge.local.source={p.folder / 'judge'}: no model can be made by its config.json, with hidden_size='8'",
+        ),
     ],
     "an end, or tokens of the tokenizer, that the model has no embedding for": lambda p: [
         (edited(p, "end", eos_token_id=259), "by its config.json answers end at token 259"),
@@ -244,8 +254,10 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         ((f"generate.benchmarks={{mine: {p.file('none.jsonl', {'x': 1})}}}",), "row 1 holds no question"),
         ((f"generate.benchmarks={{mine: {p.file('text.jsonl', 'hello')}}}",), "text.jsonl"),
     ],
-    "a sampling preset of another family": lambda p: [
+    "a sampling preset of another family, or an end of answers that is no token": lambda p: [
         ((own_questions(p), "generate.preset=llama-3-instruct"), "ends answers at token 128001"),
+        (("generate.stop_token_ids=[2, 259]",), "no answer ends at token 259, as the model has 259 embeddings"),
+        (("generate.stop=['']",), "generate.stop.0=''"),
     ],
     "words to the judge that are none, or baselines that answer no question": lambda p: [
         ((*JUDGE, f"judge.wording={{verifiable: {p.file('w.json', {'system': 'x'})}}}"), "judge.wording.verifiable"),
@@ -278,7 +290,9 @@ def table() -> dict[str, str]:
 def test_the_table_is_complete() -> None:
     told = table()
     by_stage = {fault for fault, when in told.items() if when.startswith("by the stage")}  # see tests/e2e
-    apart = {"RAY_ADDRESS where no cluster answers": "before anything", "a column that some rows lack": "after prepare"}
+    here = ("RAY_ADDRESS where no cluster answers", "a resources.root that is no folder, or may not be written")
+    apart = dict.fromkeys(here, "before anything")
+    apart |= dict.fromkeys(("a column that some rows lack", "pairs of which none is to be trained"), "after prepare")
     assert by_stage and {*TOLD, *apart} == set(told) - by_stage
     assert {told[fault].partition(";")[0] for fault in TOLD} == {"before anything"}
     assert {fault: told[fault] for fault in apart} == apart  # by tests of their own
@@ -339,6 +353,24 @@ def test_a_column_that_some_rows_lack_is_told_once_prepare_has_seen_them(place: 
     assert place.says(run.main, *plain)[0] == 0  # an objective that asks for nothing trains the same pairs
     status, said = place.says(run.main, *plain[:-2], "objective=odpo", "--dry-run")
     assert status == 2 and "objective.name=odpo needs scores of every pair, which 2 of 10" in said
+
+
+@pytest.mark.parametrize("root", ["file.txt", "file.txt/below"])
+def test_a_root_that_is_no_folder_is_told(place: Place, root: str) -> None:
+    file = place.file("file.txt", "x")
+    for last in ((), ("--dry-run",)):
+        asked = ("--config", place.config(), f"resources.root={place.folder / root}", *last)
+        status, said = place.says(run.main, *asked)
+        assert status == 2 and f"{file} is no folder\n  remedy: give a folder" in said and "making" not in said
+
+
+def test_pairs_of_which_none_is_trained_are_told_before_they_are_scored(place: Place) -> None:
+    held = place.file("held.jsonl", *[row | {"split": "test" if i % 2 else "dev"} for i, row in enumerate(ROWS)])
+    asked = ("--config", place.config(data={"source": held}), *place.given)
+    status, said = place.says(run.main, *asked)
+    problem = f"data.source={held} holds no pair to train: 4 of split dev, 4 of split test"
+    assert status == 2 and problem in said and "prepare: done" in said and "reference: making" not in said
+    assert problem in place.says(run.main, *asked, "--dry-run")[1]
 
 
 def test_what_a_file_says_for_another_variant_is_said_once_and_kept_in_the_manifest(place: Place) -> None:

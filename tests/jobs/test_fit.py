@@ -108,10 +108,42 @@ def test_figures_are_for_machines(large: str, says: Says) -> None:
 
 
 def test_a_disk_that_is_too_small(large: str, says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this machine that is a verdict; of GPUs, which may be elsewhere, a note."""
     monkeypatch.setattr("pipeline.fit.fit.free_disk", lambda _: 1e9)
-    status, said, error = says(fit.main, "--config", large, "--gpu", "h100", "--gpus", "8")
+    monkeypatch.setattr("pipeline.fit.devices.machine_memory", lambda: 1e12)
+    status, said, error = says(fit.main, "--config", large)
     assert status == 2 and "224.8 GB" in error and "1.0 GB free" in error and "fits\n" not in said
     assert "remedy: free some room, or set resources.root to a larger disk" in error
+    asked = ("--config", large, "--gpu", "h100", "--gpus", "8")
+    status, said, error = says(fit.main, *asked)
+    assert status == 0 and not error and said.endswith("must have the room\nfits\n")
+    assert "note   results and checkpoints take 224.8 GB, and resources.root has 1.0 GB free on this machine" in said
+    assert "224.8 GB" in json.loads(says(fit.main, *asked, "--json")[1])["note"]
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"num_attention_heads": 48}, "with hidden_size=4096, which num_attention_heads=48 does not divide"),
+        ({"num_key_value_heads": 5}, "has num_attention_heads=32, which num_key_value_heads=5 does not divide"),
+        ({"hidden_size": "4096"}, "with hidden_size='4096'"),
+        ({"num_hidden_layers": -1}, "has num_hidden_layers=-1"),
+        ({"model_type": "lama"}, "with model_type='lama'"),
+        ({"model_type": None}, "names no model_type"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "is no language model"),
+    ],
+)
+def test_what_is_wrong_with_a_model_is_said_as_elsewhere(
+    large: str, says: Says, tmp_path: Path, config: dict[str, Any], problem: str
+) -> None:
+    (tmp_path / "model" / "config.json").write_text(json.dumps(LLAMA_8B | config))
+    status, said, error = says(fit.main, "--config", large, "--gpu", "h100")
+    assert status == 2 and not said and problem in error, error
+    judged = ("judge.local.source=" + str(tmp_path / "model"), "model.source=" + str(tmp_path / "good"))
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "config.json").write_text(json.dumps(LLAMA_8B))
+    status, _, error = says(fit.main, "--config", large, "--gpu", "h100", *judged)
+    assert status == 2 and "judge.local.source=" in error and problem in error, error
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,13 @@
 """What the judge stage says of replies, and refuses; through the door see tests/e2e/test_asked.py and test_judge.py."""
 
-from jobs.judge import opened, remarks
+import pytest
+
+from jobs.judge import opened, refuse, remarks
+from pipeline.errors import UserError
 from pipeline.evaluation.judging.asking import Reply
+from pipeline.evaluation.judging.contest import Contest
+from pipeline.evaluation.judging.words import words
+from pipeline.settings.config import Judge
 
 COLD, WARM = Reply("[[A>B]]"), Reply("[[A>B]]", without=("max_tokens", "temperature"))
 
@@ -37,3 +43,16 @@ def test_replies_together_show_whether_the_prompt_opened_thoughts() -> None:
     assert games == [*closing, Reply("<think>hm [[2]]", cut=True)] and games[2].wordless
     assert missing == Reply(None, "late") and token.thinks
     assert opened([[COLD, Reply("</think> is in A. [[A>B]]")], [Reply("m")]])[0][0] == COLD
+
+
+def test_where_no_verdict_came_no_share_helps() -> None:
+    contest = Contest("mine", "games", words("mine", "games", None), 64)
+    late = Reply(None, "late")
+    refuse(contest, [COLD, late], Judge(max_missing=0.5), "mend it")
+    for replies, remedy in (
+        ([COLD, late, late], "mend it; or raise judge.max_missing, which keeps the others"),
+        ([late, late], "mend it"),
+    ):
+        with pytest.raises(UserError) as told:
+            refuse(contest, replies, Judge(max_missing=0.5), "mend it")
+        assert told.value.remedy == remedy and "verdicts on mine are missing" in told.value.problem

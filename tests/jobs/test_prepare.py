@@ -193,5 +193,14 @@ def test_a_plan_refuses_quantised_weights_to_train_and_takes_them_to_judge(
 def test_as_many_may_be_dropped_as_is_written(read: int, dropped: int, share: float) -> None:
     data = Data(source="x.jsonl", max_dropped=share)
     refuse_losses(data, {"read": read, "kept": read - dropped, "dropped": {}}, Path("x"), {})
-    with pytest.raises(UserError, match=f"{dropped + 1} of {read} rows were dropped"):
+    with pytest.raises(UserError, match=f"{dropped + 1} of {read} rows were dropped") as told:
         refuse_losses(data, {"read": read, "kept": read - dropped - 1, "dropped": {}}, Path("x"), {})
+    assert "or raise data.max_dropped" in told.value.remedy
+
+
+@pytest.mark.parametrize("allowed", [0.05, 1.0])
+def test_where_nothing_is_left_no_share_helps(allowed: float) -> None:
+    data, ledger = Data(source="x.jsonl", max_dropped=allowed), {"read": 5, "kept": 0, "dropped": {"bad-role": 5}}
+    with pytest.raises(UserError, match=r"5 of 5 rows were dropped \(100.0%, which leaves nothing\)") as told:
+        refuse_losses(data, ledger, Path("x"), {"bad-role": "row 1: 'x'"})
+    assert "max_dropped" not in str(told.value) and "mend the data; all are in x, such as" in told.value.remedy

@@ -1,6 +1,7 @@
 """The door that scores verdicts made elsewhere: what it prints, and what it refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -234,6 +235,60 @@ def test_several_baselines_and_judges(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "m has verdicts of 2 baselines (o, p)" in told and "name one by --baseline" in told
     told = refused(capsys, *asked, "--against", asked[-1], "--baseline", "o")
     assert "m has verdicts of 2 judges (one, two)" in told and "name one by --judge" in told
+
+
+@pytest.mark.parametrize("values", [[0, 1], [0.0, 1.0, 0.5], [0.93, 1.0], [0.2, 0.9]])
+def test_preferences_from_0_to_1_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, values: list[float]
+) -> None:
+    """What is a win on that scale is a loss on AlpacaEval's, in whose early files a draw is 0."""
+    asked = ("--benchmark", "alpaca_eval", "--annotations")
+    file = written(tmp_path / "a.jsonl", *[compared(n, "a", preference=each) for n, each in enumerate(values)])
+    told = refused(capsys, *asked, file)
+    assert "a scale from 0 to 1" in told and "add 1 to each" in told
+    early = written(tmp_path / "b.jsonl", *[compared(n, "a", preference=each) for n, each in enumerate((0, 1, 2))])
+    assert "50.00 [" in run(capsys, *asked, early)
+    lost = written(tmp_path / "c.jsonl", *[compared(n, "a", preference=1) for n in range(3)])
+    assert "  win rate           0.00 [" in run(capsys, *asked, lost)
+
+
+def test_turns_that_are_counted_from_0_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The second of two would stand as the first, and the first be left out."""
+    for first, refuses in ((0, True), (1, False)):
+        rows = [{"question_id": 81, "turn": first + turn, "model": "m", "score": 5 + turn} for turn in (0, 1)]
+        asked = ("--benchmark", "mt_bench", "--annotations", written(tmp_path / "m.jsonl", *rows))
+        if refuses:
+            assert "1 rows are of turn 0, and none of turn 2" in refused(capsys, *asked)
+        else:
+            assert "turn 1 5.00, turn 2 6.00" in run(capsys, *asked)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "row", "says"),
+    [
+        (
+            "alpaca_eval",
+            {"instruction": "q", "generator_1": "b", "generator_2": "m", "preference": 1.5},
+            "of AlpacaEval",
+        ),
+        ("arena_hard_v2.0", played(1), "without style control"),
+        ("mt_bench", {"question_id": 81, "model": "m", "score": 7}, "not comparable"),
+    ],
+)
+def test_what_is_to_be_said_of_every_score_is_said_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, benchmark: str, row: dict[str, Any], says: str
+) -> None:
+    rows = [row | {"judge": judge, "annotator": judge} for judge in ("one", "two", "three")]
+    unclear = {key: None for key in ("preference", "games", "score") if key in row}  # of one judge alone
+    file = written(tmp_path / "j.jsonl", *rows, rows[0] | unclear)
+    said = run(capsys, "--benchmark", benchmark, "--annotations", file)
+    assert said.count("judged by ") == 3 and said.count(says) == 1
+    of_all = said.partition("of all 3\n")[2]
+    assert says in of_all and said.count("note: ") == len(set(re.findall("note: .*", said)))
+    alone = run(capsys, "--benchmark", benchmark, "--annotations", file, "--judge", "two")
+    assert says in alone and "of all" not in alone
+    scores = json.loads(run(capsys, "--benchmark", benchmark, "--annotations", file, "--json"))["scores"]
+    assert all(says in str(score["notes"]) for score in scores)  # a record stands alone
 
 
 def test_two_judges_in_one_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

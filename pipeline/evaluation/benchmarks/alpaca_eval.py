@@ -121,6 +121,7 @@ def read_verdicts(path: Path, wanted: Wanted = ALL) -> list[Verdicts]:
     unread = LeftOut()
     rows = read(path, unread)
     require(rows, [("instruction",), ("preference",)], path, "AlpacaEval annotations")
+    _require_scale(rows, path)
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         if text(row, "instruction") is None:
@@ -138,6 +139,17 @@ def read_verdicts(path: Path, wanted: Wanted = ALL) -> list[Verdicts]:
         ],
         str(path),
     )
+
+
+def _require_scale(rows: Sequence[Row], path: Path) -> None:
+    """Raise UserError where preferences are from 0 to 1: what is a win on that scale is a loss on AlpacaEval's."""
+    found = [value for row in rows if (value := number(row.get("preference"))) is not None]
+    below = [value for value in found if 0 <= value < 1]
+    if below and max(found) <= 1:
+        raise UserError(
+            f"{path}: no preference is above 1, and {len(below)} of {len(found)} are below: a scale from 0 to 1",
+            "AlpacaEval's are from 1, the baseline's answer, to 2, the model's: add 1 to each; a draw is 1.5",
+        )
 
 
 def verdicts(

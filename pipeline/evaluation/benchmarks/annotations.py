@@ -44,7 +44,8 @@ def read_numbered(path: Path, left_out: LeftOut) -> dict[int, Row]:
         else:
             rows[number] = row
     if not rows:
-        raise UserError(f"{path} holds no rows ({left_out or 'it is empty'})", "give a file of verdicts")
+        problem = f"{path} holds no rows ({left_out or 'it is empty'})"
+        raise UserError(problem, "give verdicts as JSON, JSON Lines or Parquet")
     return rows
 
 

@@ -112,7 +112,8 @@ def battles_of(rows: Sequence[Row], version: Version, left_out: LeftOut, source:
     _require_two_games(written, source)
     battles = [battle for own in found.values() for battle in own] + written
     if not battles:
-        raise UserError(f"{source}: no verdict can be used ({left_out})", "mend the judgments, or judge again")
+        remedy = "mend the judgments (a game's score is A>>B, A>B, A=B, B>A or B>>A), or judge again"
+        raise UserError(f"{source}: no verdict can be used ({left_out})", remedy)
     return battles
 
 

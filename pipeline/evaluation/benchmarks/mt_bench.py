@@ -1,6 +1,7 @@
 """MT-Bench (Zheng et al. 2023, arXiv 2306.05685): a judge's ratings from 1 to 10, of two turns of 80 questions."""
 
 import reprlib
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,11 +107,15 @@ def read_ratings(path: Path, wanted: Wanted = ALL) -> list[Ratings]:
     """Those of a file that are wanted, by model and judge.
 
     Rows on questions that are none of the benchmark's are left out, unless all are: a set of one's own is rated as one.
-    Raises UserError where there are no others, or most are of such questions.
+    Raises UserError where there are no others, most are of such questions, or turns are counted from 0.
     """
     unread = LeftOut()
     numbered = read_numbered(path, unread)
     require(numbered.values(), [("question_id", "uid"), ("score", "judgment")], path, "MT-Bench judgments")
+    turns = Counter(number(row.get("turn")) for row in numbered.values())
+    if turns[0] and not turns[2]:
+        problem = f"{path}: {turns[0]} rows are of turn 0, and none of turn 2: turns that are counted from 0"
+        raise UserError(problem, "count them from 1, as FastChat does")
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in identified(_of_the_benchmark(numbered, unread, path), unread):
         groups.setdefault((text(row, "model", "model_id") or "", judge_of(row) or ""), []).append(row)

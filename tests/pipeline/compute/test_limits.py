@@ -13,7 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.compute.limits import Limits, positions, require_language_model, require_trainable
+from pipeline.compute.limits import (
+    Limits,
+    positions,
+    require_configured,
+    require_language_model,
+    require_trainable,
+    weight_files,
+)
 from pipeline.compute.models import load_model, locate
 from pipeline.errors import UserError
 from pipeline.preferences.tokenise import TokenisedPair
@@ -130,8 +137,69 @@ def test_weights_in_pickles_alone_are_named(tiny_model: Folder, tmp_path: Path) 
     with pytest.raises(UserError, match=r"pickles alone \(pytorch_model-00001-of-00001.bin\)"):
         locate(Model(source=str(folder)), DigestMemory(tmp_path))
     (folder / "pytorch_model-00001-of-00001.bin").rename(folder / "training_args.bin")
-    with pytest.raises(UserError, match=r"has no config\.json with"):
+    with pytest.raises(UserError, match=r"has a config\.json and no weights \(model\.safetensors\)"):
         locate(Model(source=str(folder)), DigestMemory(tmp_path))
+
+
+@pytest.mark.parametrize("family", ["Llama", "Bloom", "Mamba", "Qwen3Moe"])
+def test_a_config_json_alone_is_told_as_that_of_any_family(tiny_model: Folder, tmp_path: Path, family: str) -> None:
+    shutil.copy(tiny_model(family) / "config.json", tmp_path)
+    with pytest.raises(UserError, match=r"has a config\.json and no weights .*\n  remedy: fetch its weights, too"):
+        require_language_model(tmp_path, "model.source=x")
+    require_configured(tmp_path, "model.source=x")  # which is enough to plan by
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"num_attention_heads": 4, "num_key_value_heads": 3}, "=4, which num_key_value_heads=3 does not divide"),
+        ({"num_attention_heads": 2, "num_key_value_heads": 4}, "=2, which num_key_value_heads=4 does not divide"),
+        ({"num_hidden_layers": -2}, "its config.json has num_hidden_layers=-2"),
+        ({"text_config": {"hidden_size": -64}}, "its config.json has hidden_size=-64"),
+    ],
+)
+def test_sizes_that_no_model_can_have(tiny_model: Folder, tmp_path: Path, config: dict[str, Any], said: str) -> None:
+    folder = edited(tiny_model("Llama"), tmp_path / "model", **config)
+    with pytest.raises(UserError, match=said):
+        require_language_model(folder, "x")
+
+
+SHARDS = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+
+
+@pytest.mark.parametrize(
+    ("files", "index", "said"),
+    [
+        (["model.safetensors"], None, None),
+        (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], SHARDS, None),
+        (
+            ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "consolidated.safetensors"],
+            SHARDS,
+            None,
+        ),
+        (["model-00001-of-00002.safetensors"], SHARDS, "lacks model-00002-of-00002.safetensors, which its model.safe"),
+        (["model.safetensors"], {"weight_map": {"a": "model.safetensors"}}, None),
+        (["model.safetensors"], SHARDS, "beside model.safetensors: model-00001-of-00002.safetensors, .* by its index"),
+        (["model.safetensors", "model-00001-of-00001.safetensors"], None, "beside model.safetensors: model-00001-of"),
+        (["model.safetensors", "consolidated.safetensors"], None, "beside model.safetensors: consolidated"),
+        (["consolidated.safetensors"], None, r"no weights \(model.safetensors, but consolidated.safetensors\)"),
+        (["adapter_model.safetensors"], None, "no weights .*but adapter_model.safetensors"),
+    ],
+)
+def test_transformers_and_vllm_would_read_the_same_weights(
+    tiny_model: Folder, tmp_path: Path, files: list[str], index: dict[str, Any] | None, said: str | None
+) -> None:
+    shutil.copy(tiny_model("Llama") / "config.json", tmp_path)
+    for name in files:
+        shutil.copy(tiny_model("Llama") / "model.safetensors", tmp_path / name)
+    if index:
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    if said is None:
+        require_language_model(tmp_path, "x")
+        assert {file.name for file in weight_files(tmp_path)} <= {*files}
+        return
+    with pytest.raises(UserError, match=said):
+        require_language_model(tmp_path, "x")
 
 
 ROPE = {"rope_theta": 1e4}

@@ -78,7 +78,7 @@ def test_is_packed_where_it_can_be(models: Models, family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @given(lengths=lengths, seed=st.integers(0, 2**16))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_equals_plain_forward(models: Models, family: str, lengths: list[Lengths], seed: int) -> None:
     ours, theirs = models[family]
     pairs = make(lengths, seed)
@@ -110,7 +110,7 @@ def test_chunk_size_does_not_matter(models: Models, chunk: int) -> None:
 
 
 @given(order=st.permutations(range(5)), cut=st.integers(0, 5))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_packing_does_not_matter(models: Models, order: list[int], cut: int) -> None:
     model, pairs = models["Llama"][0], make(MIXED)
     packs = [part for part in (order[:cut], order[cut:]) if part]

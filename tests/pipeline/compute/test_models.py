@@ -260,7 +260,7 @@ def test_a_chat_template_is_part_of_the_model(tiny_model: Callable[[str], Path],
         ("package://no.such.package/a.gguf", "package no.such.package is not installed"),
         ("package:///a.gguf", "is not installed"),
         ("package://json/a.gguf", "there is nothing at"),
-        ("{here}", "has no config.json with"),
+        ("{here}", r"has no config.json \(found: weights.bin\)"),
         ("{here}/weights.bin", "neither a directory nor a .gguf file"),
     ],
 )

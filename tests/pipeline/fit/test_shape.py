@@ -73,12 +73,27 @@ def test_parameters_are_those_that_torch_holds(family: str, tiny_model: Callable
         assert found.parameters - found.root == sum(w.numel() for w in model.get_decoder().layers.parameters())
 
 
-def test_config_json_alone_says_what_the_weights_do(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
-    whole = shape_of(tiny_model("Llama"), "x")
-    alone = shape(tmp_path, json.loads((tiny_model("Llama") / "config.json").read_text()))
+@pytest.mark.parametrize("family", ["Llama", "Bloom", "Phi3", "Cohere", "Phi"])
+def test_config_json_alone_says_what_the_weights_do(
+    tmp_path: Path, tiny_model: Callable[[str], Path], family: str
+) -> None:
+    whole = shape_of(tiny_model(family), "x")
+    alone = shape(tmp_path, json.loads((tiny_model(family) / "config.json").read_text()))
     assert alone.stored == 0 < whole.stored
     assert {**vars(alone), "stored": 0, "linear": 0} == {**vars(whole), "stored": 0, "linear": 0}
     assert sorted(alone.linear) == sorted(whole.linear)
+
+
+def test_an_index_without_its_weights_is_as_none(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    """Of a model on the hub the JSON files alone are fetched; and some of the weights would say too little."""
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert shape(tmp_path, LLAMA_8B).parameters == 8_030_261_248
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(
+        (tiny_model("Llama") / "model.safetensors").read_bytes()
+    )
+    found = shape(tmp_path, LLAMA_8B)
+    assert found.parameters == 8_030_261_248 and found.stored == 0
 
 
 def test_a_gguf_file() -> None:
@@ -98,10 +113,10 @@ def test_the_part_that_reads_is_what_counts(tmp_path: Path) -> None:
     ("config", "why"),
     [
         ({"model_type": "llama", "vocab_size": 8}, "no hidden_size"),
-        ({**LLAMA_8B, "num_hidden_layers": "many"}, "no num_hidden_layers"),
-        ({**LLAMA_8B, "num_attention_heads": 0}, "no num_attention_heads"),
-        ({"model_type": "rwkv"}, "model_type=rwkv"),
-        ({}, "model_type=None"),
+        ({**LLAMA_8B, "num_hidden_layers": "many"}, "has num_hidden_layers='many'"),
+        ({**LLAMA_8B, "num_attention_heads": 0}, "has num_attention_heads=0"),
+        ({"model_type": "rwkv"}, "no num_attention_heads"),
+        ({}, "no model can be made by its config.json, with model_type=None"),
     ],
 )
 def test_what_config_json_does_not_say_is_named(config: dict[str, Any], why: str, tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_no_margin_and_no_strength(gamma0: float) -> None:
         assert float(solved(torch.tensor([-2.0, 0.0, 5.0]), gamma0, tau).mean()) == pytest.approx(gamma0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     r=st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12),
     gamma0=st.sampled_from(GAMMA0),
@@ -229,7 +229,7 @@ def test_the_queue_keeps_the_newest_in_order() -> None:
     assert float(state.margins(state.queue).mean()) == pytest.approx(1.0, rel=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(r=st.lists(st.floats(-50, 50), min_size=1, max_size=20), cut=st.integers(0, 20), capacity=st.integers(1, 25))
 def test_observing_in_parts_is_observing_at_once(r: list[float], cut: int, capacity: int) -> None:
     once, parts = GammaState(2.0, 0.5, capacity), GammaState(2.0, 0.5, capacity)

@@ -176,7 +176,7 @@ def test_the_queue_keeps_the_newest_in_order() -> None:
     assert float(state.margins(state.queue).mean()) == pytest.approx(1.0, rel=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(r=st.lists(st.floats(-50, 50), min_size=1, max_size=20), cut=st.integers(0, 20), capacity=st.integers(1, 25))
 def test_observing_in_parts_is_observing_at_once(r: list[float], cut: int, capacity: int) -> None:
     once, parts = GammaState(2.0, 0.5, capacity), GammaState(2.0, 0.5, capacity)
@@ -224,7 +224,7 @@ def test_without_momentum_only_the_latest_step_counts() -> None:
     assert moments.mean == pytest.approx(3.0) and moments.spread == pytest.approx(math.sqrt((4 + 1 + 9) / 3))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(value=st.floats(-1e3, 1e3), size=st.integers(1, 5), steps=st.integers(1, 5))
 @example(value=2.135e-158, size=1, steps=3)  # its square is subnormal, and rounded to few digits
 def test_equal_values_have_no_spread_not_even_by_rounding(value: float, size: int, steps: int) -> None:
@@ -267,7 +267,7 @@ def test_inclusion_with_capped_pairs_by_hand() -> None:
     assert moments.inclusion(doubles(0.0, 0.0, 3.0), 0.9).tolist() == pytest.approx([1.0, 1.0, 0.7])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     steps=st.lists(st.lists(st.floats(-20, 20), min_size=1, max_size=12), min_size=1, max_size=4),
     share=st.floats(0.05, 1.0),

@@ -195,8 +195,47 @@ def test_a_file_that_is_cut_is_one_error(tmp_path: Path, cut: str) -> None:
         feather.write_feather(pa.Table.from_pylist(PAIRS), str(tmp_path / cut), compression="uncompressed")
         content = (tmp_path / cut).read_bytes()
     write(tmp_path / cut, content[: len(content) - 9])
-    with pytest.raises(UserError, match=r"cannot be read|not valid Arrow"):
+    with pytest.raises(UserError, match=r"is damaged: |not valid Arrow") as told:
         rows_of(open_source(str(tmp_path / cut)))
+    assert told.value.remedy == "fetch or write it again: it was cut or changed on its way"
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zst])
+def test_a_stream_of_which_a_byte_is_another_is_told_as_damaged(tmp_path: Path, compress: Any) -> None:
+    """Wherever it is, it is told in words, or, as zstd keeps no sum, the rows before it are as they were."""
+    many = b"".join(json.dumps({**PAIRS[0], "prompt": f"q{n * n}"}).encode() + b"\n" for n in range(3000))
+    whole = compress(many)
+    told = 0
+    for place in range(12, len(whole) - 9, max(1, len(whole) // 40)):
+        write(tmp_path / "a.jsonl", whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            rows = list(open_source(str(tmp_path / "a.jsonl")).rows)
+        except UserError as error:
+            told += "is damaged: " in error.problem and error.remedy.startswith("fetch or write it again")
+        else:
+            assert compress is zst and len(rows) > 0
+    assert told > (10 if compress is zst else 30)
+
+
+def test_what_a_file_or_folder_of_no_use_needs_is_said(tmp_path: Path) -> None:
+    """Of each fault its own remedy: none of these is mended by permissions."""
+    write(tmp_path / "delta" / "_delta_log" / "0.json", b"{}")
+    write(tmp_path / "old" / "state.json", b'{"_data_files": [], "_indices_data_files": [{"filename": "i"}]}')
+    write(tmp_path / "quote.csv", b'prompt,chosen,rejected\nq,"a,b\n')
+    write(tmp_path / "twice.csv", b"prompt,chosen,chosen\nq,a,b\n")
+    write(tmp_path / "ends.csv", b"prompt,chosen,rejected\rq,a,b\r")
+    write(tmp_path / "cut.json", b'[{"prompt": "q"}, {"prompt"]')
+    for name, said in (
+        ("delta", "read it with deltalake"),
+        ("old", "datasets.load_from_disk"),
+        ("quote.csv", "double the quotation marks within fields"),
+        ("twice.csv", "another name in its first line"),
+        ("ends.csv", "end its lines with line feeds"),
+        ("cut.json", "mend it at that place"),
+    ):
+        with pytest.raises(UserError) as told:
+            rows_of(open_source(str(tmp_path / name)))
+        assert said in told.value.remedy and "may be read" not in told.value.remedy, name
 
 
 @pytest.mark.parametrize(

@@ -364,6 +364,42 @@ def test_a_row_that_is_ranked_by_nothing_is_told_as_that() -> None:
     assert isinstance(outcomes[1], Dropped) and outcomes[1].reason == "bad-ranking"
 
 
+@pytest.mark.parametrize(
+    ("completions", "reason", "said"),
+    [
+        ([], "one-completion", "completions is []"),
+        ("[]", "one-completion", "completions is '[]'"),
+        (
+            [{"response": None, "score": 1}, {"response": "b", "score": 2}],
+            "empty-completion",
+            "completions 1 of 2 is {'",
+        ),
+        ([{"text": "a", "rank": 1}, {}], "empty-completion", "completions 2 of 2 is {}"),
+        ([{"text": "a", "rank": 1}, None], "empty-completion", "completions 2 of 2 is None"),
+        ([{"text": "a", "rank": 1}, {"text": [], "rank": 2}], "empty-completion", "completions 2 of 2 is {'"),
+        ([{"text": "a", "rank": 1}, {"text": "", "rank": 2}], "empty-completion", "rejected is ''"),
+        ([{"said": "a", "rank": 1}, {"said": "b", "rank": 2}], "bad-ranking", "or output in it, but said, rank"),
+    ],
+)
+def test_a_ranked_row_without_answers_is_told_as_that(completions: Any, reason: str, said: str) -> None:
+    outcome = only({"prompt": "x", "completions": completions})
+    assert isinstance(outcome, Dropped) and outcome.reason == reason and said in outcome.detail
+    if completions and reason == "empty-completion" and "score" not in str(completions):  # and as a list beside
+        texts = [each and each.get("text") for each in completions]
+        beside = only({"prompt": "x", "completions": texts, "ranks": [1, 2]})
+        assert isinstance(beside, Dropped) and beside.reason == reason
+
+
+def test_what_completions_are_not_ranked_by_is_named() -> None:
+    """A rank that says the opposite of the score, and a second text."""
+    both = [{"text": "a", "rank": 1, "score": 2, "output": "x"}, {"output": "b", "rank": 2, "score": 9}]
+    outcomes, reader = read({"prompt": "x", "completions": both})
+    assert outcomes == [Preference(({"role": "user", "content": "x"},), said("b"), said("a"), 9, 2)]
+    assert reader.notes.message_keys == {"completions.rank"}
+    _, reader = read({"prompt": "x", "completions": [both[0], both[1] | {"text": "b"}]})
+    assert reader.notes.message_keys == {"completions.rank", "completions.output"}
+
+
 def test_a_row_far_behind_is_ranked_as_those_before() -> None:
     """By what all its completions have, too, though another comes first in a row alone."""
     both = rated("overall_score", 1, 2, **{"fine-grained_score": 0}) | {"prompt": "last"}

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -129,10 +130,14 @@ def test_odd_characters_inside_strings_pass(tmp_path):
         ("empty.json", "[]", "no rows"),
         ("garbage.jsonl", bytes(range(128, 256)) * 9, "row 1: byte 1, 0x80, is not UTF-8"),
         ("numbers.json", "[1, 2]", "a JSON int, not an object"),
-        ("cut.json", json.dumps(PAIRS)[:-5], "not valid JSON"),
-        ("garbage.jsonl.gz", b"\x1f\x8b" + b"garbage" * 9, "cannot be read"),
-        ("cut.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-12], "cannot be read"),
-        ("a.parquet", "not Parquet", "not valid Parquet"),
+        ("cut.json", json.dumps(PAIRS)[:-5], "not valid JSON: .*\n  remedy: mend it at that place"),
+        ("garbage.jsonl.gz", b"\x1f\x8b" + b"garbage" * 9, "is damaged: Unknown compression"),
+        (
+            "cut.jsonl.gz",
+            gzip.compress(LINES.encode(), mtime=0)[:-12],
+            "is damaged: .*\n  remedy: fetch or write it again",
+        ),
+        ("a.parquet", "not Parquet", "not valid Parquet: .*\n  remedy: fetch or write it again"),
         ("magic-only", b"PAR1" + b"\0" * 50, "not valid Parquet"),
     ],
 )
@@ -140,6 +145,13 @@ def test_a_source_of_which_nothing_can_be_read_is_one_error(tmp_path, name, cont
     with pytest.raises(UserError, match=said) as caught:
         list(open_source(write(tmp_path / name, content)).rows)
     assert name in caught.value.problem and caught.value.remedy
+
+
+def test_a_pipe_is_refused_before_it_is_read(tmp_path):
+    """As `data.source=<(zcat pairs.gz)` gives one: a file is read several times."""
+    os.mkfifo(tmp_path / "pairs.jsonl")
+    with pytest.raises(UserError, match="is no file but a pipe or a device"):
+        open_source(str(tmp_path / "pairs.jsonl"))
 
 
 def test_empty_parquet_is_an_error(tmp_path):

@@ -134,7 +134,7 @@ contents = st.lists(
 ).map("".join)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(contents, min_size=1, max_size=3), contents)
 def test_no_text_forges_a_turn_or_is_lost(tokeniser, demo_tokenizer, texts, completion):
     messages = [

@@ -108,7 +108,7 @@ class Oracle:
         return side["content"].removeprefix("<think>\n").removeprefix("<think>") + self.grammar.end
 
 
-@settings(max_examples=DRAWS, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=DRAWS, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(sorted(FAMILIES)), grammars(), st.lists(st.tuples(conversations(), answers, answers), min_size=4)
 )

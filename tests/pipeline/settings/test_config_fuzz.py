@@ -72,7 +72,7 @@ def written(base: dict[str, Any], drawn: dict[str, Any]) -> str:
     return "drawn.yaml"
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(st.dictionaries(path, value, min_size=1, max_size=3))
 def test_any_values_at_any_keys(base: dict[str, Any], drawn: dict[str, Any]) -> None:
     try:
@@ -104,7 +104,7 @@ def test_a_path_that_cannot_be_followed(base: dict[str, Any], setting: str) -> N
         assert caught.value.problem and caught.value.remedy
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(STUDY) | path, value, min_size=1, max_size=3))
 def test_any_study(base: dict[str, Any], drawn: dict[str, Any]) -> None:
     try:
@@ -113,7 +113,7 @@ def test_any_study(base: dict[str, Any], drawn: dict[str, Any]) -> None:
         assert error.problem and error.remedy
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.builds("{}={}".format, path, text | number | st.sampled_from(["{", "[1", "{a: 1, a: 2}", "*a"]))))
 def test_any_overrides(base: dict[str, Any], overrides: list[str]) -> None:
     try:
