@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 
 from pipeline.results.files import aside
 
+ROW_GROUP = 100_000  # rows
+
 _ids = pa.list_(pa.int32())
 
 
@@ -192,6 +194,22 @@ def write(rows: Iterable[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
     with aside(path) as beside:
         pq.write_table(table, beside, compression="zstd")
     return table.num_rows
+
+
+def gather(files: Iterable[Path], schema: pa.Schema, path: Path) -> None:
+    """Write the rows of many Parquet files of one schema as one, in order; it is there whole or not at all.
+
+    They are held a row group at a time.
+    """
+    with aside(path) as beside, pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+        waiting = [schema.empty_table()]
+        for file in files:
+            waiting.append(pq.read_table(file))
+            if sum(map(len, waiting)) >= ROW_GROUP:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting.clear()
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
 
 
 def read(
