@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from pipeline.compute.layout import Tokens
 from pipeline.errors import UserError
-from pipeline.training.join import ABOUT, HELD_OUT, ONCE, SCHEDULED, TOKENS, row_type
+from pipeline.training.join import ABOUT, HELD_OUT, LENGTHS, ONCE, SCHEDULED, TOKENS, row_type
 
 _AT_A_TIME = 1 << 14  # rows of held-out pairs
 
@@ -74,7 +74,7 @@ class Epoch:
     def tokens(self, example: Example) -> Tokens:
         """The token ids of an example of this epoch, read now. Raises UserError where they are not as written."""
         chosen, rejected = example.counts[::-1] if example.flipped else example.counts
-        ids = self._tokens.read(example.start, 3 + example.prompt + chosen + rejected)
+        ids: Any = self._tokens.read(example.start, 3 + example.prompt + chosen + rejected)
         if hashlib.sha256(ids).digest() != example.tokens_digest:
             problem = f"pair {example.pair_id}: its token ids in {self.folder / TOKENS} are not as they were written"
             raise UserError(problem, f"remove {self.folder}; the same command writes it again")
@@ -101,7 +101,7 @@ class Epoch:
         """Packed tokens of each held-out pair, in the order of their ids."""
         firsts = range(0, len(self._held_out), _AT_A_TIME)
         rows = (self._held_out.read(first, _AT_A_TIME) for first in firsts)
-        return [size for each in rows for size in each["lengths"].sum(axis=1).tolist()]
+        return [size for each in rows for size in sum(each[name] for name in LENGTHS).tolist()]
 
     def held_out(self, index: Iterable[int]) -> list[Example]:
         """Held-out pairs by their place in the order of ids; never flipped, never routed."""
@@ -121,8 +121,11 @@ def _example(
     pair_id: bytes,
     digest: bytes,
     start: int,
-    lengths: Sequence[int],
-    reference: Sequence[float],
+    prompt: int,
+    chosen: int,
+    rejected: int,
+    chosen_logps: float,
+    rejected_logps: float,
     chosen_score: float,
     rejected_score: float,
     label_confidence: float,
@@ -131,15 +134,16 @@ def _example(
     flipped: bool,
 ) -> Example:
     """The fields are those of join.row_type."""
-    order = (1, 0) if flipped else (0, 1)
-    counts, sums = ((values[order[0]], values[order[1]]) for values in (lengths[1:], reference))
+    counts, sums = (chosen, rejected), (chosen_logps, rejected_logps)
+    if flipped:
+        counts, sums = counts[::-1], sums[::-1]
     known = [None if math.isnan(x) else x for x in (chosen_score, rejected_score, label_confidence, difficulty)]
     return Example(
         position,
         pair_id.decode(),
         "preference" if preference else "sft",
         flipped,
-        lengths[0],
+        prompt,
         counts,
         sums,
         (known[0], known[1]),

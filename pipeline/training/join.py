@@ -30,6 +30,8 @@ from pipeline.results import tables
 from pipeline.results.files import ASIDE, file_digest, write_aside
 
 TOKENS, SCHEDULED, HELD_OUT, ONCE, ABOUT = "tokens", "scheduled", "held_out", "once", "epoch.json"
+LENGTHS = ("prompt", "chosen", "rejected")  # in tokens
+SUMS = ("chosen_logps", "rejected_logps")  # as they are cached
 LABELS = ("chosen_score", "rejected_score", "label_confidence")
 FORMAT = 1  # raised when a table that was left by a killed run could not be read any more
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
@@ -49,8 +51,8 @@ def row_type(id_bytes: int) -> np.dtype[np.void]:
             ("pair_id", f"S{max(1, id_bytes)}"),
             ("tokens_digest", "V32"),  # of its bytes in `tokens`, and of what the reference scored
             ("start", "<i8"),  # where these begin, in numbers
-            ("lengths", "<i4", 3),  # of prompt, chosen and rejected
-            ("reference", "<f8", 2),  # cached log-prob sums
+            *((name, "<i4") for name in LENGTHS),
+            *((name, "<f8") for name in SUMS),
             *((name, "<f8") for name in LABELS),
             ("difficulty", "<f8"),
             ("preference", "?"),  # not sft
@@ -192,10 +194,11 @@ def _part(needed: pa.Table, cached: pa.Table, row: np.dtype[np.void]) -> tuple[n
     """Rows of a part's pairs, `start` counted from the part's, and the bytes of their tokens."""
     made = np.zeros(needed.num_rows, dtype=row)
     made["pair_id"] = needed["pair_id"].cast(pa.binary()).to_numpy()
-    made["lengths"] = np.column_stack([pc.list_value_length(needed[name]) for name in _IDS])
-    made["reference"] = np.column_stack([cached[name] for name in ("chosen_logps", "rejected_logps")])
-    for name in LABELS:
-        made[name] = needed[name].to_numpy()
+    for name, ids in zip(LENGTHS, _IDS, strict=True):
+        made[name] = pc.list_value_length(needed[ids]).to_numpy()
+    for names, table in ((LABELS, needed), (SUMS, cached)):
+        for name in names:
+            made[name] = table[name].to_numpy()
     written = [tokens_bytes(*ids) for ids in zip(*(_lists(needed[name]) for name in _IDS), strict=True)]
     sizes = np.array([len(each) // 4 for each in written], dtype=np.int64)
     made["start"] = sizes.cumsum() - sizes

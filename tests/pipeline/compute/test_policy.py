@@ -20,6 +20,7 @@ from pipeline.objectives import build
 from pipeline.settings.config import Lora, Model, Train
 from pipeline.settings.resources import Resources
 from pipeline.training.exporting import adapter_weights, export_weights
+from pipeline.training.journal import Journal
 from pipeline.training.loop import Trainer
 from pipeline.training.saving import save_adapter
 from tests.pipeline.training.training_bench import SETTINGS, TRAIN, Bench, exported, pairs_log, run, steps_log, weights
@@ -137,7 +138,8 @@ def test_what_is_filled_once_it_is_sharded_learns_the_same(
     resources, train = Resources(cpu_offload=offloaded), Train(**SETTINGS, lora=lora)
     losses, trained = [], []
     for model in (bench.base(), open_empty(bench.model, bench.dtype)):
-        trainer = run(Trainer(model, build("dpo"), bench.epoch(), train, resources))
+        journal = Journal(tmp_path / f"journal-{len(losses)}")
+        trainer = run(Trainer(model, build("dpo"), bench.epoch(), train, resources, journal=journal))
         assert trainer.policy.sharded and trainer.policy.units == 3 and trainer.policy.note is None
         losses.append([record["loss"] for record in steps_log(trainer)])
         trained.append(masters(trainer.policy).float())

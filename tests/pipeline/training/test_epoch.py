@@ -237,25 +237,24 @@ def test_tokens_that_are_not_as_written_are_never_trained(epoch: Any, tmp_path: 
 def test_a_disk_that_is_full_while_the_epoch_is_written(epoch: Any, tmp_path: Path, small_disk: Path) -> None:
     """Nothing of it is left in the way, and once there is room it is written."""
     epoch(4, order="easy-to-hard")
-    inputs = [tmp_path / name for name in ("pairs", "ref", "schedule")]
-    rows = tables.read(inputs[0], tables.PAIRS).to_pylist()
+    pairs, reference, schedule = (tmp_path / name for name in ("pairs", "ref", "schedule"))
+    rows = tables.read(pairs, tables.PAIRS).to_pylist()
     for row in rows:
         row["prompt_ids"] = list(range(100_000))
-    cached = tables.read(inputs[1], tables.REFERENCE).to_pylist()
+    cached = tables.read(reference, tables.REFERENCE).to_pylist()
     for row, scored in zip(rows, cached, strict=True):
         scored["tokens_digest"] = tokens_digest(*(row[f"{name}_ids"] for name in ("prompt", "chosen", "rejected")))
-    commit(inputs[0], rows, tables.PAIRS)
-    commit(inputs[1], cached, tables.REFERENCE)
+    commit(pairs, rows, tables.PAIRS)
+    commit(reference, cached, tables.REFERENCE)
     free = shutil.disk_usage(small_disk).free
-    needed = room(inputs[0], inputs[2])
+    needed = room(pairs, schedule)
     assert needed < free
     (small_disk / "filler").write_bytes(b"0" * (free - needed // 2))
-    with pytest.raises(OSError) as caught:
-        join(*inputs, small_disk / "epoch")
-    assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        join(pairs, reference, schedule, small_disk / "epoch")
     assert [file.name for file in small_disk.iterdir()] == ["filler"]
     (small_disk / "filler").write_bytes(b"0" * (free - needed - 32_768))  # its blocks
-    made = Epoch(join(*inputs, small_disk / "epoch"), 4)
+    made = Epoch(join(pairs, reference, schedule, small_disk / "epoch"), 4)
     assert [len(made.tokens(example).prompt) for example in made.step(0)] == [100_000] * 4
 
 

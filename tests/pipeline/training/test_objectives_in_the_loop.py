@@ -62,12 +62,12 @@ def test_micro_batches_do_not_change_the_answer(exact: Bench, name: str) -> None
 def test_what_is_remembered_survives_a_checkpoint(
     bench: Bench, name: str, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
-    straight, resumed = run(bench.trainer(name, **parameters)), bench.trainer(name, **parameters)
-    save(run(bench.trainer(name, **parameters), steps=2), tmp_path).result()
-    load(resumed, tmp_path)
+    straight, interrupted = (run(bench.trainer(name, **parameters), steps) for steps in (100, 2))
+    save(interrupted, tmp_path).result()
+    kept = interrupted.journal.folder
+    load(resumed := bench.trainer(name, journal=kept, **parameters), tmp_path)
     assert torch.equal(weights(run(resumed)), weights(straight))
-    forgetful = bench.trainer(name, **parameters)
-    load(forgetful, tmp_path)
+    load(forgetful := bench.trainer(name, journal=kept, **parameters), tmp_path)
     forgetful.state = bench.trainer(name, **parameters).state
     assert not torch.equal(weights(run(forgetful)), weights(straight))  # so there was something to remember
 
