@@ -239,8 +239,8 @@ def _difference(prompt: str, whole: str) -> str:
 
 def tokens_bytes(prompt_ids: Sequence[int], chosen_ids: Sequence[int], rejected_ids: Sequence[int]) -> bytes:
     """The three lists as little-endian int32, each after its length, so that triples cannot be confused."""
-    lists = (part for ids in (prompt_ids, chosen_ids, rejected_ids) for part in ((len(ids),), ids))
-    return b"".join(np.asarray(part, dtype="<i4").tobytes() for part in lists)
+    lists = (np.asarray(ids, dtype="<i4").tobytes() for ids in (prompt_ids, chosen_ids, rejected_ids))
+    return b"".join(part for ids in lists for part in ((len(ids) // 4).to_bytes(4, "little"), ids))
 
 
 def tokens_digest(prompt_ids: Sequence[int], chosen_ids: Sequence[int], rejected_ids: Sequence[int]) -> str:
