@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pipeline.errors import UserError
 
-_BY_ONE = 128  # micro-batches a worker: beyond, more than one at a time is added, so that few plans are tried
+_FINER = 128  # a plan that is tried has such a part more micro-batches than the one before, or one more a worker
 
 
 def plan(sizes: Sequence[int], budget: int, setting: str, workers: int = 1) -> list[list[list[int]]]:
@@ -24,7 +24,7 @@ def plan(sizes: Sequence[int], budget: int, setting: str, workers: int = 1) -> l
     largest_first = sorted(range(len(sizes)), key=lambda index: (-sizes[index], index))
     each = max(1, -(-_least(sizes, budget) // workers))
     while (batches := _filled(largest_first, sizes, budget, each * workers)) is None:
-        each += max(1, each // _BY_ONE)
+        each += max(1, each // _FINER)
     return [batches[worker::workers] for worker in range(workers)]
 
 

@@ -164,11 +164,10 @@ class _Reference:
 
     def of(self, pair_ids: pa.ChunkedArray, part: str) -> pa.Table:
         """The rows of these pairs, which have one, in their order."""
-        if self.whole is None and (self.folder / part).exists():
-            table = pq.read_table(self.folder / part)
-            rows = pc.index_in(pair_ids, value_set=table["pair_id"])
-            if not rows.null_count:
-                return table.take(rows)
+        beside = tables.read(self.folder, tables.REFERENCE, pattern=part)  # none, or one
+        rows = pc.index_in(pair_ids, value_set=beside["pair_id"])
+        if not rows.null_count:
+            return beside.take(rows)
         if self.whole is None:
             self.whole = tables.read(self.folder, tables.REFERENCE)
         return self.whole.take(pc.index_in(pair_ids, value_set=self.whole["pair_id"]))
@@ -180,7 +179,7 @@ def _write_pairs(wanted: _Wanted, pairs: Path, reference: Path, folder: Path) ->
     seen = start = 0
     with open(folder / TOKENS, "wb") as tokens, open(folder / _ROWS, "wb") as rows:
         for part in sorted(pairs.glob("part-*.parquet")):
-            table = pq.read_table(part, columns=["pair_id", *_IDS, *LABELS])
+            table = tables.read(pairs, tables.PAIRS, ["pair_id", *_IDS, *LABELS], part.name)
             needed = table.filter(pa.array(wanted.needed_P[seen : seen + table.num_rows]))
             seen += table.num_rows
             made, written = _part(needed, cached.of(needed["pair_id"], part.name), row)
@@ -203,8 +202,9 @@ def _part(needed: pa.Table, cached: pa.Table, row: np.dtype[np.void]) -> tuple[n
     sizes = np.array([len(each) // 4 for each in written], dtype=np.int64)
     made["start"] = sizes.cumsum() - sizes
     for i, (each, scored) in enumerate(zip(written, cached["tokens_digest"].to_pylist(), strict=True)):
-        made["tokens_digest"][i] = hashlib.sha256(each).digest()
-        if made["tokens_digest"][i].item() != bytes.fromhex(scored):
+        digest = hashlib.sha256(each)
+        made["tokens_digest"][i] = digest.digest()
+        if digest.hexdigest() != scored:
             raise UserError(
                 f"pair {needed['pair_id'][i]}: the cached reference is of other tokens, as another template gives them",
                 "make it anew: python -m jobs.run --force reference",
