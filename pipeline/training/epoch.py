@@ -78,7 +78,8 @@ class Epoch:
         if hashlib.sha256(ids).digest() != example.tokens_digest:
             problem = f"pair {example.pair_id}: its token ids in {self.folder / TOKENS} are not as they were written"
             raise UserError(problem, f"remove {self.folder}; the same command writes it again")
-        prompt, one, other = (part[1:] for part in np.split(ids, (1 + example.prompt, 2 + example.prompt + chosen)))
+        parts: list[Any] = np.split(ids, (1 + example.prompt, 2 + example.prompt + chosen))
+        prompt, one, other = (part[1:] for part in parts)  # each begins with its length
         if example.flipped:
             one, other = other, one
         return Tokens(prompt, one, other if example.route == "preference" else other[:0])
@@ -101,7 +102,7 @@ class Epoch:
         """Packed tokens of each held-out pair, in the order of their ids."""
         firsts = range(0, len(self._held_out), _AT_A_TIME)
         rows = (self._held_out.read(first, _AT_A_TIME) for first in firsts)
-        return [size for each in rows for size in sum(each[name] for name in LENGTHS).tolist()]
+        return [sum(lengths) for each in rows for lengths in each[list(LENGTHS)].tolist()]
 
     def held_out(self, index: Iterable[int]) -> list[Example]:
         """Held-out pairs by their place in the order of ids; never flipped, never routed."""

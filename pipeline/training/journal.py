@@ -55,11 +55,9 @@ class Journal:
                 elif first == covered:
                     covered = end
             if covered != step:
-                problem = (
-                    f"{self.folder} has rows of {table} up to step {covered}, and the checkpoint is of step {step}"
-                )
                 raise UserError(
-                    problem, "remove the folder that this one is in; the same command trains from the start"
+                    f"{self.folder} has rows of {table} up to step {covered}, and the checkpoint is of step {step}",
+                    "remove the folder that this one is in; the same command trains from the start",
                 )
 
     def export(self, folder: Path) -> None:

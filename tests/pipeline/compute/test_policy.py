@@ -136,7 +136,8 @@ def test_what_is_filled_once_it_is_sharded_learns_the_same(
     """
     bench = Bench(tmp_path, tiny_model("Gemma2"), dtype="float32" if offloaded else "bfloat16")
     resources, train = Resources(cpu_offload=offloaded), Train(**SETTINGS, lora=lora)
-    losses, trained = [], []
+    losses: list[list[float]] = []
+    trained = []
     for model in (bench.base(), open_empty(bench.model, bench.dtype)):
         journal = Journal(tmp_path / f"journal-{len(losses)}")
         trainer = run(Trainer(model, build("dpo"), bench.epoch(), train, resources, journal=journal))

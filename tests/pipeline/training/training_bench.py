@@ -72,8 +72,8 @@ class Bench:
             if p["split"] == "train"
         ]
         self.write("schedule", make_schedule(known, settings), tables.SCHEDULE)
-        pairs, reference, known = (self.folder / table for table in ("pairs", "reference", "schedule"))
-        return Epoch(join(pairs, reference, known, self.folder / "epoch"), BATCH)
+        pairs, reference, scheduled = (self.folder / table for table in ("pairs", "reference", "schedule"))
+        return Epoch(join(pairs, reference, scheduled, self.folder / "epoch"), BATCH)
 
     def trainer(
         self,
