@@ -19,11 +19,11 @@ from pipeline.compute.models import load_model
 from pipeline.compute.selfcheck import chosen
 from pipeline.errors import UserError, memory_for
 from pipeline.objectives.objective import build
-from pipeline.results import tables
 from pipeline.results.files import write_aside
 from pipeline.settings.config import RunConfig
 from pipeline.training.checkpoints import load, save
 from pipeline.training.epoch import Epoch
+from pipeline.training.journal import Journal
 from pipeline.training.loop import Trainer
 from pipeline.training.saving import save_trained
 from pipeline.training.together import Together
@@ -40,6 +40,8 @@ LARGE = (
     "resources.checkpoint_activations=true, train adapters (train.lora.rank=16), or set resources.cpu_offload=true; "
     "what is finished is kept"
 )
+EPOCH = "epoch"  # the door writes it: what the workers read, a step at a time
+JOURNAL = "journal"  # the first worker writes it: the rows of its steps so far
 RAY = "ray"  # where Ray Train keeps checkpoints, and its list of those it knows
 
 
@@ -47,10 +49,7 @@ RAY = "ray"  # where Ray Train keeps checkpoints, and its list of those it knows
 class WorkerSpec:
     config: RunConfig
     model: str  # the base model's folder
-    pairs: str
-    reference: str
-    schedule: str
-    folder: str  # where the trained model and its tables go
+    folder: str  # where EPOCH is, and the trained model and its tables go
     threads: int
 
 
@@ -89,11 +88,12 @@ def _train(work: WorkerSpec) -> None:
     trainer = Trainer(
         base_model(work, world),
         build(config.objective.name, **config.objective.parameters),
-        Epoch(Path(work.pairs), Path(work.reference), Path(work.schedule), config.train.batch_size),
+        Epoch(Path(work.folder) / EPOCH, config.train.batch_size),
         config.train,
         config.resources,
         rank,
         world,
+        Journal(Path(work.folder) / JOURNAL if rank == 0 else None),
     )
     if rank == 0:
         how = chosen(trainer.policy.model).words(trainer.policy.device.type, config.model.dtype)
@@ -101,10 +101,12 @@ def _train(work: WorkerSpec) -> None:
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             load(trainer, Path(folder))
+    else:
+        trainer.journal.go_on(0)
     known = {"steps": trainer.epoch.steps, "resumed": trainer.next_step, "began": time.time()}
     at("at its steps")
     if rank == 0 and trainer.done:  # only the export is left, and that is said, too
-        write_aside(Path(work.folder) / PROGRESS, json.dumps(known | trainer.steps_log[-1]))
+        write_aside(Path(work.folder) / PROGRESS, json.dumps(known | trainer.record))
     newest, told = None, -math.inf  # the newest checkpoint of this attempt; when a step was last written down
     while not trainer.done:
         record = trainer.step()
@@ -196,8 +198,7 @@ def export(trainer: Trainer, work: WorkerSpec) -> None:
         return
     library, what = ("transformers", "Trained") if saved == "model" else ("peft", "Low-rank adapters, trained")
     write_aside(folder / saved / "README.md", model_card(work, library, what))
-    tables.write(trainer.steps_log, tables.STEPS, folder / "steps.parquet")
-    tables.write(trainer.pairs_log, tables.TRAINED_PAIRS, folder / "trained_pairs.parquet")
+    trainer.journal.export(folder)
     write_aside(folder / "held_out.json", json.dumps(held_out))
 
 

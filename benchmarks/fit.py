@@ -78,6 +78,7 @@ def measure(job: dict[str, Any]) -> Result:
     from pipeline.compute.scoring import score_part
     from pipeline.objectives.objective import build
     from pipeline.training.epoch import Epoch
+    from pipeline.training.join import join
     from pipeline.training.loop import Trainer
 
     torch.set_num_threads(job["threads"])
@@ -101,7 +102,7 @@ def measure(job: dict[str, Any]) -> Result:
         found["reference"] = peak_memory() * 2**20
         gc.collect()
         give_back_memory()  # as in a process that has only loaded the model
-        epoch = Epoch(pairs, reference, schedule, config.train.batch_size)
+        epoch = Epoch(join(pairs, reference, schedule, Path(given) / "epoch"), config.train.batch_size)
         trainer = Trainer(model, build("dpo", beta=0.1), epoch, config.train, config.resources)
         forget_peak()
         while not trainer.done:

@@ -98,9 +98,10 @@ def bare_train(job: dict[str, Any]) -> Result:
     from pipeline.compute.models import load_model
     from pipeline.objectives.objective import build
     from pipeline.preferences.loading import load_tokenizer
-    from pipeline.results import tables
     from pipeline.settings.config import load
     from pipeline.training.epoch import Epoch
+    from pipeline.training.join import join
+    from pipeline.training.journal import Journal
     from pipeline.training.loop import Trainer
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -110,18 +111,19 @@ def bare_train(job: dict[str, Any]) -> Result:
     trainer = Trainer(
         load_model(model, config.model.dtype),
         build(config.objective.name, **config.objective.parameters),
-        Epoch(pairs, reference, schedule, config.train.batch_size),
+        Epoch(join(pairs, reference, schedule, folder / "epoch"), config.train.batch_size),
         config.train,
         config.resources,
+        journal=Journal(folder / "journal"),
     )
+    seconds = 0.0
     while not trainer.done:
-        trainer.step()
+        seconds += trainer.step()["seconds"]
     trainer.held_out()
     trainer.policy.model.save_pretrained(folder / "model")
     load_tokenizer(model).save_pretrained(folder / "model")
-    tables.write(trainer.steps_log, tables.STEPS, folder / "steps.parquet")
-    tables.write(trainer.pairs_log, tables.TRAINED_PAIRS, folder / "trained_pairs.parquet")
-    return {"loop_seconds": sum(record["seconds"] for record in trainer.steps_log)}
+    trainer.journal.export(folder)
+    return {"loop_seconds": seconds}
 
 
 def made(root: Path, stage: str) -> Path:

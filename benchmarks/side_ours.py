@@ -20,6 +20,7 @@ from pipeline.results import tables
 from pipeline.settings.config import Train
 from pipeline.settings.resources import Resources
 from pipeline.training.epoch import Epoch
+from pipeline.training.join import join
 from pipeline.training.loop import Trainer
 
 WARMUP, TIMED = PART, "part-00001.parquet"
@@ -73,7 +74,7 @@ def _train(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel]:
     trainer = Trainer(
         load_model(Path(job["model"]), "float32"),
         build("dpo", beta=settings["beta"]),
-        Epoch(root / "pairs", root / "reference", root / "schedule", batch),
+        Epoch(join(root / "pairs", root / "reference", root / "schedule", root / "epoch"), batch),
         Train(
             learning_rate=settings["learning_rate"],
             lr_schedule="constant",
@@ -86,12 +87,11 @@ def _train(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel]:
         Resources(micro_batch_tokens=max(Resources().budgets("cpu").micro_batch_tokens, longest)),
     )
     forget_peak()
-    trainer.step()
+    losses = [trainer.step()["loss"]]
     started = time.perf_counter()
     while not trainer.done:
-        trainer.step()
+        losses.append(trainer.step()["loss"])
     seconds = time.perf_counter() - started
-    losses = [record["loss"] for record in trainer.steps_log]
     return {"seconds": seconds, "peak_memory_mib": peak_memory(), "losses": losses}, trainer.policy.model
 
 

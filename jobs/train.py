@@ -15,7 +15,6 @@ from typing import Any
 from jobs.common.saying import Progress, doing, say
 from jobs.common.stage import Outcome, Terminated, Work, main
 from pipeline.errors import UserError
-from pipeline.settings.config import Lora
 
 POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 POLL_SECONDS = 0.2  # between two looks of Ray Train at its workers; at each it learns of one checkpoint. Its own: 2
@@ -31,18 +30,21 @@ def run(work: Work) -> Outcome:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from actors.cluster import claim, connected, gpu_environment, idle_gpus, nodes_here, threads
-    from actors.worker import NOTE, PHASE, PROGRESS, RAY, REFUSAL, STOP, WorkerSpec, train
+    from actors.worker import EPOCH, JOURNAL, NOTE, PHASE, PROGRESS, RAY, REFUSAL, STOP, WorkerSpec, train
     from jobs.common.models import base_model
+    from pipeline.training.join import join
     from pipeline.training.saving import rehearse
 
     config, resources = work.config, work.config.resources
     base = base_model(work.plan)
-    require_room(work.folder, base, config.train.lora)
+    doing("looking for room on the disk")
+    require_room(work, base)
     trial = work.folder / "trial"
     shutil.rmtree(trial, ignore_errors=True)
     for note in rehearse(base, config.model, config.train.lora, trial):
         say(f"train: {note}")
-    inputs = {role: str(work.inputs[role].path) for role in ("pairs", "reference", "schedule")}
+    doing("joining pairs, reference and schedule")
+    join(**joined(work), folder=work.folder / EPOCH)
     doing("starting or joining Ray")
     with connected():
         if config.train.lora and not config.train.lora.merge and not (work.folder / "ray").exists():
@@ -57,7 +59,6 @@ def run(work: Work) -> Outcome:
             model=str(base),
             folder=str(work.folder),
             threads=threads(resources.train_workers * resources.study_cells),
-            **inputs,
         )
         trainer = TorchTrainer(
             train,
@@ -100,7 +101,8 @@ def run(work: Work) -> Outcome:
             trainer.fit()
         if refusal.exists():
             raise UserError(**json.loads(refusal.read_text(encoding="utf-8")))
-    shutil.rmtree(work.folder / RAY, ignore_errors=True)  # Ray Train's checkpoints, of no use once the model is there
+    for name in (RAY, EPOCH, JOURNAL):  # of no use once the model and its tables are there
+        shutil.rmtree(work.folder / name, ignore_errors=True)
     how = (work.folder / NOTE).read_text(encoding="utf-8")
     for name in (PROGRESS, PHASE, NOTE):
         (work.folder / name).unlink(missing_ok=True)
@@ -126,23 +128,35 @@ def clear_unknown(folder: Path) -> None:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def require_room(folder: Path, model: Path, lora: Lora | None) -> None:
-    """Raise UserError where the disk has no room for the trained model and two checkpoints; adapters' are small.
+def joined(work: Work) -> dict[str, Any]:
+    """What the epoch is joined from: the folders by role, and what is in them."""
+    inputs = {role: work.inputs[role] for role in ("pairs", "reference", "schedule")}
+    made_of = {role: artifact.manifest["digest"] for role, artifact in inputs.items()}
+    return {role: artifact.path for role, artifact in inputs.items()} | {"made_of": made_of}
+
+
+def require_room(work: Work, model: Path) -> None:
+    """Raise UserError where the disk has no room for trained model, two checkpoints and epoch; adapters' are small.
 
     A checkpoint holds float32 weights and two moments of each; the one before stays until the next is whole.
     """
     from safetensors import safe_open
 
+    from actors.worker import EPOCH
+    from pipeline.training.join import room, stands
+
+    folder, lora, inputs = work.folder, work.config.train.lora, joined(work)
     weights = 0
     for file in model.glob("*.safetensors"):
         with safe_open(file, framework="np") as tensors:
             weights += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - it is no dictionary
     models, checkpoints = int(lora is None or lora.merge), 2 * int(lora is None)
-    needed, free = 4 * weights * (models + 3 * checkpoints), shutil.disk_usage(folder).free
+    epoch = 0 if stands(folder / EPOCH, inputs["made_of"]) else room(inputs["pairs"], inputs["schedule"])
+    needed, free = 4 * weights * (models + 3 * checkpoints) + epoch, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{folder} needs about {needed / 1e9:.1f} GB for two checkpoints and the trained model, "
-            f"and its disk has {free / 1e9:.1f} GB free",
+            f"{folder} needs about {needed / 1e9:.1f} GB for two checkpoints, the trained model and the pairs as they "
+            f"are read, and its disk has {free / 1e9:.1f} GB free",
             "free some room, or set resources.root to a larger disk",
         )
 

@@ -157,9 +157,11 @@ def trainer_of(
     objective: str = "dpo",
     train: dict[str, Any] | None = None,
     resources: dict[str, Any] | None = None,
+    journal: Path | None = None,
 ) -> "Trainer":
     """The trainer of these pairs, `steps` optimiser steps of them, from tables in `folder`, which is new.
 
+    Its journal is there, too, or that of a trainer whose checkpoint it goes on from.
     Every eighth pair is routed to SFT where the objective routes pairs.
     """
     from pipeline.objectives.objective import build
@@ -167,6 +169,8 @@ def trainer_of(
     from pipeline.settings.config import Train
     from pipeline.settings.resources import Resources
     from pipeline.training.epoch import Epoch
+    from pipeline.training.join import join
+    from pipeline.training.journal import Journal
     from pipeline.training.loop import Trainer
 
     routes = PRESETS[objective].routes
@@ -187,7 +191,8 @@ def trainer_of(
     return Trainer(
         model,
         build(objective, **({"preference": "gamma-dpo"} if routes else {})),
-        Epoch(folder / "pairs", folder / "reference", folder / "schedule", batch),
+        Epoch(join(folder / "pairs", folder / "reference", folder / "schedule", folder / "epoch"), batch),
         Train(**plain | (train or {})),
         Resources(**resources or {}),
+        journal=Journal(journal or folder / "journal"),
     )

@@ -33,11 +33,11 @@ def _compare(part: Part, name: str, folder: Path) -> None:
         while not trainer.done:
             trainer.step()
         logs.append(trainer)
-        seconds.append(trainer.steps_log[-1]["seconds"])
+        seconds.append(trainer.journal.steps[-1]["seconds"])
     off = {
         figure: max(
             abs(a[figure] - b[figure]) / (1 + abs(b[figure]))
-            for a, b in zip(*(each.steps_log for each in logs), strict=True)
+            for a, b in zip(*(each.journal.steps for each in logs), strict=True)
         )
         for figure in ("loss", "grad_norm")
     }

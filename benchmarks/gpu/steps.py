@@ -118,8 +118,8 @@ class _Line:
             losses=_losses(one),
             many_micro_batches=_losses(many),
             checkpointed=_losses(again),
-            norms=[record["grad_norm"] for record in one.steps_log],
-            seconds=[record["seconds"] for record in one.steps_log],
+            norms=[record["grad_norm"] for record in one.journal.steps],
+            seconds=[record["seconds"] for record in one.journal.steps],
         )
 
     def _beside_cpu(self, sums: Sums) -> None:
@@ -129,8 +129,10 @@ class _Line:
         weights = zip(here.policy.parameters(), there.policy.parameters(), strict=True)
         self.note(
             what="a step beside the CPU's",
-            norms=[each.steps_log[0]["grad_norm"] for each in (here, there)],
-            gaps_off=max(abs(a["gap"] - b["gap"]) for a, b in zip(here.pairs_log, there.pairs_log, strict=True)),
+            norms=[each.journal.steps[0]["grad_norm"] for each in (here, there)],
+            gaps_off=max(
+                abs(a["gap"] - b["gap"]) for a, b in zip(here.journal.pairs, there.journal.pairs, strict=True)
+            ),
             weights_off=max(float((a.detach().cpu() - b.detach()).abs().max()) for a, b in weights),
         )
 
@@ -142,7 +144,7 @@ class _Line:
         unbroken.step()
         kept = self.folder / f"{self.dtype}-second"
         save(unbroken, kept).result()
-        resumed = self.trained(sums, 0, **options)
+        resumed = self.trained(sums, 0, journal=unbroken.journal.folder, **options)
         load(resumed, kept)
         for trainer in (unbroken, resumed):
             trainer.step()
@@ -150,4 +152,4 @@ class _Line:
 
 
 def _losses(trainer: Trainer) -> list[float]:
-    return [float(record["loss"]) for record in trainer.steps_log]
+    return [float(record["loss"]) for record in trainer.journal.steps]

@@ -83,8 +83,8 @@ def train(part: Part, name: str, *, budget: int, again: bool, layers: int | None
         )
         while not trainer.done:
             trainer.step()
-        seconds = sum(record["seconds"] for record in trainer.steps_log[1:])
-        tokens = sum(record["tokens"] for record in trainer.steps_log[1:])
+        seconds = sum(record["seconds"] for record in trainer.journal.steps[1:])
+        tokens = sum(record["tokens"] for record in trainer.journal.steps[1:])
         share = tokens / sum(pair.packed for pair in pairs)
         part.note(
             **asked,

@@ -22,7 +22,10 @@ FLOAT32_ON_GPU = 12  # times as slow as bfloat16, without tensor cores
 PREPARED = 1500  # pairs a second, by one process
 VERDICT = 512  # tokens of a judge's words, where they have no limit of their own here
 START = {"reference": 20.0, "train": 30.0, "generate": 60.0, "judge": 60.0}  # seconds until an actor is at work
-A_PAIR = 1000.0  # bytes of a pair in a train worker beside its ids, and in the tables beside its texts
+A_PAIR = 1000.0  # bytes of a pair where prepare holds it beside its ids, and in the tables beside its texts
+JOINED = 300.0  # bytes of a pair beside its ids, as training reads it
+JOURNAL = 900.0 * 10_000  # bytes of rows that a train worker holds at most
+LAID_OUT = 40.0  # bytes of a token in a pack
 STEPS = 200  # of which micro-batches are laid out; longer schedules are judged by these
 
 
@@ -87,14 +90,16 @@ def _train(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> StageNe
     lengths, batch = work.trained, config.train.batch_size
     budget, setting = setup.micro_batch_tokens, "resources.micro_batch_tokens"
     pack, batches = _fullest(lengths, batch, budget, setup.workers, setting)
-    data = work.all.pairs * A_PAIR + 6.0 * work.all.tokens + 900.0 * lengths.pairs
+    steps = math.ceil(lengths.pairs / batch) or 1
+    data = min(JOURNAL, 900.0 * lengths.pairs) + 2 * LAID_OUT * lengths.tokens / steps / setup.workers  # this and next
     need = train_worker(shape, setup, pack, batches, data)
     trained = adapters(shape, setup.lora) if setup.lora else shape.parameters
     whole = setup.lora is None or setup.lora.merge
     disk = 2.0 * (setup.master + setup.moments) * trained + (4.0 * shape.parameters if whole else 4.0 * trained)
+    disk += 4.0 * work.all.tokens + JOINED * work.all.pairs
     forward, looked = forward_flops(shape, lengths), forward_flops(shape, work.held_out)
     again = math.ceil(shape.layers / setup.recompute) / shape.layers if setup.recompute else 0.0
-    looks = 1 + (lengths.pairs // batch // config.train.held_out_steps if config.train.held_out_steps else 0)
+    looks = 1 + (steps // config.train.held_out_steps if config.train.held_out_steps else 0)
     flops = forward * ((2 if setup.lora else 3) + again) + looks * looked
     seconds = START["train"] + flops / _rate(setup, min(setup.workers, setup.count))
     return StageNeed("train", setup.workers, need, lengths.tokens, work.exact, seconds, disk, setup.workers)

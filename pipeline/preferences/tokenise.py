@@ -237,10 +237,15 @@ def _difference(prompt: str, whole: str) -> str:
     return f"asked {prompt[max(0, same - 20) : same + 40]!r}, and whole {whole[max(0, same - 20) : same + 40]!r}"
 
 
+def tokens_bytes(prompt_ids: Sequence[int], chosen_ids: Sequence[int], rejected_ids: Sequence[int]) -> bytes:
+    """The three lists as little-endian int32, each after its length, so that triples cannot be confused."""
+    lists = (np.asarray(ids, dtype="<i4").tobytes() for ids in (prompt_ids, chosen_ids, rejected_ids))
+    return b"".join(part for ids in lists for part in ((len(ids) // 4).to_bytes(4, "little"), ids))
+
+
 def tokens_digest(prompt_ids: Sequence[int], chosen_ids: Sequence[int], rejected_ids: Sequence[int]) -> str:
-    """sha256 over the three lists as little-endian int32, each after its length, so that triples cannot be confused."""
-    lists = (part for ids in (prompt_ids, chosen_ids, rejected_ids) for part in ((len(ids),), ids))
-    return hashlib.sha256(b"".join(np.asarray(part, dtype="<i4").tobytes() for part in lists)).hexdigest()
+    """sha256 (hex) of a pair's `tokens_bytes`."""
+    return hashlib.sha256(tokens_bytes(prompt_ids, chosen_ids, rejected_ids)).hexdigest()
 
 
 def open_tokeniser(

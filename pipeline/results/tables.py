@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 from pipeline.results.files import aside
 
+ROW_GROUP = 100_000  # rows
+
 _ids = pa.list_(pa.int32())
 
 
@@ -199,6 +201,22 @@ def write_tables(found: Iterable[pa.Table], schema: pa.Schema, path: Path) -> in
             file.write_table(table)
             rows += table.num_rows
     return rows
+
+
+def gather(files: Iterable[Path], schema: pa.Schema, path: Path) -> None:
+    """Write the rows of many Parquet files of one schema as one, in order; it is there whole or not at all.
+
+    They are held a row group at a time.
+    """
+    with aside(path) as beside, pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+        waiting = [schema.empty_table()]
+        for file in files:
+            waiting.append(pq.read_table(file))
+            if sum(map(len, waiting)) >= ROW_GROUP:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting.clear()
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
 
 
 def read(

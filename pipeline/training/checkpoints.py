@@ -15,8 +15,8 @@ from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse
 
 from pipeline.training.loop import Trainer
 
-_POSITION = "position.pt"  # where training stood, and what was logged
-_LOGS = ("next_step", "steps_log", "pairs_log")
+_POSITION = "position.pt"  # where training stood; the rows of what came before are the journal's
+_KEPT = ("next_step", "record")
 # On a GPU: into pinned memory that is kept from one checkpoint to the next, by a thread and a stream of their own.
 _PINNED = StagingOptions(
     use_pinned_memory=True, use_shared_memory=False, use_async_staging=True, use_non_blocking_copy=True
@@ -34,9 +34,10 @@ def save(trainer: Trainer, folder: Path) -> Future[Any]:
     if trainer.unwritten:
         trainer.unwritten.result()
     folder.mkdir(parents=True, exist_ok=True)
+    trainer.journal.write()  # first: a checkpoint covers the rows of the steps before it
     if trainer.rank == 0:
         known = {"objective": trainer.state.state_dict()}
-        torch.save(known | {name: getattr(trainer, name) for name in _LOGS}, folder / _POSITION)
+        torch.save(known | {name: getattr(trainer, name) for name in _KEPT}, folder / _POSITION)
     if trainer.stager is None:
         on_gpu = any(parameter.is_cuda for parameter in trainer.parameters)
         trainer.stager = _pinned() if on_gpu else _AsItIs()
@@ -60,8 +61,9 @@ def load(trainer: Trainer, folder: Path) -> None:
     """Go on from what `save` wrote, as if the run had not stopped."""
     known = torch.load(folder / _POSITION, weights_only=True)
     trainer.state.load_state_dict(known["objective"])
-    for name in _LOGS:
+    for name in _KEPT:
         setattr(trainer, name, known[name])
+    trainer.journal.go_on(trainer.next_step)
     large = _large(trainer)
     checkpoint.load(large, checkpoint_id=folder, process_group=trainer.together.checkpoints)
     set_state_dict(

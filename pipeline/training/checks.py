@@ -38,7 +38,7 @@ def check_parity(rows: Rows, dtype: torch.dtype) -> None:
     Shapes: S pairs that have the side.
     """
     for which, side in enumerate(("chosen", "rejected")):
-        known = [i for i, example in enumerate(rows.examples) if not which or len(example.tokens.rejected)]
+        known = [i for i, example in enumerate(rows.examples) if not which or example.route == "preference"]
         examples = [rows.examples[i] for i in known]
         cached_S = torch.tensor([example.reference[which] for example in examples], dtype=torch.float64)
         tokens_S = torch.tensor([example.counts[which] for example in examples], dtype=torch.float64)

@@ -1,24 +1,27 @@
-"""The training set as the schedule orders it: pairs, cached log-probs and routes joined by pair id, flips applied."""
+"""The training set as the schedule orders it, read a step at a time from the table on disk that join.py writes.
 
-from collections.abc import Sequence
+Nothing of it is kept in memory, however many pairs there are: a step's rows are one read, and of its token ids a worker
+reads those of its own pairs. Reads, not a mapping: every page that a mapping has touched counts as the worker's memory.
+"""
+
+import hashlib
+import json
+import math
+import os
+import weakref
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.compute.layout import Tokens
 from pipeline.errors import UserError
-from pipeline.preferences.tokenise import tokens_digest
-from pipeline.results import tables
+from pipeline.training.join import ABOUT, HELD_OUT, LENGTHS, ONCE, SCHEDULED, TOKENS, row_type
 
-Row = dict[str, Any]
-Rows = npt.NDArray[np.integer[Any]]
-_IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
-_LABELS = ("chosen_score", "rejected_score", "label_confidence")
+_AT_A_TIME = 1 << 14  # rows of held-out pairs
 
 
 @dataclass(frozen=True)
@@ -29,133 +32,150 @@ class Example:
     pair_id: str
     route: str
     flipped: bool
-    tokens: Tokens  # views of the table; without a rejected side where routed to SFT
-    reference: tuple[float, float]  # cached log-prob sums, chosen and rejected
+    prompt: int  # tokens
     counts: tuple[int, int]  # completion tokens, chosen and rejected
+    reference: tuple[float, float]  # cached log-prob sums, chosen and rejected
     # What follows is as the data says it, never exchanged by a flip: no method can see one.
     scores: tuple[float | None, float | None]  # of the completions labelled chosen and rejected
     label_confidence: float | None  # P(the completion labelled chosen is preferred)
     difficulty: float | None  # as schedule.difficulty measures it, larger is harder; None where held out
+    start: int = 0  # where its token ids lie in the table
+    tokens_digest: bytes = b""  # and what they are
+
+    @property
+    def packed(self) -> int:
+        """Its tokens in a pack: where it is routed to SFT, it has no rejected side there."""
+        return self.prompt + self.counts[0] + (self.counts[1] if self.route == "preference" else 0)
 
 
 class Epoch:
     """Every optimiser step's examples: step k holds positions k * batch_size to (k + 1) * batch_size - 1.
 
-    `pairs`, `reference` and `schedule` are the folders of committed tables. Pairs of route drop are left out.
-    Raises UserError where a scheduled pair is in no other table; and, when a pair is read, where its cached log-probs
-    are of other tokens, as another template gives them.
+    `folder` is what join.py wrote. Any number of threads may read at once.
     """
 
-    def __init__(self, pairs: Path, reference: Path, schedule: Path, batch_size: int):
-        scheduled = tables.read(schedule, tables.SCHEDULE)
-        self.schedule = scheduled.filter(pc.not_equal(scheduled["route"], "drop"))
-        self.batch_size = batch_size
-        pair_table = tables.read(pairs, tables.PAIRS, ["pair_id", "split", *_IDS, *_LABELS])
-        self._tokens = [_Lists(pair_table[name]) for name in _IDS]
-        self._pairs = pair_table.select(["pair_id", "split", *_LABELS])
-        self._reference = tables.read(reference, tables.REFERENCE)
-        # Of every scheduled position the row of its pair in either table.
-        self._pair_rows, self._reference_rows = self._joined(self.schedule["pair_id"])
+    def __init__(self, folder: Path, batch_size: int):
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        row = row_type(about["id_bytes"])
+        self.folder, self.batch_size = folder, batch_size
+        self._scheduled, self._held_out = (_Stored(folder / name, row) for name in (SCHEDULED, HELD_OUT))
+        self._once, self._tokens = _Stored(folder / ONCE, "<i8"), _Stored(folder / TOKENS, "<i4")
+        self._lacking: dict[str, str | None] = about["lacking"]
 
     @property
     def steps(self) -> int:
-        return -(-self.schedule.num_rows // self.batch_size)
+        return -(-len(self._scheduled) // self.batch_size)
 
     def step(self, k: int) -> list[Example]:
         """The examples of optimiser step k, in schedule order."""
-        return self._examples(np.arange(k * self.batch_size, min((k + 1) * self.batch_size, self.schedule.num_rows)))
+        first = k * self.batch_size
+        return _examples(first, self._scheduled.read(first, self.batch_size))
+
+    def tokens(self, example: Example) -> Tokens:
+        """The token ids of an example of this epoch, read now. Raises UserError where they are not as written."""
+        chosen, rejected = example.counts[::-1] if example.flipped else example.counts
+        ids: Any = self._tokens.read(example.start, 3 + example.prompt + chosen + rejected)
+        if hashlib.sha256(ids).digest() != example.tokens_digest:
+            problem = f"pair {example.pair_id}: its token ids in {self.folder / TOKENS} are not as they were written"
+            raise UserError(problem, f"remove {self.folder}; the same command writes it again")
+        parts: list[Any] = np.split(ids, (1 + example.prompt, 2 + example.prompt + chosen))
+        prompt, one, other = (part[1:] for part in parts)  # each begins with its length
+        if example.flipped:
+            one, other = other, one
+        return Tokens(prompt, one, other if example.route == "preference" else other[:0])
 
     def preference_examples(self, count: int) -> list[Example]:
         """Up to `count` pairs routed to preference, each once, spread evenly over the schedule, in its order."""
-        preferred = self._preferred()
-        _, first = np.unique(self._pair_rows[preferred], return_index=True)
-        once, count = preferred[np.sort(first)], min(count, len(first))
-        return self._examples(once[np.arange(count) * len(once) // max(1, count)])
+        count, known = min(count, len(self._once)), len(self._once)
+        positions = (int(self._once.read(i * known // count, 1)[0]) for i in range(count))
+        return self._each(self._scheduled, positions)
 
     def first_without(self, column: str) -> str | None:
-        """The first pair routed to preference whose `column` of tables.PAIRS is null, if there is one."""
-        null = np.asarray(self._pairs[column].is_null())
-        preferred = self._preferred()
-        lacking = preferred[null[self._pair_rows[preferred]]]
-        return str(self.schedule["pair_id"][int(lacking[0])]) if len(lacking) else None
+        """The first pair routed to preference whose `column` (join.LABELS) is null, if there is one."""
+        return self._lacking[column]
 
-    def dev(self) -> list[Example]:
-        """The held-out pairs, in the order of their ids; never flipped, never routed."""
-        held_out = self._pairs.filter(pc.equal(self._pairs["split"], "dev"))["pair_id"]
-        pair_ids = held_out.take(pc.sort_indices(held_out)) if len(held_out) else held_out
-        scheduled = [
-            {"position": i, "pair_id": pair_id, "route": "preference", "flipped": False, "difficulty": None}
-            for i, pair_id in enumerate(pair_ids.to_pylist())
-        ]
-        return self._joined_examples(pa.Table.from_pylist(scheduled, tables.SCHEDULE), *self._joined(pair_ids))
+    @property
+    def held_out_pairs(self) -> int:
+        return len(self._held_out)
 
-    def _preferred(self) -> Rows:
-        """The positions of pairs routed to preference."""
-        return np.flatnonzero(np.asarray(pc.equal(self.schedule["route"], "preference")))
+    def held_out_sizes(self) -> list[int]:
+        """Packed tokens of each held-out pair, in the order of their ids."""
+        firsts = range(0, len(self._held_out), _AT_A_TIME)
+        rows = (self._held_out.read(first, _AT_A_TIME) for first in firsts)
+        return [sum(lengths) for each in rows for lengths in each[list(LENGTHS)].tolist()]
 
-    def _joined(self, pair_ids: pa.ChunkedArray) -> tuple[Rows, Rows]:
-        """The rows of these pairs in the pair table and in the reference table."""
-        found = []
-        for table, name in ((self._pairs, "pairs"), (self._reference, "reference")):
-            rows = pc.index_in(pair_ids, value_set=table["pair_id"])
-            if rows.null_count:
-                missing = pair_ids.filter(rows.is_null())[0]
-                problem = f"pair {missing} is scheduled but is not in the {name} table"
-                raise UserError(problem, "run the line again: python -m jobs.run")
-            found.append(np.asarray(rows))
-        return found[0], found[1]
+    def held_out(self, index: Iterable[int]) -> list[Example]:
+        """Held-out pairs by their place in the order of ids; never flipped, never routed."""
+        return self._each(self._held_out, index)
 
-    def _examples(self, positions: Rows) -> list[Example]:
-        scheduled = self.schedule.take(pa.array(positions))
-        return self._joined_examples(scheduled, self._pair_rows[positions], self._reference_rows[positions])
-
-    def _joined_examples(self, scheduled: pa.Table, pair_rows: Rows, reference_rows: Rows) -> list[Example]:
-        """Rows of tables.SCHEDULE, each with its row of the pair table and of the reference table, as examples."""
-        labels = self._pairs.select(_LABELS).take(pa.array(pair_rows)).to_pylist()
-        cached = self._reference.take(pa.array(reference_rows)).to_pylist()
-        ids = ([column[row] for column in self._tokens] for row in pair_rows.tolist())
-        return [_example(*parts) for parts in zip(scheduled.to_pylist(), labels, cached, ids, strict=True)]
+    def _each(self, stored: "_Stored", index: Iterable[int]) -> list[Example]:
+        return [_examples(i, stored.read(i, 1))[0] for i in index]
 
 
-def _example(scheduled: Row, label: Row, cached: Row, ids: list[Any]) -> Example:
-    prompt, chosen, rejected = ids
-    if tokens_digest(*ids) != cached["tokens_digest"]:
-        raise UserError(
-            f"pair {scheduled['pair_id']}: the cached reference is of other tokens, as another template gives them",
-            "make it anew: python -m jobs.run --force reference",
-        )
-    reference = (cached["chosen_logps"], cached["rejected_logps"])
-    if scheduled["flipped"]:
-        chosen, rejected, reference = rejected, chosen, reference[::-1]
+def _examples(first: int, rows: npt.NDArray[Any]) -> list[Example]:
+    """Rows of the table, the first one at position `first`."""
+    return [_example(position, *row) for position, row in enumerate(rows.tolist(), start=first)]
+
+
+def _example(
+    position: int,
+    pair_id: bytes,
+    digest: bytes,
+    start: int,
+    prompt: int,
+    chosen: int,
+    rejected: int,
+    chosen_logps: float,
+    rejected_logps: float,
+    chosen_score: float,
+    rejected_score: float,
+    label_confidence: float,
+    difficulty: float,
+    preference: bool,
+    flipped: bool,
+) -> Example:
+    """The fields are those of join.row_type."""
+    counts, sums = (chosen, rejected), (chosen_logps, rejected_logps)
+    if flipped:
+        counts, sums = counts[::-1], sums[::-1]
+    known = [None if math.isnan(x) else x for x in (chosen_score, rejected_score, label_confidence, difficulty)]
     return Example(
-        scheduled["position"],
-        scheduled["pair_id"],
-        scheduled["route"],
-        scheduled["flipped"],
-        Tokens(prompt, chosen, rejected if scheduled["route"] == "preference" else rejected[:0]),
-        reference,
-        (len(chosen), len(rejected)),
-        (label["chosen_score"], label["rejected_score"]),
-        label["label_confidence"],
-        scheduled["difficulty"],
+        position,
+        pair_id.decode(),
+        "preference" if preference else "sft",
+        flipped,
+        prompt,
+        counts,
+        sums,
+        (known[0], known[1]),
+        known[2],
+        known[3],
+        start,
+        digest,
     )
 
 
-class _Lists:
-    """A column of lists of numbers, each as a view: nothing is copied."""
+class _Stored:
+    """Items of one type in a file, read where they are asked for."""
 
-    def __init__(self, column: pa.ChunkedArray):
-        self.chunks = [(np.asarray(chunk.offsets), np.asarray(chunk.values)) for chunk in column.chunks]
-        self.starts = np.cumsum([0, *(len(chunk) for chunk in column.chunks)])
+    def __init__(self, file: Path, kind: npt.DTypeLike):
+        self.file, self.kind = file, np.dtype(kind)
+        self.descriptor = os.open(file, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
+        self.items = os.fstat(self.descriptor).st_size // self.kind.itemsize
 
-    def __getitem__(self, row: int) -> npt.NDArray[np.int32]:
-        chunk = int(self.starts.searchsorted(row, side="right")) - 1
-        offsets, values = self.chunks[chunk]
-        first = row - self.starts[chunk]
-        view: npt.NDArray[np.int32] = values[offsets[first] : offsets[first + 1]]
-        return view
+    def __len__(self) -> int:
+        return self.items
+
+    def read(self, first: int, count: int) -> npt.NDArray[Any]:
+        """Up to `count` items; fewer at the end, where there are no more."""
+        count, size = max(0, min(count, self.items - first)), self.kind.itemsize
+        found = os.pread(self.descriptor, count * size, first * size)
+        if len(found) != count * size:
+            raise OSError(f"{self.file} ends before item {first + count}")
+        return np.frombuffer(found, self.kind)
 
 
 def sizes(examples: Sequence[Example]) -> list[int]:
     """Packed tokens of each example."""
-    return [example.tokens.packed for example in examples]
+    return [example.packed for example in examples]

@@ -1,17 +1,17 @@
 """What a worker computes of a step, prepared by a thread while the step before it is computed.
 
-All workers plan a whole step alike from the lengths of its pairs; tokens are touched of a worker's own pairs alone.
+All workers plan a whole step alike from the lengths of its pairs; tokens are read of a worker's own pairs alone.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pipeline.compute.layout import Pack, lay_out
+from pipeline.compute.layout import Pack, Tokens, lay_out
 from pipeline.compute.packing import plan
 from pipeline.objectives.batch import PairBatch
-from pipeline.training.epoch import Example, sizes
+from pipeline.training.epoch import Example
 from pipeline.training.rows import recorded
 
 T = TypeVar("T")
@@ -42,16 +42,27 @@ class Share:
     world: int
     pin: bool
 
-    def __call__(self, examples: Sequence[Example]) -> Iterator[MicroBatch]:
-        """This worker's micro-batches of `examples`.
+    def plan(self, sizes: Sequence[int]) -> list[list[int]]:
+        """Which pairs this worker's micro-batches hold, of pairs of so many packed tokens.
 
-        Without pairs of its own it computes one all the same, with no index: the others wait for it to gather weights.
         Raises UserError where one pair exceeds the budget.
         """
-        for index in plan(sizes(examples), self.budget, self.setting, self.world)[self.rank]:
+        return plan(sizes, self.budget, self.setting, self.world)[self.rank]
+
+    def micro_batches(
+        self,
+        planned: Iterable[list[int]],
+        examples: Callable[[list[int]], Sequence[Example]],
+        tokens: Callable[[Example], Tokens],
+    ) -> Iterator[MicroBatch]:
+        """What was planned, each micro-batch read and laid out when it is its turn.
+
+        One without pairs computes the first pair all the same, with no index: the others wait for it to gather weights.
+        """
+        for index in planned:
             if index or self.world > 1:
-                computed = [examples[i] for i in index or [0]]
-                pack = lay_out([example.tokens for example in computed])
+                computed = examples(index or [0])
+                pack = lay_out([tokens(example) for example in computed])
                 yield MicroBatch(index, pack.pinned() if self.pin else pack, recorded(computed))
 
 

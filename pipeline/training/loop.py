@@ -37,6 +37,7 @@ from pipeline.settings.resources import Resources
 from pipeline.training.checks import check_columns, check_finite, check_gradient, check_parity
 from pipeline.training.epoch import Epoch, sizes
 from pipeline.training.feeding import Feed, MicroBatch, Prepared, Share
+from pipeline.training.journal import Journal
 from pipeline.training.rates import learning_rate
 from pipeline.training.rows import HELD_OUT, MEASURED, Rows, counts, displacement, measured, recorded
 from pipeline.training.together import Together
@@ -48,6 +49,7 @@ class Trainer:
     """Policy, optimiser, objective state and position: what a step moves on and a checkpoint holds (checkpoints.py).
 
     `rank` and `world` say which of a step's pairs this process computes; with world > 1 torch.distributed must be up.
+    Rows go into the `journal`, which the first of them keeps.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Trainer:
         resources: Resources,
         rank: int = 0,
         world: int = 1,
+        journal: Journal | None = None,
     ):
         self.policy, self.objective, self.epoch = Policy(model, settings, resources, world), objective, epoch
         self.settings, self.resources, self.rank, self.world = settings, resources, rank, world
@@ -69,8 +72,8 @@ class Trainer:
         self.optimizer = make_optimizer(self.parameters, settings)
         self.state = objective.initial_state(*self._untrained())
         self.next_step = 0
-        self.steps_log: list[dict[str, Any]] = []
-        self.pairs_log: list[dict[str, Any]] = []
+        self.record: dict[str, Any] = {}  # of the newest step
+        self.journal = journal or Journal()
         self.together = Together(rank, world, timedelta(seconds=resources.collective_timeout_seconds))
         self.feed: Feed[Prepared] = Feed(self._prepare, epoch.steps)
         # Of the newest checkpoint (checkpoints.py): what reads the weights, and so goes before they are changed; and
@@ -78,6 +81,7 @@ class Trainer:
         self.unread: Future[Any] | None = None
         self.unwritten: Future[Any] | None = None
         self.stager: AsyncStager | None = None
+        self.held_out_plan: list[list[int]] | None = None  # made when they are first looked at
         whole = whole_gradients_fit(self.policy, self.policy.device, resources)
         (self.whole_gradients,) = self.together.first_says(whole)  # all alike, whatever their GPUs
         self.policy.train()
@@ -116,8 +120,8 @@ class Trainer:
         due = self.settings.held_out_steps and self.next_step % self.settings.held_out_steps == 0
         looked = self.held_out().get("after", {}) if due else {}
         record |= {f"held_out_{name}": looked.get(name) for name in HELD_OUT}
-        self.steps_log.append(record)
-        self.pairs_log += rows.trained(k)
+        self.record = record
+        self.journal.add(record, rows)
         return record
 
     @torch.no_grad()
@@ -128,13 +132,16 @@ class Trainer:
         Leaves the objective's state alone; every worker must call this. Members that look at single tokens have no
         `before`: sums are cached.
         """
-        examples = self.epoch.dev()
-        if not examples:
+        pairs = self.epoch.held_out_pairs
+        if not pairs:
             return {}
         self.policy.eval()
         moments = ("after",) if self.by_token else ("before", "after")
-        seen = {moment: torch.zeros(len(examples), len(HELD_OUT), dtype=torch.float64) for moment in moments}
-        for micro in self._share(self.budgets.score_tokens, "resources.score_tokens")(examples):
+        seen = {moment: torch.zeros(pairs, len(HELD_OUT), dtype=torch.float64) for moment in moments}
+        share = self._share(self.budgets.score_tokens, "resources.score_tokens")
+        if self.held_out_plan is None:
+            self.held_out_plan = share.plan(self.epoch.held_out_sizes())
+        for micro in share.micro_batches(self.held_out_plan, self.epoch.held_out, self.epoch.tokens):
             batches = {"before": micro.recorded, "after": self._forward(micro)[2]}
             for moment, values in seen.items() if micro.index else ():
                 batch = batches[moment]
@@ -142,12 +149,14 @@ class Trainer:
                 sums_B = (batch.policy_chosen_logps, batch.policy_rejected_logps)
                 values[micro.index] = torch.stack((*figures_B, *sums_B), dim=1)
         self.policy.train()
-        return {"pairs": len(examples), **displacement({m: self.together.sum(v) for m, v in seen.items()})}
+        return {"pairs": pairs, **displacement({m: self.together.sum(v) for m, v in seen.items()})}
 
     def _prepare(self, k: int) -> Prepared:
         examples = self.epoch.step(k)
         share = self._share(self.budgets.micro_batch_tokens, "resources.micro_batch_tokens")
-        return Prepared(examples, list(share(examples)))
+        planned = share.plan(sizes(examples))
+        own = share.micro_batches(planned, lambda index: [examples[i] for i in index], self.epoch.tokens)
+        return Prepared(examples, list(own))
 
     def _share(self, budget: int, setting: str) -> Share:
         return Share(budget, setting, self.rank, self.world, pin=self.policy.device.type == "cuda")

@@ -116,8 +116,8 @@ def test_the_trainer_of_the_check_meets_its_own_reference(tmp_path: Path) -> Non
     trainer = trainer_of(model, pairs, reference(model, pairs, 4096), tmp_path, steps=2, objective="mixdpo")
     while not trainer.done:
         trainer.step()
-    routed = sum(record["sft_pairs"] for record in trainer.steps_log)
-    assert (len(trainer.pairs_log), routed) == (len(pairs), len(pairs) // 8)
+    routed = sum(record["sft_pairs"] for record in trainer.journal.steps)
+    assert (len(trainer.journal.pairs), routed) == (len(pairs), len(pairs) // 8)
 
 
 SMALL: dict[str, Any] = {

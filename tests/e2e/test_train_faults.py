@@ -39,9 +39,14 @@ def test_a_killed_driver_leaves_a_checkpoint(trained: Calm, head: Head, tmp_path
     until(lambda: knows_a_checkpoint(tmp_path), driver)
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
+    (partial,) = (tmp_path / "train").glob("*.partial")
+    assert (partial / "epoch" / "epoch.json").exists() and list((partial / "journal").iterdir())
     kept = kept_steps(made("train", *given, environment=head.environment), of=80)
     assert 8 <= kept < 80 and kept % 8 == 0
-    assert same_training(only(trained.root, "train"), only(tmp_path, "train"))
+    calm, result = only(trained.root, "train"), only(tmp_path, "train")
+    assert same_training(calm, result)
+    assert {file.name for file in result.iterdir()} == {file.name for file in calm.iterdir()}
+    assert not (result / "epoch").exists() and not (result / "journal").exists()
 
 
 def kept_steps(said: str, of: int) -> int:

@@ -102,7 +102,8 @@ def test_figures_are_for_machines(large: str, says: Says) -> None:
     assert set(found["stages"]) == {"prepare", "reference", "train", "generate"}
     worker = found["stages"]["train"]["gpu"]
     assert worker["weights"] + worker["gradients"] + worker["optimiser"] == pytest.approx(16.06e9, rel=0.001)
-    assert found["stages"]["train"]["disk"] == (2 * 12 + 4) * found["model"]["parameters"]
+    pairs_as_read = found["stages"]["train"]["disk"] - (2 * 12 + 4) * found["model"]["parameters"]
+    assert 4 * found["stages"]["prepare"]["tokens"] < pairs_as_read < 1e6
     assert not found["exact"] and found["stages"]["prepare"]["tokens"] > 0
     assert found["fits"] == (status == 0) == (not error)
 

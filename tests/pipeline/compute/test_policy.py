@@ -20,9 +20,10 @@ from pipeline.objectives import build
 from pipeline.settings.config import Lora, Model, Train
 from pipeline.settings.resources import Resources
 from pipeline.training.exporting import adapter_weights, export_weights
+from pipeline.training.journal import Journal
 from pipeline.training.loop import Trainer
 from pipeline.training.saving import save_adapter
-from tests.pipeline.training.training_bench import SETTINGS, TRAIN, Bench, exported, run, weights
+from tests.pipeline.training.training_bench import SETTINGS, TRAIN, Bench, exported, pairs_log, run, steps_log, weights
 
 LORA: dict[str, Any] = {"rank": 4, "alpha": 8}
 FAMILIES = ["Llama", "Gemma2", "Bloom"]  # untied and tied heads; packed, capped, and one sequence a side
@@ -97,7 +98,7 @@ def test_checkpointed_activations_change_nothing(bench: Bench, every: bool | int
         found.append(torch.cat([weight.grad.flatten() for weight in trainer.parameters if weight.grad is not None]))
         trainer.optimizer.zero_grad(set_to_none=True)
         found.append(weights(run(trainer)))
-        assert len(trainer.pairs_log) == TRAIN
+        assert len(pairs_log(trainer)) == TRAIN
     gradient, trained, other_gradient, other_trained = found
     torch.testing.assert_close(other_gradient, gradient, rtol=0, atol=1e-6)
     torch.testing.assert_close(other_trained, trained, rtol=0, atol=1e-6)
@@ -135,11 +136,13 @@ def test_what_is_filled_once_it_is_sharded_learns_the_same(
     """
     bench = Bench(tmp_path, tiny_model("Gemma2"), dtype="float32" if offloaded else "bfloat16")
     resources, train = Resources(cpu_offload=offloaded), Train(**SETTINGS, lora=lora)
-    losses, trained = [], []
+    losses: list[list[float]] = []
+    trained = []
     for model in (bench.base(), open_empty(bench.model, bench.dtype)):
-        trainer = run(Trainer(model, build("dpo"), bench.epoch(), train, resources))
+        journal = Journal(tmp_path / f"journal-{len(losses)}")
+        trainer = run(Trainer(model, build("dpo"), bench.epoch(), train, resources, journal=journal))
         assert trainer.policy.sharded and trainer.policy.units == 3 and trainer.policy.note is None
-        losses.append([record["loss"] for record in trainer.steps_log])
+        losses.append([record["loss"] for record in steps_log(trainer)])
         trained.append(masters(trainer.policy).float())
         frozen = {weight.dtype for weight in trainer.policy.parameters() if not weight.requires_grad}
         assert frozen == (set() if lora is None else {getattr(torch, bench.dtype)})

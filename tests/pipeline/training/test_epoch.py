@@ -1,5 +1,10 @@
 """The scheduled examples on four pairs written by hand: what a step holds, what a flip exchanges, what is left out."""
 
+import errno
+import hashlib
+import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 from pipeline.settings.config import Schedule
 from pipeline.training.epoch import Epoch, Example
+from pipeline.training.join import ABOUT, TOKENS, join, room
 from tests.pipeline.training.restated_schedule import Candidate, scheduled_rows
 
 # Score margins: a 0.1, b 0.4, c -0.2, d 0.8; e is held out and has nothing but its texts.
@@ -41,23 +47,30 @@ def epoch(tmp_path: Path) -> Any:
         logps = {"chosen_logps": -1.0 - i, "rejected_logps": -2.0 - i}
         digest = tokens_digest(*ids.values())
         reference.append({"pair_id": pair_id, "tokens_digest": digest, **counts, **logps})
-    folders = commit(tmp_path / "pairs", pairs, tables.PAIRS), commit(tmp_path / "ref", reference, tables.REFERENCE)
+    commit(tmp_path / "pairs", pairs, tables.PAIRS)
+    commit(tmp_path / "ref", reference, tables.REFERENCE)
 
     def make(batch_size: int = 2, **settings: Any) -> Epoch:
         candidates = [Candidate(pair_id, *scores) for pair_id, scores in SCORES.items() if pair_id != "e"]
         rows = scheduled_rows(candidates, Schedule(**settings))
-        return Epoch(*folders, commit(tmp_path / "schedule", rows, tables.SCHEDULE), batch_size)
+        commit(tmp_path / "schedule", rows, tables.SCHEDULE)
+        return Epoch(joined(tmp_path), batch_size)
 
     return make
 
 
+def joined(folder: Path, made_of: dict[str, str] | None = None) -> Path:
+    """What `commit` wrote into these folders, as it is read."""
+    return join(folder / "pairs", folder / "ref", folder / "schedule", folder / "epoch", made_of)
+
+
 def plain(example: Example) -> Example:
-    """With lists for tokens: views of a table have no equality of their own."""
-    return replace(example, tokens=lists(example))
+    """Without where it lies."""
+    return replace(example, start=0, tokens_digest=b"")
 
 
-def lists(example: Example) -> Tokens:
-    return Tokens(*(list(part) for part in example.tokens))
+def lists(epoch: Epoch, example: Example) -> Tokens:
+    return Tokens(*(list(part) for part in epoch.tokens(example)))
 
 
 def ids(examples: list[Example]) -> str:
@@ -65,14 +78,18 @@ def ids(examples: list[Example]) -> str:
 
 
 def test_an_example_by_hand(epoch: Any) -> None:
-    assert plain(epoch(order="easy-to-hard").step(0)[1]) == Example(
+    made = epoch(order="easy-to-hard")
+    b = made.step(0)[1]
+    assert lists(made, b) == Tokens([9], [1, 1], [51, 51, 51]) and b.packed == 6
+    assert b.tokens_digest.hex() == tokens_digest([9], [1, 1], [51, 51, 51])
+    assert plain(b) == Example(
         position=1,
         pair_id="b",
         route="preference",
         flipped=False,
-        tokens=Tokens([9], [1, 1], [51, 51, 51]),
-        reference=(-2.0, -3.0),
+        prompt=1,
         counts=(2, 3),
+        reference=(-2.0, -3.0),
         scores=(0.9, 0.5),
         label_confidence=None,
         difficulty=-(0.9 - 0.5),
@@ -80,12 +97,11 @@ def test_an_example_by_hand(epoch: Any) -> None:
 
 
 def test_a_flip_exchanges_completions_log_probs_and_counts_and_nothing_else(epoch: Any) -> None:
-    for right, wrong in zip(
-        epoch(4, order="easy-to-hard").step(0), epoch(4, order="easy-to-hard", flip_fraction=1.0).step(0), strict=True
-    ):
+    clean, noisy = epoch(4, order="easy-to-hard"), epoch(4, order="easy-to-hard", flip_fraction=1.0)
+    for right, wrong in zip(clean.step(0), noisy.step(0), strict=True):
         assert wrong.flipped and not right.flipped
-        prompt, chosen, rejected = lists(right)
-        assert lists(wrong) == Tokens(prompt, rejected, chosen)
+        prompt, chosen, rejected = lists(clean, right)
+        assert lists(noisy, wrong) == Tokens(prompt, rejected, chosen)
         assert wrong.reference == right.reference[::-1] and wrong.counts == right.counts[::-1]
         for name in ("position", "pair_id", "route", "scores", "label_confidence", "difficulty"):
             assert getattr(wrong, name) == getattr(right, name), name
@@ -93,8 +109,9 @@ def test_a_flip_exchanges_completions_log_probs_and_counts_and_nothing_else(epoc
 
 
 def test_a_flipped_sft_pair_trains_what_the_noisy_label_chose(epoch: Any) -> None:
-    c = epoch(order="hard-to-easy", sft_percentile=25, flip_fraction=1.0).step(0)[0]
-    assert (c.pair_id, c.route) == ("c", "sft") and lists(c) == Tokens([9], [52] * 4, [])
+    made = epoch(order="hard-to-easy", sft_percentile=25, flip_fraction=1.0)
+    c = made.step(0)[0]
+    assert (c.pair_id, c.route, c.packed) == ("c", "sft", 5) and lists(made, c) == Tokens([9], [52] * 4, [])
     assert c.reference == (-4.0, -3.0) and c.counts == (4, 3) and c.scores == (0.1, 0.3)
 
 
@@ -116,24 +133,42 @@ def test_the_first_preference_pair_without_a_column(epoch: Any) -> None:
 
 
 def test_held_out_pairs_are_neither_flipped_nor_routed_nor_difficult(epoch: Any) -> None:
-    (e,) = epoch(order="easy-to-hard", sft_percentile=100, flip_fraction=1.0).dev()
+    made = epoch(order="easy-to-hard", sft_percentile=100, flip_fraction=1.0)
+    assert made.held_out_pairs == 1
+    (e,) = made.held_out([0])
+    assert [e.packed] == made.held_out_sizes() and e.position == 0
     assert (e.pair_id, e.route, e.flipped, e.difficulty) == ("e", "preference", False, None)
     assert e.scores == (None, None) and e.label_confidence is None
-    assert lists(e) == Tokens([9], [4] * 5, [54] * 6) and e.reference == (-5.0, -6.0)
+    assert lists(made, e) == Tokens([9], [4] * 5, [54] * 6) and e.reference == (-5.0, -6.0)
 
 
-def test_tokens_are_views_of_the_tables(epoch: Any, tmp_path: Path) -> None:
-    """Also of tables in several parts; nothing is copied a step."""
+def test_held_out_pairs_are_in_the_order_of_their_ids(epoch: Any, tmp_path: Path) -> None:
+    epoch()
+    rows = tables.read(tmp_path / "pairs", tables.PAIRS).to_pylist()
+    commit(tmp_path / "pairs", [row | {"split": "dev"} for row in reversed(rows)], tables.PAIRS)
+    commit(tmp_path / "schedule", [], tables.SCHEDULE)
+    made = Epoch(joined(tmp_path), 2)
+    assert made.steps == 0 and made.step(0) == [] and made.preference_examples(9) == []
+    assert ids(made.held_out(range(5))) == "abcde" and made.held_out_sizes() == [4, 6, 8, 10, 12]
+    assert ids(made.held_out([3, 0])) == "da" and [each.position for each in made.held_out([3, 0])] == [3, 0]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_tables_in_several_parts(epoch: Any, tmp_path: Path, beside: bool) -> None:
+    """The reference of a part lies in the part beside it, in another order; or somewhere else."""
     whole = epoch(4, order="easy-to-hard")
+    cached = tables.read(tmp_path / "ref", tables.REFERENCE)
     table = tables.read(tmp_path / "pairs", tables.PAIRS)
     (tmp_path / "pairs" / "part-00000.parquet").unlink()
     for part, (start, stop) in enumerate(((0, 2), (2, 3), (3, 5))):
         rows = table.slice(start, stop - start).to_pylist()
         tables.write(rows, tables.PAIRS, tmp_path / "pairs" / f"part-{part:05}.parquet")
-    parts = Epoch(tmp_path / "pairs", tmp_path / "ref", tmp_path / "schedule", 4)
-    assert [plain(example) for example in parts.step(0)] == [plain(example) for example in whole.step(0)]
-    seen: list[Any] = [part for example in parts.step(0) for part in example.tokens]
-    assert seen and not any(part.flags.owndata for part in seen)
+        if beside:
+            scored = cached.slice(start, stop - start).to_pylist()[::-1]
+            tables.write(scored, tables.REFERENCE, tmp_path / "ref" / f"part-{part:05}.parquet")
+    parts = Epoch(joined(tmp_path), 4)
+    assert parts.step(0) == whole.step(0) and parts.held_out([0]) == whole.held_out([0])
+    assert [lists(parts, each) for each in parts.step(0)] == [lists(whole, each) for each in whole.step(0)]
 
 
 def test_cached_log_probs_of_other_tokens_are_refused(epoch: Any, tmp_path: Path) -> None:
@@ -142,13 +177,95 @@ def test_cached_log_probs_of_other_tokens_are_refused(epoch: Any, tmp_path: Path
     rows[1]["tokens_digest"] = rows[2]["tokens_digest"]
     commit(tmp_path / "ref", rows, tables.REFERENCE)
     with pytest.raises(UserError, match=r"pair b: the cached reference is of other tokens.*\n.*--force reference"):
-        Epoch(tmp_path / "pairs", tmp_path / "ref", tmp_path / "schedule", 4).step(0)
-    assert ids(made.step(0)) == "dbac"
+        joined(tmp_path)
+    assert ids(made.step(0)) == "dbac" and not (tmp_path / "epoch").exists()
 
 
 def test_a_scheduled_pair_that_is_nowhere_else_is_named(epoch: Any, tmp_path: Path) -> None:
     made = epoch(order="easy-to-hard")
     commit(tmp_path / "ref", [], tables.REFERENCE)
     with pytest.raises(UserError, match="pair d is scheduled but is not in the reference table"):
-        Epoch(tmp_path / "pairs", tmp_path / "ref", tmp_path / "schedule", 2)
+        joined(tmp_path)
+    commit(tmp_path / "pairs", [], tables.PAIRS)
+    with pytest.raises(UserError, match="pair d is scheduled but is not in the pairs table"):
+        joined(tmp_path)
     assert ids(made.step(0)) == "db"
+
+
+def test_a_held_out_pair_without_a_reference_is_named(epoch: Any, tmp_path: Path) -> None:
+    epoch()
+    commit(tmp_path / "ref", tables.read(tmp_path / "ref", tables.REFERENCE).to_pylist()[:4], tables.REFERENCE)
+    with pytest.raises(UserError, match="pair e is scheduled but is not in the reference table"):
+        joined(tmp_path)
+
+
+def test_what_a_killed_run_left_is_used_where_it_is_whole_and_of_the_same(epoch: Any, tmp_path: Path) -> None:
+    epoch()
+
+    def written(**made_of: str) -> int:
+        return (joined(tmp_path, made_of) / ABOUT).stat().st_mtime_ns
+
+    first = written(pairs="1", schedule="2")
+    assert written(pairs="1", schedule="2") == first
+    other = written(pairs="1", schedule="3")
+    assert other > first
+    for name in ("scheduled", "held_out", "once"):  # a byte of a row, or of its end
+        file = tmp_path / "epoch" / name
+        spoilt = bytearray(file.read_bytes())
+        spoilt[-1] ^= 1
+        file.write_bytes(spoilt)
+        assert written(pairs="1", schedule="3") > other
+    os.truncate(tmp_path / "epoch" / TOKENS, 12)
+    assert written(pairs="1", schedule="3") > other
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith("epoch")] == ["epoch"]
+
+
+def test_tokens_that_are_not_as_written_are_never_trained(epoch: Any, tmp_path: Path) -> None:
+    """A table of the right size, as a disk may leave it after a power cut."""
+    made = epoch(4, order="easy-to-hard")
+    d, b, *_ = made.step(0)
+    with open(tmp_path / "epoch" / TOKENS, "r+b") as file:
+        file.seek(4 * (b.start + 2))
+        file.write(b"\0\0\0\0")
+    assert made.tokens(d)
+    with pytest.raises(
+        UserError, match=r"pair b: its token ids in .*epoch.* are not as they were written\n.*remove .*"
+    ):
+        made.tokens(b)
+
+
+def test_a_disk_that_is_full_while_the_epoch_is_written(epoch: Any, tmp_path: Path, small_disk: Path) -> None:
+    """Nothing of it is left in the way, and once there is room it is written."""
+    epoch(4, order="easy-to-hard")
+    pairs, reference, schedule = (tmp_path / name for name in ("pairs", "ref", "schedule"))
+    rows = tables.read(pairs, tables.PAIRS).to_pylist()
+    for row in rows:
+        row["prompt_ids"] = list(range(100_000))
+    cached = tables.read(reference, tables.REFERENCE).to_pylist()
+    for row, scored in zip(rows, cached, strict=True):
+        scored["tokens_digest"] = tokens_digest(*(row[f"{name}_ids"] for name in ("prompt", "chosen", "rejected")))
+    commit(pairs, rows, tables.PAIRS)
+    commit(reference, cached, tables.REFERENCE)
+    free = shutil.disk_usage(small_disk).free
+    needed = room(pairs, schedule)
+    assert needed < free
+    (small_disk / "filler").write_bytes(b"0" * (free - needed // 2))
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        join(pairs, reference, schedule, small_disk / "epoch")
+    assert [file.name for file in small_disk.iterdir()] == ["filler"]
+    (small_disk / "filler").write_bytes(b"0" * (free - needed - 32_768))  # its blocks
+    made = Epoch(join(pairs, reference, schedule, small_disk / "epoch"), 4)
+    assert [len(made.tokens(example).prompt) for example in made.step(0)] == [100_000] * 4
+
+
+def test_the_table_on_disk(epoch: Any, tmp_path: Path) -> None:
+    """What it is made of is in it, and its room was known before."""
+    epoch()
+    folder = joined(tmp_path, {"pairs": "1"})
+    about = json.loads((folder / ABOUT).read_text())
+    assert about["made_of"] == {"pairs": "1"} and about["lacking"]["label_confidence"] == "b"
+    assert sorted(file.name for file in folder.iterdir()) == ["epoch.json", "held_out", "once", "scheduled", "tokens"]
+    kept = sum(file.stat().st_size for file in folder.iterdir() if file.name != ABOUT)
+    assert kept < room(tmp_path / "pairs", tmp_path / "schedule")
+    ids = (folder / TOKENS).read_bytes()[: 4 * (3 + 1 + 1 + 2)]  # of a, the first in the pairs table
+    assert hashlib.sha256(ids).hexdigest() == tokens_digest([9], [0], [50, 50])

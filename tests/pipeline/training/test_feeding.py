@@ -6,15 +6,33 @@ import pytest
 
 from pipeline.compute.layout import Tokens
 from pipeline.errors import UserError
-from pipeline.training.epoch import Example
-from pipeline.training.feeding import Feed, Share
+from pipeline.training.epoch import Example, sizes
+from pipeline.training.feeding import Feed, MicroBatch, Share
 
 
 def example(number: int, prompt: int, chosen: int, rejected: int) -> Example:
     """With so many tokens."""
-    tokens = Tokens([number] * prompt, [number] * chosen, [number] * rejected)
-    known = (tokens, (-1.0, -2.0), (chosen, rejected))
-    return Example(number, str(number), "preference", False, *known, (None, None), None, None)
+    return Example(
+        number, str(number), "preference", False, prompt, (chosen, rejected), (-1.0, -2.0), (None, None), None, None
+    )
+
+
+def tokens(example: Example) -> Tokens:
+    lengths = (example.prompt, *example.counts)
+    prompt, chosen, rejected = ([example.position] * length for length in lengths)
+    return Tokens(prompt, chosen, rejected)
+
+
+def shared(examples: list[Example], share: Share) -> tuple[list[MicroBatch], list[int]]:
+    """The micro-batches of a share, and the positions of the examples whose tokens were read."""
+    read: list[int] = []
+
+    def reading(example: Example) -> Tokens:
+        read.append(example.position)
+        return tokens(example)
+
+    planned = share.plan(sizes(examples))
+    return list(share.micro_batches(planned, lambda index: [examples[i] for i in index], reading)), read
 
 
 def test_the_next_is_prepared_while_one_is_used() -> None:
@@ -48,13 +66,16 @@ def test_an_error_is_that_of_the_step_it_belongs_to() -> None:
 def test_every_worker_has_as_many_micro_batches_and_every_pair_is_one_workers() -> None:
     """Five pairs for three workers: one is left without, and computes the first pair for the others' sake."""
     examples = [example(i, 2, 3, 4 + i % 2) for i in range(5)]
-    shares = [list(Share(10, "budget", rank, 3, pin=False)(examples)) for rank in range(3)]
+    worked = [shared(examples, Share(10, "budget", rank, 3, pin=False)) for rank in range(3)]
+    shares = [share for share, _ in worked]
     assert len({len(share) for share in shares}) == 1
     index = [micro.index for share in shares for micro in share]
     assert sorted(i for each in index for i in each) == list(range(5)) and index.count([]) == 1
     for micro in (micro for share in shares for micro in share):
         assert len(micro.recorded.chosen_tokens) == micro.pack.pairs == max(1, len(micro.index))
-    alone = list(Share(100, "budget", 0, 1, pin=False)(examples))
+    for share, read in worked:  # tokens of its own pairs alone, but for that one
+        assert read == [i for micro in share for i in micro.index or [0]]
+    alone, _ = shared(examples, Share(100, "budget", 0, 1, pin=False))
     assert [micro.index for micro in alone] == [[0, 1, 2, 3, 4]]
     with pytest.raises(UserError, match="budget=5 is less than one pair of 10 tokens"):
-        list(Share(5, "budget", 0, 1, pin=False)(examples))
+        Share(5, "budget", 0, 1, pin=False).plan(sizes(examples))

@@ -13,7 +13,7 @@ from pipeline.results import tables
 from pipeline.settings.config import Train
 from pipeline.training.checkpoints import load, save
 from pipeline.training.rates import learning_rate
-from tests.pipeline.training.training_bench import BATCH, DEV, TRAIN, Bench, run, weights
+from tests.pipeline.training.training_bench import BATCH, DEV, TRAIN, Bench, pairs_log, run, steps_log, weights
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_micro_batches_do_not_change_the_answer(bench: Bench) -> None:
     single = run(bench.trainer(resources={"micro_batch_tokens": 18, "logits_chunk": 1}))
     update = (weights(whole) - start).norm()
     assert float((weights(whole) - weights(single)).norm() / update) < 1e-4
-    for a, b in zip(whole.pairs_log, single.pairs_log, strict=True):
+    for a, b in zip(pairs_log(whole), pairs_log(single), strict=True):
         assert a["pair_id"] == b["pair_id"] and a["loss"] == pytest.approx(b["loss"], rel=1e-4)
         assert a["margin"] == (None if b["margin"] is None else pytest.approx(b["margin"], abs=1e-5))
 
@@ -37,33 +37,33 @@ def test_a_resumed_run_is_the_uninterrupted_one(bench: Bench, tmp_path: Path) ->
     save(interrupted, tmp_path)
     run(interrupted)  # what is written meanwhile is not what it becomes
     assert torch.equal(weights(interrupted), weights(straight))
-    resumed = bench.trainer()
+    resumed = bench.trainer(journal=interrupted.journal.folder)
     load(resumed, tmp_path)
     assert resumed.next_step == 2
     run(resumed)
     assert torch.equal(weights(resumed), weights(straight))
-    assert resumed.pairs_log == straight.pairs_log and len(resumed.pairs_log) == TRAIN
+    assert pairs_log(resumed) == pairs_log(straight) and len(pairs_log(resumed)) == TRAIN
     assert torch.equal(resumed.state.state_dict()["gamma"]["queue"], straight.state.state_dict()["gamma"]["queue"])
-    timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in t.steps_log] for t in (resumed, straight)]
+    timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in steps_log(t)] for t in (resumed, straight)]
     assert timeless[0] == timeless[1]
 
 
 def test_a_checkpoint_after_the_last_step_holds_all_that_an_export_writes(bench: Bench, tmp_path: Path) -> None:
     done = run(bench.trainer())
     save(done, tmp_path).result()
-    resumed = bench.trainer()
+    resumed = bench.trainer(journal=done.journal.folder)
     load(resumed, tmp_path)
-    assert resumed.done and torch.equal(weights(resumed), weights(done))
-    assert (resumed.steps_log, resumed.pairs_log) == (done.steps_log, done.pairs_log)
+    assert resumed.done and resumed.record == done.record and torch.equal(weights(resumed), weights(done))
+    assert (steps_log(resumed), pairs_log(resumed)) == (steps_log(done), pairs_log(done))
     assert resumed.held_out() == done.held_out()
 
 
 def test_routes(bench: Bench) -> None:
     """Easy to hard, the 4 hardest of 12 to SFT: the last of three steps. No rejected side is run there."""
     trainer = run(bench.trainer())
-    assert [row["route"] for row in trainer.pairs_log] == ["preference"] * 8 + ["sft"] * 4
-    last, by_id = trainer.steps_log[-1], {pair["pair_id"]: pair for pair in bench.pairs}
-    sides = [by_id[row["pair_id"]] for row in trainer.pairs_log[8:]]
+    assert [row["route"] for row in pairs_log(trainer)] == ["preference"] * 8 + ["sft"] * 4
+    last, by_id = steps_log(trainer)[-1], {pair["pair_id"]: pair for pair in bench.pairs}
+    sides = [by_id[row["pair_id"]] for row in pairs_log(trainer)[8:]]
     assert last["tokens"] == sum(len(pair["prompt_ids"]) + len(pair["chosen_ids"]) for pair in sides)
     assert (last["sft_pairs"], last["preference_pairs"], last["gap"]) == (4, 0, None)
     assert last["nll"] == pytest.approx(last["loss"])  # sft_weight is 1
@@ -77,20 +77,20 @@ def test_the_first_step_by_the_cached_scores(bench: Bench) -> None:
     mean = {row["pair_id"]: row["chosen_logps"] / row["chosen_tokens"] for row in bench.reference}
     trainer = bench.trainer(sft_weight=0.5, schedule={"sft_percentile": 100})
     record = trainer.step()
-    first = [row["pair_id"] for row in trainer.pairs_log]
+    first = [row["pair_id"] for row in pairs_log(trainer)]
     assert record["loss"] == pytest.approx(-0.5 * sum(mean[pair_id] for pair_id in first) / BATCH, rel=1e-5)
 
 
 def test_training_lowers_the_loss(bench: Bench) -> None:
     trainer = run(bench.trainer("dpo", beta=0.5, schedule={"epochs": 4}))
-    losses = [record["loss"] for record in trainer.steps_log]
+    losses = [record["loss"] for record in steps_log(trainer)]
     assert sum(losses[-3:]) / 3 < 0.8 * math.log(2)
 
 
 def test_reference_free_margins_start_from_every_pair_once(bench: Bench) -> None:
     trainer = bench.trainer("gamma-simpo", beta=2.0, gamma0=1.0, tau=1.0, schedule={"epochs": 2})
     rows = {row["pair_id"]: row for row in bench.reference}
-    order = [row["pair_id"] for row in trainer.epoch.schedule.to_pylist()[:TRAIN]]
+    order = [example.pair_id for k in range(TRAIN // BATCH) for example in trainer.epoch.step(k)]
     expected = [
         2
         * (rows[i]["chosen_logps"] / rows[i]["chosen_tokens"] - rows[i]["rejected_logps"] / rows[i]["rejected_tokens"])
@@ -109,10 +109,10 @@ def test_preference_examples_are_spread_evenly(bench: Bench) -> None:
 
 
 def test_a_flip_exchanges_completions_and_reference(bench: Bench) -> None:
-    plain = [example for k in range(3) for example in bench.epoch().step(k)]
-    noisy = [example for k in range(3) for example in bench.epoch(flip_fraction=1.0).step(k)]
-    for a, b in zip(plain, noisy, strict=True):
-        (prompt, chosen, rejected), noise = ([list(part) for part in example.tokens] for example in (a, b))
+    plain, noisy = bench.epoch(), bench.epoch(flip_fraction=1.0)
+    for a, b in ((a, b) for k in range(3) for a, b in zip(plain.step(k), noisy.step(k), strict=True)):
+        prompt, chosen, rejected = (list(part) for part in plain.tokens(a))
+        noise = [list(part) for part in noisy.tokens(b)]
         assert a.pair_id == b.pair_id and b.flipped and noise == [prompt, rejected, chosen]
         assert a.reference == b.reference[::-1] and a.counts == b.counts[::-1]
     assert bench.trainer(schedule={"flip_fraction": 1.0}).step()["loss"] > 0  # its cached scores pass the parity check
@@ -138,7 +138,7 @@ def test_a_wrong_cache_is_refused_and_the_pair_named(tiny_model: Callable[[str],
         bench.trainer().step()
     bench.write("reference", bench.reference[:5], tables.REFERENCE)
     with pytest.raises(UserError, match="pair-11 is scheduled but is not in the reference table"):
-        bench.trainer().step()
+        bench.trainer()
 
 
 def test_a_loss_that_is_no_number_stops_before_the_update(bench: Bench) -> None:
@@ -158,7 +158,7 @@ def test_a_gradient_that_is_no_number_is_no_step(bench: Bench) -> None:
     trainer.parameters[0].register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(UserError, match=r"step 2: the gradient of 4 pairs is not finite \(pair-03, .*every loss is"):
         trainer.step()
-    assert len(trainer.steps_log) == 2
+    assert len(steps_log(trainer)) == 2
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_learning_rate_by_hand(shape: Any, expected: list[float]) -> None:
 
 def test_held_out_pairs_on_the_way(bench: Bench) -> None:
     trainer = run(bench.trainer(train={"held_out_steps": 3}))
-    assert [row["held_out_gap"] is not None for row in trainer.steps_log] == [False, False, True]
+    assert [row["held_out_gap"] is not None for row in steps_log(trainer)] == [False, False, True]
     now = trainer.held_out()["after"]
-    assert {name: trainer.steps_log[-1][f"held_out_{name}"] for name in now} == now
+    assert {name: steps_log(trainer)[-1][f"held_out_{name}"] for name in now} == now
     assert torch.equal(weights(trainer), weights(run(bench.trainer())))  # looking changes nothing

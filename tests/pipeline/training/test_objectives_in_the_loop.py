@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS
 from pipeline.results import tables
 from pipeline.training.checkpoints import load, save
-from tests.pipeline.training.training_bench import BATCH, TRAIN, Bench, run, weights
+from tests.pipeline.training.training_bench import BATCH, TRAIN, Bench, pairs_log, run, steps_log, weights
 
 SPLIT = {"micro_batch_tokens": 18, "logits_chunk": 2}
 MIXED = {"schedule": {"sft_percentile": 34, "flip_fraction": 0.3}}
@@ -46,14 +46,14 @@ def settings(name: str) -> dict[str, Any]:
 def test_micro_batches_do_not_change_the_answer(exact: Bench, name: str) -> None:
     whole, split = (run(exact.trainer(name, **settings(name), resources=cut)) for cut in (None, SPLIT))
     torch.testing.assert_close(weights(split), weights(whole), rtol=0, atol=1e-9)
-    for a, b in zip(whole.pairs_log, split.pairs_log, strict=True):
+    for a, b in zip(pairs_log(whole), pairs_log(split), strict=True):
         assert a["pair_id"] == b["pair_id"]
         assert [a[key] for key in ("loss", "gap", "margin", "weight")] == [
             None if b[key] is None else pytest.approx(b[key], rel=1e-7, abs=1e-7)
             for key in ("loss", "gap", "margin", "weight")
         ]
-    for record in whole.steps_log:
-        losses = [row["loss"] for row in whole.pairs_log if row["step"] == record["step"]]
+    for record in steps_log(whole):
+        losses = [row["loss"] for row in pairs_log(whole) if row["step"] == record["step"]]
         assert record["loss"] == pytest.approx(sum(losses) / len(losses))
     assert float((weights(whole) - weights(exact.trainer(name, **settings(name)))).norm()) > 0
 
@@ -62,12 +62,12 @@ def test_micro_batches_do_not_change_the_answer(exact: Bench, name: str) -> None
 def test_what_is_remembered_survives_a_checkpoint(
     bench: Bench, name: str, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
-    straight, resumed = run(bench.trainer(name, **parameters)), bench.trainer(name, **parameters)
-    save(run(bench.trainer(name, **parameters), steps=2), tmp_path).result()
-    load(resumed, tmp_path)
+    straight, interrupted = (run(bench.trainer(name, **parameters), steps) for steps in (100, 2))
+    save(interrupted, tmp_path).result()
+    kept = interrupted.journal.folder
+    load(resumed := bench.trainer(name, journal=kept, **parameters), tmp_path)
     assert torch.equal(weights(run(resumed)), weights(straight))
-    forgetful = bench.trainer(name, **parameters)
-    load(forgetful, tmp_path)
+    load(forgetful := bench.trainer(name, journal=kept, **parameters), tmp_path)
     forgetful.state = bench.trainer(name, **parameters).state
     assert not torch.equal(weights(run(forgetful)), weights(straight))  # so there was something to remember
 
@@ -77,31 +77,31 @@ def test_the_mean_over_tokens_is_over_the_whole_step(bench: Bench) -> None:
     cached = {row["pair_id"]: row for row in bench.reference}
     trainer = bench.trainer("cpo", beta=1e-12, nll_weight=2.0, resources=SPLIT)
     record = trainer.step()
-    first = [cached[row["pair_id"]] for row in trainer.pairs_log]
+    first = [cached[row["pair_id"]] for row in pairs_log(trainer)]
     nll = -sum(row["chosen_logps"] for row in first) / sum(row["chosen_tokens"] for row in first)
     assert record["loss"] == pytest.approx(math.log(2) + 2 * nll, rel=1e-5)
 
 
 def test_flipped_pairs_are_told_apart(bench: Bench) -> None:
     trainer = run(bench.trainer("dpo", schedule={"flip_fraction": 0.5, "seed": 3}))
-    for record in trainer.steps_log:
-        rows = [row for row in trainer.pairs_log if row["step"] == record["step"]]
+    for record in steps_log(trainer):
+        rows = [row for row in pairs_log(trainer) if row["step"] == record["step"]]
         for suffix, flipped in (("_clean", False), ("_flipped", True)):
             gaps = [row["gap"] for row in rows if row["flipped"] is flipped]
             expected = pytest.approx(sum(gaps) / len(gaps)) if gaps else None
             assert record[f"gap{suffix}"] == expected
-    assert 0 < sum(row["flipped"] for row in trainer.pairs_log) < TRAIN
+    assert 0 < sum(row["flipped"] for row in pairs_log(trainer)) < TRAIN
 
 
 def test_what_a_step_says_of_its_margins(bench: Bench) -> None:
     """Queue fill counts gaps seen before and in the step; the noise rate is of gamma-PO's margins alone."""
-    records = run(bench.trainer("gamma-dpo", tau=0.3)).steps_log
+    records = steps_log(run(bench.trainer("gamma-dpo", tau=0.3)))
     assert [record["queue_fill"] for record in records] == pytest.approx([BATCH / TRAIN, 2 * BATCH / TRAIN, 1])
     assert records[0]["noise_rate_null"] is None and records[1]["noise_rate_null"] is not None
     for record in records:
         assert record["gap_q10"] <= record["gap_q50"] <= record["gap_q90"]
         assert set(record) == set(tables.STEPS.names)
-    plain = run(bench.trainer("dpo")).steps_log[-1]
+    plain = steps_log(run(bench.trainer("dpo")))[-1]
     assert plain["queue_fill"] is None and plain["noise_rate"] is None and plain["margin_q90"] == 0
 
 

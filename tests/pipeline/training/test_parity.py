@@ -115,7 +115,7 @@ def test_an_adapted_models_reference_is_refused(bench: Bench, tmp_path: Path) ->
 def test_another_templates_reference_is_refused(bench: Bench, tmp_path: Path) -> None:
     """By the tokens that were scored, whatever the log-probs; and, where these are said to be the same, by them."""
     other = rescored(bench, bench.base(), prefix=(5, 6, 7))
-    with pytest.raises(UserError, match="pair pair-11: the cached reference is of other tokens"):
+    with pytest.raises(UserError, match="pair pair-00: the cached reference is of other tokens"):
         begin(bench, other, tmp_path)
     lying = [
         {**row, "tokens_digest": right["tokens_digest"]} for row, right in zip(other, bench.reference, strict=True)
@@ -139,7 +139,7 @@ def rows(pairs: int, tokens: int, noise: Callable[[], float], seed: int) -> Rows
     for which, name in enumerate(("chosen_logps", "rejected_logps")):
         sums = [-2.0 * count[which] + sum(noise() for _ in range(count[which])) for count in counts]
         values[:, MEASURED.index(name)] = torch.tensor(sums, dtype=torch.float64)
-    plain: Any = dict(route="preference", flipped=False, tokens=Tokens([1], [1], [1]), scores=(None, None))
+    plain: Any = dict(route="preference", flipped=False, prompt=1, scores=(None, None))
     plain |= dict(label_confidence=None, difficulty=None)
     cached = [(-2.0 * chosen, -2.0 * rejected) for chosen, rejected in counts]
     named = [

@@ -19,7 +19,7 @@ from pipeline.results import tables
 from pipeline.training.checkpoints import load, save
 from pipeline.training.loop import Trainer
 from tests import gloo
-from tests.pipeline.training.training_bench import Bench, run, weights
+from tests.pipeline.training.training_bench import Bench, pairs_log, run, steps_log, weights
 
 SMALL = {"micro_batch_tokens": 13}  # the longest pair's: four micro-batches or more a step
 UNEVEN = {"micro_batch_tokens": 40}  # two micro-batches a step of four pairs; with two workers one each
@@ -64,13 +64,14 @@ def sums(bench: Bench, shared: dict[str, Any]) -> Found:
         with Reductions() as counted:
             trainer.step()
         run(trainer)
-        found[name] = (whole(trainer), trainer.pairs_log, trainer.steps_log, trainer.held_out(), counted.count)
+        found[name] = (whole(trainer), pairs_log(trainer), steps_log(trainer), trainer.held_out(), counted.count)
     return found
 
 
 def dropout(bench: Bench, shared: dict[str, Any], folder: Path) -> Found:
-    def trainer(**resources: Any) -> Trainer:
-        return bench.trainer("dpo", train=DROPOUT, resources={**SMALL, **resources}, **shared)
+    def trainer(journal: Path | None = None, **resources: Any) -> Trainer:
+        given = {**SMALL, **resources}
+        return bench.trainer("dpo", train=DROPOUT, resources=given, journal=journal, **shared)
 
     straight, masks = trainer(), []
     first = next(m for m in straight.policy.modules() if type(m) is torch.nn.Dropout and m.p)
@@ -80,7 +81,7 @@ def dropout(bench: Bench, shared: dict[str, Any], folder: Path) -> Found:
     interrupted = run(trainer(), steps=2)
     save(interrupted, folder / "dropout").result()
     torch.manual_seed(7 * shared["rank"])  # as another process would find the generator
-    resumed = trainer()
+    resumed = trainer(interrupted.journal.folder)
     load(resumed, folder / "dropout")
     run(resumed)
     again = run(trainer(checkpoint_activations=True))
@@ -89,7 +90,7 @@ def dropout(bench: Bench, shared: dict[str, Any], folder: Path) -> Found:
         "straight": whole(straight),
         "resumed": whole(resumed),
         "checkpointed": whole(again),
-        "logs": straight.pairs_log == resumed.pairs_log,
+        "logs": pairs_log(straight) == pairs_log(resumed),
     }
 
 
@@ -104,7 +105,7 @@ def checkpoints(bench: Bench, shared: dict[str, Any], folder: Path) -> list[bool
         begun = [save(trainer, folder / f"{kind}-{number}") for number in range(6)]
         for future in begun:
             future.result(timeout=60)
-        again = bench.trainer("dpo", **shared)
+        again = bench.trainer("dpo", journal=trainer.journal.folder, **shared)
         load(again, folder / f"{kind}-5")
         right.append(torch.equal(whole(again), whole(trainer)) and again.next_step == 1)
         run(again)
@@ -141,10 +142,10 @@ def test_two_workers_learn_as_one(two: list[Found], benches: tuple[Bench, Bench,
     for worker in two:
         found, pairs, steps, held_out, _ = worker["sums"][name]
         torch.testing.assert_close(found, weights(one), rtol=0, atol=1e-9)
-        assert [row["pair_id"] for row in pairs] == [row["pair_id"] for row in one.pairs_log]
-        for a, b in zip(pairs, one.pairs_log, strict=True):
+        assert [row["pair_id"] for row in pairs] == [row["pair_id"] for row in pairs_log(one)]
+        for a, b in zip(pairs, pairs_log(one), strict=True):
             assert a["loss"] == pytest.approx(b["loss"], abs=1e-9) and a["route"] == b["route"]
-        assert [row["tokens"] for row in steps] == [row["tokens"] for row in one.steps_log]
+        assert [row["tokens"] for row in steps] == [row["tokens"] for row in steps_log(one)]
         assert held_out["after"] == pytest.approx(one.held_out()["after"], abs=1e-8)
     assert two[0]["sums"][name][1:4:2] == two[1]["sums"][name][1:4:2]  # to the last bit
 

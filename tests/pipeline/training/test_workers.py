@@ -25,9 +25,10 @@ from pipeline.settings.resources import Resources
 from pipeline.training.checkpoints import load, save
 from pipeline.training.epoch import Epoch
 from pipeline.training.exporting import adapter_weights, export_weights
+from pipeline.training.journal import Journal
 from pipeline.training.loop import Trainer
 from tests import gloo
-from tests.pipeline.training.training_bench import BATCH, SETTINGS, Bench, run
+from tests.pipeline.training.training_bench import BATCH, SETTINGS, Bench, run, steps_log
 
 WORLD = 4
 LAYERS = (2, FEW := 4, MANY := 12)  # of models to weigh; the first is for what is set up once
@@ -35,37 +36,37 @@ LAYOUTS: dict[str, dict[str, Any]] = {"sharded": {}, "grouped": {"shard_within":
 LORA: dict[str, Any] = {"lora": {"rank": 4, "alpha": 8}}
 
 
-def trainer(bench: Bench, rank: int = 0, world: int = 1, train: Any = None, **resources: Any) -> Trainer:
+def trainer(bench: Bench, name: str, rank: int = 0, world: int = 1, train: Any = None, **resources: Any) -> Trainer:
+    """`name` is its journal's: one that goes on from another's checkpoint has the other's."""
     model = open_empty(bench.model, bench.dtype) if world > 1 else bench.base()
     settings = Train(**{**SETTINGS, **(train or {})})
     given = Resources(train_workers=world, **resources)
-    pairs, reference, schedule = (bench.folder / table for table in ("pairs", "reference", "schedule"))
-    epoch = Epoch(pairs, reference, schedule, BATCH)
-    return Trainer(model, build("dpo"), epoch, settings, given, rank, world)
+    epoch, journal = Epoch(bench.folder / "epoch", BATCH), Journal(bench.folder / f"journal-{name}-{rank}")
+    return Trainer(model, build("dpo"), epoch, settings, given, rank, world, journal)
 
 
 def exported(made: Trainer, bench: Bench, folder: Path) -> list[float]:
     """Writes the model; returns the losses."""
     folder.mkdir(exist_ok=True)
     export_weights(made.policy, open_empty(bench.model, bench.dtype), folder)
-    return [record["loss"] for record in made.steps_log]
+    return [record["loss"] for record in steps_log(made)]
 
 
 def learn(rank: int, world: int, bench: Bench, folder: Path) -> dict[str, Any]:
     """What each layout learns, and two that go on from what the other saved."""
     losses: dict[str, Any] = {}
     for name, layout in LAYOUTS.items():
-        first = trainer(bench, rank, world, **layout)
+        first = trainer(bench, name, rank, world, **layout)
         # With gradients, as on a GPU, where this is looked at as the model is loaded.
         losses[f"{name}-is-run"] = str(first.policy.within(choose, Resources(), LONG))
         run(first, steps=1)
         save(first, folder / f"checkpoint-{name}").result()
         losses[name] = exported(run(first), bench, folder / name)
     for name, other in zip(LAYOUTS, reversed(LAYOUTS), strict=True):
-        resumed = trainer(bench, rank, world, **LAYOUTS[other])
+        resumed = trainer(bench, name, rank, world, **LAYOUTS[other])
         load(resumed, folder / f"checkpoint-{name}")
         losses[f"{name}-resumed"] = exported(run(resumed), bench, folder / f"{name}-resumed")
-    adapted = trainer(bench, rank, world, LORA, **LAYOUTS["grouped"])
+    adapted = trainer(bench, "adapted", rank, world, LORA, **LAYOUTS["grouped"])
     losses["adapted"] = exported(run(adapted), bench, folder / "adapted")
     return losses
 
@@ -151,8 +152,9 @@ def alone(worked: tuple[Any, Any, Path], tiny_model: Callable[[str], Path]) -> d
     """The losses of one worker, in whole and with adapters; its models are beside the others."""
     folder = worked[-1]
     bench = Bench(folder, tiny_model("Gemma2"), dtype="float64")
-    whole = exported(run(trainer(bench)), bench, folder / "one")
-    return {"one": whole, "one-adapted": exported(run(trainer(bench, train=LORA)), bench, folder / "one-adapted")}
+    one, adapted = trainer(bench, "one"), trainer(bench, "one-adapted", train=LORA)
+    whole = exported(run(one), bench, folder / "one")
+    return {"one": whole, "one-adapted": exported(run(adapted), bench, folder / "one-adapted")}
 
 
 @pytest.mark.parametrize("layout", ["sharded", "grouped", "sharded-resumed", "grouped-resumed", "adapted"])

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel
 
@@ -18,6 +19,8 @@ from pipeline.settings.config import Schedule, Train
 from pipeline.settings.resources import Resources
 from pipeline.training.epoch import Epoch
 from pipeline.training.exporting import export_weights
+from pipeline.training.join import join
+from pipeline.training.journal import Journal
 from pipeline.training.loop import Trainer
 from tests.pipeline.training.restated_schedule import Candidate, scheduled_rows
 
@@ -31,6 +34,7 @@ class Bench:
 
     def __init__(self, folder: Path, model: Path, dtype: str = "float32"):
         self.folder, self.model, self.dtype = folder, model, dtype
+        self.trainers = 0
         self.pairs, self.reference = self._make()
         self.write("pairs", self.pairs, tables.PAIRS)
         self.write("reference", self.reference, tables.REFERENCE)
@@ -68,7 +72,8 @@ class Bench:
             if p["split"] == "train"
         ]
         self.write("schedule", scheduled_rows(known, settings), tables.SCHEDULE)
-        return Epoch(self.folder / "pairs", self.folder / "reference", self.folder / "schedule", BATCH)
+        pairs, reference, scheduled = (self.folder / table for table in ("pairs", "reference", "schedule"))
+        return Epoch(join(pairs, reference, scheduled, self.folder / "epoch"), BATCH)
 
     def trainer(
         self,
@@ -78,8 +83,11 @@ class Bench:
         train: Row | None = None,
         rank: int = 0,
         world: int = 1,
+        journal: Path | None = None,
         **parameters: Any,
     ) -> Trainer:
+        """`journal` is that of a trainer whose checkpoint it goes on from; otherwise it has a new one."""
+        self.trainers += 1
         if name == "mixdpo":
             parameters = {"preference": "gamma-dpo", "tau": 0.3, **parameters}
             schedule = {"sft_percentile": 34, **(schedule or {})}
@@ -91,6 +99,7 @@ class Bench:
             Resources(**(resources or {})),
             rank,
             world,
+            Journal(journal or self.folder / f"journal-{self.trainers}"),
         )
 
 
@@ -98,6 +107,23 @@ def run(trainer: Trainer, steps: int = 100) -> Trainer:
     while not trainer.done and trainer.next_step < steps:
         trainer.step()
     return trainer
+
+
+def steps_log(trainer: Trainer) -> list[Row]:
+    """Its rows of tables.STEPS, as they are exported."""
+    return _log(trainer, "steps")
+
+
+def pairs_log(trainer: Trainer) -> list[Row]:
+    """Its rows of tables.TRAINED_PAIRS, as they are exported."""
+    return _log(trainer, "trained_pairs")
+
+
+def _log(trainer: Trainer, table: str) -> list[Row]:
+    assert trainer.journal.folder
+    trainer.journal.export(trainer.journal.folder)
+    rows: list[Row] = pq.read_table(trainer.journal.folder / f"{table}.parquet").to_pylist()
+    return rows
 
 
 def weights(trainer: Trainer) -> torch.Tensor:

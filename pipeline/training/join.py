@@ -1,0 +1,259 @@
+"""The epoch as a table on disk: pairs, cached log-probs and schedule, joined once before any worker starts.
+
+Parts of pairs stream through; of all pairs only ids and row numbers are held. What a worker reads of it: epoch.py.
+
+    tokens      of each pair that is needed its three lists of ids, each after its length: int32
+    scheduled   a row a position of the schedule, in its order, without those of route drop
+    held_out    a row a held-out pair, in the order of their ids
+    once        the positions where a pair routed to preference stands for the first time: int64
+    epoch.json  what it was made of, and what the other files must be
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.preferences.tokenise import tokens_bytes
+from pipeline.results import tables
+from pipeline.results.files import ASIDE, file_digest, write_aside
+
+TOKENS, SCHEDULED, HELD_OUT, ONCE, ABOUT = "tokens", "scheduled", "held_out", "once", "epoch.json"
+LENGTHS = ("prompt", "chosen", "rejected")  # in tokens
+SUMS = ("chosen_logps", "rejected_logps")  # as they are cached
+LABELS = ("chosen_score", "rejected_score", "label_confidence")
+FORMAT = 1  # raised when a table that was left by a killed run could not be read any more
+_IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+_ROWS = "rows"  # while it is written: the rows of all pairs that are needed, in the order of the pairs table
+_AT_A_TIME = 1 << 16  # rows
+
+Numbers = npt.NDArray[np.integer[Any]]
+
+
+def row_type(id_bytes: int) -> np.dtype[np.void]:
+    """A row of `scheduled` or `held_out`, pair ids of at most so many bytes. NaN: unknown.
+
+    Everything is as the data says it; whoever reads a row exchanges the sides where it is flipped.
+    """
+    return np.dtype(
+        [
+            ("pair_id", f"S{max(1, id_bytes)}"),
+            ("tokens_digest", "V32"),  # of its bytes in `tokens`, and of what the reference scored
+            ("start", "<i8"),  # where these begin, in numbers
+            *((name, "<i4") for name in LENGTHS),
+            *((name, "<f8") for name in SUMS),
+            *((name, "<f8") for name in LABELS),
+            ("difficulty", "<f8"),
+            ("preference", "?"),  # not sft
+            ("flipped", "?"),
+        ]
+    )
+
+
+def join(pairs: Path, reference: Path, schedule: Path, folder: Path, made_of: Mapping[str, str] | None = None) -> Path:
+    """Write the table of these committed tables into `folder`, whole or not at all; returns `folder`.
+
+    `made_of` says what the three are by content. A table of the same that a killed run left there is kept; without
+    `made_of` it is written anew. Raises UserError where a pair that is needed is in no other table, or where its cached
+    log-probs are of other tokens, as another template gives them.
+    """
+    if made_of and stands(folder, made_of):
+        return folder
+    beside = folder.with_name(folder.name + ASIDE)
+    for old in (beside, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        wanted = _wanted(pairs, schedule, reference)
+        _write_pairs(wanted, pairs, reference, beside)
+        lacking = _write_rows(wanted, schedule, beside)
+        (beside / _ROWS).unlink()
+        about = {"format": FORMAT, "made_of": dict(made_of or {}), "id_bytes": wanted.id_bytes, "lacking": lacking}
+        write_aside(beside / ABOUT, json.dumps(about | {"files": _files(beside)}, indent=2))
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)  # the disk may be full
+        raise
+    beside.rename(folder)
+    return folder
+
+
+def stands(folder: Path, made_of: Mapping[str, str]) -> bool:
+    """Whether the table of inputs of that content is there, and whole.
+
+    Of `tokens` only the size is looked at: each pair's are checked whenever they are read.
+    """
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        known = about["format"] == FORMAT and about["made_of"] == dict(made_of)
+        return known and bool(about["files"] == _files(folder))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def room(pairs: Path, schedule: Path) -> int:
+    """Bytes that the table takes while it is written, at most: by the footers of the files."""
+    numbers = rows = 0
+    for part in sorted(pairs.glob("part-*.parquet")):
+        footer = pq.read_metadata(part)
+        rows += 2 * footer.num_rows
+        for group in map(footer.row_group, range(footer.num_row_groups)):
+            columns = map(group.column, range(group.num_columns))
+            numbers += sum(c.num_values for c in columns if c.path_in_schema.split(".")[0] in _IDS) + 3 * group.num_rows
+    rows += sum(pq.read_metadata(part).num_rows for part in schedule.glob("part-*.parquet"))
+    return 4 * numbers + row_type(64).itemsize * rows
+
+
+def _files(folder: Path) -> dict[str, list[Any]]:
+    digests = {name: file_digest(folder / name) for name in (SCHEDULED, HELD_OUT, ONCE)}
+    return {name: [(folder / name).stat().st_size, digests.get(name)] for name in (TOKENS, *digests)}
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which pairs are needed, N of the P in the pairs table, numbered in its order; and where."""
+
+    needed_P: npt.NDArray[np.bool_]
+    scheduled: Numbers  # of each position, the number of its pair
+    held_out: Numbers  # the same, in the order of their ids
+    id_bytes: int
+
+
+def _wanted(pairs: Path, schedule: Path, reference: Path) -> _Wanted:
+    known = tables.read(pairs, tables.PAIRS, ["pair_id", "split"])
+    trained = tables.read(schedule, tables.SCHEDULE, ["pair_id", "route"])
+    trained_ids = trained.filter(pc.not_equal(trained["route"], "drop"))["pair_id"]
+    scheduled = _found(trained_ids, known["pair_id"], "pairs")
+    held_out = np.flatnonzero(np.asarray(pc.equal(known["split"], "dev")))
+    held_out_ids = known["pair_id"].take(pa.array(held_out))
+    scored = tables.read(reference, tables.REFERENCE, ["pair_id"])["pair_id"]
+    _found(pa.chunked_array(trained_ids.chunks + held_out_ids.chunks, pa.string()), scored, "reference")
+    held_out = held_out[np.asarray(pc.sort_indices(held_out_ids), dtype=np.int64)]
+    needed_P = np.zeros(known.num_rows, dtype=bool)
+    needed_P[scheduled] = needed_P[held_out] = True
+    number_P = needed_P.cumsum() - 1
+    id_bytes = pc.max(pc.binary_length(known["pair_id"])).as_py() or 0
+    return _Wanted(needed_P, number_P[scheduled], number_P[held_out], id_bytes)
+
+
+def _found(pair_ids: pa.ChunkedArray, among: pa.ChunkedArray, table: str) -> Numbers:
+    """The row of each pair. Raises UserError where one has none."""
+    rows = pc.index_in(pair_ids, value_set=among)
+    if rows.null_count:
+        problem = f"pair {pair_ids.filter(rows.is_null())[0]} is scheduled but is not in the {table} table"
+        raise UserError(problem, "run the line again: python -m jobs.run")
+    return np.asarray(rows, dtype=np.int64)
+
+
+class _Reference:
+    """Cached log-probs by pair id. Those of a part of pairs are looked for in the part beside it, then everywhere."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.whole: pa.Table | None = None
+
+    def of(self, pair_ids: pa.ChunkedArray, part: str) -> pa.Table:
+        """The rows of these pairs, which have one, in their order."""
+        beside = tables.read(self.folder, tables.REFERENCE, pattern=part)  # none, or one
+        rows = pc.index_in(pair_ids, value_set=beside["pair_id"])
+        if not rows.null_count:
+            return beside.take(rows)
+        if self.whole is None:
+            self.whole = tables.read(self.folder, tables.REFERENCE)
+        return self.whole.take(pc.index_in(pair_ids, value_set=self.whole["pair_id"]))
+
+
+def _write_pairs(wanted: _Wanted, pairs: Path, reference: Path, folder: Path) -> None:
+    """`tokens`; and in _ROWS a row a needed pair, without what the schedule says of it."""
+    cached, row = _Reference(reference), row_type(wanted.id_bytes)
+    seen = start = 0
+    with open(folder / TOKENS, "wb") as tokens, open(folder / _ROWS, "wb") as rows:
+        for part in sorted(pairs.glob("part-*.parquet")):
+            table = tables.read(pairs, tables.PAIRS, ["pair_id", *_IDS, *LABELS], part.name)
+            needed = table.filter(pa.array(wanted.needed_P[seen : seen + table.num_rows]))
+            seen += table.num_rows
+            made, written = _part(needed, cached.of(needed["pair_id"], part.name), row)
+            made["start"] += start
+            start += sum(map(len, written)) // 4
+            tokens.writelines(written)
+            rows.write(made.tobytes())
+
+
+def _part(needed: pa.Table, cached: pa.Table, row: np.dtype[np.void]) -> tuple[npt.NDArray[np.void], list[bytes]]:
+    """Rows of a part's pairs, `start` counted from the part's, and the bytes of their tokens."""
+    made = np.zeros(needed.num_rows, dtype=row)
+    made["pair_id"] = needed["pair_id"].cast(pa.binary()).to_numpy()
+    for name, ids in zip(LENGTHS, _IDS, strict=True):
+        made[name] = pc.list_value_length(needed[ids]).to_numpy()
+    for names, table in ((LABELS, needed), (SUMS, cached)):
+        for name in names:
+            made[name] = table[name].to_numpy()
+    written = [tokens_bytes(*ids) for ids in zip(*(_lists(needed[name]) for name in _IDS), strict=True)]
+    sizes = np.array([len(each) // 4 for each in written], dtype=np.int64)
+    made["start"] = sizes.cumsum() - sizes
+    for i, (each, scored) in enumerate(zip(written, cached["tokens_digest"].to_pylist(), strict=True)):
+        digest = hashlib.sha256(each)
+        made["tokens_digest"][i] = digest.digest()
+        if digest.hexdigest() != scored:
+            raise UserError(
+                f"pair {needed['pair_id'][i]}: the cached reference is of other tokens, as another template gives them",
+                "make it anew: python -m jobs.run --force reference",
+            )
+    return made, written
+
+
+def _lists(column: pa.ChunkedArray) -> Iterator[npt.NDArray[np.int32]]:
+    """A column of lists of numbers, each as a view."""
+    for chunk in column.chunks:
+        offsets, values = np.asarray(chunk.offsets), np.asarray(chunk.values)
+        yield from (values[begin:end] for begin, end in pairwise(offsets.tolist()))
+
+
+def _write_rows(wanted: _Wanted, schedule: Path, folder: Path) -> dict[str, str | None]:
+    """`scheduled`, `held_out` and `once`; returns for each of LABELS the first pair of a preference without it."""
+    row, size = row_type(wanted.id_bytes), (folder / _ROWS).stat().st_size
+    pairs = np.memmap(folder / _ROWS, row, "r") if size else np.zeros(0, row)
+    lacking: dict[str, str | None] = dict.fromkeys(LABELS)
+    met_N = np.zeros(len(pairs), dtype=bool)
+    with open(folder / SCHEDULED, "wb") as file, open(folder / ONCE, "wb") as once:
+        position = 0
+        for batch in _scheduled(schedule):
+            numbers = wanted.scheduled[position : position + len(batch)]
+            rows = pairs[numbers]
+            rows["difficulty"] = batch["difficulty"].to_numpy(zero_copy_only=False)
+            rows["preference"] = np.asarray(pc.equal(batch["route"], "preference"))
+            rows["flipped"] = np.asarray(batch["flipped"])
+            file.write(rows.tobytes())
+            preferred = np.flatnonzero(rows["preference"])
+            for name in LABELS:
+                without = preferred[np.isnan(rows[name][preferred])][:1]
+                lacking[name] = lacking[name] or next((rows["pair_id"][i].decode() for i in without), None)
+            pair, first = np.unique(numbers[preferred], return_index=True)
+            first = np.sort(first[~met_N[pair]])
+            met_N[pair] = True
+            once.write((position + preferred[first]).astype("<i8").tobytes())
+            position += len(batch)
+    with open(folder / HELD_OUT, "wb") as file:
+        for begin in range(0, len(wanted.held_out), _AT_A_TIME):
+            rows = pairs[wanted.held_out[begin : begin + _AT_A_TIME]]
+            rows["difficulty"], rows["preference"] = np.nan, True
+            file.write(rows.tobytes())
+    return lacking
+
+
+def _scheduled(schedule: Path) -> Iterator[pa.RecordBatch]:
+    """What the schedule says of its positions, without those of route drop."""
+    for part in sorted(schedule.glob("part-*.parquet")):
+        with pq.ParquetFile(part) as file:
+            for batch in file.iter_batches(_AT_A_TIME, columns=["difficulty", "route", "flipped"]):
+                yield batch.filter(pc.not_equal(batch["route"], "drop"))
