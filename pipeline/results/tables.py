@@ -184,8 +184,12 @@ def write(rows: Iterable[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
 
     Raises ValueError, naming the column, for a null out of place.
     """
-    table = pa.Table.from_pylist(list(rows), schema=schema)
-    for field in schema:
+    return write_table(pa.Table.from_pylist(list(rows), schema=schema), path)
+
+
+def write_table(table: pa.Table, path: Path) -> int:
+    """The same of rows that are a table already, of the schema that its file is to have."""
+    for field in table.schema:
         if not field.nullable and table[field.name].null_count:
             nulls = table[field.name].null_count
             raise ValueError(f"{path.name}: column {field.name} has {nulls} nulls, and must have none")
