@@ -90,6 +90,7 @@ def hands(preparation: "Preparation", spec: "Spec", reader: "Reader", resources:
         return
     doing("starting or joining Ray")
     with connected():
+        doing("reading rows")
         tasks = spread(asked, resources.max_failures)
         yield Hands(make(spec), lambda function, jobs: in_a_thread(tasks(function, jobs)))
 
