@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from pipeline.prepare.blocks import read
 
-TOGETHER = 1 << 18  # pairs that are looked at at a time, about
-FILES = 64  # of a partition, at most
+TOGETHER = 1 << 16  # pairs that are looked at at a time, about
+FILES = 256  # of a partition, at most
 
 SPLITS = ("train", "dev", "test")
 VALUES = ("chosen_score", "rejected_score", "label_confidence", "difficulty")
@@ -163,7 +163,7 @@ def grouped(records: Iterable[Records], kind: np.dtype[Any], total: int, folder:
     if not bits:
         yield np.concatenate([np.empty(0, kind), *records])
         return
-    paths = [folder / f"partition-{number:02d}" for number in range(1 << bits)]
+    paths = [folder / f"partition-{number:03d}" for number in range(1 << bits)]
     with contextlib.ExitStack() as opened:
         files = [opened.enter_context(path.open("wb")) for path in paths]
         for each in records:
