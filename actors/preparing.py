@@ -5,7 +5,7 @@ but how many are made at a time. Nor Ray Data, which reads a source in its own t
 CSV, a hub's data set) are read from the beginning by one: reading is cheap beside tokenising.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -46,7 +46,7 @@ def spread(workers: int | None, max_failures: int) -> Callable[[Callable[[Any], 
     call = ray.remote(max_retries=max_failures)(_call)
 
     def tasks(function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
-        running: Sequence[Any] = []
+        running: list[Any] = []
         for job in jobs:
             while len(running) >= (workers or max(1, int(ray.cluster_resources().get("CPU", 1.0)))):
                 done, running = ray.wait(running)

@@ -79,10 +79,13 @@ class Reader:
         outcomes = [each for number, row in block for each in self._outcomes(number, row, normaliser)]
         notes = normaliser.notes
         findings = Findings(
-            *map(sorted, (notes.shapes, notes.columns, notes.message_keys, normaliser.seen_columns)),
-            self.tokeniser.standing_remarks(),
-            notes.ties,
-            normaliser.repeated,
+            shapes=sorted(notes.shapes),
+            columns=sorted(notes.columns),
+            message_keys=sorted(notes.message_keys),
+            seen=sorted(normaliser.seen_columns),
+            remarks=self.tokeniser.standing_remarks(),
+            ties=notes.ties,
+            repeated=normaliser.repeated,
         )
         made = Made(block.number, block.span, look.scale, normaliser.scale)
         write(pa.Table.from_pylist(outcomes, schema=OUTCOMES), file_of(folder, block.number), made, findings)

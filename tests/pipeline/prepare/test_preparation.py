@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def mixed(count: int, seed: int = 0) -> list[Any]:
     """Pairs of several splits with copies that say other things, mirrored ones, and rows that are none."""
     draw, rows = random.Random(seed), list[Any]()
     for _ in range(count):
-        row = {**PLAIN, "prompt": f"{draw.randrange(count // 3)}?", "rejected": draw.choice("567")}
+        row: dict[str, Any] = {**PLAIN, "prompt": f"{draw.randrange(count // 3)}?", "rejected": draw.choice("567")}
         row |= draw.choice([{}, {}, {"split": draw.choice(["train", "dev", "test"])}, {"source": "exam"}])
         row |= draw.choice([{}, {"chosen_score": draw.choice([7, 9]), "rejected_score": 2}, {"difficulty": 1}])
         if draw.random() < 0.3:
@@ -38,7 +39,7 @@ def mixed(count: int, seed: int = 0) -> list[Any]:
 
 def one_by_one(rows: list[Any]) -> Rows:
     """Of which a block may hold one."""
-    lots = [Rows.of(lambda row=row: [row]) for row in enumerate(rows, 1)]
+    lots = [Rows.of(partial(iter, [row])) for row in enumerate(rows, 1)]
     return Rows(lambda: (held for lot in lots for held in lot.held()))
 
 
@@ -56,7 +57,7 @@ def same(one: Made, other: Made) -> bool:
 
 @pytest.mark.parametrize("limit", [None, 20, 1000])
 def test_neither_blocks_nor_their_order_have_a_part_in_what_is_written(tmp_path: Path, limit: int | None) -> None:
-    rows, data = mixed(120), {"shard_pairs": 7, "limit": limit, "dev_fraction": 0.2, "max_dropped": 1}
+    rows, data = mixed(120), dict[str, Any]({"shard_pairs": 7, "limit": limit, "dev_fraction": 0.2, "max_dropped": 1})
     whole = prepared(rows, tmp_path / "whole", **data)
     assert len(whole.pairs) > 20 and len(whole.dropped) > 20 and len(whole.parts) > 3
     assert whole.account.contradicting.count and whole.account.shared_prompts.count
@@ -66,7 +67,7 @@ def test_neither_blocks_nor_their_order_have_a_part_in_what_is_written(tmp_path:
 
 
 def test_a_partition_on_disk_and_ranges_of_ids_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, data = mixed(200), {"shard_pairs": 7, "limit": 60, "dev_fraction": 0.2, "max_dropped": 1}
+    rows, data = mixed(200), dict[str, Any](shard_pairs=7, limit=60, dev_fraction=0.2, max_dropped=1)
     whole = prepared(rows, tmp_path / "whole", **data)
     for module, name, size in ((copies, "TOGETHER", 16), (parts, "ROWS", 8), (parts, "TOGETHER", 14)):
         monkeypatch.setattr(module, name, size)
@@ -76,7 +77,7 @@ def test_a_partition_on_disk_and_ranges_of_ids_change_nothing(tmp_path: Path, mo
 
 
 def test_pairs_are_kept_by_the_lowest_ids_of_each_split(tmp_path: Path) -> None:
-    rows, data = mixed(200, seed=1), {"dev_fraction": 0.2, "max_dropped": 1}
+    rows, data = mixed(200, seed=1), dict[str, Any](dev_fraction=0.2, max_dropped=1)
     every = sorted(prepared(rows, tmp_path / "every", **data).pairs, key=lambda pair: pair["pair_id"])
     kept = prepared(rows, tmp_path / "kept", limit=30, **data).pairs
     train = [pair for pair in every if pair["split"] == "train"]
@@ -171,7 +172,7 @@ def ranked(number: int, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("spread", [map, shuffled])
 def test_a_scale_that_comes_late_holds_from_there_on(tmp_path: Path, spread: Any) -> None:
-    rows = [*GOOD, *({**row, "prompt": f"{row['prompt']} {n}"} for n in range(3) for row in GOOD)]
+    rows: list[Any] = [*GOOD, *({**row, "prompt": f"{row['prompt']} {n}"} for n in range(3) for row in GOOD)]
     rows += [ranked(1, "rating"), PLAIN, *(ranked(n, "score") for n in range(2, 9)), ranked(9, "rating")]
     rows += [{**ranked(10, "score"), "ratings": [1, 2]}]
     whole = prepared(rows, tmp_path / "whole", max_dropped=1)
