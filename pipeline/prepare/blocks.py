@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -19,6 +19,8 @@ from pipeline.results.files import aside
 from pipeline.results.tables import PAIRS
 
 ROWS, BYTES = 2048, 8 << 20  # a block is full from so many rows on, or where they take so much
+
+LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 
 # What a block's rows became, in order: a pair, a pair that cannot be used (with a reason), or no pair (without an id).
 OUTCOMES = pa.schema(
@@ -114,12 +116,9 @@ def write(table: pa.Table, path: Path, made: Made, findings: Findings) -> None:
     """Write a block's outcomes, whole or not at all."""
     facts = json.dumps({"made": made, "findings": asdict(findings)})
     path.parent.mkdir(exist_ok=True)
-    with aside(path) as beside, _file(beside, table.schema.with_metadata({"facts": facts})) as file:
+    schema = table.schema.with_metadata({"facts": facts})
+    with aside(path) as beside, pa.ipc.new_file(str(beside), schema, options=LZ4) as file:
         file.write_table(table)
-
-
-def _file(path: Path, schema: pa.Schema) -> Any:
-    return pa.ipc.new_file(str(path), schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
 
 
 def facts(path: Path) -> tuple[Made, Findings]:
@@ -131,7 +130,8 @@ def facts(path: Path) -> tuple[Made, Findings]:
 
 
 def read(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a block's outcomes."""
-    wanted = pa.ipc.IpcReadOptions(included_fields=[OUTCOMES.get_field_index(name) for name in columns])
+    """Some columns of a block's outcomes, or of another file that has them."""
     with pa.OSFile(str(path)) as content:
+        there = pa.ipc.open_file(content).schema
+        wanted = pa.ipc.IpcReadOptions(included_fields=[there.get_field_index(name) for name in columns])
         return pa.ipc.open_file(content, options=wanted).read_all().select(columns)

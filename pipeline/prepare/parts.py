@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.prepare.blocks import OUTCOMES, ROWS, read
+from pipeline.prepare.blocks import LZ4, ROWS, read
 from pipeline.prepare.copies import SPLITS, Copies, codes, is_kept, keys_of
 from pipeline.results.tables import PAIRS, write_table
 
@@ -18,6 +18,7 @@ Places = np.ndarray[Any, np.dtype[np.int64]]
 TOGETHER = 2 * ROWS  # pairs that are written by one call, about
 _BINS = 1 << 16  # of ids, by their first bits
 _FILES = 256  # of pairs that are brought into the order of their ids, at most
+_WRITTEN = ["row", *PAIRS.names]
 # What a train pair may lack, by the name that settings have for it.
 _OPTIONAL = {"scores": "chosen_score", "label_confidence": "label_confidence", "difficulty": "difficulty"}
 
@@ -68,8 +69,7 @@ def jobs(pieces: Iterable[Piece], size: int, folder: Path) -> Iterator[Job]:
 
 
 def write_parts(job: Job) -> Written:
-    names = ["row", *PAIRS.names]
-    pairs = pa.concat_tables(read(piece.file, names).take(piece.places) for piece in job.pieces).combine_chunks()
+    pairs = pa.concat_tables(read(piece.file, _WRITTEN).take(piece.places) for piece in job.pieces).combine_chunks()
     rows = {}
     for number, start in enumerate(range(0, pairs.num_rows, job.size), job.number):
         name = f"part-{number:05d}.parquet"
@@ -125,9 +125,7 @@ def lowest(blocks: Sequence[Path], copies: Copies, limit: int, folder: Path) -> 
         code, left = SPLITS.index(split), want
         for number in np.unique(files[code][files[code] >= 0]).tolist():
             path = _range_file(folder, number)
-            with pa.OSFile(str(path)) as content:
-                ids = pa.ipc.open_file(content).read_all()["pair_id"]
-            places = np.asarray(pc.sort_indices(ids)).astype(np.int64)[:left]
+            places = np.asarray(pc.sort_indices(read(path, ["pair_id"])["pair_id"])).astype(np.int64)[:left]
             left -= len(places)
             yield Piece(path, places)
 
@@ -135,7 +133,7 @@ def lowest(blocks: Sequence[Path], copies: Copies, limit: int, folder: Path) -> 
 def _ranges(counts: Any, wanted: dict[str, int]) -> Any:
     """For every split and bin of ids the number of the file that its pairs go to; -1 for those that are not wanted."""
     files = np.full(counts.shape, -1, np.int64)
-    size = max(ROWS, -(-sum(wanted.values()) // (_FILES - len(SPLITS))))
+    size = max(TOGETHER, -(-sum(wanted.values()) // (_FILES - len(SPLITS))))
     number = 0
     for split, want in wanted.items():
         code = SPLITS.index(split)
@@ -149,14 +147,17 @@ def _ranges(counts: Any, wanted: dict[str, int]) -> Any:
 def _scatter(blocks: Sequence[Path], copies: Copies, files: Any, folder: Path) -> None:
     with contextlib.ExitStack() as opened:
         writers: dict[int, Any] = {}
-        for pairs in _kept(blocks, copies, OUTCOMES.names):
+        for pairs in _kept(blocks, copies, _WRITTEN):
             goes_to = files[codes(pairs["split"]), _bin_of(pairs["pair_id"])]
-            for number in np.unique(goes_to[goes_to >= 0]).tolist():
+            pairs = pairs.take(np.argsort(goes_to, kind="stable")).combine_chunks()
+            numbers, starts, counts = np.unique(np.sort(goes_to), return_index=True, return_counts=True)
+            for number, start, count in zip(numbers.tolist(), starts.tolist(), counts.tolist(), strict=True):
+                if number < 0:
+                    continue
                 if number not in writers:
-                    path = _range_file(folder, number)
-                    options = pa.ipc.IpcWriteOptions(compression="lz4")
-                    writers[number] = opened.enter_context(pa.ipc.new_file(str(path), OUTCOMES, options=options))
-                writers[number].write_table(pairs.take(np.flatnonzero(goes_to == number)))
+                    file = pa.ipc.new_file(str(_range_file(folder, number)), pairs.schema, options=LZ4)
+                    writers[number] = opened.enter_context(file)
+                writers[number].write_table(pairs.slice(start, count))
 
 
 def _kept(blocks: Sequence[Path], copies: Copies, columns: list[str]) -> Iterator[pa.Table]:

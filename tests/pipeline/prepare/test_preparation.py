@@ -69,7 +69,7 @@ def test_neither_blocks_nor_their_order_have_a_part_in_what_is_written(tmp_path:
 def test_a_partition_on_disk_and_ranges_of_ids_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, data = mixed(200), dict[str, Any](shard_pairs=7, limit=60, dev_fraction=0.2, max_dropped=1)
     whole = prepared(rows, tmp_path / "whole", **data)
-    for module, name, size in ((copies, "TOGETHER", 16), (parts, "ROWS", 8), (parts, "TOGETHER", 14)):
+    for module, name, size in ((copies, "TOGETHER", 16), (parts, "TOGETHER", 7)):
         monkeypatch.setattr(module, name, size)
     small = prepared(rows, tmp_path / "small", 1, **data)
     assert len(list(small.preparation.between.glob("range-*.arrow"))) > 7
