@@ -87,7 +87,7 @@ def lose(node: "subprocess.Popen[bytes]") -> None:
 
 def test_a_node_lost_in_prepare(tiny: Path, cluster: Cluster, tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
-    pairs = ({"prompt": f"Name colour {n}.", "chosen": "Red.", "rejected": f"Seven {n}."} for n in range(16_000))
+    pairs = ({"prompt": f"Name colour {n}.", "chosen": "Red.", "rejected": f"Seven {n}."} for n in range(10_000))
     file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     given = (f"model.source={tiny}", f"data.source={file}", "data.shard_pairs=4000", "resources.log_seconds=1")
     made("prepare", *given, f"resources.root={tmp_path / 'calm'}", "resources.prepare_workers=1")
