@@ -48,6 +48,7 @@ def no_memory(error: BaseException) -> UserError | None:
 LOST = {
     r"is dead because its worker process has died|worker actors failed to initialize": "the process of an actor died",
     r"is dead because its node has died": "the node of an actor was lost",
+    r"worker died unexpectedly while executing this task": "a process that made a block of rows, or parts, died",
     r"worker group startup timed out": "the cluster had no room for the train workers",
 }
 

@@ -1,12 +1,13 @@
 """The pairs that are benchmarked, as token ids: read from a file as the pipeline reads it, or made up in many turns."""
 
 import random
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.preferences.files import Rows
+from pipeline.preferences.rows import Rows
 from pipeline.settings.config import Data
 
 Row = dict[str, Any]
@@ -25,14 +26,14 @@ def from_file(file: Path, model: Path, count: int) -> list[Row]:
     """`count` pairs of split train, those of the lowest ids, in that order. Raises UserError where there are fewer."""
     from jobs.prepare import open_rows
 
-    data = Data(source=str(file))
-    return _tokenised(open_rows(data)[0], data, model, count)
+    data = Data(source=str(file), limit=count)
+    return _tokenised(open_rows(data).rows, data, model, count)
 
 
 def multi_turn(model: Path, count: int, seed: int = 0) -> list[Row]:
     """Made-up conversations whose prompts hold at least MULTI_TURN_SHARE of the packed tokens of each pair."""
-    data = Data(max_prompt_tokens=4096, max_completion_tokens=4096)
-    rows = Rows(lambda: enumerate(_conversations(count, random.Random(seed))))
+    data = Data(max_prompt_tokens=4096, max_completion_tokens=4096, limit=count)
+    rows = Rows.of(lambda: enumerate(_conversations(count, random.Random(seed))))
     pairs = _tokenised(rows, data, model, count)
     share = min(prompt_share([pair]) for pair in pairs)
     if share < MULTI_TURN_SHARE:
@@ -42,17 +43,21 @@ def multi_turn(model: Path, count: int, seed: int = 0) -> list[Row]:
 
 
 def _tokenised(rows: Rows, data: Data, model: Path, count: int) -> list[Row]:
-    from jobs.common.reader import Reader
-    from jobs.prepare import limited
     from pipeline.compute.limits import Limits
     from pipeline.preferences.tokenise import open_tokeniser
+    from pipeline.prepare.preparation import prepare_here
+    from pipeline.prepare.reader import Reader
+    from pipeline.results import tables
 
     tokeniser = open_tokeniser(model, data.max_prompt_tokens, data.max_completion_tokens)
-    pairs = [pair for pair in Reader(tokeniser, Limits.of(model), data, rows).pairs() if pair["split"] == "train"]
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_here(Reader(tokeniser, Limits.of(model), data).make, rows, data, Path(folder))
+        table = tables.read(Path(folder), tables.PAIRS, ["pair_id", *IDS, "split"])
+    pairs = [pair for pair in table.to_pylist() if pair["split"] == "train"]
     if len(pairs) < count:
         problem = f"data.source={data.source} has {len(pairs)} usable train pairs, and {count} are needed"
         raise UserError(problem, "give a larger file, or a smaller --n")
-    return [{name: pair[name] for name in ("pair_id", *IDS)} for pair in limited(pairs, count)]
+    return [{name: pair[name] for name in ("pair_id", *IDS)} for pair in pairs]
 
 
 def _conversations(count: int, draw: random.Random) -> Iterator[Row]:

@@ -1,87 +1,114 @@
 """Read, check and tokenise the preference pairs: python -m jobs.prepare --config FILE [section.key=value ...]"""
 
+import contextlib
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobs.common.account import refuse_losses, refuse_suspects, tell
+from jobs.common.account import metrics, refuse_losses, refuse_suspects, tell
 from jobs.common.models import base_model
-from jobs.common.reader import Reader
 from jobs.common.saying import doing, say
 from jobs.common.stage import Outcome, Work, main
+from pipeline.errors import UserError
 from pipeline.settings.config import EMBEDDED, Data
+from pipeline.settings.resources import Resources
 
 if TYPE_CHECKING:
-    from pipeline.preferences.files import Rows
+    from collections.abc import Callable
+
+    from pipeline.preferences.rows import Source
+    from pipeline.prepare.preparation import Preparation, Spread
+    from pipeline.prepare.reader import Reader, Spec
 
 Row = dict[str, Any]
+SMALL = 8  # blocks: what is no more than that is done here before Ray would have started
 
 
 def run(work: Work) -> Outcome:
     """Parts of pairs, and a ledger: what was dropped and why stands in dropped.parquet."""
-    from pipeline.compute.limits import Limits
-    from pipeline.preferences.tokenise import open_tokeniser
-    from pipeline.results import tables
+    from pipeline.prepare.parts import lacking
+    from pipeline.prepare.preparation import DROPPED, Preparation
+    from pipeline.prepare.reader import Spec
 
     data = work.config.data
-    model = work.config.model
-    folder = base_model(work.plan)
+    spec = Spec.of(base_model(work.plan), work.config.model, data)
     doing("opening the tokenizer")
-    tokeniser = open_tokeniser(folder, data.max_prompt_tokens, data.max_completion_tokens, **model.rendering)
-    limits = Limits.of(folder)
-    limits.require(tokeniser)
+    reader = spec.open()
     doing("reading rows")
-    rows, loader = open_rows(data)
-    reader = Reader(tokeniser, limits, data, rows)
-    noted = tokeniser.notes.copy()
-    counts, lacking = write(reader, work.folder)
-    if reader.normaliser.outdone:
-        say("prepare: of some pairs a later copy says more than the first: reading again, to keep that one")
-        tokeniser.notes = noted
-        reader = Reader(tokeniser, limits, data, rows, reader.normaliser.best)
-        counts, lacking = write(reader, work.folder)
-    kept, dropped = reader.kept, len(reader.dropped)
-    tables.write(reader.dropped, tables.DROPPED, work.folder / "dropped.parquet")
-    reasons = dict(Counter(row["reason"] for row in reader.dropped).most_common())
-    # A row that holds no pair counts as one: read is kept and dropped together, and more than rows where a row is
-    # a list of completions that make several pairs.
-    ledger = {"rows": reader.rows_read, "read": kept + dropped, "kept": kept, "dropped": reasons}
-    ledger["beyond_limit"] = kept - sum(counts.values())
-    refuse_suspects(reader)
-    refuse_losses(data, ledger, work.folder / "dropped.parquet", reader.examples())
-    if dropped:
-        say(f"prepare: {dropped} of {kept + dropped} rows dropped: {reasons}")
+    source = open_rows(data)
+    require_same(source, work)
+    preparation = Preparation(source.rows, data, work.folder)
+    with hands(preparation, spec, reader, work.config.resources) as here:
+        for rows in preparation.read(here.make, here.spread):
+            doing(f"{rows:,} rows read")
+        doing("looking for copies of pairs")
+        copies, account = preparation.settle()
+        refuse_suspects(account, data, preparation.look.repeats)
+        refuse_losses(account, data, work.folder / DROPPED)
+        doing("writing pairs")
+        written = sorted(preparation.write(copies, here.spread), key=lambda each: each.number)
+    preparation.clear()
+    counts = {name: rows for each in written for name, rows in each.rows.items()}
+    reasons = dict(account.dropped.most_common())
+    ledger = {"rows": account.rows, "read": account.read, "kept": account.kept, "dropped": reasons}
+    ledger["beyond_limit"] = account.kept - sum(counts.values())
+    if reasons:
+        say(f"prepare: {account.dropped.total()} of {account.read} rows dropped: {reasons}")
+    found = metrics(account, preparation.normaliser)
     if data.source != EMBEDDED:
-        tell(reader)
-    for remark, count in tokeniser.remarks().items():
+        tell(account, found, data)
+    remarks = reader.remarks(account)
+    for remark, count in remarks.items():
         say(f"prepare: {remark}" + (f" ({count} times)" if count > 1 else ""))
-    found = {"end_of_turn": tokeniser.end, "template": tokeniser.remarks(), "lacking": lacking}
-    return Outcome(counts, metrics={"loader": loader, **reader.metrics(), **found}, ledger=ledger)
+    template = {"end_of_turn": reader.tokeniser.end, "template": remarks}
+    facts = {"loader": source.loader, **found, **template, "lacking": lacking(written)}
+    return Outcome(counts, metrics=facts, ledger=ledger)
 
 
-def write(reader: Reader, folder: Path) -> tuple[dict[str, int], dict[str, Row]]:
-    """Write a reader's pairs; the rows of each part, and what `count_lacking` counts."""
-    from pipeline.results import tables
+@dataclass(frozen=True)
+class Hands:
+    """Who makes blocks, and who calls for them."""
 
-    for earlier in folder.glob("part-*.parquet"):
-        earlier.unlink()
-    data, counts, lacking = reader.data, dict[str, int](), dict[str, Row]()
-    pairs: Iterable[Row] = reader.pairs()
-    if data.limit is not None:
-        pairs = limited(list(pairs), data.limit)
-    for number, part in enumerate(tables.parts(count_lacking(pairs, lacking), data.shard_pairs)):
-        name = f"part-{number:05d}.parquet"
-        counts[name] = tables.write(part, tables.PAIRS, folder / name)
-        doing(f"{sum(counts.values())} pairs written")
-    return counts, lacking
+    make: "Callable[[Any], Any]"
+    spread: "Spread" = map
 
 
-def open_rows(data: Data) -> tuple["Rows", str]:
-    """Numbered rows as a user's own file would have them, and the name of what read them."""
+@contextlib.contextmanager
+def hands(preparation: "Preparation", spec: "Spec", reader: "Reader", resources: Resources) -> Iterator[Hands]:
+    """This process where the source is small, or nobody else is there; otherwise tasks on a Ray cluster."""
+    asked = resources.prepare_workers
+    if asked == 1 or preparation.blocks.within(SMALL if asked is None else 1):
+        yield Hands(reader.make)
+        return
+    from actors.cluster import connected, nodes_ahead
+    from actors.preparing import make, places, spread
+    from jobs.common.pool import in_a_thread
+
+    if asked is None and (nodes := nodes_ahead()) is not None and places(nodes) < 2:
+        yield Hands(reader.make)
+        return
+    doing("starting or joining Ray")
+    with connected():
+        doing("reading rows")
+        tasks = spread(asked, resources.max_failures)
+        yield Hands(make(spec), lambda function, jobs: in_a_thread(tasks(function, jobs)))
+
+
+def require_same(source: "Source", work: Work) -> None:
+    """Raise UserError where the source is another than the one that was planned with."""
+    planned = work.step.identity["data"]["content"]
+    if source.loader != EMBEDDED and source.identity != planned:
+        raise UserError(
+            f"data.source={work.config.data.source} changed since this run was planned",
+            "run the same command again: it plans with what is there",
+        )
+
+
+def open_rows(data: Data) -> "Source":
+    """The source; the embedded tasks as a user's own file would have them."""
     from pipeline.preferences import verifiable
-    from pipeline.preferences.files import Rows
+    from pipeline.preferences.rows import Rows, Source
     from pipeline.preferences.sources import open_source
 
     if data.source == EMBEDDED:
@@ -90,38 +117,10 @@ def open_rows(data: Data) -> tuple["Rows", str]:
             parts = (("train", data.pairs), ("dev", data.dev_pairs))
             return enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed) for part in parts)))
 
-        return Rows(made), EMBEDDED
-    source = open_source(
+        return Source(Rows.of(made), EMBEDDED, {})
+    return open_source(
         data.source, split=data.split, subset=data.subset, revision=data.revision, columns=data.columns.values()
     )
-    return source.rows, source.loader
-
-
-def count_lacking(pairs: Iterable[Row], lacking: dict[str, Row]) -> Iterator[Row]:
-    """The same pairs, without the number of their row.
-
-    `lacking` then says of each column that some train pairs have not got: how many, of how many, and the first's row.
-    """
-    held = {"scores": "chosen_score", "label_confidence": "label_confidence", "difficulty": "difficulty"}
-    train = 0
-    for pair in pairs:
-        row = pair.pop("row")
-        if pair["split"] == "train":
-            train += 1
-            for name in (name for name, column in held.items() if pair[column] is None):
-                lacking.setdefault(name, {"pairs": 0, "row": row})["pairs"] += 1
-        yield pair
-    for one in lacking.values():
-        one["of"] = train
-
-
-def limited(pairs: list[Row], limit: int) -> list[Row]:
-    """`limit` train pairs, those of the lowest ids, whatever the order of rows; other splits in proportion."""
-    by_split: dict[str, list[Row]] = {}
-    for pair in sorted(pairs, key=lambda pair: pair["pair_id"]):
-        by_split.setdefault(pair["split"], []).append(pair)
-    share = min(1.0, limit / max(1, len(by_split.get("train", []))))
-    return [pair for members in by_split.values() for pair in members[: round(share * len(members))]]
 
 
 if __name__ == "__main__":

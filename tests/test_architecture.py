@@ -22,7 +22,7 @@ FLOORS = (
     ("preferences", "objectives", "results", "packages"),
     ("settings",),
     ("compute", "evaluation"),
-    ("training", "line", "report"),
+    ("prepare", "training", "line", "report"),
     ("fit",),
 )
 # The same within evaluation/.

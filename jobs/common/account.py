@@ -10,14 +10,35 @@ from pipeline.settings.config import Data
 from pipeline.statistics import share_of
 
 if TYPE_CHECKING:
-    from jobs.common.reader import Reader
+    from pipeline.preferences.normalise import Normaliser
+    from pipeline.prepare.account import Account
 
 
-def tell(reader: "Reader") -> None:
+def metrics(account: "Account", source: "Normaliser") -> dict[str, Any]:
+    """What was found by looking, for the manifest."""
+    return {
+        "shapes": sorted(account.shapes),
+        "splits": dict(account.splits),
+        "columns_not_used": [_name(each) for each in source.unused_of(account.seen, account.columns)],
+        "message_keys_not_used": sorted(map(_name, account.message_keys)),
+        "ties": account.ties,
+        "spelled_control_tokens": account.spelled,
+        "repeated_prompts": account.repeated,
+        "repeated_prompts_taken_off": source.repeats,
+        "contradicting_labels": account.contradicting.count,
+        "prompts_in_several_splits": account.shared_prompts.count,
+    }
+
+
+def _name(column: str) -> str:
+    """A column's name, which may hold what UTF-8 cannot spell."""
+    return column.encode(errors="backslashreplace").decode() or "(without a name)"
+
+
+def tell(account: "Account", found: Mapping[str, Any], data: Data) -> None:
     """Say once what was read, and what was not."""
     from pipeline.preferences.columns import hint
 
-    found = reader.metrics()
     say(f"prepare: rows are {', '.join(found['shapes'])}")
     for what in ("columns_not_used", "message_keys_not_used"):
         if found[what]:
@@ -30,36 +51,41 @@ def tell(reader: "Reader") -> None:
         say(f"prepare: {found['repeated_prompts']} pairs have an answer that begins with its prompt")
     if found["spelled_control_tokens"]:
         say(f"prepare: {found['spelled_control_tokens']} pairs spell control tokens, which stay plain text")
-    moved = {"chosen", "rejected"} & reader.data.columns.keys()
-    if moved and not {"chosen_score", "rejected_score"} & reader.data.columns.keys() and reader.scored:
+    moved = {"chosen", "rejected"} & data.columns.keys()
+    if moved and not {"chosen_score", "rejected_score"} & data.columns.keys() and account.scored:
         say("prepare: data.columns gives other answers, and not their scores: name these, too, or give null")
+    for each, what in (
+        (account.contradicting, "pairs of answers are labelled both ways, and both are kept"),
+        (account.shared_prompts, "prompts stand in more than one split, so that what is held out is not unseen"),
+    ):
+        if each.rows:
+            say(f"prepare: {each.count} {what}; the first in rows {each.rows[0]} and {each.rows[1]}")
 
 
-def refuse_suspects(reader: "Reader") -> None:
+def refuse_suspects(account: "Account", data: Data, repeats: bool) -> None:
     """Raise UserError where more texts than the user allows look as if they were rendered, or joined, before."""
-    data = reader.data
-    repeated = 0 if reader.normaliser.repeats else reader.normaliser.repeated
+    repeated = 0 if repeats else account.repeated
     found = (
-        (reader.spelled, "spell control tokens of chat templates", "give messages, or texts without a template's"),
+        (account.spelled, "spell control tokens of chat templates", "give messages, or texts without a template's"),
         (repeated, "have an answer that begins with its prompt", "leave the prompt out of chosen and rejected"),
     )
-    pairs = len(reader.normaliser.best)
     for count, what, remedy in found:
-        if count > data.max_suspect * pairs:
-            problem = f"data.source={data.source}: {count} of {pairs} pairs {what}"
+        if count > data.max_suspect * account.pairs:
+            problem = f"data.source={data.source}: {count} of {account.pairs} pairs {what}"
             raise UserError(problem, f"{remedy}; data.max_suspect=1 trains on them as they are")
 
 
-def refuse_losses(data: Data, ledger: Mapping[str, Any], kept_aside: Path, examples: Mapping[str, str]) -> None:
+def refuse_losses(account: "Account", data: Data, kept_aside: Path) -> None:
     """Raise UserError, with an example a reason, where nothing is left, or more was dropped than the user allows."""
-    read, dropped = ledger["read"], ledger["read"] - ledger["kept"]
-    if ledger["kept"] == 0 or dropped > share_of(read, data.max_dropped):
-        allowed = f"data.max_dropped allows {data.max_dropped:.1%}" if ledger["kept"] else "which leaves nothing"
+    read, dropped = account.read, account.dropped.total()
+    if account.kept == 0 or dropped > share_of(read, data.max_dropped):
+        reasons = dict(account.dropped.most_common())
+        allowed = f"data.max_dropped allows {data.max_dropped:.1%}" if account.kept else "which leaves nothing"
         raise UserError(
             f"data.source={data.source}: {dropped} of {read} rows were dropped ({dropped / max(1, read):.1%}, "
-            f"{allowed}): {ledger['dropped']}",
-            f"mend the data{' or raise data.max_dropped' if ledger['kept'] else ''}; all are in {kept_aside}, such as\n"
-            + "\n".join(f"    {reason}: {example}{_remedy(reason)}" for reason, example in examples.items()),
+            f"{allowed}): {reasons}",
+            f"mend the data{' or raise data.max_dropped' if account.kept else ''}; all are in {kept_aside}, such as\n"
+            + "\n".join(f"    {reason}: {account.examples[reason]}{_remedy(reason)}" for reason in reasons),
         )
 
 

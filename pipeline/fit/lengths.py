@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.line.plan import Plan
 from pipeline.preferences import verifiable
-from pipeline.preferences.files import Rows
 from pipeline.preferences.messages import Message
 from pipeline.preferences.normalise import Normaliser, Preference, split_of
+from pipeline.preferences.rows import Rows
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.texts import texts_of
 from pipeline.results import tables
@@ -189,14 +189,15 @@ def _first_pairs(config: RunConfig, seconds: float) -> tuple[list[tuple[Preferen
         ).rows
         expected = _rows_of(Path(data.source))
     normaliser = Normaliser(rows, data.columns, data.difficulty_column, data.pairing)
-    pairs: list[tuple[Preference, str]] = []
+    pairs: dict[str, tuple[Preference, str]] = {}  # by id: copies of a pair are one
     began, read, looked, ended = time.monotonic(), 0, 0, False
     for _, row in rows:
         read, now = read + 1, time.monotonic() - began
         if read <= SAMPLE and now < seconds:
             looked = read
             each = normaliser.read(row)
-            pairs += [(pair, split_of(pair, data.dev_fraction)) for pair in each if isinstance(pair, Preference)]
+            found = (pair for pair in each if isinstance(pair, Preference))
+            pairs |= {pair.pair_id: (pair, split_of(pair, data.dev_fraction)) for pair in found}
         elif expected or now > 3 * seconds:
             break  # otherwise rows are counted
     else:
@@ -207,12 +208,12 @@ def _first_pairs(config: RunConfig, seconds: float) -> tuple[list[tuple[Preferen
         )
     total = read if ended else max(expected or 0, read)
     more = "" if ended or expected else " or more"
-    return pairs, total / looked, f"estimated from {looked:,} of {total:,}{more} rows"
+    return list(pairs.values()), total / looked, f"estimated from {looked:,} of {total:,}{more} rows"
 
 
 def _embedded(data: Data) -> Rows:
     parts = (("dev", data.dev_pairs), ("train", data.pairs))
-    return Rows(lambda: enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed) for part in parts))))
+    return Rows.of(lambda: enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed) for part in parts))))
 
 
 def _rows_of(path: Path) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.compute.packing import plan
 from pipeline.fit.devices import Device
 from pipeline.fit.lengths import Lengths, Work
-from pipeline.fit.memory import LIBRARIES, Need, Pack, adapters, engine, scorer, train_worker
+from pipeline.fit.memory import LIBRARIES, MIB, Need, Pack, adapters, engine, scorer, train_worker
 from pipeline.fit.setup import Setup, setup_of
 from pipeline.fit.shape import Shape
 from pipeline.settings.config import RunConfig
@@ -20,6 +20,7 @@ from pipeline.settings.config import RunConfig
 USUAL = 0.4  # of the peak, in training and scoring alike
 FLOAT32_ON_GPU = 12  # times as slow as bfloat16, without tensor cores
 PREPARED = 1500  # pairs a second, by one process
+BLOCKS = 150 * MIB  # that a process of prepare holds of rows, however many there are
 VERDICT = 512  # tokens of a judge's words, where they have no limit of their own here
 START = {"reference": 20.0, "train": 30.0, "generate": 60.0, "judge": 60.0}  # seconds until an actor is at work
 A_PAIR = 1000.0  # bytes of a pair where prepare holds it beside its ids, and in the tables beside its texts
@@ -68,12 +69,12 @@ def stages(
 
 def _prepare(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> StageNeed:
     converted = 4.0 * shape.parameters if config.model.source.endswith(".gguf") else 0.0
-    limited = 0.0 if config.data.limit is None else work.all.pairs * A_PAIR + 8.0 * work.all.tokens
-    host = {"libraries": LIBRARIES, "data": limited, "conversion": 2 * converted}
+    host = {"libraries": LIBRARIES, "data": BLOCKS, "conversion": 2 * converted}
     texts = 4 * work.all.tokens  # and ids, both compressed to about a half
-    disk = converted + texts + A_PAIR * work.all.pairs / 4
-    seconds = 5 + work.all.pairs / PREPARED + converted / 50e6
-    return StageNeed("prepare", 1, Need(host), work.all.tokens, work.exact, seconds, disk, 0)
+    disk = converted + 2 * texts + A_PAIR * work.all.pairs / 4  # blocks stay until the parts are there
+    workers = config.resources.prepare_workers or 1
+    seconds = 5 + work.all.pairs / (workers * PREPARED) + converted / 50e6
+    return StageNeed("prepare", workers, Need(host), work.all.tokens, work.exact, seconds, disk, 0)
 
 
 def _reference(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> StageNeed:

@@ -5,7 +5,9 @@
 Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model.
 """
 
+import itertools
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.judging import baselines, words
 from pipeline.objectives.presets import resolve
 from pipeline.preferences.normalise import Normaliser, Preference
+from pipeline.preferences.rows import Source
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.address import Address
@@ -33,10 +36,12 @@ COLUMNS = {  # what a row may carry beside the pair, and what to do where it doe
     "difficulty": "give rows difficulty, or name the column that holds it in data.difficulty_column",
 }
 
+LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
+
 STAGES = ("prepare", "reference", "schedule", "train", "generate", "judge", "report")
 
 # Raise a stage's version when its code changes what it writes.
-VERSIONS = {"model": 1, "prepare": 4, "reference": 1, "schedule": 3, "train": 4, "generate": 3, "judge": 7, "report": 7}
+VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 3, "judge": 7, "report": 7}
 VERSIONS["study"] = 2  # not of the line: the page of jobs.study
 
 
@@ -206,8 +211,9 @@ def _questions(config: RunConfig) -> dict[str, Any]:
 def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
     """What the pairs depend on: a file's content, a hub data set's commit, the tasks' version; and a first row.
 
-    The row is None for the embedded tasks, and where none of the first rows holds a pair (prepare says why). Raises
-    UserError where none of them has an accepted shape, or lacks a column that a setting names.
+    The row is None for the embedded tasks, and where none of the first LOOKED rows holds a pair (prepare says why).
+    Raises UserError where none of the first has an accepted shape, or lacks a column that a setting names, and where
+    the source ends without a pair.
     """
     given = config.data
     data = given.model_dump(mode="json", exclude={"source", "max_dropped", "max_suspect"})
@@ -221,7 +227,29 @@ def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
         given.source, split=given.split, subset=given.subset, revision=given.revision, columns=given.columns.values()
     )
     look = Normaliser(source.rows, given.columns, given.difficulty_column, given.pairing)
-    return {"content": source.identity, **{key: data[key] for key in used}}, look.first
+    return {"content": source.identity, **{key: data[key] for key in used}}, look.first or _first_pair(
+        given, source, look
+    )
+
+
+def _first_pair(data: Data, source: Source, look: Normaliser) -> Preference | None:
+    reasons: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    looked = 0
+    for number, row in itertools.islice(source.rows, LOOKED):
+        looked += 1
+        for outcome in look.read(row):
+            if isinstance(outcome, Preference):
+                return outcome
+            reasons[outcome.reason] += 1
+            examples.setdefault(outcome.reason, f"row {number}: {outcome.detail}")
+    if looked == LOOKED:
+        return None
+    told = "; ".join(f"{reason}: {example}" for reason, example in examples.items())
+    raise UserError(
+        f"data.source={data.source}: no pair is found in it; {looked} of {looked} rows are none: {dict(reasons)}",
+        f"mend the data, such as {told}",
+    )
 
 
 def needed_columns(config: RunConfig, every_pair: bool = False) -> dict[str, str]:

@@ -5,8 +5,8 @@ import math
 from decimal import Decimal
 from typing import Any
 
-from pipeline.preferences.files import Row
 from pipeline.preferences.messages import RESULTS, Message, Unusable, plain, short
+from pipeline.preferences.rows import Row
 
 SCORES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"))
 SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(("test", "testing"), "test")

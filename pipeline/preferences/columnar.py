@@ -5,9 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.preferences.files import ANEW, Row, Rows, Source, Unreadable, begins, digest, folder_digest, unusable
+from pipeline.preferences.files import ANEW, begins, digest, folder_digest, unusable
+from pipeline.preferences.rows import LOT_BYTES, Held, Row, Rows, Source, Unreadable
 
-_BATCH = 1024  # rows that Parquet and Arrow are read by
+_BATCH = 1024  # rows that Parquet and Arrow are read by; fewer are held together where they are long
 
 
 def is_parquet(path: Path) -> bool:
@@ -17,22 +18,16 @@ def is_parquet(path: Path) -> bool:
 def open_parquet(path: Path) -> Source:
     import pyarrow.parquet as pq
 
-    def batches() -> Iterator[Any]:
+    def batches(path: Path) -> Iterator[Any]:
         return pq.ParquetFile(path).iter_batches(batch_size=_BATCH)
 
-    rows = Rows(lambda: enumerate(_column_rows(path, "Parquet", batches), 1))
-    return Source(rows, "parquet", {"sha256": digest(path)})
+    return Source(Rows(partial(_held, [path], "Parquet", batches)), "parquet", {"sha256": digest(path)})
 
 
 def open_arrow(parts: list[Path], path: Path) -> Source:
     """Arrow's IPC format, as a file (Feather) or a stream (which the datasets library saves), or a folder's parts."""
-
-    def read() -> Iterator[tuple[int, Row | Unreadable]]:
-        rows = (row for part in parts for row in _column_rows(part, "Arrow", partial(_arrow, part)))
-        return enumerate(rows, 1)
-
     content = folder_digest(path, parts) if path.is_dir() else digest(path)
-    return Source(Rows(read), "arrow", {"sha256": content})
+    return Source(Rows(partial(_held, parts, "Arrow", _arrow)), "arrow", {"sha256": content})
 
 
 def _arrow(path: Path) -> Iterator[Any]:
@@ -49,13 +44,30 @@ def _arrow(path: Path) -> Iterator[Any]:
             yield from (batch.slice(start, _BATCH) for start in range(0, batch.num_rows, _BATCH))
 
 
-def _column_rows(path: Path, kind: str, batches: Callable[[], Iterator[Any]]) -> Iterator[Row | Unreadable]:
+def _held(parts: list[Path], kind: str, batches: Callable[[Path], Iterator[Any]]) -> Iterator[Held]:
+    """The rows of files, one after the other, as they stand in columns."""
+    import pyarrow as pa
+
+    number = 1
+    for path in parts:
+        try:
+            for batch in batches(path):
+                whole = pa.Table.from_batches([batch])  # of which Ray sends no more than its own rows
+                step = max(1, min(_BATCH, whole.num_rows * LOT_BYTES // max(1, whole.nbytes)))
+                for table in (whole.slice(start, step) for start in range(0, whole.num_rows, step)):
+                    numbers = range(number, number + table.num_rows)
+                    yield Held(numbers, table, partial(_parsed, path, kind), table.nbytes)
+                    number += table.num_rows
+        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a column whose name is not UTF-8
+            raise unusable(path, f"is not valid {kind}: {str(error).strip()}", ANEW) from error
+
+
+def _parsed(path: Path, kind: str, table: Any) -> list[Row | Unreadable]:
     import pyarrow as pa
 
     try:
-        for batch in batches():
-            yield from _batch_rows(batch)
-    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a column whose name is not UTF-8
+        return _batch_rows(table)
+    except pa.ArrowException as error:
         raise unusable(path, f"is not valid {kind}: {str(error).strip()}", ANEW) from error
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.preferences.checks import SCORES
-from pipeline.preferences.files import Row
 from pipeline.preferences.messages import Unusable, short
 from pipeline.preferences.ranked import LISTS
+from pipeline.preferences.rows import Row
 
 # What data.columns may map, with other names of each; those are guessed at, and never taken without being told.
 NAMES: dict[str, tuple[str, ...]] = {

@@ -1,4 +1,4 @@
-"""Rows out of one file of text: JSON, JSON Lines or CSV, also compressed; and what all sources of rows are.
+"""Rows out of one file of text: JSON, JSON Lines or CSV, also compressed.
 
 What may be missing or damaged is said by row or by a UserError. Which kind of file one is: kinds.py.
 """
@@ -14,46 +14,17 @@ import lzma
 import shlex
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.preferences.rows import Row, Rows, Source, Unreadable, lots
 from pipeline.preferences.splits import chosen
-
-Row = dict[str, Any]
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _POINTER = b"version https://git-lfs.github.com/spec/v1"  # begins what Git LFS leaves in a file's place
 _TO_UTF8 = "convert the file to UTF-8, such as by iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A row that is there but cannot be parsed; `content` is how it begins."""
-
-    detail: str
-    content: str = ""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Numbered rows, counted from 1 (in JSON Lines: the line's number). Every iteration reads the source anew."""
-
-    read: Callable[[], Iterator[tuple[int, Row | Unreadable]]]
-
-    def __iter__(self) -> Iterator[tuple[int, Row | Unreadable]]:
-        return self.read()
-
-
-@dataclass(frozen=True)
-class Source:
-    """An opened source. `identity` says what the content is: a sha256, or a hub name with its commit and split."""
-
-    rows: Rows
-    loader: str  # jsonl | json | csv | parquet | arrow, several joined by +, or hub
-    identity: dict[str, str | None]
 
 
 ANEW = "fetch or write it again: it was cut or changed on its way"
@@ -162,10 +133,10 @@ def open_json(path: Path, row_keys: Collection[str], split: str | None = None) -
         value = _document(path, must_parse=not unfinished or first.strip() == b"{")
         if value is not None:
             values, chose = _rows_of(value, path, row_keys, split)
-            rows = Rows(lambda: ((n, _as_row(value)) for n, value in enumerate(values, 1)))
+            rows = Rows.of(lambda: ((n, _as_row(value)) for n, value in enumerate(values, 1)))
             return Source(rows, "json", identity | chose)
-    rows = Rows(lambda: ((n, _parse(line)) for n, line in enumerate(_lines(path), 1) if line.strip()))
-    return Source(rows, "jsonl", identity)
+    numbered = Rows(lambda: lots(((n, line) for n, line in enumerate(_lines(path), 1) if line.strip()), _parse))
+    return Source(numbered, "jsonl", identity)
 
 
 def _document(path: Path, must_parse: bool) -> Any:
@@ -211,7 +182,7 @@ def _lists_of_rows(value: Row, row_keys: Collection[str]) -> dict[str, list[Any]
 
 def open_csv(path: Path) -> Source:
     """Comma, semicolon or tab between fields, by the header. An empty field is null; all others are texts."""
-    return Source(Rows(lambda: enumerate(_csv_rows(path), 1)), "csv", {"sha256": digest(path)})
+    return Source(Rows.of(lambda: enumerate(_csv_rows(path), 1)), "csv", {"sha256": digest(path)})
 
 
 class _Texts(Iterator[str]):

@@ -7,7 +7,9 @@ by names or by the card of a data set (README.md); and what the datasets library
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -16,8 +18,9 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.preferences.columnar import open_arrow
-from pipeline.preferences.files import Row, Rows, Source, Unreadable, folder_digest, unusable
+from pipeline.preferences.files import folder_digest, unusable
 from pipeline.preferences.kinds import SUFFIXES, bare, open_file
+from pipeline.preferences.rows import Held, Row, Rows, Source, Unreadable
 from pipeline.preferences.splits import WORDS, chosen, refuse
 
 _ASIDE = re.compile(
@@ -114,16 +117,21 @@ def _parts(
         refuse("split", split, folder, [])
     known = {file: source.identity["sha256"] for file, (source, _) in zip(files, opened, strict=True)}
 
-    def read() -> Iterator[tuple[int, Row | Unreadable]]:
-        number = 0
+    def held() -> Iterator[Held]:
+        number = 1
         for source, columns in opened:
-            for _, row in source.rows:
-                number += 1
-                yield number, (columns | row if columns and isinstance(row, dict) else row)
+            for each in source.rows.held():
+                parse = partial(_beside, columns, each.parse) if columns else each.parse
+                yield replace(each, numbers=range(number, number + len(each.numbers)), parse=parse)
+                number += len(each.numbers)
 
     loader = "+".join(sorted({source.loader for source, _ in opened}))
     identity: dict[str, str | None] = {"sha256": folder_digest(folder, whole, known)}
-    return Source(Rows(read), loader, identity if split is None else opened[0][0].identity | identity)
+    return Source(Rows(held), loader, identity if split is None else opened[0][0].identity | identity)
+
+
+def _beside(columns: Row, parse: Callable[[Any], Sequence[Row | Unreadable]], content: Any) -> list[Row | Unreadable]:
+    return [columns | row if isinstance(row, dict) else row for row in parse(content)]
 
 
 def _partition(path: Path) -> Row:

@@ -19,6 +19,9 @@ class Turns:
         self.encode, self.rendered = encode, rendered
         self._of_plain_words: dict[tuple[Any, ...], list[int]] = {}
 
+    def forget(self) -> None:
+        self._of_plain_words.clear()
+
     def forged(self, ids: list[int], messages: Sequence[Message], tools: Sequence[Any], *, answered: bool) -> bool:
         """Whether there are other control tokens than such messages have where all words in them are plain."""
         found = self.encode.controls(ids)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.preferences.columnar import is_parquet, open_arrow, open_parquet
-from pipeline.preferences.files import COMPRESSED, Source, begins, open_csv, open_json
+from pipeline.preferences.files import COMPRESSED, begins, open_csv, open_json
+from pipeline.preferences.rows import Source
 
 TABLES = (".csv", ".tsv")
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather", ".ipc", *TABLES)

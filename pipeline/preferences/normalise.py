@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -25,8 +25,8 @@ from pipeline.preferences.checks import (
     split,
 )
 from pipeline.preferences.columns import ALWAYS, NAMES, Columns, guess, listed, refuse_media
-from pipeline.preferences.files import Row, Unreadable
 from pipeline.preferences.messages import Dropped, Message, Notes, Unusable, plain, read_tools, short
+from pipeline.preferences.rows import Row, Unreadable
 from pipeline.preferences.shapes import RANKED, SHAPES, read_sides, shape_of
 
 HEAD = 100  # rows at the beginning of a source that are looked at
@@ -50,64 +50,60 @@ class Preference:
     @cached_property
     def pair_id(self) -> str:
         """Content digest of prompt, chosen, rejected and tools: 32 hex digits. Scores are no part of it."""
+        prompt, chosen, rejected, *tools = self._spelled
+        return _digest(prompt, chosen, rejected, *tools)[:32]
+
+    @property
+    def mirrored_id(self) -> str:
+        """The id of the same two answers with the label the other way round."""
+        prompt, chosen, rejected, *tools = self._spelled
+        return _digest(prompt, rejected, chosen, *tools)[:32]
+
+    @property
+    def prompt_id(self) -> str:
+        """Content digest of the prompt alone: 32 hex digits."""
+        return _digest(self._spelled[0])[:32]
+
+    @cached_property
+    def _spelled(self) -> list[str]:
+        """Prompt, chosen, rejected and, where there are any, tools, in the one form of JSON that is digested."""
         sides = [plain(message) for message in (self.chosen, self.rejected)]
-        return _digest([list(self.prompt), *sides, *([list(self.tools)] if self.tools else [])])[:32]
+        return [*map(_canonical, [list(self.prompt), *sides, *([list(self.tools)] if self.tools else [])])]
 
 
 Outcome = Preference | Dropped
 
 
-class Copy(NamedTuple):
-    """One of the times that a pair stands in a source, and what is said there beside its texts."""
+class Look(NamedTuple):
+    """What the first rows of a source decide for all of them."""
 
-    place: int  # among the pairs of the source, from 1
-    scores: tuple[float | None, float | None]
-    label_confidence: float | None
-    difficulty: float | None
-    split: str | None
-    source: str
-
-    def says(self) -> tuple[int, bool, bool]:
-        """How much is said: numbers count most, then the split, then the source."""
-        numbers = (self.scores[0], self.label_confidence, self.difficulty)
-        return len(numbers) - numbers.count(None), self.split is not None, self.source != ""
-
-    def contradicts(self, other: "Copy") -> str:
-        """What both say, and differently; empty where there is nothing."""
-        names = ("scores", "label_confidence", "difficulty", "split")
-        both = ((name, getattr(self, name), getattr(other, name)) for name in names)
-        missing = (None, (None, None))
-        return ", ".join(
-            f"{name} {one} and {two}"
-            for name, one, two in both
-            if one != two and one not in missing and two not in missing
-        )
+    repeats: bool = False  # the answers begin with their prompt, which is taken off
+    scale: str | None = None  # the scores' name in this source; None: not seen yet
 
 
 class Normaliser:
     """Reads the rows of one source, one after the other, and keeps account of what was found in them.
 
     It looks at the first rows before: whether answers repeat their prompt is a question about all of them, and so is
-    what completions are ranked by, as scores must be of one scale. Of a pair that stands there several times the first
-    copy is kept; where a later one says more, `outdone` tells, and a Normaliser that is given the `best` of this one
-    keeps that instead. Raises UserError where none of these rows has an accepted shape, most hold images, or a column
-    named by a setting is not there.
+    what completions are ranked by, as scores must be of one scale. Raises UserError where none of these rows has an
+    accepted shape, most hold images, or a column named by a setting is not there. One that is given such a `look`
+    reads any part of the source as the one that took it would.
     """
 
     def __init__(
         self,
-        rows: Iterable[tuple[int, Row | Unreadable]],
+        rows: Iterable[tuple[int, Row | Unreadable]] = (),
         columns: Mapping[str, str | None] | None = None,
         difficulty_column: str | None = None,
         pairing: str = "best-worst",
-        best: Mapping[str, Copy] | None = None,
+        look: Look | None = None,
     ):
         self.columns, self.pairing = Columns(columns or {}), pairing
         self.difficulty_column = difficulty_column or "difficulty"
-        self.repeats = False  # the answers begin with their prompt, which is taken off
-        self.scale: str | None = None  # the scores' name in this source
-        self.best = dict(best or {})  # by pair_id, the copy that is kept
+        self.repeats, self.scale = look or Look()
         self._forget()
+        if look is not None:
+            return
         head = [row for _, row in itertools.islice(rows, HEAD)]
         found = [outcome for row in head for outcome in self._outcomes(row)]
         self._refuse(head, found, difficulty_column)
@@ -121,32 +117,26 @@ class Normaliser:
         self.seen_columns: set[str] = set()  # that held anything
         self.repeated = self.repeated_by_both = 0  # pairs of which an answer, or both, begin with their prompt
         self.scales: Counter[str] = Counter()  # rows by the name of their scores
-        self.places = 0  # pairs read
-        self.outdone = False
+
+    @property
+    def look(self) -> Look:
+        """What was decided so far."""
+        return Look(self.repeats, self.scale)
 
     @property
     def unused(self) -> list[str]:
         """The source's columns that nothing is read from."""
-        return self.columns.unused(self.seen_columns, ALWAYS | self.notes.columns | {self.difficulty_column})
+        return self.unused_of(self.seen_columns, self.notes.columns)
+
+    def unused_of(self, seen: Collection[str], read: Collection[str]) -> list[str]:
+        """Of columns that held anything those that nothing is read from; `read` are such beside those always read."""
+        return self.columns.unused(seen, {*ALWAYS, *read, self.difficulty_column})
 
     def read(self, row: Row | Unreadable) -> list[Outcome]:
-        """The pairs that a row holds, or why it holds none; all but one copy of a pair are dropped as duplicates."""
+        """The pairs that a row holds, and why it holds none or not all. Copies of a pair are not looked for here."""
         outcomes = self._outcomes(row)
         self.scale = self.scale or next(iter(self.scales), None)
-        return [self._once(outcome) if isinstance(outcome, Preference) else outcome for outcome in outcomes]
-
-    def _once(self, pair: Preference) -> Outcome:
-        self.places += 1
-        scores = pair.chosen_score, pair.rejected_score
-        copy = Copy(self.places, scores, pair.label_confidence, pair.difficulty, pair.split, pair.source)
-        best = self.best.setdefault(pair.pair_id, copy)
-        if best.place == copy.place:
-            return pair
-        if copy.says() > best.says():
-            self.best[pair.pair_id], self.outdone = copy, True
-        if contradiction := best.contradicts(copy):
-            return Dropped("contradicting-duplicate", f"pair {pair.pair_id} has {contradiction}")
-        return Dropped("duplicate", f"pair {pair.pair_id}")
+        return outcomes
 
     def _outcomes(self, row: Row | Unreadable) -> list[Outcome]:
         if isinstance(row, Unreadable):
@@ -161,7 +151,7 @@ class Normaliser:
             self._weigh(sides.scale or ("chosen_score" if common["chosen_score"] is not None else None))
         except Unusable as unusable:
             return [unusable.dropped]
-        return [self._outcome(sides.prompt, common, *pair) for pair in sides.pairs]
+        return [*(self._outcome(sides.prompt, common, *pair) for pair in sides.pairs), *sides.left_out]
 
     def _weigh(self, scale: str | None) -> None:
         """Raise Unusable for scores of another scale than the source's."""
@@ -270,12 +260,13 @@ def split_of(preference: Preference, dev_fraction: float) -> str:
     """
     if preference.split is not None:
         return preference.split
-    draw = int(_digest(["split", list(preference.prompt)])[:13], 16) / 16**13  # 52 bits: exact in a float
+    draw = int(_digest('"split"', preference._spelled[0])[:13], 16) / 16**13  # 52 bits: exact in a float
     return "dev" if draw < dev_fraction else "train"
 
 
 _canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(_canonical(value).encode()).hexdigest()
+def _digest(*spelled: str) -> str:
+    """sha256 of a list of values, each given in canonical JSON."""
+    return hashlib.sha256(f"[{','.join(spelled)}]".encode()).hexdigest()

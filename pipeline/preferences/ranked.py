@@ -1,22 +1,25 @@
 """Several completions of one prompt in a row, ranked or rated, and the pairs that are made of them."""
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pipeline.preferences.files import Row
 from pipeline.preferences.messages import (
+    Dropped,
     Message,
     Notes,
     Unusable,
     is_message,
     parsed,
+    plain,
     read_messages,
     said,
     short,
     unpacked,
 )
+from pipeline.preferences.rows import Row
 
 LISTS = ("completions", "answers", "responses")  # columns that may hold the completions
 _TEXTS = ("response", "answer", "completion", "text", "content", "output")  # within a completion
@@ -47,16 +50,26 @@ def list_column(row: Row) -> str | None:
     return None
 
 
-def pairs_of(
-    row: Row, pairing: str, named: Mapping[str, str | None], scale: str | None, notes: Notes
-) -> tuple[str, list[tuple[Rated, Rated]]]:
-    """What a row's completions are ranked by, and their pairs, better first. Raises Unusable.
+class Ranking(NamedTuple):
+    """A row's pairs, better first; by what its completions are ranked; and those that are left out, with the reason."""
+
+    scale: str
+    pairs: list[tuple[Rated, Rated]]
+    left_out: list[Dropped]
+
+
+def pairs_of(row: Row, pairing: str, named: Mapping[str, str | None], scale: str | None, notes: Notes) -> Ranking:
+    """What a row's completions make. Raises Unusable where that is nothing.
 
     `named` is data.columns: it may name the scores or ranks within a completion, too. They are ranked by `scale`,
-    where others of the source are. Ties make no pair and are counted in `notes`.
+    where others of the source are. Ties make no pair and are counted in `notes`. Completions that are alike are one;
+    where they are not ranked alike, that one is left out, as it would be better and worse than others at once.
     """
     scale, found = _rated(row, named, scale, notes)
-    rated = sorted(found, key=lambda each: -each.score)
+    once, left_out = _each_once(found, scale)
+    rated = sorted(once, key=lambda each: -each.score)
+    if len(rated) < 2 and left_out:
+        raise Unusable(left_out[0].reason, left_out[0].detail)
     if len(rated) < 2:
         raise Unusable("one-completion", f"the row has {len(rated)} completion")
     made = list(PAIRINGS[pairing](rated))
@@ -65,7 +78,23 @@ def pairs_of(
         raise Unusable("tied-scores", f"all {len(rated)} completions have the score {rated[0].score}")
     notes.ties += len(made) - len(pairs)
     notes.shapes.add(f"ranked by {scale}")
-    return scale, pairs
+    return Ranking(scale, pairs, left_out)
+
+
+def _each_once(rated: list[Rated], scale: str) -> tuple[list[Rated], list[Dropped]]:
+    """Completions without their copies, in order; and those that are not among them, as they are ranked in two ways."""
+    alike: dict[str, list[Rated]] = {}
+    for each in rated:
+        alike.setdefault(json.dumps(each.message, sort_keys=True, default=repr), []).append(each)
+    once, left_out = [], []
+    for copies in alike.values():
+        scores = sorted({abs(each.score) if scale in _RANKS else each.score for each in copies})
+        if len(scores) == 1:
+            once.append(copies[0])
+        else:
+            told = f"one answer has the {scale} {' and '.join(f'{score:g}' for score in scores)}"
+            left_out.append(Dropped("ranked-twice", f"{told}: {short.repr(plain(copies[0].message))}"))
+    return once, left_out
 
 
 def _rated(row: Row, named: Mapping[str, str | None], scale: str | None, notes: Notes) -> tuple[str, list[Rated]]:

@@ -8,8 +8,8 @@ messages.py, which completions of a list make pairs in ranked.py.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipeline.preferences.files import Row, Unreadable
 from pipeline.preferences.messages import (
+    Dropped,
     Message,
     Notes,
     Unusable,
@@ -21,17 +21,20 @@ from pipeline.preferences.messages import (
     unpacked,
 )
 from pipeline.preferences.ranked import LISTS, list_column, pairs_of
+from pipeline.preferences.rows import Row, Unreadable
 from pipeline.preferences.transcripts import asked, is_transcript, turns
 
 CONVERSATIONS = ("conversations", "conversation", "messages")  # a prompt's columns, where there is no prompt
 
 
 class Sides(NamedTuple):
-    """What a row says: the prompt, and pairs of completions with the scores of a ranking, if it is one, and by what."""
+    """What a row says: the prompt, and pairs of completions with the scores of a ranking, if it is one, and by what;
+    and why completions of it are in no pair."""
 
     prompt: list[Message]
     pairs: Sequence[tuple[Message, Message, float | None, float | None]]
     scale: str | None = None
+    left_out: Sequence[Dropped] = ()
 
 
 class Columns(NamedTuple):
@@ -161,9 +164,9 @@ def read_sides(row: Row, pairing: str, named: Mapping[str, str | None], scale: s
             raise Unusable("wrong-type", f"no accepted shape has this type: prompt: {type(prompt).__name__}")
         start = [{"role": "user", "content": prompt}]
         start = start if isinstance(prompt, str) else read_messages(prompt, "prompt", notes)
-        scale, pairs = pairs_of(row, pairing, named, scale, notes)
-        found = [(b.message, w.message, b.score, w.score) for b, w in pairs]
-        return Sides(_with_context(start, row, notes), found, scale)
+        ranking = pairs_of(row, pairing, named, scale, notes)
+        found = [(b.message, w.message, b.score, w.score) for b, w in ranking.pairs]
+        return Sides(_with_context(start, row, notes), found, ranking.scale, ranking.left_out)
     columns = _columns(row, notes)
     name = _fitting(columns)
     if name is None:

@@ -6,6 +6,7 @@ a row that cannot be read is handed on as `Unreadable`, so that it is counted; a
 """
 
 import difflib
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.preferences.files import COMPRESSED, Row, Rows, Source, Unreadable
+from pipeline.preferences.files import COMPRESSED
 from pipeline.preferences.folders import open_folder
 from pipeline.preferences.kinds import SUFFIXES, open_file
 from pipeline.preferences.ranked import LISTS
+from pipeline.preferences.rows import Row, Rows, Source, Unreadable
 from pipeline.preferences.shapes import CONVERSATIONS
 
+_BATCH = 1024  # rows of a hub data set that are read at a time
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _ROW_KEYS = {"prompt", "chosen", "rejected", "instruction", *LISTS, *CONVERSATIONS}
 
@@ -126,12 +129,15 @@ def _load(name: str, split: str | None, subset: str | None, commit: str | None) 
 
 def _hub_rows(name: str, data: Any) -> Rows:
     def read() -> Iterator[tuple[int, Row | Unreadable]]:
+        numbers = itertools.count(1)
         try:
-            yield from enumerate(data, 1)
+            for batch in data.iter(_BATCH):  # a row at a time takes ten times as long
+                for values in zip(*batch.values(), strict=True):
+                    yield next(numbers), dict(zip(batch, values, strict=True))
         except Exception as error:  # media that cannot be decoded
             raise _hub_error(name, error) from error
 
-    return Rows(read)
+    return Rows.of(read)
 
 
 def _hub_error(name: str, error: Exception) -> UserError:

@@ -50,6 +50,11 @@ class Template:
 
         self._options: dict[str, Any] = {**arguments, "strftime_now": strftime_now}
 
+    def forget(self) -> None:
+        """Begin anew, as if nothing had been rendered yet."""
+        self.asked_for_date = self.shortens_ids = False
+        self._frames.clear()
+
     def __call__(self, messages: Sequence[Message], tools: Sequence[Any] = (), *, answer_next: bool) -> str:
         """The conversation as text; with `answer_next`, up to where the assistant's next answer begins.
 

@@ -97,10 +97,20 @@ class Tokeniser:
 
     def remarks(self) -> dict[str, int]:
         """What should be said of the template so far, and how often it was so."""
+        return {**self.notes, **dict.fromkeys(self.standing_remarks(), 1)}
+
+    def standing_remarks(self) -> list[str]:
+        """Those that are said once however often it was so."""
         date = f"the chat template asks for the date and gets {self.template.today} (model.template_date)"
         ids = "the chat template wants other ids of calls, which get such of nine letters and digits"
         found = {date: self.template.asked_for_date, ids: self.template.shortens_ids}
-        return {**self.notes, **{remark: 1 for remark, so in found.items() if so}}
+        return [remark for remark, so in found.items() if so]
+
+    def forget(self) -> None:
+        """Begin anew: what was learnt of conversations already read, and noted of them, has no part in the next."""
+        self.notes = Counter()
+        self.template.forget()
+        self.turns.forget()
 
     def pair(self, preference: Preference) -> TokenisedPair | Dropped:
         """The pair's token ids, or why it has none: too long, refused by the template, not as the whole, or forged."""

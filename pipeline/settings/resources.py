@@ -42,6 +42,7 @@ class Resources(Section):
 
     root: str = "runs"  # a folder, or the URL of an object store such as s3://bucket/runs
     mirror: str = "~/.cache/widemargin"  # where this machine works on results whose root is a URL
+    prepare_workers: int | None = Field(default=None, ge=1)  # processes; null: of large sources one a CPU, else one
     scorers: int = Field(default=1, ge=1)  # actors of the reference stage
     train_workers: int = Field(default=1, ge=1)
     generators: int = Field(default=1, ge=1)  # vLLM engines at a time

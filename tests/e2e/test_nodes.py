@@ -1,6 +1,7 @@
-"""A whole node lost, of a cluster of a head without CPUs and three nodes of two each, all on this machine."""
+"""A whole node lost, of a cluster of a head without CPUs and four nodes of two each, all on this machine."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import Head, running_head
-from tests.e2e.doors import only
+from tests.e2e.doors import made, only
 from tests.e2e.running import (
     PARTS,
     Calm,
@@ -50,7 +51,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with running_head(cpus=0, **IMPATIENT) as head:
         nodes: list[subprocess.Popen[bytes]] = []
         try:
-            for number in range(3):  # one after the other: two that start at once can take each other's ports
+            for number in range(4):  # one after the other: two that start at once can take each other's ports
                 said = tmp_path_factory.getbasetemp() / f"node-{number}.txt"
                 nodes.append(join(head, said))
                 deadline = time.monotonic() + 120
@@ -82,6 +83,21 @@ def lose(node: "subprocess.Popen[bytes]") -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
     node.wait()
+
+
+def test_a_node_lost_in_prepare(tiny: Path, cluster: Cluster, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    pairs = ({"prompt": f"Name colour {n}.", "chosen": "Red.", "rejected": f"Seven {n}."} for n in range(10_000))
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    given = (f"model.source={tiny}", f"data.source={file}", "data.shard_pairs=4000", "resources.log_seconds=1")
+    made("prepare", *given, f"resources.root={tmp_path / 'calm'}", "resources.prepare_workers=1")
+    root = tmp_path / "root"
+    driver = start(cluster.head, "prepare", *given, f"resources.root={root}", "resources.prepare_workers=2")
+    until(lambda: list(root.glob("prepare/*.partial/blocks/block-*")), driver)
+    until(lambda: any(actors(node.pid, "ray::_call") for node in cluster.nodes), driver)
+    lose(next(node for node in cluster.nodes if actors(node.pid, "ray::_call")))
+    finish(driver)
+    assert same_parts(only(tmp_path / "calm", "prepare"), only(root, "prepare"))
 
 
 def test_a_node_lost_in_the_reference_stage(scored: Calm, cluster: Cluster, tmp_path: Path) -> None:

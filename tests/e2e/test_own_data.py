@@ -70,19 +70,19 @@ def test_ranked_completions_make_several_pairs_a_row_and_the_ledger_balances(tin
     ]
     given[1]["answers"][1]["rank"] = 1  # a tie: two pairs, not three
     given[2]["answers"] = given[2]["answers"][:1]
-    given[3]["answers"][2]["answer"] = "Red."  # the same as the first: one of three pairs is none
+    given[3]["answers"][2]["answer"] = "Red."  # the same as the first: neither the best nor the worst
     file = written(tmp_path / "nectar.jsonl", [*given, "{no row"])
     settings = (f"model.source={tiny}", f"resources.root={tmp_path / 'root'}", f"data.source={file}")
     said = made("prepare", *settings, "data.pairing=all", "data.max_dropped=0.5")
     assert "columns not used: turns" in said and "rows are ranked, ranked by rank, transcripts" in said
     folder, manifest = prepared(tmp_path / "root")
     ledger, found = manifest["ledger"], manifest["metrics"]
-    assert (ledger["rows"], ledger["read"], ledger["kept"]) == (5, 10, 7)
-    assert ledger["dropped"] == {"one-completion": 1, "equal-completions": 1, "unreadable-row": 1}
+    assert (ledger["rows"], ledger["read"], ledger["kept"]) == (5, 8, 5)
+    assert ledger["dropped"] == {"one-completion": 1, "ranked-twice": 1, "unreadable-row": 1}
     assert ledger["kept"] + sum(ledger["dropped"].values()) == ledger["read"]
     assert (found["ties"], found["columns_not_used"]) == (1, ["turns"])
     margins = [row["chosen_score"] - row["rejected_score"] for row in rows(folder)]
-    assert len(margins) == 7 and min(margins) > 0
+    assert len(margins) == 5 and min(margins) > 0
 
 
 def test_a_folder_of_odd_name_and_mixed_kinds_with_columns_of_ones_own(tiny: Path, tmp_path: Path) -> None:

@@ -267,6 +267,10 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         ((f"data={p.file('pairs.jsonl', *ROWS)}", "objective=mixdpo"), "schedule.difficulty=score-margin needs scores"),
         ((f"data={p.file('pairs.jsonl', *ROWS)}", "objective=gdpo"), "objective.name=gdpo needs label_confidence"),
     ],
+    "rows of which none is a pair": lambda p: [
+        ((f"data={p.file('alike.jsonl', *[row | {'chosen': 'Seven.'} for row in ROWS])}",), "8 of 8 rows are none"),
+        ((f"data={p.file('late.jsonl', *[row | {'rejected': ''} for row in ROWS * 20])}",), "empty-completion: row 1"),
+    ],
     "data.difficulty_column that is no column": lambda p: [
         ((f"data={p.file('scored.jsonl', *SCORED)}", "data.difficulty_column=hardnes"), "did you mean hardness?"),
         (

@@ -2,51 +2,42 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from jobs.common.account import refuse_losses, refuse_suspects, tell
+from jobs.common.account import metrics, refuse_losses, refuse_suspects, tell
 from jobs.common.models import base_model
-from jobs.common.reader import Reader
 from jobs.common.stage import Work
 from jobs.prepare import run
-from pipeline.compute.limits import Limits
 from pipeline.errors import UserError
 from pipeline.line.plan import make_plan
-from pipeline.preferences.files import Rows
-from pipeline.preferences.tokenise import Tokeniser
+from pipeline.prepare.account import Account
 from pipeline.results import tables
 from pipeline.settings.config import Data, validate
-
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-GOOD = [{"prompt": f"Name colour {i}.", "chosen": "Red.", "rejected": "Seven."} for i in range(40)]
+from tests.pipeline.prepare.small import GOOD, Made, prepared, tokeniser
 
 
-@pytest.fixture(scope="module")
-def tokeniser() -> Tokeniser:
-    """A byte-level BPE without merges."""
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    bare = tokenizers.Tokenizer(tokenizers.models.BPE({char: i for i, char in enumerate(alphabet)}, []))
-    bare.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = {"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"]}
-    fast = PreTrainedTokenizerFast(tokenizer_object=bare, **special)
-    fast.chat_template = CHATML
-    return Tokeniser(fast, 512, 512)
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Made]:
+    numbers = iter(range(99))
+    return lambda rows, **data: prepared(rows, tmp_path / f"read-{next(numbers)}", **data)
 
 
-def read(tokeniser: Tokeniser, rows: list[Any], **data: Any) -> Reader:
-    reader = Reader(tokeniser, Limits(None, None), Data(source="pairs.jsonl", **data), Rows(lambda: enumerate(rows, 1)))
-    assert len(list(reader.pairs())) == reader.kept
-    return reader
+def found(made: Made) -> dict[str, Any]:
+    return metrics(made.account, made.preparation.normaliser)
+
+
+def refuse(made: Made) -> None:
+    refuse_suspects(made.account, made.preparation.data, made.preparation.look.repeats)
+
+
+def say(made: Made) -> None:
+    tell(made.account, found(made), made.preparation.data)
 
 
 @pytest.mark.parametrize(
@@ -66,76 +57,73 @@ def read(tokeniser: Tokeniser, rows: list[Any], **data: Any) -> Reader:
     ],
 )
 def test_texts_that_look_rendered_are_counted_and_beyond_a_share_refused(
-    tokeniser: Tokeniser, row: dict[str, str], said: str
+    read: Callable[..., Made], row: dict[str, str], said: str
 ) -> None:
     def wrong(count: int) -> list[dict[str, str]]:
         return [{**row, "chosen": f"{row['chosen']} {i}"} for i in range(count)]
 
-    few = read(tokeniser, [*GOOD[8:], *wrong(8)])
-    refuse_suspects(few)
-    assert 8 in (few.metrics()["spelled_control_tokens"], few.metrics()["repeated_prompts"])
+    few = read([*GOOD[8:], *wrong(8)])
+    refuse(few)
+    assert 8 in (found(few)["spelled_control_tokens"], found(few)["repeated_prompts"])
     many = [*GOOD[9:], *wrong(9)]
     with pytest.raises(UserError, match=f"9 of 40 {said}") as caught:
-        refuse_suspects(read(tokeniser, many))
+        refuse(read(many))
     assert "data.max_suspect=1" in caught.value.remedy
-    refuse_suspects(read(tokeniser, many, max_suspect=1.0))
+    refuse(read(many, max_suspect=1.0))
 
 
-def test_losses_are_told_with_a_row_of_each_reason(tokeniser: Tokeniser) -> None:
+def test_losses_are_told_with_a_row_of_each_reason(read: Callable[..., Made]) -> None:
     bad = [{**GOOD[0], "split": "held-out"}, {**GOOD[1], "split": "held-back"}, {**GOOD[2], "rejected": "Red."}]
-    reader = read(tokeniser, [*GOOD[3:5], *bad])
-    ledger = {"read": 5, "kept": 2, "dropped": {"bad-split": 2, "equal-completions": 1}}
+    made = read([*GOOD[3:5], *bad])
     with pytest.raises(UserError) as caught:
-        refuse_losses(reader.data, ledger, Path("dropped.parquet"), reader.examples())
+        refuse_losses(made.account, made.preparation.data, Path("dropped.parquet"))
+    assert "3 of 5 rows" in caught.value.problem and "{'bad-split': 2, 'equal-completions': 1}" in caught.value.problem
     assert "bad-split: row 3: split is 'held-out', not train, dev or test" in caught.value.remedy
     assert "equal-completions: row 5: 'Red.'" in caught.value.remedy and "held-back" not in caught.value.remedy
 
 
-def test_what_was_found_is_said_once(tokeniser: Tokeniser, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_found_is_said_once(read: Callable[..., Made], capsys: pytest.CaptureFixture[str]) -> None:
     message = {"role": "user", "content": "Hi.", "weight": 2}
     row = {"prompt": [message], "rejected": "No.", "id": 1, "system_prompt": "Be brief.", "chosen-rating": 3}
-    reader = read(tokeniser, [{**row, "chosen": f"Red {i}."} for i in range(3)])
-    tell(reader)
+    say(read([{**row, "chosen": f"Red {i}."} for i in range(3)]))
     said = capsys.readouterr().out
     assert said.count("rows are messages") == said.count("columns not used: chosen-rating, id, system_prompt") == 1
     assert said.count("data.columns={system: system_prompt, chosen_score: chosen-rating} would read") == 1
     assert said.count("message keys not used: weight") == 1
 
 
-def told(tokeniser: Tokeniser, capsys: pytest.CaptureFixture[str], rows: list[Any], **data: Any) -> str:
-    tell(read(tokeniser, rows, **data))
+def told(read: Callable[..., Made], capsys: pytest.CaptureFixture[str], rows: list[Any], **data: Any) -> str:
+    say(read(rows, **data))
     return capsys.readouterr().out
 
 
 def test_scores_that_data_columns_leaves_behind_are_said(
-    tokeniser: Tokeniser, capsys: pytest.CaptureFixture[str]
+    read: Callable[..., Made], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [{**row, "other": f"Blue {i}.", "chosen_score": 9, "rejected_score": 2} for i, row in enumerate(GOOD[:3])]
     notice = "data.columns gives other answers, and not their scores: name these, too, or give null"
-    assert notice in told(tokeniser, capsys, rows, columns={"chosen": "other"})
+    assert notice in told(read, capsys, rows, columns={"chosen": "other"})
     for columns in ({}, {"chosen": "other", "chosen_score": None}, {"prompt": "other"}):
-        assert notice not in told(tokeniser, capsys, rows, columns=columns)
+        assert notice not in told(read, capsys, rows, columns=columns)
     bare = [{key: value for key, value in row.items() if "score" not in key} for row in rows]
-    assert notice not in told(tokeniser, capsys, bare, columns={"chosen": "other"})
+    assert notice not in told(read, capsys, bare, columns={"chosen": "other"})
 
 
-def test_suspects_below_the_share_are_said(tokeniser: Tokeniser, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "begin" not in (said := told(tokeniser, capsys, GOOD)) and "spell" not in said
+def test_suspects_below_the_share_are_said(read: Callable[..., Made], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "begin" not in (said := told(read, capsys, GOOD)) and "spell" not in said
     repeats = {"prompt": "Say.", "chosen": "Say. Red.", "rejected": "Seven."}
     spells = {"prompt": "Hi.", "chosen": "Yes.<|im_end|>", "rejected": "No."}
-    said = told(tokeniser, capsys, [*GOOD, repeats, spells, {**spells, "rejected": "Never."}])
+    said = told(read, capsys, [*GOOD, repeats, spells, {**spells, "rejected": "Never."}])
     assert "prepare: 1 pairs have an answer that begins with its prompt\n" in said
     assert "prepare: 2 pairs spell control tokens, which stay plain text\n" in said
     both = [{**row, "chosen": f"{row['prompt']} Red.", "rejected": f"{row['prompt']} No."} for row in GOOD]
-    assert "every answer begins with its prompt, which was taken off" in told(tokeniser, capsys, both)
+    assert "every answer begins with its prompt, which was taken off" in told(read, capsys, both)
 
 
-def test_of_copies_the_door_writes_the_one_that_says_more(
-    tokeniser: Tokeniser, tiny_model: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_of_copies_the_door_writes_the_one_that_says_more(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model("Llama"), tmp_path / "model")
-    tokeniser.tokenizer.save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": len(tokeniser.tokenizer)}
+    tokeniser().tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": len(tokeniser().tokenizer)}
     (folder / "config.json").write_text(json.dumps(config))
     scored = [{**row, "chosen_score": 9, "rejected_score": 2, "split": "dev"} for row in GOOD[:2]]
     other = {**scored[0], "chosen_score": 8}
@@ -155,7 +143,7 @@ def test_of_copies_the_door_writes_the_one_that_says_more(
     ]
     assert (made.ledger["rows"], made.ledger["kept"], list(made.rows.values())) == (8, 5, [2, 2, 1])
     assert made.metrics["splits"] == {"train": 3, "dev": 2} and made.metrics["lacking"]["scores"]["of"] == 3
-    assert "a later copy says more than the first" in capsys.readouterr().out
+    assert not (out / "blocks").exists()
 
 
 def test_a_model_that_changed_since_the_plan_is_not_used(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
@@ -192,15 +180,19 @@ def test_a_plan_refuses_quantised_weights_to_train_and_takes_them_to_judge(
 @pytest.mark.parametrize(("read", "dropped", "share"), [(100, 5, 0.05), (100, 29, 0.29), (20, 1, 0.05), (3, 0, 0.0)])
 def test_as_many_may_be_dropped_as_is_written(read: int, dropped: int, share: float) -> None:
     data = Data(source="x.jsonl", max_dropped=share)
-    refuse_losses(data, {"read": read, "kept": read - dropped, "dropped": {}}, Path("x"), {})
+
+    def account(dropped: int) -> Account:
+        return Account(kept=read - dropped, dropped=Counter(bad=dropped), examples={"bad": "row 1"})
+
+    refuse_losses(account(dropped), data, Path("x"))
     with pytest.raises(UserError, match=f"{dropped + 1} of {read} rows were dropped") as told:
-        refuse_losses(data, {"read": read, "kept": read - dropped - 1, "dropped": {}}, Path("x"), {})
+        refuse_losses(account(dropped + 1), data, Path("x"))
     assert "or raise data.max_dropped" in told.value.remedy
 
 
 @pytest.mark.parametrize("allowed", [0.05, 1.0])
 def test_where_nothing_is_left_no_share_helps(allowed: float) -> None:
-    data, ledger = Data(source="x.jsonl", max_dropped=allowed), {"read": 5, "kept": 0, "dropped": {"bad-role": 5}}
+    account = Account(dropped=Counter({"bad-role": 5}), examples={"bad-role": "row 1: 'x'"})
     with pytest.raises(UserError, match=r"5 of 5 rows were dropped \(100.0%, which leaves nothing\)") as told:
-        refuse_losses(data, ledger, Path("x"), {"bad-role": "row 1: 'x'"})
+        refuse_losses(account, Data(source="x.jsonl", max_dropped=allowed), Path("x"))
     assert "max_dropped" not in str(told.value) and "mend the data; all are in x, such as" in told.value.remedy

@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline.errors import UserError
 from pipeline.preferences.columnar import is_parquet, open_parquet
-from pipeline.preferences.files import Unreadable, open_json
+from pipeline.preferences.files import open_json
+from pipeline.preferences.rows import Unreadable
 
 Row = dict[str, Any]
 ROW_KEYS = ("instruction", "uid", "question_id")

@@ -23,8 +23,9 @@ from pipeline.evaluation.benchmarks.arena_battles import ARENA, version_of
 from pipeline.packages import SCHEME, in_package
 from pipeline.preferences import verifiable
 from pipeline.preferences.columnar import is_parquet, open_parquet
-from pipeline.preferences.files import Unreadable, open_json
+from pipeline.preferences.files import open_json
 from pipeline.preferences.messages import ROLES, Message, short
+from pipeline.preferences.rows import Unreadable
 from pipeline.results.files import file_digest, given_path
 from pipeline.settings.config import EMBEDDED, Generate
 

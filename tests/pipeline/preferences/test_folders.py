@@ -20,7 +20,8 @@ from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import annotations, questions
 from pipeline.evaluation.benchmarks.annotations import LeftOut
 from pipeline.preferences.normalise import Normaliser, Preference
-from pipeline.preferences.sources import Source, Unreadable, _load, open_source
+from pipeline.preferences.rows import Source, Unreadable
+from pipeline.preferences.sources import _load, open_source
 
 FILES = Path(__file__).parents[4] / "shared" / "cases" / "files"
 PAIRS = [{"prompt": f"Größe {i}?", "chosen": f"gut, {i}\nja", "rejected": "no"} for i in range(4)]

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 from pipeline.preferences.messages import Dropped, said
 from pipeline.preferences.normalise import Normaliser, Preference, split_of
+from pipeline.preferences.rows import Unreadable
 from pipeline.preferences.shapes import SHAPES, shape_of
-from pipeline.preferences.sources import Unreadable, open_source
+from pipeline.preferences.sources import open_source
 
 PAIRS_FILE = Path(__file__).parents[4] / "shared" / "data" / "pairs" / "alpaca_margin_pairs.jsonl"
 
@@ -150,51 +151,8 @@ def test_difficulty_is_read_from_the_column_that_is_named():
     assert bad == Dropped("bad-difficulty", "ppl is nan")
 
 
-def test_an_unreadable_row_and_a_second_copy_are_dropped():
+def test_an_unreadable_row_is_dropped():
     assert normalise(Unreadable("broken at 3")) == Dropped("unreadable-row", "broken at 3")
-    rows: list[dict[str, Any]] = [PLAIN, {**PLAIN, "score_chosen": 1, "score_rejected": 0}, {**PLAIN, "rejected": "6"}]
-    reader = Normaliser([])
-    outcomes = [outcome for row in rows for outcome in reader.read(row)]
-    assert [getattr(outcome, "reason", None) for outcome in outcomes] == [None, "duplicate", None]
-
-
-SCORED = {"chosen_score": 9, "rejected_score": 2}
-
-
-@pytest.mark.parametrize(
-    ("copies", "kept", "reasons"),
-    [
-        ([{}, SCORED], 1, ["duplicate"]),
-        ([SCORED, {}], 0, ["duplicate"]),
-        ([{"source": "a"}, {"label_confidence": 0.9}, {"difficulty": 1}], 1, ["duplicate"] * 2),
-        ([{"split": "dev"}, {"source": "a"}, {"split": "dev", "source": "a"}], 2, ["duplicate"] * 2),
-        ([SCORED, {"chosen_score": 8, "rejected_score": 2}], 0, ["contradicting-duplicate"]),
-        ([SCORED, {**SCORED, "chosen_score": 8, "difficulty": 3}], 1, ["contradicting-duplicate"]),
-        ([{"split": "train"}, SCORED, {"split": "dev"}], 1, ["duplicate"] * 2),
-        ([{**SCORED, "split": "train"}, {"split": "dev"}], 0, ["contradicting-duplicate"]),
-        ([{**SCORED, "source": "a"}, {**SCORED, "source": "b"}], 0, ["duplicate"]),
-    ],
-)
-def test_of_copies_the_first_that_says_most_is_kept(
-    copies: list[dict[str, Any]], kept: int, reasons: list[str]
-) -> None:
-    rows = [{**PLAIN, "rejected": "6", **SCORED}, *({**PLAIN, **copy} for copy in copies)]
-    first = Normaliser([])
-    for row in rows:
-        first.read(row)
-    assert first.outdone == (kept > 0)
-    again = Normaliser([], best=first.best)
-    _, *outcomes = [outcome for row in rows for outcome in again.read(row)]
-    assert not again.outdone and len(again.best) == 2
-    assert outcomes[kept] == normalise(rows[kept + 1])
-    assert [outcome.reason for outcome in outcomes if isinstance(outcome, Dropped)] == reasons
-
-
-def test_what_copies_contradict_each_other_in_is_told() -> None:
-    reader = Normaliser([])
-    reader.read({**PLAIN, **SCORED, "difficulty": 1})
-    (dropped,) = reader.read({**PLAIN, "chosen_score": 8, "rejected_score": 2, "difficulty": 1})
-    assert isinstance(dropped, Dropped) and dropped.detail.endswith("has scores (9.0, 2.0) and (8.0, 2.0)")
 
 
 def test_details_are_short_and_can_be_printed():
@@ -223,6 +181,8 @@ def test_pair_id_is_of_the_texts_alone():
         Preference((ASK,), said("4"), said("55")),
     ]
     assert len({each.pair_id for each in (pair, *others)}) == 4
+    assert pair.mirrored_id == others[0].pair_id and others[0].mirrored_id == pair.pair_id
+    assert {each.prompt_id for each in (pair, others[0], others[2])} == {pair.prompt_id} != {others[1].prompt_id}
     # Fixed for ever: artifacts are addressed by it. sha256 of [[{"content":"2+2?","role":"user"}],"4","5"].
     assert pair.pair_id == "d2338b1bbce4177460663e4f06d289ee"
 
@@ -282,7 +242,7 @@ def test_any_source_is_refused_in_words_or_every_row_accounted_for(rows, pairing
         return
     for row in rows:
         outcomes = reader.read(row)
-        assert outcomes and all(isinstance(each, Dropped) or each.pair_id in reader.best for each in outcomes)
+        assert outcomes and all(isinstance(each, Dropped) or len(each.pair_id) == 32 for each in outcomes)
     assert set(reader.unused) <= {name for row in rows for name in row}
 
 
@@ -292,6 +252,6 @@ def test_all_real_pairs_are_accepted():
     reader = Normaliser(source.rows)
     outcomes = [outcome for _, row in source.rows for outcome in reader.read(row)]
     accepted = [outcome for outcome in outcomes if isinstance(outcome, Preference)]
-    assert len(accepted) == len(outcomes) == len(reader.best) == 3100
+    assert len(accepted) == len(outcomes) == len({pair.pair_id for pair in accepted}) == 3100
     assert reader.unused == ["dataset", "id"]
     assert {preference.split for preference in accepted} <= {"train", "dev", "test"}

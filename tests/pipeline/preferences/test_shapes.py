@@ -326,6 +326,34 @@ def test_pairs_of_ranked_completions(form: str, pairing: str, expected: list[str
     assert reader.notes.message_keys == ({"answers.model"} if form == "objects" else set())
 
 
+@pytest.mark.parametrize("pairing", ["best-worst", "adjacent", "all"])
+def test_completions_that_are_alike_are_one(pairing: str) -> None:
+    """Ranked alike they are one answer, and else left out, as it would be better and worse than the others at once."""
+
+    def row(*scores: int) -> dict[str, Any]:
+        return {"prompt": "x", "answers": [*"abc", "b"], "scores": [*scores]}
+
+    def made(given: dict[str, Any]) -> list[str]:
+        outcomes, reader = read(given, pairing=pairing)
+        assert not reader.notes.ties
+        return [
+            each.reason if isinstance(each, Dropped) else each.chosen["content"] + each.rejected["content"]
+            for each in outcomes
+        ]
+
+    of_three = {"best-worst": ["ac"], "adjacent": ["ab", "bc"], "all": ["ab", "ac", "bc"]}[pairing]
+    assert made(row(9, 5, 1, 5)) == of_three
+    assert made(row(9, 5, 1, 6)) == made(row(9, 10, 1, 0)) == ["ac", "ranked-twice"]
+    both = {"prompt": "x", "answers": [*"abab"], "ranks": [1, 2, 2, 1]}
+    assert made(both) == ["ranked-twice"]
+    (told,), _ = read(both, pairing=pairing)
+    assert isinstance(told, Dropped) and told.detail == "one answer has the ranks 1 and 2: 'a'"
+    assert made({"prompt": "x", "answers": [*"aab"], "ranks": [1, 2, 3]}) == ["ranked-twice"]
+    assert made({"prompt": "x", "answers": [*"aa"], "ranks": [1, 1]}) == ["one-completion"]
+    calls = [{**said(""), "tool_calls": [CALL]}, {**said(""), "tool_calls": [CALL]}, said("b")]
+    assert made({"prompt": "x", "answers": calls, "scores": [1, 2, 3]}) == ["ranked-twice"]
+
+
 BESIDE = {"answers": ["a", "b"], "scores": [1, 2]}
 SCORED = {"chosen_score": 9, "rejected_score": 2}
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.preferences.sources import Source, Unreadable, open_source
+from pipeline.preferences.rows import Source, Unreadable
+from pipeline.preferences.sources import open_source
 
 PAIRS = [{"prompt": f"q{i}", "chosen": "good", "rejected": "bad"} for i in range(3)]
 LINES = "".join(json.dumps(pair) + "\n" for pair in PAIRS)
