@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +15,10 @@ import ray
 import ray.data
 
 from actors.failures import user_error
+from actors.survival import ENDED, OnRay, is_watched, lost, uses_ray
 from pipeline.errors import UserError
+
+LINGER = 1.0  # seconds after an error in which what caused it may yet show: a raylet that ends takes its actors first
 
 
 @contextmanager
@@ -21,27 +26,68 @@ def connected() -> Iterator[None]:
     """Join the cluster of RAY_ADDRESS (a submitted job has it set), or start one here and stop it afterwards.
 
     Inside an outer `connected()` it does nothing, so that a whole line shares one cluster. What an actor raised comes
-    out as the UserError it was, or with a note that says where Ray's logs are.
+    out as the UserError it was, or with a note that says where Ray's logs are. Where Ray itself died, this process ends
+    and its parent tells (survival.py).
     """
     if ray.is_initialized():
         yield
         return
-    logs, interrupted = _join(), False
+    ray_here, shutdown = _join(), True
+    uses_ray(ray_here)
+    ended = threading.Event()
+    if ray_here.own:
+        threading.Thread(target=_end_with_ray, args=(ended,), daemon=True).start()
     try:
         yield
     except Exception as error:
-        if found := user_error(error, logs):
+        if _died(0.0 if isinstance(error, UserError) else LINGER):
+            shutdown = False
+            _end(ray_here)
+        if found := user_error(error, ray_here.logs):
             raise found from None
-        error.add_note(f"Ray's logs are in {logs}")
+        error.add_note(f"Ray's logs are in {ray_here.logs}")
         raise
     except KeyboardInterrupt:
         # A thread may be inside Ray's core, which a shutdown would take away under it. The door ends the process, and
         # Ray's processes end with it.
-        interrupted = True
+        shutdown = False
         raise
     finally:
-        if not interrupted:
+        ended.set()
+        uses_ray(None)
+        if shutdown:
             ray.shutdown()
+
+
+def _end_with_ray(ended: threading.Event) -> None:
+    """End this process where the Ray that it started is gone: of a lost control store Ray's core learns in a minute."""
+    while is_watched() and not ended.wait(1.0):
+        if _died(0.0):
+            os._exit(ENDED)
+
+
+def _end(ray_here: OnRay) -> None:
+    """Leave it to the parent to tell that Ray died, or tell it here where there is none."""
+    if is_watched():
+        sys.stdout.flush()
+        os._exit(ENDED)
+    raise lost(ray_here, died=1) from None
+
+
+def _died(linger: float) -> bool:
+    """Whether Ray itself is gone, or goes within `linger` seconds: of a cluster that was joined, this node's raylet."""
+    deadline = time.monotonic() + linger
+    while not (gone := _is_gone()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return gone
+
+
+def _is_gone() -> bool:
+    node: Any = ray._private.worker._global_node
+    if _starts_its_own():
+        return any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
+    with socket.socket(socket.AF_UNIX) as raylet:
+        return raylet.connect_ex(node.raylet_socket_name) != 0
 
 
 def address() -> str:
@@ -49,15 +95,22 @@ def address() -> str:
     return str(ray.get_runtime_context().gcs_address)
 
 
-def _join() -> str:
-    """Join or start, with only our own lines on the terminal. Returns the folder of Ray's logs."""
+def _starts_its_own() -> bool:
+    """Whether `connected()` starts a cluster, instead of joining one."""
+    return os.environ.get("RAY_ADDRESS", "") in ("", "local")
+
+
+def _join() -> OnRay:
+    """Join or start, with only our own lines on the terminal."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ side complains of what Ray Data itself does
-    address: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}
+    own = _starts_its_own()
+    address: dict[str, Any] = {"address": "local", "include_dashboard": False} if own else {}
     terminate = signal.getsignal(signal.SIGTERM)
     if found := _host_and_port():
         _require_a_listener(*found)
     with _hushed():
         context: Any = ray.init(logging_level=logging.ERROR, log_to_driver=False, **address)
+    setattr(ray._private.worker, "print_to_stdstream", lambda *_, **__: None)  # noqa: B010 - what it says of lost nodes
     signal.signal(signal.SIGTERM, terminate)  # Ray has put its own in its place
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     settings = ray.data.DataContext.get_current()
@@ -68,7 +121,7 @@ def _join() -> str:
     for handler in logging.getLogger("ray.data").handlers:  # its log file keeps everything
         if handler.name == "console":
             handler.setLevel(logging.CRITICAL)
-    return f"{context.address_info['session_dir']}/logs"
+    return OnRay(own, context.address_info["gcs_address"], f"{context.address_info['session_dir']}/logs")
 
 
 @contextmanager
@@ -148,9 +201,9 @@ def nodes_ahead() -> list[dict[str, float]] | None:
     """
     if ray.is_initialized():
         return nodes_here()
-    address = os.environ.get("RAY_ADDRESS")
-    if not address or address == "local":
+    if _starts_its_own():
         return [_this_machine()]
+    address = os.environ["RAY_ADDRESS"]
     if (found := _host_and_port()) is None:
         return None
     _require_a_listener(*found)
