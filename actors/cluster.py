@@ -84,7 +84,7 @@ def _died(linger: float) -> bool:
 
 def _is_gone() -> bool:
     node: Any = ray._private.worker._global_node
-    if _starts_its_own():
+    if starts_its_own():
         return any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
     with socket.socket(socket.AF_UNIX) as raylet:
         return raylet.connect_ex(node.raylet_socket_name) != 0
@@ -95,7 +95,7 @@ def address() -> str:
     return str(ray.get_runtime_context().gcs_address)
 
 
-def _starts_its_own() -> bool:
+def starts_its_own() -> bool:
     """Whether `connected()` starts a cluster, instead of joining one."""
     return os.environ.get("RAY_ADDRESS", "") in ("", "local")
 
@@ -103,7 +103,7 @@ def _starts_its_own() -> bool:
 def _join() -> OnRay:
     """Join or start, with only our own lines on the terminal."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ side complains of what Ray Data itself does
-    own = _starts_its_own()
+    own = starts_its_own()
     address: dict[str, Any] = {"address": "local", "include_dashboard": False} if own else {}
     terminate = signal.getsignal(signal.SIGTERM)
     if found := _host_and_port():
@@ -138,17 +138,55 @@ def _hushed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def claim(setting: str, actors: int, gpus: float) -> dict[str, float]:
+def claim(setting: str, actors: int, gpus: float, least: int | None = None) -> dict[str, float]:
     """What each of a pool of actors asks of Ray, so that all can be placed and tasks beside them too.
 
     A pool that claims every CPU leaves none for Ray Data's own tasks, and the stage would wait for ever without an
-    error: half a CPU, or a tenth of the cluster, stays free. Raises UserError where the cluster is too small.
+    error: half a CPU, or a tenth of the cluster, stays free. Raises UserError where the cluster is too small, of
+    `least` actors where fewer than `actors` will do.
     """
     nodes = nodes_here()
-    require_places(setting, actors, gpus, nodes)
+    require_places(setting, least or actors, gpus, nodes)
     cpus = sum(node.get("CPU", 0.0) for node in nodes)
     free = max(0.5, 0.1 * cpus)
-    return {"num_cpus": min(1.0, int(100 * (cpus - free) / actors) / 100), "num_gpus": gpus}
+    return {"num_cpus": min(1.0, int(100 * (cpus - free) / min(actors, int(cpus))) / 100), "num_gpus": gpus}
+
+
+def want(actors: int, gpus: float) -> None:
+    """Tell an autoscaler, where the cluster has one, to bring nodes for so many actors; 0: for none any more."""
+    bundle = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
+    ray.autoscaler.sdk.request_resources(bundles=[bundle] * actors)
+
+
+def free_places(asked: Mapping[str, float]) -> int:
+    """How many more actors that each ask so much, as `claim` has it, the cluster has room for now."""
+    return places(asked, list(ray._private.state.available_resources_per_node().values()))
+
+
+def places(asked: Mapping[str, float], nodes: Sequence[Mapping[str, float]] | None = None) -> int:
+    """The same for nodes of these resources; without any for all that the cluster has, whether or not it is free."""
+    wanted = {"CPU": asked["num_cpus"], "GPU": asked["num_gpus"]}
+    rooms = [
+        [node.get(name, 0.0) / amount for name, amount in wanted.items() if amount]
+        for node in (nodes_here() if nodes is None else nodes)
+    ]
+    return sum(int(min(room) + 1e-6) for room in rooms)
+
+
+def is_at_work(name: str) -> bool:
+    """Whether any actor of a pool of this class lives, of those that this process started."""
+    job = ray.JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
+    alive = ray._private.state.actors(job_id=job, actor_state_name="ALIVE")
+    return any(name in actor["ActorClassName"] for actor in alive.values())
+
+
+def in_words(asked: Mapping[str, float]) -> str:
+    """What an actor asks for, and what the cluster has, such as `1 CPU each; the cluster has 2 nodes with 4 CPUs`."""
+    nodes = nodes_here()
+    cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
+    each = f"{asked['num_cpus']:g} CPUs" + (f" and {asked['num_gpus']:g} GPUs" if asked["num_gpus"] else "")
+    there = f"{len(nodes)} node{'s' * (len(nodes) != 1)} with {cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
+    return f"{each} each; the cluster has {there}, not enough of them free"
 
 
 def gpu_environment(gpus: float) -> dict[str, str]:
@@ -201,7 +239,7 @@ def nodes_ahead() -> list[dict[str, float]] | None:
     """
     if ray.is_initialized():
         return nodes_here()
-    if _starts_its_own():
+    if starts_its_own():
         return [_this_machine()]
     address = os.environ["RAY_ADDRESS"]
     if (found := _host_and_port()) is None:

@@ -86,7 +86,7 @@ def outlive(say: Callable[[str], None]) -> None:
         facts, restarts = OnRay(**found["ray"]), found["restarts"]
         if not facts.own or died > restarts:
             raise lost(facts, died)
-        say(f"Ray, which was started here, died ({facts.logs}); begun anew, {died} of resources.max_failures={restarts}")
+        say(f"Ray, which was started here, died ({facts.logs}); all begins anew, {died} of {restarts} times")
 
 
 def lost(ray: OnRay, died: int) -> UserError:
@@ -94,7 +94,7 @@ def lost(ray: OnRay, died: int) -> UserError:
     why = "Where memory ran out (dmesg tells), lower what the stage asks for. What is finished is kept, and the same"
     if ray.own:
         return UserError(
-            f"Ray, which was started here, died {died} time{'s' * (died > 1)}, as often as resources.max_failures allows",
+            f"Ray, which was started here, died{f' {died} times' * (died > 1)}: resources.max_failures allows no more",
             f"its logs in {ray.logs} say more. {why} command goes on from there",
         )
     return UserError(

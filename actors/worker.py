@@ -33,6 +33,7 @@ REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
 PROGRESS = "progress.json"  # the first worker writes it: its last step
 PROGRESS_SECONDS = 1.0  # between two times that it does, as the door looks
 PHASE = "phase.txt"  # and this: what it is at before and after its steps
+EXPORTED = "ending"  # what stands there once the trained model is written
 NOTE = "note.txt"  # and this: how the model is run
 # What to do about a training that is too large for its workers.
 LARGE = (
@@ -66,9 +67,10 @@ def train(spec: dict[str, Any]) -> None:
         return
     resources = work.config.resources
     asked = resources.budgets("cuda" if torch.cuda.is_available() else "cpu")
+    world = ray.train.get_context().get_world_size()
     budgets = f"resources.micro_batch_tokens={asked.micro_batch_tokens}, logits_chunk={asked.logits_chunk}"
     try:
-        with memory_for(f"with {budgets} and train_workers={resources.train_workers} a train worker", LARGE):
+        with memory_for(f"with {budgets} and train_workers={world} a train worker", LARGE):
             _train(work)
     except UserError as error:
         write_aside(refusal, json.dumps({"problem": error.problem, "remedy": error.remedy}))
@@ -101,7 +103,7 @@ def _train(work: WorkerSpec) -> None:
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             load(trainer, Path(folder))
-    known = {"steps": trainer.epoch.steps, "resumed": trainer.next_step, "began": time.time()}
+    known = {"steps": trainer.epoch.steps, "resumed": trainer.next_step, "began": time.time(), "workers": world}
     at("at its steps")
     if rank == 0 and trainer.done:  # only the export is left, and that is said, too
         write_aside(Path(work.folder) / PROGRESS, json.dumps(known | trainer.steps_log[-1]))
@@ -126,7 +128,7 @@ def _train(work: WorkerSpec) -> None:
         with contextlib.suppress(Exception):
             ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED, timeout_s=60)
         raise
-    at("ending")
+    at(EXPORTED)
 
 
 def base_model(work: WorkerSpec, world: int) -> PreTrainedModel | EmptyModel:

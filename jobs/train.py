@@ -18,9 +18,10 @@ from pipeline.errors import UserError
 from pipeline.settings.config import Lora
 
 POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+STARTING = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+START_SECONDS = 6.0  # for which a group that has room is waited, each of the times that it is tried. Its own: 60
 POLL_SECONDS = 0.2  # between two looks of Ray Train at its workers; at each it learns of one checkpoint. Its own: 2
 GATHERED_ON_HOST = "cpu:gloo,cuda:nccl"  # with resources.cpu_offload, what lies on the host is summed there
-STARTS = 10  # groups of workers that may fail to start; where the cluster has no room, each waits for it a minute
 
 
 def run(work: Work) -> Outcome:
@@ -30,9 +31,11 @@ def run(work: Work) -> Outcome:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from actors.cluster import claim, connected, gpu_environment, idle_gpus, nodes_here, threads
+    from actors.cluster import connected, gpu_environment, idle_gpus, nodes_here, threads
     from actors.worker import NOTE, PHASE, PROGRESS, RAY, REFUSAL, STOP, WorkerSpec, train
+    from jobs.common.elastic import STARTS, fit, is_elastic
     from jobs.common.models import base_model
+    from jobs.common.waiting import claimed
     from pipeline.training.saving import rehearse
 
     config, resources = work.config, work.config.resources
@@ -51,53 +54,54 @@ def run(work: Work) -> Outcome:
         gpus = min(resources.gpus_per_actor, 1.0)  # a worker drives one GPU; FSDP2 shards over workers
         if idle := idle_gpus(gpus, nodes_here()):
             say(f"train: {idle}")
-        asked = claim("resources.train_workers", resources.train_workers, gpus)
-        spec = WorkerSpec(
-            config=config,
-            model=str(base),
-            folder=str(work.folder),
-            threads=threads(resources.train_workers * resources.study_cells),
-            **inputs,
-        )
-        trainer = TorchTrainer(
-            train,
-            train_loop_config={"work": spec},
-            torch_config=TorchConfig(
-                backend=GATHERED_ON_HOST if gpus and resources.cpu_offload else None,
-                timeout_s=math.ceil(resources.collective_timeout_seconds),
-            ),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=resources.train_workers,
-                use_gpu=gpus > 0,
-                resources_per_worker={
-                    "CPU": asked["num_cpus"],
-                    **({"GPU": asked["num_gpus"]} if asked["num_gpus"] else {}),
-                },
-            ),
-            run_config=ray.train.RunConfig(
-                name=RAY,
-                storage_path=str(work.folder.resolve()),
-                failure_config=ray.train.FailureConfig(
-                    max_failures=resources.max_failures,
-                    controller_failure_limit=STARTS,  # type: ignore[call-arg]
+        asked = claimed("train", "resources.train_workers", resources.workers, gpus, resources)
+
+        def trainer(workers: int) -> TorchTrainer:
+            spec = WorkerSpec(
+                config=config,
+                model=str(base),
+                folder=str(work.folder),
+                threads=threads(workers * resources.study_cells),
+                **inputs,
+            )
+            return TorchTrainer(
+                train,
+                train_loop_config={"work": spec},
+                torch_config=TorchConfig(
+                    backend=GATHERED_ON_HOST if gpus and resources.cpu_offload else None,
+                    timeout_s=math.ceil(resources.collective_timeout_seconds),
                 ),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-                worker_runtime_env={"env_vars": gpu_environment(gpus)},
-            ),
-        )
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=workers,
+                    use_gpu=gpus > 0,
+                    resources_per_worker={
+                        "CPU": asked["num_cpus"],
+                        **({"GPU": asked["num_gpus"]} if asked["num_gpus"] else {}),
+                    },
+                ),
+                run_config=ray.train.RunConfig(
+                    name=RAY,
+                    storage_path=str(work.folder.resolve()),
+                    failure_config=ray.train.FailureConfig(
+                        max_failures=resources.max_failures,
+                        controller_failure_limit=1 if is_elastic(resources) else STARTS,  # type: ignore[call-arg]
+                    ),
+                    checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+                    worker_runtime_env={"env_vars": gpu_environment(gpus)},
+                ),
+            )
+
         refusal = work.folder / REFUSAL
         refusal.unlink(missing_ok=True)
         clear_unknown(work.folder)
         os.environ.setdefault(POLL, str(POLL_SECONDS))
-        workers = "worker" if resources.train_workers == 1 else "workers"
-        say(f"train: starting {resources.train_workers} {workers}")
-        doing(f"starting {resources.train_workers} {workers}")
+        os.environ.setdefault(STARTING, str(START_SECONDS))
         with (
             watched(work.folder / PROGRESS, work.folder / PHASE, work.folder / NOTE, resources.log_seconds),
             interruptible(),
-            stoppable(work.folder / STOP),
+            stoppable(work.folder / STOP) as stopped,
         ):
-            trainer.fit()
+            fit(trainer, work.folder, resources, asked, stopped)
         if refusal.exists():
             raise UserError(**json.loads(refusal.read_text(encoding="utf-8")))
     shutil.rmtree(work.folder / RAY, ignore_errors=True)  # Ray Train's checkpoints, of no use once the model is there
@@ -187,21 +191,26 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def stoppable(file: Path) -> Iterator[None]:
-    """SIGTERM asks the workers, by a file, to write a checkpoint after the step they are at, and to end."""
+def stoppable(file: Path) -> Iterator[threading.Event]:
+    """SIGTERM asks the workers, by a file, to write a checkpoint after the step they are at, and to end.
+
+    The event says that it did.
+    """
     file.unlink(missing_ok=True)
+    asked = threading.Event()
 
     def ask(*_: object) -> None:
+        asked.set()
         file.touch()
         say("train: asked to end; after this step and a checkpoint")
 
     handler = signal.signal(signal.SIGTERM, ask)
     try:
-        yield
+        yield asked
     finally:
         signal.signal(signal.SIGTERM, handler)
-    if file.exists():
-        file.unlink()
+    if asked.is_set():
+        file.unlink(missing_ok=True)
         raise Terminated
 
 
@@ -226,7 +235,7 @@ class watched:
         self.thread.join()
 
     def _watch(self) -> None:
-        progress, began, phase, told = None, None, "", False
+        progress, began, phase, told, workers = None, None, "", False, 0
         while not self.stop.wait(1.0):
             if not told and self.note.exists():
                 told = True
@@ -235,8 +244,11 @@ class watched:
                 record = json.loads(self.file.read_text(encoding="utf-8"))
                 steps, resumed = record["steps"], record["resumed"]
                 if progress is None or record["began"] != began:
-                    if progress:
+                    if progress and record["workers"] == workers:
                         say("train: a worker died or failed, and all began anew")
+                    elif progress:
+                        say(f"train: goes on with {record['workers']} of {workers} workers")
+                    workers = record["workers"]
                     progress, began = Progress("train", steps, "steps", self.every, done=resumed), record["began"]
                     progress.started -= max(0.0, time.time() - began)  # its first steps are done when they are seen
                     if resumed:

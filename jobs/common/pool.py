@@ -3,7 +3,8 @@
 import queue
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from actors.pooled import Pooled
 from jobs.common.saying import Progress, doing, say
 from jobs.common.stage import Outcome
 from pipeline.errors import UserError
-from pipeline.settings.resources import Resources
+from pipeline.settings.resources import Resources, Workers
+
+LOOK_SECONDS = 5.0  # of silence after which it is looked whether a pool can work at all
 
 
 def run_parts(
@@ -42,7 +45,8 @@ def run_parts(
     """
     import ray
 
-    from actors.cluster import claim, idle_gpus, nodes_here
+    from actors.cluster import idle_gpus, nodes_here
+    from jobs.common.waiting import Waiting, claimed
 
     pending = unfinished(work, folder)
     if kept := len(work) - len(pending):
@@ -52,14 +56,19 @@ def run_parts(
     if pending and (idle := idle_gpus(resources.gpus_per_actor, nodes_here())):
         say(f"{what}: {idle}")
     progress = Progress(what, len(work), "parts", resources.log_seconds, kept, lanes=max(1, min(actors, len(pending))))
+    lost = False
     while pending:
         doing(f"starting {actors} {actor.__name__.lower()}{'s' * (actors > 1)}")
-        options: dict[str, Any] = claim(setting, actors, resources.gpus_per_actor)
+        asked = claimed(what, setting, Workers(actors, actors), resources.gpus_per_actor, resources, lost)
+        waiting = Waiting(what, setting, asked, resources)
+        options: dict[str, Any] = dict(asked)
         options |= {"max_restarts": resources.max_failures, "max_task_retries": resources.max_failures}
         if environment:
             options["runtime_env"] = {"env_vars": environment}
         try:
-            for row in in_a_thread(answers(pending, actor, spec, min(actors, len(pending)), options)):
+            rows = answers(pending, actor, spec, min(actors, len(pending)), options)
+            for row in in_a_thread(rows, partial(waiting.look, actor.__name__)):
+                waiting.over()
                 if (note := row.get("note")) and note not in notes:
                     notes.add(note)
                     say(f"{what}: {note}")
@@ -68,7 +77,7 @@ def run_parts(
                 progress.add(1, f", {row['tokens'] / row['seconds']:,.0f} tokens/s an actor")
             break
         except ray.exceptions.RayActorError:
-            before, pending = len(pending), unfinished(work, folder)
+            before, pending, lost = len(pending), unfinished(work, folder), True
             if len(pending) == before:
                 raise
             say(f"{what}: an actor died too often (resources.max_failures); a new pool makes {len(pending)} parts more")
@@ -101,8 +110,11 @@ def answers(
         yield from batch.to_pylist()
 
 
-def in_a_thread(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The same rows, taken by another thread, so that Ctrl-C meets our own wait: inside Ray's calls it can be lost."""
+def in_a_thread(rows: Iterable[dict[str, Any]], silent: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    """The same rows, taken by another thread, so that Ctrl-C meets our own wait: inside Ray's calls it can be lost.
+
+    `silent` is called whenever none came for LOOK_SECONDS.
+    """
     taken: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
 
     def take() -> None:
@@ -114,7 +126,14 @@ def in_a_thread(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             taken.put(error)
 
     threading.Thread(target=take, daemon=True).start()
-    while (row := taken.get()) is not None:
+    while True:
+        try:
+            row = taken.get(timeout=LOOK_SECONDS)
+        except queue.Empty:
+            silent()
+            continue
+        if row is None:
+            return
         if isinstance(row, BaseException):
             raise row
         yield row
