@@ -42,6 +42,7 @@ LARGE = (
     "what is finished is kept"
 )
 RAY = "ray"  # where Ray Train keeps checkpoints, and its list of those it knows
+SNAPSHOT = "checkpoint_manager_snapshot.json"  # that list
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _told(work: WorkerSpec, together: Together, due: bool, newest: str | None) -
 def known_checkpoints(folder: Path) -> set[str]:
     """The names of the checkpoints that Ray Train knows and keeps, of a training that writes into `folder`."""
     try:
-        listed = json.loads((folder / RAY / "checkpoint_manager_snapshot.json").read_text(encoding="utf-8"))
+        listed = json.loads((folder / RAY / SNAPSHOT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return set()
     return {each["checkpoint_dir_name"] for each in listed["checkpoint_results"]}

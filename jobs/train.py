@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jobs.common.keeping import CheckpointsKept, Keeping
 from jobs.common.saying import Progress, doing, say
 from jobs.common.stage import Outcome, Terminated, Work, main
 from pipeline.errors import UserError
@@ -32,7 +34,18 @@ def run(work: Work) -> Outcome:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from actors.cluster import connected, gpu_environment, idle_gpus, nodes_here, threads
-    from actors.worker import NOTE, PHASE, PROGRESS, RAY, REFUSAL, STOP, WorkerSpec, train
+    from actors.worker import (
+        NOTE,
+        PHASE,
+        PROGRESS,
+        RAY,
+        REFUSAL,
+        SNAPSHOT,
+        STOP,
+        WorkerSpec,
+        known_checkpoints,
+        train,
+    )
     from jobs.common.elastic import STARTS, fit, is_elastic
     from jobs.common.models import base_model
     from jobs.common.waiting import claimed
@@ -99,6 +112,8 @@ def run(work: Work) -> Outcome:
         with (
             watched(work.folder / PROGRESS, work.folder / PHASE, work.folder / NOTE, resources.log_seconds),
             interruptible(),
+            Keeping(work.step.address, "train") as keeping,
+            CheckpointsKept(keeping, work.folder / RAY, SNAPSHOT, partial(known_checkpoints, work.folder)),
             stoppable(work.folder / STOP) as stopped,
         ):
             fit(trainer, work.folder, resources, asked, stopped)
