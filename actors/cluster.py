@@ -163,13 +163,10 @@ def free_places(asked: Mapping[str, float]) -> int:
     return places(asked, list(ray._private.state.available_resources_per_node().values()))
 
 
-def places(asked: Mapping[str, float], nodes: Sequence[Mapping[str, float]] | None = None) -> int:
-    """The same for nodes of these resources; without any for all that the cluster has, whether or not it is free."""
+def places(asked: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many actors that each ask so much nodes of these resources have room for."""
     wanted = {"CPU": asked["num_cpus"], "GPU": asked["num_gpus"]}
-    rooms = [
-        [node.get(name, 0.0) / amount for name, amount in wanted.items() if amount]
-        for node in (nodes_here() if nodes is None else nodes)
-    ]
+    rooms = [[node.get(name, 0.0) / amount for name, amount in wanted.items() if amount] for node in nodes]
     return sum(int(min(room) + 1e-6) for room in rooms)
 
 
@@ -180,9 +177,8 @@ def is_at_work(name: str) -> bool:
     return any(name in actor["ActorClassName"] for actor in alive.values())
 
 
-def in_words(asked: Mapping[str, float]) -> str:
-    """What an actor asks for, and what the cluster has, such as `1 CPU each; the cluster has 2 nodes with 4 CPUs`."""
-    nodes = nodes_here()
+def in_words(asked: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> str:
+    """What an actor asks for, and what nodes have, such as `1 CPUs each; the cluster has 2 nodes with 4 CPUs, ...`."""
     cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
     each = f"{asked['num_cpus']:g} CPUs" + (f" and {asked['num_gpus']:g} GPUs" if asked["num_gpus"] else "")
     there = f"{len(nodes)} node{'s' * (len(nodes) != 1)} with {cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")

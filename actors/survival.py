@@ -5,6 +5,7 @@ ends the driver at once, without an exception that Python could meet. So a door 
 down when it uses Ray; its parent sees how it ended, tells it, and begins anew where Ray was the child's own.
 """
 
+import contextlib
 import ctypes
 import json
 import mmap
@@ -118,6 +119,7 @@ def _wait(child: int) -> int:
 def _end_as(status: int) -> None:
     """End this process as its child did."""
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # SIGKILL has no other
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status)

@@ -9,15 +9,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.common.keeping import CheckpointsKept, Keeping
 from jobs.common.saying import Progress, doing, say
 from jobs.common.stage import Outcome, Terminated, Work, main
 from pipeline.errors import UserError
 from pipeline.settings.config import Lora
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
+    from actors.worker import WorkerSpec
 
 POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 STARTING = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
@@ -30,23 +36,10 @@ def run(work: Work) -> Outcome:
     """The trained model under model/, or its unmerged adapters under adapter/; and what happened, as tables."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
-    import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
 
-    from actors.cluster import connected, gpu_environment, idle_gpus, nodes_here, threads
-    from actors.worker import (
-        NOTE,
-        PHASE,
-        PROGRESS,
-        RAY,
-        REFUSAL,
-        SNAPSHOT,
-        STOP,
-        WorkerSpec,
-        known_checkpoints,
-        train,
-    )
-    from jobs.common.elastic import STARTS, fit, is_elastic
+    from actors.cluster import connected, idle_gpus, nodes_here
+    from actors.worker import NOTE, PHASE, PROGRESS, RAY, REFUSAL, SNAPSHOT, STOP, WorkerSpec, known_checkpoints
+    from jobs.common.elastic import fit
     from jobs.common.models import base_model
     from jobs.common.waiting import claimed
     from pipeline.training.saving import rehearse
@@ -68,42 +61,7 @@ def run(work: Work) -> Outcome:
         if idle := idle_gpus(gpus, nodes_here()):
             say(f"train: {idle}")
         asked = claimed("train", "resources.train_workers", resources.workers, gpus, resources)
-
-        def trainer(workers: int) -> TorchTrainer:
-            spec = WorkerSpec(
-                config=config,
-                model=str(base),
-                folder=str(work.folder),
-                threads=threads(workers * resources.study_cells),
-                **inputs,
-            )
-            return TorchTrainer(
-                train,
-                train_loop_config={"work": spec},
-                torch_config=TorchConfig(
-                    backend=GATHERED_ON_HOST if gpus and resources.cpu_offload else None,
-                    timeout_s=math.ceil(resources.collective_timeout_seconds),
-                ),
-                scaling_config=ray.train.ScalingConfig(
-                    num_workers=workers,
-                    use_gpu=gpus > 0,
-                    resources_per_worker={
-                        "CPU": asked["num_cpus"],
-                        **({"GPU": asked["num_gpus"]} if asked["num_gpus"] else {}),
-                    },
-                ),
-                run_config=ray.train.RunConfig(
-                    name=RAY,
-                    storage_path=str(work.folder.resolve()),
-                    failure_config=ray.train.FailureConfig(
-                        max_failures=resources.max_failures,
-                        controller_failure_limit=1 if is_elastic(resources) else STARTS,  # type: ignore[call-arg]
-                    ),
-                    checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-                    worker_runtime_env={"env_vars": gpu_environment(gpus)},
-                ),
-            )
-
+        spec = WorkerSpec(config=config, model=str(base), folder=str(work.folder), threads=1, **inputs)
         refusal = work.folder / REFUSAL
         refusal.unlink(missing_ok=True)
         clear_unknown(work.folder)
@@ -116,7 +74,7 @@ def run(work: Work) -> Outcome:
             CheckpointsKept(keeping, work.folder / RAY, SNAPSHOT, partial(known_checkpoints, work.folder)),
             stoppable(work.folder / STOP) as stopped,
         ):
-            fit(trainer, work.folder, resources, asked, stopped)
+            fit(partial(trainer, spec, asked), work.folder, resources, asked, stopped)
         if refusal.exists():
             raise UserError(**json.loads(refusal.read_text(encoding="utf-8")))
     shutil.rmtree(work.folder / RAY, ignore_errors=True)  # Ray Train's checkpoints, of no use once the model is there
@@ -133,6 +91,41 @@ def run(work: Work) -> Outcome:
         "held_out": json.loads((work.folder / "held_out.json").read_text(encoding="utf-8")),
     }
     return Outcome(rows, tokens=pc.sum(steps["tokens"]).as_py(), metrics=metrics)
+
+
+def trainer(spec: "WorkerSpec", asked: dict[str, float], workers: int) -> "TorchTrainer":
+    """Ray Train with so many workers, each of which asks the cluster for so much."""
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from actors.cluster import gpu_environment, threads
+    from actors.worker import RAY, train
+    from jobs.common.elastic import STARTS, is_elastic
+
+    resources, gpus = spec.config.resources, asked["num_gpus"]
+    return TorchTrainer(
+        train,
+        train_loop_config={"work": replace(spec, threads=threads(workers * resources.study_cells))},
+        torch_config=TorchConfig(
+            backend=GATHERED_ON_HOST if gpus and resources.cpu_offload else None,
+            timeout_s=math.ceil(resources.collective_timeout_seconds),
+        ),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": asked["num_cpus"], **({"GPU": gpus} if gpus else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=RAY,
+            storage_path=str(Path(spec.folder).resolve()),
+            failure_config=ray.train.FailureConfig(
+                max_failures=resources.max_failures,
+                controller_failure_limit=1 if is_elastic(resources) else STARTS,  # type: ignore[call-arg]
+            ),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            worker_runtime_env={"env_vars": gpu_environment(gpus)},
+        ),
+    )
 
 
 def clear_unknown(folder: Path) -> None:

@@ -1,23 +1,30 @@
 """Actors that wait for room on the cluster: what for is said each minute, and the wait ends."""
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 
-from actors.cluster import claim, free_places, in_words, is_at_work, places, starts_its_own, want
+from actors.cluster import claim, free_places, in_words, is_at_work, nodes_here, places, starts_its_own, want
 from jobs.common.saying import doing, say
 from pipeline.errors import UserError
 from pipeline.settings.resources import Resources, Workers
 
 SAY_SECONDS = 60.0
 LOST_SECONDS = 600.0  # where resources.wait_for_cluster says nothing, and what a stage ran on is lost
-START_SECONDS = 60.0  # that a process may take to start, while what it asked for is no longer free
+START_SECONDS = 60.0  # that actors for which the nodes have room may take to start
+Nodes = Callable[[], Sequence[Mapping[str, float]]]
 
 
 class Waiting:
     """A wait of one pool or group, which may begin anew: `over` ends it."""
 
-    def __init__(self, what: str, setting: str, asked: dict[str, float], resources: Resources):
-        """`what` waits, for actors of which `setting` says the number and `asked` what each asks (`claim`)."""
-        self.what, self.setting, self.asked = what, setting, asked
+    def __init__(
+        self, what: str, setting: str, asked: dict[str, float], resources: Resources, nodes: Nodes = nodes_here
+    ):
+        """`what` waits, for actors of which `setting` says the number and `asked` what each asks (`claim`).
+
+        `nodes` gives what the nodes of the cluster have.
+        """
+        self.what, self.setting, self.asked, self.nodes = what, setting, asked, nodes
         self.seconds = LOST_SECONDS if resources.wait_for_cluster is None else resources.wait_for_cluster
         self.since: float | None = None
         self.said = 0.0
@@ -25,15 +32,17 @@ class Waiting:
     def over(self) -> None:
         self.since = None
 
-    def still(self, actors: int, least: float = 0.0) -> None:
-        """Call it every few seconds while there is no room for `actors`.
+    def still(self, actors: int) -> None:
+        """Call it every few seconds while there is no room for `actors`. Raises UserError where that took too long.
 
-        Raises UserError where that took too long, and no less than `least` seconds.
+        Where the nodes could hold them it takes a minute at least: some may be starting, and what others had is free
+        only a moment after they ended.
         """
-        now, most = time.monotonic(), max(self.seconds, least)
+        now, nodes = time.monotonic(), self.nodes()
+        most = max(self.seconds, START_SECONDS) if places(self.asked, nodes) >= actors else self.seconds
         if self.since is None:
             self.since = self.said = now
-        why = f"no room for {self.setting}={actors} of {in_words(self.asked)}"
+        why = f"no room for {self.setting}={actors} of {in_words(self.asked, nodes)}"
         if now - self.since >= most:
             raise UserError(
                 f"{why}, for {most:g} s",
@@ -49,7 +58,7 @@ class Waiting:
         if is_at_work(pool) or free_places(self.asked):
             self.over()
         else:
-            self.still(1, START_SECONDS if places(self.asked) else 0.0)
+            self.still(1)
 
 
 def claimed(

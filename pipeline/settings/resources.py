@@ -5,6 +5,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.errors import UserError
+from pipeline.settings.faults import shown
 from pipeline.settings.section import Section
 
 
@@ -22,9 +23,6 @@ class JudgeEndpoint(Section):
 
 
 WHOLE_GRADIENTS = 0.25  # of a GPU, that resources.whole_gradients may take where nothing is said
-
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class Workers(NamedTuple):
@@ -54,7 +52,7 @@ class Resources(Section):
     mirror: str = "~/.cache/widemargin"  # where this machine works on results whose root is a URL
     scorers: int = Field(default=1, ge=1)  # actors of the reference stage
     # A number, or [least, most]: as many as the cluster has room for, now and later.
-    train_workers: Count | tuple[Count, Count] = 1
+    train_workers: int | tuple[int, int] = 1
     generators: int = Field(default=1, ge=1)  # vLLM engines at a time
     judges: int = Field(default=1, ge=1)  # the same, of judge.local
     study_cells: int = Field(default=1, ge=1)  # cells of a study trained side by side; they share a node's cores
@@ -114,12 +112,11 @@ class Resources(Section):
     @field_validator("train_workers", mode="before")
     @classmethod
     def _least_first(cls, given: object) -> object:
-        if not isinstance(given, list | tuple):
+        counts = list(given) if isinstance(given, list | tuple) else [given, given]
+        if len(counts) == 2 and all(type(count) is int and count > 0 for count in counts) and counts[0] <= counts[1]:
             return given
-        if len(given) != 2 or not all(type(count) is int and count > 0 for count in given) or given[0] > given[1]:
-            problem = f"resources.train_workers={list(given)} is no [least, most]"
-            raise UserError(problem, "give two whole numbers of 1 or more, the smaller one first, or one number")
-        return given
+        problem = f"resources.train_workers={shown(given)} is no number of workers, and no [least, most] of them"
+        raise UserError(problem, "give a whole number of 1 or more, or two such, the smaller one first")
 
     @model_validator(mode="after")
     def _groups_are_whole(self) -> "Resources":
