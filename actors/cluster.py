@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+import ray.autoscaler.sdk
 import ray.data
 
 from actors.failures import user_error

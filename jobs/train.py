@@ -255,7 +255,7 @@ class watched:
                     if progress and record["workers"] == workers:
                         say("train: a worker died or failed, and all began anew")
                     elif progress:
-                        say(f"train: goes on with {record['workers']} of {workers} workers")
+                        say(f"train: goes on with {record['workers']} workers in place of {workers}")
                     workers = record["workers"]
                     progress, began = Progress("train", steps, "steps", self.every, done=resumed), record["began"]
                     progress.started -= max(0.0, time.time() - began)  # its first steps are done when they are seen
