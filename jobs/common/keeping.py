@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from jobs.common.saying import say
@@ -74,25 +75,25 @@ class CheckpointsKept:
         if self.keeping.thread:
             self.watcher.start()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         self.ended.set()
         if self.keeping.thread:
             self.watcher.join()
-            self._look()
-            self.keeping.then(lambda: shutil.rmtree(self.ray / HELD, ignore_errors=True))
+            if error:  # where all went well, the model is there
+                self._look()
 
     def _watch(self) -> None:
         while not self.ended.wait(1.0):
-            if not (self.ray / HELD).exists():  # the one before is copied
+            if not any((self.ray / HELD).glob("*")):  # the one before is copied
                 self._look()
 
     def _look(self) -> None:
         newest = max(self.known(), key=_step, default=None)
-        if newest in (None, self.kept):
+        if newest is None or newest == self.kept:
             return
-        held = self.ray / HELD
+        held = self.ray / HELD / newest
         try:
-            shutil.copytree(self.ray / newest, held / newest, copy_function=os.link, dirs_exist_ok=True)
+            shutil.copytree(self.ray / newest, held / newest, copy_function=os.link)
             shutil.copyfile(self.ray / self.snapshot, held / self.snapshot)
             listed = f'"{newest}"' in (held / self.snapshot).read_text(encoding="utf-8")
         except (OSError, shutil.Error):
@@ -101,14 +102,14 @@ class CheckpointsKept:
             shutil.rmtree(held, ignore_errors=True)
             return
         before, self.kept = self.kept, newest
-        self.keeping.then(lambda: self._copy(held, newest, before))
+        self.keeping.then(partial(self._copy, held, before))
 
-    def _copy(self, held: Path, name: str, before: str | None) -> None:
-        """The list comes after what it lists, and before that is removed which it lists no more."""
-        address, files = self.keeping.address, [file for file in (held / name).rglob("*") if file.is_file()]
+    def _copy(self, held: Path, before: str | None) -> None:
+        """The list comes after what it lists, and only then that is removed which it lists no more."""
+        address, files = self.keeping.address, [file for file in held.rglob("*") if file.is_file()]
         try:
-            address.keep({f"{self.ray.name}/{file.relative_to(held)}": file for file in files})
-            address.keep({f"{self.ray.name}/{self.snapshot}": held / self.snapshot})
+            for file in sorted(files, key=lambda file: file.name == self.snapshot):
+                address.keep({f"{self.ray.name}/{file.relative_to(held)}": file})
             if before:
                 address.forget(f"{self.ray.name}/{before}")
         finally:

@@ -1,6 +1,6 @@
 """The section `resources`: where and how. It never enters an identity."""
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
@@ -112,7 +112,7 @@ class Resources(Section):
     @field_validator("train_workers", mode="before")
     @classmethod
     def _least_first(cls, given: object) -> object:
-        counts = list(given) if isinstance(given, list | tuple) else [given, given]
+        counts: list[Any] = list(given) if isinstance(given, list | tuple) else [given, given]
         if len(counts) == 2 and all(type(count) is int and count > 0 for count in counts) and counts[0] <= counts[1]:
             return given
         problem = f"resources.train_workers={shown(given)} is no number of workers, and no [least, most] of them"
