@@ -116,6 +116,8 @@ def test_a_training_goes_on_with_what_it_gets(trained: Calm, cluster: Cluster, t
     """Three workers where a node joined, two where it was lost, three again where it came back: the same training,
     within the bounds of another number of workers. Stopped while it waits for the node, or it would be done before."""
     given = beside(trained, tmp_path, "prepare", "reference", "schedule")
+    for node in [node for node in cluster.nodes if node.poll() is None][1:]:
+        lose(node)
     borrowed = cluster.join(cpus=1)
     driver = start(cluster.head, "train", *given, "resources.train_workers=[2, 3]")
     until(lambda: knows_a_checkpoint(tmp_path), driver)
