@@ -1,5 +1,6 @@
 """Joining a Ray cluster, and claiming from it what can be placed."""
 
+import errno
 import logging
 import os
 import signal
@@ -36,8 +37,7 @@ def connected() -> Iterator[None]:
     ray_here, shutdown = _join(), True
     uses_ray(ray_here)
     ended = threading.Event()
-    if ray_here.own:
-        threading.Thread(target=_end_with_ray, args=(ended,), daemon=True).start()
+    threading.Thread(target=_end_with_ray, args=(ended,), daemon=True).start()
     try:
         yield
     except Exception as error:
@@ -61,7 +61,7 @@ def connected() -> Iterator[None]:
 
 
 def _end_with_ray(ended: threading.Event) -> None:
-    """End this process where the Ray that it started is gone: of a lost control store Ray's core learns in a minute."""
+    """End this process where Ray is gone: where a control store is lost, too, Ray's core does that after a minute."""
     while is_watched() and not ended.wait(1.0):
         if _died(0.0):
             os._exit(ENDED)
@@ -88,7 +88,7 @@ def _is_gone() -> bool:
     if starts_its_own():
         return any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
     with socket.socket(socket.AF_UNIX) as raylet:
-        return raylet.connect_ex(node.raylet_socket_name) != 0
+        return raylet.connect_ex(node.raylet_socket_name) in (errno.ECONNREFUSED, errno.ENOENT)
 
 
 def address() -> str:
@@ -122,7 +122,8 @@ def _join() -> OnRay:
     for handler in logging.getLogger("ray.data").handlers:  # its log file keeps everything
         if handler.name == "console":
             handler.setLevel(logging.CRITICAL)
-    return OnRay(own, context.address_info["gcs_address"], f"{context.address_info['session_dir']}/logs")
+    there = os.environ.get("RAY_ADDRESS") or context.address_info["gcs_address"]
+    return OnRay(own, there, f"{context.address_info['session_dir']}/logs")
 
 
 @contextmanager
@@ -214,7 +215,7 @@ def require_places(setting: str, actors: int, gpus: float, nodes: Sequence[Mappi
     if actors > cpus:
         raise UserError(
             f"{setting}={actors} actors, but the cluster has {cpus:g} CPUs",
-            f"set {setting}={max(1, int(cpus))} or less, or add nodes",
+            f"set {setting}={int(cpus)} or less, or add nodes" if cpus >= 1 else "add nodes",
         )
     room = sum(int(node.get("GPU", 0.0) / gpus) for node in nodes) if gpus else actors  # an actor is on one node
     if actors > room:

@@ -63,9 +63,9 @@ def run_parts(
     with Keeping(address, what) as keeping:
         keeping.missing({row["part"] for row in work} - {row["part"] for row in pending})
         while pending:
-            doing(f"starting {actors} {actor.__name__.lower()}{'s' * (actors > 1)}")
             asked = claimed(what, setting, Workers(actors, actors), resources.gpus_per_actor, resources, lost)
             waiting = Waiting(what, setting, asked, resources)
+            doing(f"starting {actors} {actor.__name__.lower()}{'s' * (actors > 1)}")
             options: dict[str, Any] = dict(asked)
             options |= {"max_restarts": resources.max_failures, "max_task_retries": resources.max_failures}
             if environment:

@@ -11,6 +11,8 @@ from pipeline.settings.resources import Resources, Workers
 SAY_SECONDS = 60.0
 LOST_SECONDS = 600.0  # where resources.wait_for_cluster says nothing, and what a stage ran on is lost
 START_SECONDS = 60.0  # that actors for which the nodes have room may take to start
+SETS = "resources.wait_for_cluster sets how many seconds it is waited"
+KEPT = "What is finished is kept, and the same command goes on from there"
 Nodes = Callable[[], Sequence[Mapping[str, float]]]
 
 
@@ -46,8 +48,7 @@ class Waiting:
         if now - self.since >= most:
             raise UserError(
                 f"{why}, for {most:g} s",
-                f"bring nodes back or add some, or lower {self.setting}; resources.wait_for_cluster sets how many "
-                "seconds it is waited. What is finished is kept, and the same command goes on from there",
+                f"bring nodes back or add some, or lower {self.setting}; {SETS}. {KEPT}",
             )
         if now - self.said >= SAY_SECONDS:
             self.said = now
@@ -78,8 +79,11 @@ def claimed(
                 return claim(setting, actors.most, gpus, actors.least)
             except UserError as small:
                 now = time.monotonic()
-                if now - began >= seconds or starts_its_own():
+                if not seconds or starts_its_own():
                     raise
+                if now - began >= seconds:
+                    problem = f"{small.problem}, after {seconds:g} s"
+                    raise UserError(problem, f"{small.remedy}; {SETS}. {KEPT}") from None
                 if said is None or now - said >= SAY_SECONDS:
                     say(f"{what}: {small.problem}; waiting for nodes for {now - began:.0f} s of {seconds:g}")
                     doing("waiting for nodes")
