@@ -141,11 +141,11 @@ def test_a_pool_waits_for_nodes_and_not_for_ever(scored: Calm, cluster: Cluster,
     """Before it begins, and where the last one is lost. What was finished then is used by the next run."""
     for node in cluster.nodes:
         lose(node)
-    given = (*beside(scored, tmp_path, "prepare"), "resources.wait_for_cluster=15")
+    given = (*beside(scored, tmp_path, "prepare"), "resources.wait_for_cluster=30")
     driver = start(cluster.head, "reference", *given)
     assert driver.stdout is not None
     said = ""
-    while "waiting for nodes for 0 s of 15" not in said:
+    while "waiting for nodes for 0 s of 30" not in said:
         said += (line := driver.stdout.readline())
         assert line, said
     assert "resources.scorers=1 actors, but the cluster has 0 CPUs" in said
