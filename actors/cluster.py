@@ -1,19 +1,26 @@
 """Joining a Ray cluster, and claiming from it what can be placed."""
 
+import errno
 import logging
 import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import ray
+import ray.autoscaler.sdk
 import ray.data
 
 from actors.failures import user_error
+from actors.survival import ENDED, OnRay, is_watched, lost, uses_ray
 from pipeline.errors import UserError
+
+LINGER = 1.0  # seconds after an error in which what caused it may yet show: a raylet that ends takes its actors first
 
 
 @contextmanager
@@ -21,27 +28,67 @@ def connected() -> Iterator[None]:
     """Join the cluster of RAY_ADDRESS (a submitted job has it set), or start one here and stop it afterwards.
 
     Inside an outer `connected()` it does nothing, so that a whole line shares one cluster. What an actor raised comes
-    out as the UserError it was, or with a note that says where Ray's logs are.
+    out as the UserError it was, or with a note that says where Ray's logs are. Where Ray itself died, this process ends
+    and its parent tells (survival.py).
     """
     if ray.is_initialized():
         yield
         return
-    logs, interrupted = _join(), False
+    ray_here, shutdown = _join(), True
+    uses_ray(ray_here)
+    ended = threading.Event()
+    threading.Thread(target=_end_with_ray, args=(ended,), daemon=True).start()
     try:
         yield
     except Exception as error:
-        if found := user_error(error, logs):
+        if _died(0.0 if isinstance(error, UserError) else LINGER):
+            shutdown = False
+            _end(ray_here)
+        if found := user_error(error, ray_here.logs):
             raise found from None
-        error.add_note(f"Ray's logs are in {logs}")
+        error.add_note(f"Ray's logs are in {ray_here.logs}")
         raise
     except KeyboardInterrupt:
         # A thread may be inside Ray's core, which a shutdown would take away under it. The door ends the process, and
         # Ray's processes end with it.
-        interrupted = True
+        shutdown = False
         raise
     finally:
-        if not interrupted:
+        ended.set()
+        uses_ray(None)
+        if shutdown:
             ray.shutdown()
+
+
+def _end_with_ray(ended: threading.Event) -> None:
+    """End this process where Ray is gone: where a control store is lost, too, Ray's core does that after a minute."""
+    while is_watched() and not ended.wait(1.0):
+        if _died(0.0):
+            os._exit(ENDED)
+
+
+def _end(ray_here: OnRay) -> None:
+    """Leave it to the parent to tell that Ray died, or tell it here where there is none."""
+    if is_watched():
+        sys.stdout.flush()
+        os._exit(ENDED)
+    raise lost(ray_here, died=1) from None
+
+
+def _died(linger: float) -> bool:
+    """Whether Ray itself is gone, or goes within `linger` seconds: of a cluster that was joined, this node's raylet."""
+    deadline = time.monotonic() + linger
+    while not (gone := _is_gone()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return gone
+
+
+def _is_gone() -> bool:
+    node: Any = ray._private.worker._global_node
+    if starts_its_own():
+        return any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
+    with socket.socket(socket.AF_UNIX) as raylet:
+        return raylet.connect_ex(node.raylet_socket_name) in (errno.ECONNREFUSED, errno.ENOENT)
 
 
 def address() -> str:
@@ -49,15 +96,22 @@ def address() -> str:
     return str(ray.get_runtime_context().gcs_address)
 
 
-def _join() -> str:
-    """Join or start, with only our own lines on the terminal. Returns the folder of Ray's logs."""
+def starts_its_own() -> bool:
+    """Whether `connected()` starts a cluster, instead of joining one."""
+    return os.environ.get("RAY_ADDRESS", "") in ("", "local")
+
+
+def _join() -> OnRay:
+    """Join or start, with only our own lines on the terminal."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ side complains of what Ray Data itself does
-    address: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}
+    own = starts_its_own()
+    address: dict[str, Any] = {"address": "local", "include_dashboard": False} if own else {}
     terminate = signal.getsignal(signal.SIGTERM)
     if found := _host_and_port():
         _require_a_listener(*found)
     with _hushed():
         context: Any = ray.init(logging_level=logging.ERROR, log_to_driver=False, **address)
+    setattr(ray._private.worker, "print_to_stdstream", lambda *_, **__: None)  # noqa: B010 - what it says of lost nodes
     signal.signal(signal.SIGTERM, terminate)  # Ray has put its own in its place
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     settings = ray.data.DataContext.get_current()
@@ -68,7 +122,8 @@ def _join() -> str:
     for handler in logging.getLogger("ray.data").handlers:  # its log file keeps everything
         if handler.name == "console":
             handler.setLevel(logging.CRITICAL)
-    return f"{context.address_info['session_dir']}/logs"
+    there = os.environ.get("RAY_ADDRESS") or context.address_info["gcs_address"]
+    return OnRay(own, there, f"{context.address_info['session_dir']}/logs")
 
 
 @contextmanager
@@ -85,17 +140,51 @@ def _hushed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def claim(setting: str, actors: int, gpus: float) -> dict[str, float]:
+def claim(setting: str, actors: int, gpus: float, least: int | None = None) -> dict[str, float]:
     """What each of a pool of actors asks of Ray, so that all can be placed and tasks beside them too.
 
     A pool that claims every CPU leaves none for Ray Data's own tasks, and the stage would wait for ever without an
-    error: half a CPU, or a tenth of the cluster, stays free. Raises UserError where the cluster is too small.
+    error: half a CPU, or a tenth of the cluster, stays free. Raises UserError where the cluster is too small, of
+    `least` actors where fewer than `actors` will do.
     """
     nodes = nodes_here()
-    require_places(setting, actors, gpus, nodes)
+    require_places(setting, least or actors, gpus, nodes)
     cpus = sum(node.get("CPU", 0.0) for node in nodes)
     free = max(0.5, 0.1 * cpus)
-    return {"num_cpus": min(1.0, int(100 * (cpus - free) / actors) / 100), "num_gpus": gpus}
+    return {"num_cpus": min(1.0, int(100 * (cpus - free) / min(actors, int(cpus))) / 100), "num_gpus": gpus}
+
+
+def want(actors: int, gpus: float) -> None:
+    """Tell an autoscaler, where the cluster has one, to bring nodes for so many actors; 0: for none any more."""
+    bundle = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
+    ray.autoscaler.sdk.request_resources(bundles=[bundle] * actors)
+
+
+def free_places(asked: Mapping[str, float]) -> int:
+    """How many more actors that each ask so much, as `claim` has it, the cluster has room for now."""
+    return places(asked, list(ray._private.state.available_resources_per_node().values()))
+
+
+def places(asked: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many actors that each ask so much nodes of these resources have room for."""
+    wanted = {"CPU": asked["num_cpus"], "GPU": asked["num_gpus"]}
+    rooms = [[node.get(name, 0.0) / amount for name, amount in wanted.items() if amount] for node in nodes]
+    return sum(int(min(room) + 1e-6) for room in rooms)
+
+
+def is_at_work(name: str) -> bool:
+    """Whether any actor of a pool of this class lives, of those that this process started."""
+    job = ray.JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
+    alive = ray._private.state.actors(job_id=job, actor_state_name="ALIVE")
+    return any(name in actor["ActorClassName"] for actor in alive.values())
+
+
+def in_words(asked: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> str:
+    """What an actor asks for, and what nodes have, such as `1 CPUs each; the cluster has 2 nodes with 4 CPUs, ...`."""
+    cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
+    each = f"{asked['num_cpus']:g} CPUs" + (f" and {asked['num_gpus']:g} GPUs" if asked["num_gpus"] else "")
+    there = f"{len(nodes)} node{'s' * (len(nodes) != 1)} with {cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
+    return f"{each} each; the cluster has {there}, not enough of them free"
 
 
 def gpu_environment(gpus: float) -> dict[str, str]:
@@ -126,7 +215,7 @@ def require_places(setting: str, actors: int, gpus: float, nodes: Sequence[Mappi
     if actors > cpus:
         raise UserError(
             f"{setting}={actors} actors, but the cluster has {cpus:g} CPUs",
-            f"set {setting}={max(1, int(cpus))} or less, or add nodes",
+            f"set {setting}={int(cpus)} or less, or add nodes" if cpus >= 1 else "add nodes",
         )
     room = sum(int(node.get("GPU", 0.0) / gpus) for node in nodes) if gpus else actors  # an actor is on one node
     if actors > room:
@@ -148,9 +237,9 @@ def nodes_ahead() -> list[dict[str, float]] | None:
     """
     if ray.is_initialized():
         return nodes_here()
-    address = os.environ.get("RAY_ADDRESS")
-    if not address or address == "local":
+    if starts_its_own():
         return [_this_machine()]
+    address = os.environ["RAY_ADDRESS"]
     if (found := _host_and_port()) is None:
         return None
     _require_a_listener(*found)

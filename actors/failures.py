@@ -19,7 +19,7 @@ def user_error(error: BaseException, logs: str) -> UserError | None:
         inner += list(getattr(item, "worker_failures", {}).values())
         seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]
     # What was raised comes before what followed from it.
-    for find in (plainly, no_room, no_memory, partial(no_life, logs=logs), no_answer, no_way):
+    for find in (plainly, no_room, no_memory, partial(no_life, logs=logs), no_place, no_answer, no_way):
         for item in seen:
             if found := find(item):
                 return found
@@ -49,7 +49,6 @@ LOST = {
     r"is dead because its worker process has died|worker actors failed to initialize": "the process of an actor died",
     r"is dead because its node has died": "the node of an actor was lost",
     r"worker died unexpectedly while executing this task": "a process that made a block of rows, or parts, died",
-    r"worker group startup timed out": "the cluster had no room for the train workers",
 }
 
 
@@ -64,6 +63,17 @@ def no_life(error: BaseException, logs: str) -> UserError | None:
                 "hangs. What is finished is kept",
             )
     return None
+
+
+def no_place(error: BaseException) -> UserError | None:
+    """What Ray Train says where a group of workers found no room on the cluster."""
+    if not re.search(r"worker group startup timed out|Insufficient cluster resources", str(error)):
+        return None
+    return UserError(
+        "the cluster had no room for the train workers",
+        "bring nodes back or add some, or lower resources.train_workers, which [least, most] leaves to what there is. "
+        "What is finished is kept",
+    )
 
 
 def no_answer(error: BaseException) -> UserError | None:

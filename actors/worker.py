@@ -33,6 +33,7 @@ REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
 PROGRESS = "progress.json"  # the first worker writes it: its last step
 PROGRESS_SECONDS = 1.0  # between two times that it does, as the door looks
 PHASE = "phase.txt"  # and this: what it is at before and after its steps
+EXPORTED = "ending"  # what stands there once the trained model is written
 NOTE = "note.txt"  # and this: how the model is run
 # What to do about a training that is too large for its workers.
 LARGE = (
@@ -43,6 +44,7 @@ LARGE = (
 EPOCH = "epoch"  # the door writes it: what the workers read, a step at a time
 JOURNAL = "journal"  # the first worker writes it: the rows of its steps so far
 RAY = "ray"  # where Ray Train keeps checkpoints, and its list of those it knows
+SNAPSHOT = "checkpoint_manager_snapshot.json"  # that list
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,10 @@ def train(spec: dict[str, Any]) -> None:
         return
     resources = work.config.resources
     asked = resources.budgets("cuda" if torch.cuda.is_available() else "cpu")
+    world = ray.train.get_context().get_world_size()
     budgets = f"resources.micro_batch_tokens={asked.micro_batch_tokens}, logits_chunk={asked.logits_chunk}"
     try:
-        with memory_for(f"with {budgets} and train_workers={resources.train_workers} a train worker", LARGE):
+        with memory_for(f"with {budgets} and train_workers={world} a train worker", LARGE):
             _train(work)
     except UserError as error:
         write_aside(refusal, json.dumps({"problem": error.problem, "remedy": error.remedy}))
@@ -103,7 +106,7 @@ def _train(work: WorkerSpec) -> None:
             load(trainer, Path(folder))
     else:
         trainer.journal.go_on(0)
-    known = {"steps": trainer.epoch.steps, "resumed": trainer.next_step, "began": time.time()}
+    known = {"steps": trainer.epoch.steps, "resumed": trainer.next_step, "began": time.time(), "workers": world}
     at("at its steps")
     if rank == 0 and trainer.done:  # only the export is left, and that is said, too
         write_aside(Path(work.folder) / PROGRESS, json.dumps(known | trainer.record))
@@ -128,7 +131,7 @@ def _train(work: WorkerSpec) -> None:
         with contextlib.suppress(Exception):
             ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED, timeout_s=60)
         raise
-    at("ending")
+    at(EXPORTED)
 
 
 def base_model(work: WorkerSpec, world: int) -> PreTrainedModel | EmptyModel:
@@ -159,7 +162,7 @@ def _told(work: WorkerSpec, together: Together, due: bool, newest: str | None) -
 def known_checkpoints(folder: Path) -> set[str]:
     """The names of the checkpoints that Ray Train knows and keeps, of a training that writes into `folder`."""
     try:
-        listed = json.loads((folder / RAY / "checkpoint_manager_snapshot.json").read_text(encoding="utf-8"))
+        listed = json.loads((folder / RAY / SNAPSHOT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return set()
     return {each["checkpoint_dir_name"] for each in listed["checkpoint_results"]}

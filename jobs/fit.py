@@ -103,7 +103,7 @@ def place(on: Device, count: int) -> str:
 def brief(plan: Plan, steps: Sequence[Step]) -> Iterator[str]:
     """What making `steps` needs, in a line or two: for `--dry-run`. Times on GPUs are those of an H100."""
     config = plan.config
-    actors = (config.resources.scorers, config.resources.train_workers, config.resources.generators)
+    actors = (config.resources.scorers, config.resources.workers.least, config.resources.generators)
     on, count = device("h100" if config.resources.gpus_per_actor else "cpu"), max(actors)
     made = {step.stage for step in steps}
     try:

@@ -73,7 +73,7 @@ def run(work: Work) -> Outcome:
             setting="resources.generators",
             actors=resources.generators,
             resources=resources,
-            folder=work.folder,
+            address=work.step.address,
             environment=environment(resources.kv_cache_gib, each),
         )
     answers = tables.read(work.folder, tables.RESPONSES, ["tokens", "finish_reason"]).to_pydict()

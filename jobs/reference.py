@@ -34,7 +34,7 @@ def run(work: Work) -> Outcome:
             setting="resources.scorers",
             actors=resources.scorers,
             resources=resources,
-            folder=work.folder,
+            address=work.step.address,
             environment=gpu_environment(resources.gpus_per_actor),
         )
     outcome.tokens = sum(tokens(pairs.path / name) for name in parts)

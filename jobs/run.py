@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.survival import may_restart, outlive
 from jobs.common.check import check, recheck
 from jobs.common.saying import doing, heard, say, shown, tell
 from jobs.common.stage import door, make, places, planned, provenance, reported, say_first
@@ -40,11 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if beyond := sorted(set(options.force) - set(wanted)):
         parser.error(f"--force {beyond[0]} is not between --from {options.first} and --until {options.last}")
     with reported():
+        outlive(say)
         started = time.perf_counter()
         if options.manifest:
             if not options.dry_run:
                 say_first("run", options.manifest, options.overrides)
             plan = plan_again(Path(options.manifest), options.overrides)
+            may_restart(plan.config.resources.max_failures)
         elif options.dry_run:
             plan = make_plan(load(options.config, options.overrides))
         else:

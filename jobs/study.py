@@ -19,6 +19,7 @@ from pathlib import Path
 
 import yaml
 
+from actors.survival import may_restart, outlive
 from jobs.common.check import check_all, recheck
 from jobs.common.saying import say, shown, tell
 from jobs.common.stage import Outcome, Work, door, make, reported, say_first
@@ -37,10 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be made, and make nothing")
     options = parser.parse_intermixed_args(arguments)
     with reported():
+        outlive(say)
         started = time.perf_counter()
         if not options.dry_run:
             say_first("study", options.config, options.overrides)
         grid, page = plan_study(options.config, options.overrides)
+        may_restart(grid.config.resources.max_failures)
         check_all(pending_steps(grid), options.overrides)
         if options.dry_run:
             for cell, plan in grid.cells:

@@ -9,29 +9,50 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from jobs.common.keeping import CheckpointsKept, Keeping
 from jobs.common.saying import Progress, doing, say
 from jobs.common.stage import Outcome, Terminated, Work, main
 from pipeline.errors import UserError
 
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
+    from actors.worker import WorkerSpec
+
 POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+STARTING = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+START_SECONDS = 6.0  # for which a group that has room is waited, each of the times that it is tried. Its own: 60
 POLL_SECONDS = 0.2  # between two looks of Ray Train at its workers; at each it learns of one checkpoint. Its own: 2
 GATHERED_ON_HOST = "cpu:gloo,cuda:nccl"  # with resources.cpu_offload, what lies on the host is summed there
-STARTS = 10  # groups of workers that may fail to start; where the cluster has no room, each waits for it a minute
 
 
 def run(work: Work) -> Outcome:
     """The trained model under model/, or its unmerged adapters under adapter/; and what happened, as tables."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
-    import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
 
-    from actors.cluster import claim, connected, gpu_environment, idle_gpus, nodes_here, threads
-    from actors.worker import EPOCH, JOURNAL, NOTE, PHASE, PROGRESS, RAY, REFUSAL, STOP, WorkerSpec, train
+    from actors.cluster import connected, idle_gpus, nodes_here
+    from actors.worker import (
+        EPOCH,
+        JOURNAL,
+        NOTE,
+        PHASE,
+        PROGRESS,
+        RAY,
+        REFUSAL,
+        SNAPSHOT,
+        STOP,
+        WorkerSpec,
+        known_checkpoints,
+    )
+    from jobs.common.elastic import fit
     from jobs.common.models import base_model
+    from jobs.common.waiting import claimed
     from pipeline.training.join import join
     from pipeline.training.saving import rehearse
 
@@ -53,52 +74,23 @@ def run(work: Work) -> Outcome:
         gpus = min(resources.gpus_per_actor, 1.0)  # a worker drives one GPU; FSDP2 shards over workers
         if idle := idle_gpus(gpus, nodes_here()):
             say(f"train: {idle}")
-        asked = claim("resources.train_workers", resources.train_workers, gpus)
-        spec = WorkerSpec(
-            config=config,
-            model=str(base),
-            folder=str(work.folder),
-            threads=threads(resources.train_workers * resources.study_cells),
-        )
-        trainer = TorchTrainer(
-            train,
-            train_loop_config={"work": spec},
-            torch_config=TorchConfig(
-                backend=GATHERED_ON_HOST if gpus and resources.cpu_offload else None,
-                timeout_s=math.ceil(resources.collective_timeout_seconds),
-            ),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=resources.train_workers,
-                use_gpu=gpus > 0,
-                resources_per_worker={
-                    "CPU": asked["num_cpus"],
-                    **({"GPU": asked["num_gpus"]} if asked["num_gpus"] else {}),
-                },
-            ),
-            run_config=ray.train.RunConfig(
-                name=RAY,
-                storage_path=str(work.folder.resolve()),
-                failure_config=ray.train.FailureConfig(
-                    max_failures=resources.max_failures,
-                    controller_failure_limit=STARTS,  # type: ignore[call-arg]
-                ),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-                worker_runtime_env={"env_vars": gpu_environment(gpus)},
-            ),
-        )
+        asked = claimed("train", "resources.train_workers", resources.workers, gpus, resources)
+        spec = WorkerSpec(config=config, model=str(base), folder=str(work.folder), threads=1)
         refusal = work.folder / REFUSAL
         refusal.unlink(missing_ok=True)
         clear_unknown(work.folder)
         os.environ.setdefault(POLL, str(POLL_SECONDS))
-        workers = "worker" if resources.train_workers == 1 else "workers"
-        say(f"train: starting {resources.train_workers} {workers}")
-        doing(f"starting {resources.train_workers} {workers}")
+        os.environ.setdefault(STARTING, str(START_SECONDS))
         with (
             watched(work.folder / PROGRESS, work.folder / PHASE, work.folder / NOTE, resources.log_seconds),
             interruptible(),
-            stoppable(work.folder / STOP),
+            Keeping(work.step.address, "train") as keeping,
+            CheckpointsKept(
+                keeping, work.folder / RAY, work.folder / JOURNAL, SNAPSHOT, partial(known_checkpoints, work.folder)
+            ),
+            stoppable(work.folder / STOP) as stopped,
         ):
-            trainer.fit()
+            fit(partial(trainer, spec, asked), work.folder, resources, asked, stopped)
         if refusal.exists():
             raise UserError(**json.loads(refusal.read_text(encoding="utf-8")))
     for name in (RAY, EPOCH, JOURNAL):  # of no use once the model and its tables are there
@@ -116,6 +108,41 @@ def run(work: Work) -> Outcome:
         "held_out": json.loads((work.folder / "held_out.json").read_text(encoding="utf-8")),
     }
     return Outcome(rows, tokens=pc.sum(steps["tokens"]).as_py(), metrics=metrics)
+
+
+def trainer(spec: "WorkerSpec", asked: dict[str, float], workers: int) -> "TorchTrainer":
+    """Ray Train with so many workers, each of which asks the cluster for so much."""
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from actors.cluster import gpu_environment, threads
+    from actors.worker import RAY, train
+    from jobs.common.elastic import STARTS, is_elastic
+
+    resources, gpus = spec.config.resources, asked["num_gpus"]
+    return TorchTrainer(
+        train,
+        train_loop_config={"work": replace(spec, threads=threads(workers * resources.study_cells))},
+        torch_config=TorchConfig(
+            backend=GATHERED_ON_HOST if gpus and resources.cpu_offload else None,
+            timeout_s=math.ceil(resources.collective_timeout_seconds),
+        ),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": asked["num_cpus"], **({"GPU": gpus} if gpus else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=RAY,
+            storage_path=str(Path(spec.folder).resolve()),
+            failure_config=ray.train.FailureConfig(
+                max_failures=resources.max_failures,
+                controller_failure_limit=1 if is_elastic(resources) else STARTS,  # type: ignore[call-arg]
+            ),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            worker_runtime_env={"env_vars": gpu_environment(gpus)},
+        ),
+    )
 
 
 def clear_unknown(folder: Path) -> None:
@@ -201,21 +228,26 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def stoppable(file: Path) -> Iterator[None]:
-    """SIGTERM asks the workers, by a file, to write a checkpoint after the step they are at, and to end."""
+def stoppable(file: Path) -> Iterator[threading.Event]:
+    """SIGTERM asks the workers, by a file, to write a checkpoint after the step they are at, and to end.
+
+    The event says that it did.
+    """
     file.unlink(missing_ok=True)
+    asked = threading.Event()
 
     def ask(*_: object) -> None:
+        asked.set()
         file.touch()
         say("train: asked to end; after this step and a checkpoint")
 
     handler = signal.signal(signal.SIGTERM, ask)
     try:
-        yield
+        yield asked
     finally:
         signal.signal(signal.SIGTERM, handler)
-    if file.exists():
-        file.unlink()
+    if asked.is_set():
+        file.unlink(missing_ok=True)
         raise Terminated
 
 
@@ -240,7 +272,7 @@ class watched:
         self.thread.join()
 
     def _watch(self) -> None:
-        progress, began, phase, told = None, None, "", False
+        progress, began, phase, told, workers = None, None, "", False, 0
         while not self.stop.wait(1.0):
             if not told and self.note.exists():
                 told = True
@@ -249,8 +281,11 @@ class watched:
                 record = json.loads(self.file.read_text(encoding="utf-8"))
                 steps, resumed = record["steps"], record["resumed"]
                 if progress is None or record["began"] != began:
-                    if progress:
+                    if progress and record["workers"] == workers:
                         say("train: a worker died or failed, and all began anew")
+                    elif progress:
+                        say(f"train: goes on with {record['workers']} workers in place of {workers}")
+                    workers = record["workers"]
                     progress, began = Progress("train", steps, "steps", self.every, done=resumed), record["began"]
                     progress.started -= max(0.0, time.time() - began)  # its first steps are done when they are seen
                     if resumed:

@@ -96,7 +96,7 @@ class Here:
                 setting="resources.judges",
                 actors=resources.judges,
                 resources=resources,
-                folder=folder,
+                address=self.work.step.address,
                 environment=environment(resources.kv_cache_gib, threads(resources.judges)),
             )
         rows = tables.read(folder, tables.REPLIES, pattern=f"replies-{call}-*.parquet").to_pylist()

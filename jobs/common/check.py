@@ -75,14 +75,15 @@ def places(plan: Plan, steps: Sequence[Step]) -> None:
     pools = {
         "reference": ("resources.scorers", resources.scorers, gpus),
         "generate": ("resources.generators", resources.generators, gpus),
-        "train": ("resources.train_workers", resources.train_workers, min(gpus, 1.0)),
+        "train": ("resources.train_workers", resources.workers.least, min(gpus, 1.0)),
         "judge": ("resources.judges", resources.judges if plan.judge else 0, gpus),
     }
     asked = [pools[stage] for stage in dict.fromkeys(step.stage for step in steps) if stage in pools]
     if all(actors <= 1 and not gpus for _, actors, gpus in asked):
         return  # any cluster has room for them
-    from actors.cluster import nodes_ahead, require_places
+    from actors.cluster import nodes_ahead, require_places, starts_its_own
 
-    if (nodes := nodes_ahead()) is not None:
+    nodes = nodes_ahead()
+    if nodes is not None and (starts_its_own() or not resources.wait_for_cluster):  # others may come, but not here
         for setting, actors, each in asked:
             require_places(setting, actors, each, nodes)

@@ -3,7 +3,8 @@
 import queue
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.pooled import Pooled
+from jobs.common.keeping import Keeping
 from jobs.common.saying import Progress, doing, say
 from jobs.common.stage import Outcome
 from pipeline.errors import UserError
-from pipeline.settings.resources import Resources
+from pipeline.results.address import Address
+from pipeline.settings.resources import Resources, Workers
+
+LOOK_SECONDS = 5.0  # of silence after which it is looked whether a pool can work at all
 
 
 def run_parts(
@@ -26,10 +31,10 @@ def run_parts(
     setting: str,
     actors: int,
     resources: Resources,
-    folder: Path,
+    address: Address,
     environment: dict[str, str] | None = None,
 ) -> Outcome:
-    """`work` is a row a part, with its file name in column `part`; parts that stand in `folder` are not made again.
+    """`work` is a row a part, with its file name in column `part`; those in the unfinished folder are not made again.
 
     An actor answers a row a part; a `note` in it, such as how it runs its model, is said once and kept in the metrics.
     So are the tokens, seconds and packs of the parts made here, added up: those of the actors alone, without their
@@ -42,8 +47,10 @@ def run_parts(
     """
     import ray
 
-    from actors.cluster import claim, idle_gpus, nodes_here
+    from actors.cluster import idle_gpus, nodes_here
+    from jobs.common.waiting import Waiting, claimed
 
+    folder = address.partial
     pending = unfinished(work, folder)
     if kept := len(work) - len(pending):
         say(f"{what}: {kept} of {len(work)} parts are finished already and kept")
@@ -52,27 +59,36 @@ def run_parts(
     if pending and (idle := idle_gpus(resources.gpus_per_actor, nodes_here())):
         say(f"{what}: {idle}")
     progress = Progress(what, len(work), "parts", resources.log_seconds, kept, lanes=max(1, min(actors, len(pending))))
-    while pending:
-        doing(f"starting {actors} {actor.__name__.lower()}{'s' * (actors > 1)}")
-        options: dict[str, Any] = claim(setting, actors, resources.gpus_per_actor)
-        options |= {"max_restarts": resources.max_failures, "max_task_retries": resources.max_failures}
-        if environment:
-            options["runtime_env"] = {"env_vars": environment}
-        try:
-            for row in in_a_thread(answers(pending, actor, spec, min(actors, len(pending)), options)):
-                if (note := row.get("note")) and note not in notes:
-                    notes.add(note)
-                    say(f"{what}: {note}")
-                for name in row.keys() & {"tokens", "seconds", "packs"}:
-                    made[f"actor_{name}"] = made.get(f"actor_{name}", 0) + row[name]
-                progress.add(1, f", {row['tokens'] / row['seconds']:,.0f} tokens/s an actor")
-            break
-        except ray.exceptions.RayActorError:
-            before, pending = len(pending), unfinished(work, folder)
-            if len(pending) == before:
-                raise
-            say(f"{what}: an actor died too often (resources.max_failures); a new pool makes {len(pending)} parts more")
-            progress.done = len(work) - len(pending)
+    lost = False
+    with Keeping(address, what) as keeping:
+        keeping.missing({row["part"] for row in work} - {row["part"] for row in pending})
+        while pending:
+            asked = claimed(what, setting, Workers(actors, actors), resources.gpus_per_actor, resources, lost)
+            waiting = Waiting(what, setting, asked, resources)
+            doing(f"starting {actors} {actor.__name__.lower()}{'s' * (actors > 1)}")
+            options: dict[str, Any] = dict(asked)
+            options |= {"max_restarts": resources.max_failures, "max_task_retries": resources.max_failures}
+            if environment:
+                options["runtime_env"] = {"env_vars": environment}
+            try:
+                rows = answers(pending, actor, spec, min(actors, len(pending)), options)
+                for row in in_a_thread(rows, partial(waiting.look, actor.__name__)):
+                    waiting.over()
+                    keeping.parts(row["part"])
+                    if (note := row.get("note")) and note not in notes:
+                        notes.add(note)
+                        say(f"{what}: {note}")
+                    for name in row.keys() & {"tokens", "seconds", "packs"}:
+                        made[f"actor_{name}"] = made.get(f"actor_{name}", 0) + row[name]
+                    progress.add(1, f", {row['tokens'] / row['seconds']:,.0f} tokens/s an actor")
+                break
+            except ray.exceptions.RayActorError:
+                before, pending, lost = len(pending), unfinished(work, folder), True
+                if len(pending) == before:
+                    raise
+                often = "an actor died too often (resources.max_failures)"
+                say(f"{what}: {often}; a new pool makes {len(pending)} parts more")
+                progress.done = len(work) - len(pending)
     return Outcome(rows=part_rows(folder, [row["part"] for row in work]), metrics={"notes": sorted(notes), **made})
 
 
@@ -101,8 +117,11 @@ def answers(
         yield from batch.to_pylist()
 
 
-def in_a_thread(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The same rows, taken by another thread, so that Ctrl-C meets our own wait: inside Ray's calls it can be lost."""
+def in_a_thread(rows: Iterable[dict[str, Any]], silent: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    """The same rows, taken by another thread, so that Ctrl-C meets our own wait: inside Ray's calls it can be lost.
+
+    `silent` is called whenever none came for LOOK_SECONDS.
+    """
     taken: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
 
     def take() -> None:
@@ -114,7 +133,14 @@ def in_a_thread(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             taken.put(error)
 
     threading.Thread(target=take, daemon=True).start()
-    while (row := taken.get()) is not None:
+    while True:
+        try:
+            row = taken.get(timeout=LOOK_SECONDS)
+        except queue.Empty:
+            silent()
+            continue
+        if row is None:
+            return
         if isinstance(row, BaseException):
             raise row
         yield row

@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from actors.survival import may_restart, outlive
 from jobs.common.check import check
 from jobs.common.saying import doing, heard, say, shown, tell
 from pipeline.errors import UserError, no_room
@@ -66,6 +67,7 @@ def main(stage: str, arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--force", action="store_true", help="make it again, even where it is committed")
     options = parser.parse_intermixed_args(arguments)
     with reported():
+        outlive(say)
         plan = planned(stage, options.config, options.overrides)
         steps = plan.of(stage)
         check(plan, [step for step in steps if options.force or not step.address.find()], options.overrides)
@@ -128,6 +130,7 @@ def reported() -> Iterator[None]:
 
 
 def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a group's processes may be told twice
     raise Terminated
 
 
@@ -140,6 +143,7 @@ def planned(command: str, config: str, overrides: Sequence[str] = ()) -> Plan:
     """The plan of a configuration, by a door that is going to make something."""
     say_first(command, config, overrides)
     settings = load(config, overrides)
+    may_restart(settings.resources.max_failures)
     with heard(command, settings.resources.log_seconds):
         doing("finding model and data")
         return make_plan(settings)

@@ -70,7 +70,12 @@ def setup_of(config: RunConfig, device: Device, count: int) -> Setup:
 
 def _number(resources: Resources, name: str, most: int) -> int:
     """So many actors as the configuration says, or, where it does not, one a device."""
-    return int(getattr(resources, name)) if name in resources.model_fields_set else max(1, most)
+    return _least(resources, name) if name in resources.model_fields_set else max(1, most)
+
+
+def _least(resources: Resources, name: str) -> int:
+    """Of actors of which there may be more or less, the least: each then needs most."""
+    return resources.workers.least if name == "train_workers" else int(getattr(resources, name))
 
 
 def taken(config: RunConfig, setup: Setup) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def taken(config: RunConfig, setup: Setup) -> dict[str, Any]:
     }
     if config.judge.local:
         wanted["judges"] = setup.judges
-    return {f"resources.{name}": value for name, value in wanted.items() if getattr(config.resources, name) != value}
+    return {f"resources.{name}": value for name, value in wanted.items() if _least(config.resources, name) != value}
 
 
 def nodes(setup: Setup) -> int:

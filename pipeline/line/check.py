@@ -95,7 +95,7 @@ def _source_of_template(source: ModelSource, model: Model) -> str:
 
 def a_gpu_a_worker(plan: Plan) -> None:
     """Several train workers on one GPU: NCCL, through which they share gradients, refuses that once they have begun."""
-    gpus, workers = plan.config.resources.gpus_per_actor, plan.config.resources.train_workers
+    gpus, workers = plan.config.resources.gpus_per_actor, plan.config.resources.workers.most
     if 0 < gpus < 1 and workers > 1:
         raise UserError(
             f"resources.gpus_per_actor={gpus:g} with resources.train_workers={workers}: each train worker needs a GPU "
@@ -129,7 +129,7 @@ def adapter_layers(plan: Plan) -> None:
 def optimizer(plan: Plan) -> None:
     """An optimiser whose package is not installed."""
     config = plan.config
-    sharded = config.resources.shards(config.model.dtype, config.resources.train_workers)
+    sharded = config.resources.shards(config.model.dtype, config.resources.workers.most)
     require_optimizer(config.train, sharded)
 
 

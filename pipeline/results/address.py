@@ -1,6 +1,7 @@
 """Where results live: ROOT/<stage>/<label>-<fp12>/, written aside, committed by a rename, found by fingerprint.
 
-Work in progress lives beside it in a folder whose name ends in `.partial`, and keeps its finished shards when killed.
+Work in progress lives beside it in a folder whose name ends in `.partial`, and keeps its finished shards when killed;
+where results are kept in a store, they are copied there as they are finished, and another machine goes on with them.
 What is made again stays where it is until then.
 """
 
@@ -86,7 +87,7 @@ class Address:
         """
         if self.find():
             return "committed"
-        if self._beside(PARTIAL):
+        if self._beside(PARTIAL) or self.kept():
             return "partial"
         return "stale" if any(alike(manifest) for manifest in self._others()) else "missing"
 
@@ -113,6 +114,8 @@ class Address:
                 folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(exclusive(folder / f".{self.fingerprint[:12]}.lock"))  # whatever its label
                 self._open_partial(anew)
+                if self.store:
+                    self._go_on_with(self.store, anew)
             except BlockingIOError:
                 problem = f"another process is making {self.path.name} of stage {self.stage}"
                 raise UserError(problem, "wait for it, then run this command again") from None
@@ -133,6 +136,34 @@ class Address:
         self.partial.mkdir(exist_ok=True)
         if anew:
             (self.partial / FORCED).touch()
+
+    def _go_on_with(self, store: "Store", anew: bool) -> None:
+        """Bring what another machine finished of this result, as `_open_partial` takes what was finished here."""
+        kept = self.kept()
+        if anew and FORCED not in kept:
+            self.forget()
+            self.keep({FORCED: self.partial / FORCED})
+            return
+        for name in sorted(kept, key=lambda name: -name.count("/")):  # a list stands above what it lists
+            if not (self.partial / name).exists():
+                store.fetch(kept[name], self.partial / name)
+
+    def kept(self) -> dict[str, str]:
+        """The files that the store has of this result while it is not finished: where, by their names in the folder."""
+        found = self.store.unfinished(self.stage, f"{self._ending}{PARTIAL}") if self.store else ()
+        return {path.split("/", maxsplit=2)[2]: path for path in found}
+
+    def keep(self, files: Mapping[str, Path]) -> None:
+        """Keep finished files in the store, under these names in the unfinished folder."""
+        for name, file in files.items():
+            if self.store:
+                self.store.put(file, f"{self.stage}/{self.partial.name}/{name}")
+
+    def forget(self, within: str = "") -> None:
+        """Take away from the store what it has of this result while it is not finished, or a file or folder in that."""
+        for folder in {path.removesuffix(f"/{name}") for name, path in self.kept().items()}:
+            if self.store:
+                self.store.drop(f"{folder}/{within}".rstrip("/"))
 
     def _drop_if_empty(self) -> None:
         """Where nothing was finished, nothing is partial."""
@@ -188,6 +219,7 @@ class Address:
 
     def _publish(self, made: Artifact, store: "Store") -> None:
         store.replace(made.path, made.name, self._ending)
+        self.forget()
         self._unpublished.unlink(missing_ok=True)
 
     def _replace(self) -> None:

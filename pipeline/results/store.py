@@ -2,7 +2,8 @@
 
 Stages work in a folder of this machine, the mirror, laid out as a ROOT is. What is committed there is copied up, the
 manifest last: without it, what lies in the store is no result. What another machine made is found by its manifest, and
-its files come down when they are about to be used.
+its files come down when they are about to be used. Finished files of a result that is not finished are kept in the
+store, too, under its unfinished folder's name, so that another machine goes on with them.
 """
 
 import hashlib
@@ -56,14 +57,33 @@ class Store:
         with self._reached(), aside(file) as beside:
             copy_files(f"{self.base}/{path}", str(beside), self.files, LocalFileSystem())
 
+    def put(self, file: Path, path: str) -> None:
+        """Copy one file up, which is there whole or not at all."""
+        target = f"{self.base}/{path}"
+        with self._reached():
+            self.files.create_dir(target.rpartition("/")[0], recursive=True)
+            copy_files(str(file), target, LocalFileSystem(), self.files)
+
     def publish(self, folder: Path, path: str) -> None:
         """Copy a committed folder up; it is a result from the moment that its manifest is there."""
         files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST)
+        for file in (*files, folder / MANIFEST):
+            self.put(file, f"{path}/{file.relative_to(folder).as_posix()}")
+
+    def unfinished(self, stage: str, ending: str) -> list[str]:
+        """The files in folders of a stage whose names end so."""
         with self._reached():
-            for file in (*files, folder / MANIFEST):
-                target = f"{self.base}/{path}/{file.relative_to(folder).as_posix()}"
-                self.files.create_dir(target.rpartition("/")[0], recursive=True)
-                copy_files(str(file), target, LocalFileSystem(), self.files)
+            found = self.files.get_file_info(FileSelector(f"{self.base}/{stage}", allow_not_found=True))
+            folders = [each.path for each in found if each.base_name.endswith(ending)]
+            inside = [each for path in folders for each in self.files.get_file_info(FileSelector(path, recursive=True))]
+        return [each.path.removeprefix(f"{self.base}/") for each in inside if each.type == FileType.File]
+
+    def drop(self, path: str) -> None:
+        """Take a file or folder of what is not finished away, where it is there."""
+        with self._reached():
+            remove = {FileType.Directory: self.files.delete_dir, FileType.File: self.files.delete_file}
+            if found := remove.get(self.files.get_file_info(f"{self.base}/{path}").type):
+                found(f"{self.base}/{path}")
 
     def replace(self, folder: Path, path: str, ending: str) -> None:
         """Publish a committed folder in place of the stage's results whose names end so: one is whole at any time."""

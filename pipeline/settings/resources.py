@@ -1,10 +1,11 @@
 """The section `resources`: where and how. It never enters an identity."""
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.errors import UserError
+from pipeline.settings.faults import shown
 from pipeline.settings.section import Section
 
 
@@ -22,6 +23,13 @@ class JudgeEndpoint(Section):
 
 
 WHOLE_GRADIENTS = 0.25  # of a GPU, that resources.whole_gradients may take where nothing is said
+
+
+class Workers(NamedTuple):
+    """How many train workers there may be."""
+
+    least: int
+    most: int
 
 
 class Budgets(NamedTuple):
@@ -44,7 +52,8 @@ class Resources(Section):
     mirror: str = "~/.cache/widemargin"  # where this machine works on results whose root is a URL
     prepare_workers: int | None = Field(default=None, ge=1)  # processes; null: of large sources one a CPU, else one
     scorers: int = Field(default=1, ge=1)  # actors of the reference stage
-    train_workers: int = Field(default=1, ge=1)
+    # A number, or [least, most]: as many as the cluster has room for, now and later.
+    train_workers: int | tuple[int, int] = 1
     generators: int = Field(default=1, ge=1)  # vLLM engines at a time
     judges: int = Field(default=1, ge=1)  # the same, of judge.local
     study_cells: int = Field(default=1, ge=1)  # cells of a study trained side by side; they share a node's cores
@@ -65,7 +74,11 @@ class Resources(Section):
     checkpoint_activations: bool | Annotated[int, Field(ge=1)] = False
     offload_activations: bool = False  # what checkpointed layers keep, to the host
     checkpoint_steps: int = Field(default=50, ge=1)
-    max_failures: int = Field(default=2, ge=0)  # restarts of train workers, or of an actor, before the stage gives up
+    # Restarts of train workers, of an actor, or of a Ray that a door started itself, before the stage gives up.
+    max_failures: int = Field(default=2, ge=0)
+    # Seconds that actors wait for nodes, such as an autoscaler brings, where the cluster has no room for them; null:
+    # none before a stage begins, ten minutes where what it runs on is lost.
+    wait_for_cluster: float | None = Field(default=None, ge=0)
     judge_endpoint: JudgeEndpoint = JudgeEndpoint()
     kv_cache_gib: float = Field(default=1.0, gt=0)  # a vLLM engine's cache on a CPU
     # What a vLLM engine takes of a GPU, or of its share where gpus_per_actor is a part of one.
@@ -74,9 +87,18 @@ class Resources(Section):
     collective_timeout_seconds: float = Field(default=1800.0, ge=1)
     log_seconds: float = Field(default=10.0, gt=0)  # between two lines of progress
 
+    @property
+    def workers(self) -> Workers:
+        """The least and the most train workers."""
+        given = self.train_workers
+        return Workers(given, given) if isinstance(given, int) else Workers(*given)
+
     def shards(self, dtype: str, workers: int) -> bool:
-        """Whether a policy that computes in `dtype` goes through FSDP2; if not, one worker trains it as it is."""
-        return workers > 1 or dtype == "bfloat16" or self.cpu_offload
+        """Whether a policy that computes in `dtype` goes through FSDP2; if not, one worker trains it as it is.
+
+        One that may be joined by others shards, too: the same optimiser goes on, whatever their number.
+        """
+        return max(workers, self.workers.most) > 1 or dtype == "bfloat16" or self.cpu_offload
 
     @field_validator("gpus_per_actor")
     @classmethod
@@ -88,11 +110,21 @@ class Resources(Section):
             )
         return gpus
 
+    @field_validator("train_workers", mode="before")
+    @classmethod
+    def _least_first(cls, given: object) -> object:
+        counts: list[Any] = list(given) if isinstance(given, list | tuple) else [given, given]
+        if len(counts) == 2 and all(type(count) is int and count > 0 for count in counts) and counts[0] <= counts[1]:
+            return given
+        problem = f"resources.train_workers={shown(given)} is no number of workers, and no [least, most] of them"
+        raise UserError(problem, "give a whole number of 1 or more, or two such, the smaller one first")
+
     @model_validator(mode="after")
     def _groups_are_whole(self) -> "Resources":
-        if self.shard_within and self.train_workers % self.shard_within:
+        if self.shard_within and any(count % self.shard_within for count in self.workers):
+            given = "..".join(map(str, dict.fromkeys(self.workers)))
             problem = f"resources.shard_within={self.shard_within} does not divide the train workers"
-            problem += f" (resources.train_workers={self.train_workers}) into groups of one size"
+            problem += f" (resources.train_workers={given}) into groups of one size"
             raise UserError(problem, "give the workers of a node, or null to shard over all of them")
         return self
 

@@ -74,7 +74,7 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     yield gpus, "on GPUs", ["resources.kv_cache_gib"]
     of_gpus = _under("resources", "gpu_memory_fraction cpu_offload offload_activations")
     yield not gpus, "without resources.gpus_per_actor", of_gpus
-    alone = config.resources.train_workers == 1
+    alone = config.resources.workers.most == 1
     yield alone, "with one train worker", ["resources.collective_timeout_seconds", "resources.whole_gradients"]
     yield "://" not in config.resources.root, "with a folder as resources.root", ["resources.mirror"]
 

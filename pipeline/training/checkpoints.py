@@ -13,6 +13,7 @@ from torch.distributed.checkpoint.staging import AsyncStager, DefaultStager, Sta
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse
 
+from pipeline.errors import UserError
 from pipeline.training.loop import Trainer
 
 _POSITION = "position.pt"  # where training stood; the rows of what came before are the journal's
@@ -60,6 +61,9 @@ def save(trainer: Trainer, folder: Path) -> Future[Any]:
 def load(trainer: Trainer, folder: Path) -> None:
     """Go on from what `save` wrote, as if the run had not stopped."""
     known = torch.load(folder / _POSITION, weights_only=True)
+    if not known.keys() >= {*_KEPT}:
+        problem = f"the checkpoint in {folder} is of another version of widemargin"
+        raise UserError(problem, f"remove {folder.parent}; the same command trains from the start")
     trainer.state.load_state_dict(known["objective"])
     for name in _KEPT:
         setattr(trainer, name, known[name])

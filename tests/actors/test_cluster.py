@@ -28,13 +28,18 @@ def test_what_a_worker_refused_comes_before_the_deaths_that_followed() -> None:
         (WorkerGroupError(DEAD, {}), "the process of an actor died, again after every restart"),
         (RuntimeError("The actor is dead because its node has died. Node Id: 1"), "the node of an actor was lost"),
         (ControllerError(RuntimeError("One of the worker actors failed to initialize due to")), "the process of an"),
-        (ControllerError(RuntimeError("The worker group startup timed out after 60.0 seconds")), "had no room for the"),
     ],
 )
 def test_what_was_lost_is_told_with_where_to_look(error: Exception, says: str) -> None:
     found = user_error(error, "/somewhere/logs")
-    assert found and found.problem.startswith(("the process", "the node", "the cluster")) and says in found.problem
+    assert found and found.problem.startswith(("the process", "the node")) and says in found.problem
     assert "/somewhere/logs" in found.remedy
+
+
+def test_train_workers_without_room_are_told_with_nodes_and_their_number() -> None:
+    found = user_error(ControllerError(RuntimeError("The worker group startup timed out after 60.0 seconds")), "logs")
+    assert found and found.problem == "the cluster had no room for the train workers"
+    assert "nodes" in found.remedy and "resources.train_workers" in found.remedy and "memory" not in found.remedy
 
 
 def test_a_fault_of_the_program_is_none_of_the_users() -> None:

@@ -1,6 +1,7 @@
 """Doors that are left running, to be interrupted: shared by the tests of a cluster and of faults."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pyarrow.parquet as pq
@@ -49,15 +50,15 @@ def parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
-def start(head: "Head", stage: str, *arguments: str) -> "subprocess.Popen[str]":
-    """A door left running, in a process group of its own and open to Ctrl-C, as a terminal would give it.
+def start(head: "Head | None", stage: str, *arguments: str) -> "subprocess.Popen[str]":
+    """A door left running, in a process group of its own and open to Ctrl-C; on its own Ray where no head is given.
 
     A shell that runs the tests in the background has Ctrl-C ignored by everything below it.
     """
     return subprocess.Popen(
         command(stage, *arguments),
         cwd=REPOSITORY,
-        env=os.environ | head.environment,
+        env=os.environ | (head.environment if head else {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -128,6 +129,16 @@ def same_training(one: Path, two: Path) -> bool:
     return logs[0].equals(logs[1]) and weights[0] == weights[1]
 
 
+def as_within_rounding(calm: Calm, one: Path, other: Path) -> None:
+    """What two trainings of other numbers of workers agree in, within the bounds that hold for float32."""
+    pairs = [pq.read_table(folder / "trained_pairs.parquet").to_pylist() for folder in (one, other)]
+    assert [(row["step"], row["pair_id"]) for row in pairs[0]] == [(row["step"], row["pair_id"]) for row in pairs[1]]
+    assert max(abs(a["margin"] - b["margin"]) for a, b in zip(*pairs, strict=True)) <= 1e-5
+    source = calm.settings[0].removeprefix("model.source=")
+    (base,) = (*Path(source).glob("*.safetensors"), *calm.root.glob("model/*/*.safetensors"))
+    assert 0 < apart(base.parent, one / "model", other / "model") <= 1e-3
+
+
 def apart(base: Path, one: Path, other: Path) -> float:
     """How far the weights in two folders are from each other, over how far the first moved from the base model's."""
     weights = [load_file(folder / "model.safetensors") for folder in (base, one, other)]
@@ -138,6 +149,13 @@ def apart(base: Path, one: Path, other: Path) -> float:
     )
     assert moved > 0
     return float(off / moved)
+
+
+def newest(root: Path) -> dict[str, Any]:
+    """What the first worker of a training last wrote down of its steps."""
+    (file,) = root.glob("train/*.partial/progress.json")
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
 
 
 def knows_a_checkpoint(root: Path) -> bool:

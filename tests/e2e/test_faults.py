@@ -67,6 +67,24 @@ def test_a_process_that_dies_each_time_ends_the_stage(
     assert logs and Path(logs[1]).is_dir()
 
 
+def test_ray_itself_dies(scored: Calm, tmp_path: Path) -> None:
+    """By the agent without which a raylet ends, and its driver with it. Ray was the door's own: all begins anew, once.
+    The second time it is told."""
+    given = (*beside(scored, tmp_path, "prepare"), "resources.max_failures=1")
+    driver = start(None, "reference", *given)
+    for count in (3, 6):
+        until(lambda least=count: len(list(tmp_path.glob(PARTS))) >= least, driver)  # type: ignore[misc]
+        for agent in actors(driver.pid, "ray::RuntimeEnvAgent" if count == 3 else "gcs_server"):
+            agent.kill()
+        if count == 3:
+            until(lambda: not actors(driver.pid, "Scorer"), driver)
+            until(lambda: actors(driver.pid, "Scorer"), driver)
+    said, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 2 and "Traceback" not in said and "raylet" not in said, said
+    assert "all begins anew, 1 of 1 times" in said and "parts are finished already and kept" in said
+    assert "error: Ray, which was started here, died 2 times: resources.max_failures allows no more" in said
+
+
 def test_a_generator_killed_in_mid_shard_is_replaced(line: Line, head: Head, tmp_path: Path) -> None:
     """Stopped once its first shard is there and it is at the second; shards here take a fifth of a second."""
     driver = start(head, "generate", *settings(line, tmp_path, "prepare", "reference", "schedule", "train"))

@@ -1,8 +1,12 @@
-"""A whole node lost, of a cluster of a head without CPUs and four nodes of two each, all on this machine."""
+"""Nodes lost and given back, of a cluster of a head without CPUs and four nodes of two each, all on this machine.
+
+The tests stand in the order in which the cluster shrinks.
+"""
 
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,9 +23,11 @@ from tests.e2e.running import (
     PARTS,
     Calm,
     actors,
+    as_within_rounding,
     beside,
     finish,
     knows_a_checkpoint,
+    newest,
     same_parts,
     same_training,
     start,
@@ -38,6 +44,29 @@ IMPATIENT = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_thr
 class Cluster:
     head: Head
     nodes: list["subprocess.Popen[bytes]"]
+    words: Path  # what nodes say when they start
+
+    def join(self, cpus: int) -> "subprocess.Popen[bytes]":
+        """One more node, once it is up."""
+        ray = [str(Path(sys.executable).parent / "ray"), "start", f"--address={self.head.environment['RAY_ADDRESS']}"]
+        said = self.words / f"{len(self.nodes)}.txt"
+        with said.open("wb") as out:
+            node = subprocess.Popen(
+                [*ray, "--block", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"],
+                env=os.environ | self.head.environment | IMPATIENT,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.nodes.append(node)
+        deadline = time.monotonic() + 120
+        while "Ray runtime started" not in said.read_text():
+            assert node.poll() is None and time.monotonic() < deadline, said.read_text()
+            time.sleep(0.2)
+        return node
+
+    def workers(self) -> list[psutil.Process]:
+        return [worker for node in self.nodes if node.poll() is None for worker in actors(node.pid, "RayTrainWorker")]
 
     def holding(self, title: str) -> "subprocess.Popen[bytes]":
         """The node that runs the one actor of this title."""
@@ -49,31 +78,14 @@ class Cluster:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Every test may lose a node."""
     with running_head(cpus=0, **IMPATIENT) as head:
-        nodes: list[subprocess.Popen[bytes]] = []
+        one = Cluster(head, [], tmp_path_factory.mktemp("nodes"))
         try:
-            for number in range(4):  # one after the other: two that start at once can take each other's ports
-                said = tmp_path_factory.getbasetemp() / f"node-{number}.txt"
-                nodes.append(join(head, said))
-                deadline = time.monotonic() + 120
-                while "Ray runtime started" not in said.read_text():
-                    assert nodes[-1].poll() is None and time.monotonic() < deadline, said.read_text()
-                    time.sleep(0.2)
-            yield Cluster(head, nodes)
+            for _ in range(4):  # one after the other: two that start at once can take each other's ports
+                one.join(cpus=2)
+            yield one
         finally:
-            for node in nodes:
+            for node in one.nodes:
                 lose(node)
-
-
-def join(head: Head, said: Path) -> "subprocess.Popen[bytes]":
-    ray = [str(Path(sys.executable).parent / "ray"), "start", f"--address={head.environment['RAY_ADDRESS']}"]
-    with said.open("wb") as out:
-        return subprocess.Popen(
-            [*ray, "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", "--disable-usage-stats"],
-            env=os.environ | head.environment | IMPATIENT,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
 
 
 def lose(node: "subprocess.Popen[bytes]") -> None:
@@ -114,3 +126,65 @@ def test_a_node_lost_in_a_training(trained: Calm, cluster: Cluster, tmp_path: Pa
     lose(cluster.holding("RayTrainWorker"))
     finish(driver)
     assert same_training(only(trained.root, "train"), only(tmp_path, "train"))
+
+
+def test_a_training_goes_on_with_what_it_gets(trained: Calm, cluster: Cluster, tmp_path: Path) -> None:
+    """Three workers where a node joined, two where it was lost, three again where it came back: the same training,
+    within the bounds of another number of workers. Stopped while it waits for the node, or it would be done before."""
+    given = beside(trained, tmp_path, "prepare", "reference", "schedule")
+    for node in [node for node in cluster.nodes if node.poll() is None][1:]:
+        lose(node)
+    borrowed = cluster.join(cpus=1)
+    driver = start(cluster.head, "train", *given, "resources.train_workers=[2, 3]")
+    until(lambda: knows_a_checkpoint(tmp_path), driver)
+    assert newest(tmp_path)["workers"] == 3
+    lose(borrowed)
+    until(lambda: newest(tmp_path)["workers"] == 2, driver)
+    resumed = newest(tmp_path)["resumed"]
+    for worker in cluster.workers():
+        worker.suspend()
+    cluster.join(cpus=1)
+    until(lambda: list(tmp_path.glob("train/*.partial/stop")), driver)
+    for worker in cluster.workers():
+        worker.resume()
+    said = finish(driver)
+    assert "train: goes on with 2 workers in place of 3" in said and "train: there is room for 3 workers" in said, said
+    assert "train: goes on with 3 workers in place of 2" in said and resumed >= 8
+    as_within_rounding(trained, only(trained.root, "train"), only(tmp_path, "train"))
+
+
+def test_a_pool_waits_for_nodes_and_not_for_ever(scored: Calm, cluster: Cluster, tmp_path: Path) -> None:
+    """Before it begins, and where the last one is lost. What was finished then is used by the next run."""
+    for node in cluster.nodes:
+        lose(node)
+    given = (*beside(scored, tmp_path, "prepare"), "resources.wait_for_cluster=30")
+    driver = start(cluster.head, "reference", *given)
+    assert driver.stdout is not None
+    said = ""
+    while "waiting for nodes for 0 s of 30" not in said:
+        said += (line := driver.stdout.readline())
+        assert line, said
+    assert "resources.scorers=1 actors, but the cluster has 0 CPUs" in said
+    node = cluster.join(cpus=2)
+    until(lambda: len(list(tmp_path.glob(PARTS))) >= 3, driver)
+    lose(node)
+    told, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 2 and "Traceback" not in told, told
+    assert "error: resources.scorers=1 actors, but the cluster has 0 CPUs, after 15 s\n  remedy: add nodes" in told, (
+        told
+    )
+    assert "resources.wait_for_cluster sets how many seconds it is waited. What is finished is kept" in told
+    assert len(list(tmp_path.glob(PARTS))) >= 3
+
+
+def test_the_cluster_dies(scored: Calm, cluster: Cluster, tmp_path: Path) -> None:
+    """By the raylet of the driver's node, which takes the driver with it: its parent tells."""
+    cluster.join(cpus=2)
+    driver = start(cluster.head, "reference", *beside(scored, tmp_path, "prepare"))
+    until(lambda: list(tmp_path.glob(PARTS)), driver)
+    for raylet in actors(cluster.head.pid, "raylet/raylet"):
+        os.kill(raylet.pid, signal.SIGKILL)
+    said, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 2 and "Traceback" not in said, said
+    assert f"error: the Ray cluster at {cluster.head.environment['RAY_ADDRESS']} died" in said.splitlines()[-2], said
+    assert "the same command goes on from there" in said.splitlines()[-1]

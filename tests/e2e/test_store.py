@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import FileSelector, FileSystem
 
-from tests.e2e.conftest import Line, free_ports
+from pipeline.results.address import FORCED, Address
+from pipeline.results.store import Store
+from tests.e2e.conftest import Head, Line, free_ports
 from tests.e2e.doors import REPOSITORY, door, made, only, refused
+from tests.e2e.running import Calm, same_parts, same_training, start, until
 
 pytestmark = pytest.mark.e2e
 
@@ -140,6 +143,61 @@ print(made[0])
     files, base = FileSystem.from_uri(url)
     left = [info.base_name for info in files.get_file_info(FileSelector(f"{base}/train")) if info.base_name != ""]
     assert left == ["dpo-0123456789ab"]
+
+
+@pytest.mark.parametrize("stage", ["reference", "train"])
+def test_another_machine_goes_on(scored: Calm, trained: Calm, head: Head, url: str, tmp_path: Path, stage: str) -> None:
+    """Killed on one machine; another, which shares no disk with it, has its finished parts, or its checkpoint."""
+    calm, before = (scored, ["prepare"]) if stage == "reference" else (trained, ["prepare", "reference", "schedule"])
+    files, base = FileSystem.from_uri(url)
+    for folder in (only(calm.root, each) for each in before):  # as another run left them
+        Store(url).publish(folder, f"{folder.parent.name}/{folder.name}")
+
+    def on(machine: str) -> tuple[str, ...]:
+        root = (f"resources.root={url}", f"resources.mirror={tmp_path / machine}")
+        return (calm.settings[0], *root, *calm.settings[2:])
+
+    def kept() -> list[str]:
+        selector = FileSelector(f"{base}/{stage}", recursive=True, allow_not_found=True)
+        return [info.path for info in files.get_file_info(selector) if ".partial" in info.path]
+
+    driver = start(head, stage, *on("one"))
+    wanted = "/part-" if stage == "reference" else "checkpoint_manager_snapshot.json"
+    until(lambda: len([path for path in kept() if wanted in path]) >= (3 if stage == "reference" else 1), driver)
+    driver.kill()
+    driver.communicate()
+    assert "partial" in made("status", *on("two"))
+    said = made(stage, *on("two"), environment=head.environment)
+    found = re.search(r"(\d+) of \d+ (parts are finished already|steps are in a checkpoint) and kept", said)
+    assert found and int(found[1]) >= (3 if stage == "reference" else 8), said
+    (two,) = (tmp_path / "two").iterdir()
+    assert (same_parts if stage == "reference" else same_training)(only(calm.root, stage), only(two, stage))
+    assert not kept()
+
+
+def test_unfinished_files_of_a_forced_run(url: str, tmp_path: Path) -> None:
+    """Begun anew, whatever another machine had finished before; gone on with by another forced run."""
+
+    def place(machine: str) -> Address:
+        return Address(tmp_path / machine, "reference", machine, "0123456789abcdef" * 4, Store(url))
+
+    def finish(machine: str, name: str, anew: bool) -> list[str]:
+        """What is there when it begins; then a part is finished."""
+        with place(machine).writing(anew) as folder:
+            found = sorted(file.name for file in folder.iterdir() if file.name != FORCED)
+            (folder / name).write_text(machine)
+            place(machine).keep({name: folder / name})
+            return found
+
+    assert finish("one", "a", anew=False) == []
+    assert finish("two", "b", anew=False) == ["a"]
+    assert finish("three", "c", anew=True) == []
+    assert finish("four", "d", anew=True) == ["c"]
+    assert finish("five", "e", anew=False) == ["c", "d"]
+    with place("six").writing() as folder:
+        assert (folder / "c").read_text() == "three"
+        place("six").commit({"rows": 0}, {})
+    assert place("seven").status() == "committed" and not place("seven").kept()
 
 
 def test_a_bucket_that_is_not_there(line: Line, url: str, tmp_path: Path) -> None:

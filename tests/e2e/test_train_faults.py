@@ -3,15 +3,12 @@
 Whatever is killed, the model that stands in the end has the same bits as that of a run that was left alone.
 """
 
-import json
 import os
 import re
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.conftest import Head
@@ -20,10 +17,11 @@ from tests.e2e.running import (
     SNAPSHOT,
     Calm,
     actors,
-    apart,
+    as_within_rounding,
     beside,
     finish,
     knows_a_checkpoint,
+    newest,
     same_training,
     start,
     until,
@@ -102,13 +100,7 @@ def test_one_worker_goes_on_from_two(by_two: Calm, head: Head, tmp_path: Path) -
     done = newest(tmp_path)["step"] + 1
     said = made("train", *two, "resources.train_workers=1", environment=head.environment)
     assert kept_steps(said, of=40) == done < 40
-    folders = [only(root, "train") for root in (by_two.root, tmp_path)]
-    one, other = (pq.read_table(folder / "trained_pairs.parquet").to_pylist() for folder in folders)
-    assert [(row["step"], row["pair_id"]) for row in one] == [(row["step"], row["pair_id"]) for row in other]
-    assert max(abs(a["margin"] - b["margin"]) for a, b in zip(one, other, strict=True)) <= 1e-5
-    source = by_two.settings[0].removeprefix("model.source=")
-    (base,) = (*Path(source).glob("*.safetensors"), *tmp_path.glob("model/*/*.safetensors"))
-    assert 0 < apart(base.parent, *(folder / "model" for folder in folders)) <= 1e-3
+    as_within_rounding(by_two, only(by_two.root, "train"), only(tmp_path, "train"))
 
 
 def workers(head: Head) -> set[int]:
@@ -123,13 +115,6 @@ def kill_workers(count: int, head: Head, driver: "subprocess.Popen[str]", root: 
     for pid in sorted(group)[:count]:
         os.kill(pid, signal.SIGKILL)
     return group
-
-
-def newest(root: Path) -> dict[str, Any]:
-    """What the first worker last wrote down of its steps."""
-    (file,) = root.glob("train/*.partial/progress.json")
-    found: dict[str, Any] = json.loads(file.read_text())
-    return found
 
 
 def test_a_loss_that_is_no_number_names_its_pair_and_keeps_the_checkpoint(

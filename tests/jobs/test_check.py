@@ -153,6 +153,9 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         (("trian.seed=1",), "trian is not a key"),
         (("train.batch_size=0",), "train.batch_size=0"),
         (("resources.gpus_per_actor=1.5",), "set 1 or 2; a part alone, such as 0.5"),
+        (("resources.train_workers=0",), "resources.train_workers=0"),
+        (("resources.train_workers=[2, 1]",), "resources.train_workers=[2, 1] is no number of workers"),
+        (("resources.train_workers=[1, 2, 3]",), "train_workers=[1, 2, 3] is no number of workers, and no [least"),
     ],
     "a key, a setting or a configuration given twice": lambda p: [
         (("train.seed=1", "train.seed=2"), "'train.seed=1' would be lost"),
@@ -184,6 +187,11 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
     ],
     "more actors than the cluster has room for, of any stage": lambda p: [
         (("resources.train_workers=999",), "resources.train_workers=999 actors, but the cluster has"),
+        (("resources.train_workers=[998, 999]",), "resources.train_workers=998 actors, but the cluster has"),
+        (
+            ("resources.scorers=999", "resources.wait_for_cluster=60"),
+            "resources.scorers=999",
+        ),  # of a cluster of its own
         (("resources.scorers=999",), "resources.scorers=999"),
         (("resources.generators=999",), "resources.generators=999"),
         (("resources.judges=999", f"judge.local={p.model}"), "resources.judges=999"),
@@ -201,6 +209,7 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
     ],
     "groups of train workers of several sizes": lambda p: [
         (("resources.train_workers=4", "resources.shard_within=3"), "resources.shard_within=3 does not divide"),
+        (("resources.train_workers=[2, 4]", "resources.shard_within=4"), "(resources.train_workers=2..4)"),
     ],
     "layers to adapt that the model has not got": lambda p: [
         (("train.lora.layers=q_prj",), "the model has no q_prj"),
