@@ -117,7 +117,9 @@ def answers(
         yield from batch.to_pylist()
 
 
-def in_a_thread(rows: Iterable[dict[str, Any]], silent: Callable[[], None]) -> Iterator[dict[str, Any]]:
+def in_a_thread(
+    rows: Iterable[dict[str, Any]], silent: Callable[[], None] | None = None
+) -> Iterator[dict[str, Any]]:
     """The same rows, taken by another thread, so that Ctrl-C meets our own wait: inside Ray's calls it can be lost.
 
     `silent` is called whenever none came for LOOK_SECONDS.
@@ -137,7 +139,8 @@ def in_a_thread(rows: Iterable[dict[str, Any]], silent: Callable[[], None]) -> I
         try:
             row = taken.get(timeout=LOOK_SECONDS)
         except queue.Empty:
-            silent()
+            if silent:
+                silent()
             continue
         if row is None:
             return
