@@ -187,20 +187,6 @@ def in_words(asked: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -
     return f"{each} each; the cluster has {there}, not enough of them free"
 
 
-def gpu_environment(gpus: float) -> dict[str, str]:
-    """What scorers and train workers on GPUs find in their environment, where this process has nothing of its own.
-
-    Not engines: vLLM compiles in one thread as it is, and some of its parts do not take such memory.
-    """
-    if not gpus:
-        return {}
-    compilers = {"TORCHINDUCTOR_COMPILE_THREADS": "4"}  # else 32 processes each, however many workers a node has
-    memory = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}  # packs of many sizes leave no holes
-    if os.environ.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
-        memory = {}
-    return {name: value for name, value in (compilers | memory).items() if name not in os.environ}
-
-
 def idle_gpus(gpus: float, nodes: Sequence[Mapping[str, float]]) -> str:
     """What to say where actors of no GPU run on a cluster that has some; otherwise nothing."""
     there = sum(node.get("GPU", 0.0) for node in nodes)

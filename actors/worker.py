@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ import ray.train
 import torch
 from transformers import PreTrainedModel
 
-from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.compute.loading import EmptyModel, open_empty
 from pipeline.compute.models import load_model
 from pipeline.compute.selfcheck import chosen
@@ -78,7 +76,6 @@ def train(spec: dict[str, Any]) -> None:
 
 
 def _train(work: WorkerSpec) -> None:
-    os.environ.update(ENVIRONMENT)  # read when a first product is computed
     torch.set_num_threads(work.threads)
     context, config = ray.train.get_context(), work.config
     rank, world = context.get_world_rank(), context.get_world_size()

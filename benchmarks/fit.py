@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from actors.environment import CPU
 from benchmarks.measure import Result, forget_peak, peak_memory, run_child
-from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.fit.devices import device
 from pipeline.fit.lengths import Lengths, Work
 from pipeline.fit.shape import shape_of
@@ -54,7 +54,7 @@ def compare(name: str, threads: int, pairs: int = 8, batch: int = 4, **settings:
         shape = shape_of(Path(folder), name)
         found = stages(config, shape, None, work, Questions(0, 0, 0), device("cpu"), 1)
         predicted = {each.stage: each.need.host_bytes for each in found}
-        measured = run_child("benchmarks.fit", "measure", job, environment=ENVIRONMENT)
+        measured = run_child("benchmarks.fit", "measure", job, environment=CPU)
     return {stage: (predicted[stage], measured[stage]) for stage in STAGES}
 
 

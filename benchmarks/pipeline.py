@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from actors.environment import CPU
 from benchmarks.measure import ROOT, Result, alternate, median_ratio, reported, run_child
-from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.errors import UserError
 
 BEFORE = {"reference": ("prepare",), "train": ("prepare", "reference", "schedule")}
@@ -68,7 +68,7 @@ def door(stage: str, config: Path) -> Result:
 
 def bare(stage: str, job: dict[str, Any]) -> Result:
     started = time.perf_counter()
-    result = run_child("benchmarks.pipeline", f"bare_{stage}", job, environment=ENVIRONMENT)
+    result = run_child("benchmarks.pipeline", f"bare_{stage}", job, environment=CPU)
     return {**result, "seconds": time.perf_counter() - started}
 
 

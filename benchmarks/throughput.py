@@ -24,9 +24,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from actors.environment import CPU
 from benchmarks.measure import Result, alternate, median_ratio, reported, run_child
 from benchmarks.pairs import IDS, Row, from_file, multi_turn, packed_tokens, prompt_share
-from pipeline.compute.cpu import ENVIRONMENT
 from pipeline.errors import UserError
 
 SETTINGS = {"learning_rate": 1e-6, "beta": 0.1, "adam_betas": (0.9, 0.999), "weight_decay": 0.0, "max_grad_norm": 1.0}
@@ -40,7 +40,7 @@ def compare(job: dict[str, Any], against: str | None, peer_python: str, repeats:
     Raises UserError where the log-probs of the sides do not agree to PARITY.
     """
     sides: dict[str, Callable[[dict[str, Any]], Result]] = {
-        "ours": partial(run_child, "benchmarks.side_ours", "run", environment=ENVIRONMENT)
+        "ours": partial(run_child, "benchmarks.side_ours", "run", environment=CPU)
     }
     if against:
         sides[against] = partial(run_child, f"benchmarks.side_{against}", "run", python=peer_python)

@@ -8,7 +8,8 @@ from jobs.common.stage import Outcome, Work, main
 
 def run(work: Work) -> Outcome:
     """One part of log-prob sums for every part of pairs, by a pool of scorers."""
-    from actors.cluster import connected, gpu_environment, threads
+    from actors.cluster import connected, threads
+    from actors.environment import environment
     from actors.scorer import Scorer, ScorerSpec
     from jobs.common.models import base_model
     from jobs.common.pool import run_parts
@@ -35,7 +36,7 @@ def run(work: Work) -> Outcome:
             actors=resources.scorers,
             resources=resources,
             address=work.step.address,
-            environment=gpu_environment(resources.gpus_per_actor),
+            environment=environment(resources.gpus_per_actor),
         )
     outcome.tokens = sum(tokens(pairs.path / name) for name in parts)
     return outcome

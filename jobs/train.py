@@ -115,7 +115,8 @@ def trainer(spec: "WorkerSpec", asked: dict[str, float], workers: int) -> "Torch
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from actors.cluster import gpu_environment, threads
+    from actors.cluster import threads
+    from actors.environment import environment
     from actors.worker import RAY, train
     from jobs.common.elastic import STARTS, is_elastic
 
@@ -140,7 +141,7 @@ def trainer(spec: "WorkerSpec", asked: dict[str, float], workers: int) -> "Torch
                 controller_failure_limit=1 if is_elastic(resources) else STARTS,  # type: ignore[call-arg]
             ),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-            worker_runtime_env={"env_vars": gpu_environment(gpus)},
+            worker_runtime_env={"env_vars": environment(gpus)},
         ),
     )
 

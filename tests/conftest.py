@@ -1,6 +1,7 @@
 """What several test files share: tiny random models, made here and never downloaded."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,9 @@ from typing import Any
 
 import hypothesis
 import pytest
+
+# Tests run beside each other: see actors/environment.py. Read when torch is imported, here and in every door.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # How long a draw takes is the machine's affair, which may be busy with other tests.
 hypothesis.settings.register_profile(

@@ -35,7 +35,7 @@ LEAST = 15  # seconds that a part must have to be begun at all
 
 def run_parts(names: list[str], out: Path, device: str, small: bool, seconds: float) -> None:
     """Each part until its deadline, all of them within `seconds`."""
-    from pipeline.compute.cpu import ENVIRONMENT
+    from actors.environment import CPU
 
     ends = time.perf_counter() + seconds
     for name in names:
@@ -47,9 +47,7 @@ def run_parts(names: list[str], out: Path, device: str, small: bool, seconds: fl
         with open(out / "log.txt", "a", encoding="utf-8") as log:
             log.write(f"== {name}\n")
             log.flush()
-            child = subprocess.Popen(
-                command + ["--small"] * small, stderr=log, env=os.environ | ENVIRONMENT | ALSO, cwd=ROOT
-            )
+            child = subprocess.Popen(command + ["--small"] * small, stderr=log, env=os.environ | CPU | ALSO, cwd=ROOT)
             try:
                 left = ends - started  # a rehearsal takes what time there is
                 status = f"status {child.wait(left if small else min(left, PARTS[name][1]))}"

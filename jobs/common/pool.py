@@ -117,9 +117,7 @@ def answers(
         yield from batch.to_pylist()
 
 
-def in_a_thread(
-    rows: Iterable[dict[str, Any]], silent: Callable[[], None] | None = None
-) -> Iterator[dict[str, Any]]:
+def in_a_thread(rows: Iterable[dict[str, Any]], silent: Callable[[], None] | None = None) -> Iterator[dict[str, Any]]:
     """The same rows, taken by another thread, so that Ctrl-C meets our own wait: inside Ray's calls it can be lost.
 
     `silent` is called whenever none came for LOOK_SECONDS.

@@ -11,10 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-# For a process that trains. oneDNN keeps the code it makes for each shape, 1,024 of them by default, and every pack has
-# shapes of its own.
-ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
-
 
 def use_onednn(model: torch.nn.Module) -> None:
     """Let every plain linear layer of a float32 model on a CPU compute by oneDNN; others are left as they are."""

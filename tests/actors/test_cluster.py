@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from ray.train import ControllerError, WorkerGroupError
 
-from actors.cluster import gpu_environment, idle_gpus
+from actors.cluster import idle_gpus
 from actors.failures import user_error
 from pipeline.errors import UserError
 
@@ -68,18 +68,6 @@ def test_a_worker_that_others_wait_for_in_vain_is_told_with_the_setting() -> Non
         found = user_error(WorkerGroupError("training failed", seen), "logs")
         assert found and "longer than resources.collective_timeout_seconds" in found.problem
         assert "raise it" in found.remedy
-
-
-def test_what_a_process_on_a_gpu_finds_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "TORCHINDUCTOR_COMPILE_THREADS"):
-        monkeypatch.delenv(name, raising=False)
-    assert gpu_environment(0) == {}
-    ours = {"TORCHINDUCTOR_COMPILE_THREADS": "4", "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
-    assert gpu_environment(0.5) == ours
-    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:512")  # by its other name
-    assert gpu_environment(1) == {"TORCHINDUCTOR_COMPILE_THREADS": "4"}
-    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    assert gpu_environment(1) == {}
 
 
 def test_gpus_that_nobody_asks_for_are_said() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from actors.environment import environment
 from tests.e2e.conftest import Head, running_head
 from tests.e2e.doors import made, only
 from tests.e2e.running import (
@@ -123,6 +124,7 @@ def test_a_node_lost_in_the_reference_stage(scored: Calm, cluster: Cluster, tmp_
 def test_a_node_lost_in_a_training(trained: Calm, cluster: Cluster, tmp_path: Path) -> None:
     driver = start(cluster.head, "train", *beside(trained, tmp_path, "prepare", "reference", "schedule"))
     until(lambda: knows_a_checkpoint(tmp_path), driver)
+    assert all(worker.environ().items() >= environment(0).items() for worker in cluster.workers())
     lose(cluster.holding("RayTrainWorker"))
     finish(driver)
     assert same_training(only(trained.root, "train"), only(tmp_path, "train"))
