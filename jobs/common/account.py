@@ -25,6 +25,7 @@ def metrics(account: "Account", source: "Normaliser") -> dict[str, Any]:
         "spelled_control_tokens": account.spelled,
         "repeated_prompts": account.repeated,
         "repeated_prompts_taken_off": source.repeats,
+        "scores_against_labels": account.against,
         "contradicting_labels": account.contradicting.count,
         "prompts_in_several_splits": account.shared_prompts.count,
     }
@@ -54,6 +55,11 @@ def tell(account: "Account", found: Mapping[str, Any], data: Data) -> None:
     moved = {"chosen", "rejected"} & data.columns.keys()
     if moved and not {"chosen_score", "rejected_score"} & data.columns.keys() and account.scored:
         say("prepare: data.columns gives other answers, and not their scores: name these, too, or give null")
+    if 2 * account.against > account.scored:
+        say(
+            f"prepare: of {account.scored} pairs with scores {account.against} have the lower one on the chosen side: "
+            "where the higher one is better, data.columns={chosen: NAME, rejected: NAME, ...} exchanges the sides"
+        )
     for each, what in (
         (account.contradicting, "pairs of answers are labelled both ways, and both are kept"),
         (account.shared_prompts, "prompts stand in more than one split, so that what is held out is not unseen"),

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import lzma
+import re
 import shlex
 import sys
 import zlib
@@ -24,6 +25,7 @@ from pipeline.preferences.splits import chosen
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _POINTER = b"version https://git-lfs.github.com/spec/v1"  # begins what Git LFS leaves in a file's place
+_SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # begins a frame of zstd that holds no content (RFC 8878)
 _TO_UTF8 = "convert the file to UTF-8, such as by iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
 
 
@@ -60,7 +62,7 @@ def _opened(path: Path) -> Any:
         return bz2.open(path)
     if start.startswith(b"\xfd7zXZ\x00"):
         return lzma.open(path)
-    if start.startswith(b"\x28\xb5\x2f\xfd"):
+    if start.startswith(b"\x28\xb5\x2f\xfd") or _SKIPPED.match(start):
         import pyarrow as pa
 
         return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))

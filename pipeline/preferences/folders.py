@@ -26,6 +26,7 @@ from pipeline.preferences.splits import WORDS, chosen, refuse
 _ASIDE = re.compile(
     r"[._].*|(README|LICEN[CS]E|CITATION|NOTICE)\b.*|.*\.(md|crc|lock)|dataset_infos?\.json", re.IGNORECASE
 )
+_PART_OF = re.compile(r"(.*?)(\d{5,})-of-(\d{5,})(.*)")  # as the hub and the datasets library name them
 _NOT_A_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -70,6 +71,7 @@ def _files(folder: Path) -> list[Path]:
     found = sorted(file for file in _walk(folder) if not _is_aside(file.relative_to(folder)))
     rows = [file for file in found if bare(file.name).endswith(SUFFIXES)]
     _refuse_left_out(folder, [file for file in found if file not in set(rows)], "there is no reading")
+    _require_all_parts(folder, rows)
     if not rows:
         raise UserError(
             f"data.source {str(folder)!r}: the folder holds no file of rows", f"give files of {', '.join(SUFFIXES)}"
@@ -103,6 +105,21 @@ def _refuse_left_out(folder: Path, files: list[Path], why: str) -> None:
         more = f" and {len(files) - 5} more" if len(files) > 5 else ""
         problem = f"data.source {str(folder)!r}: {why} {names}{more}, so that their rows would be left out"
         raise UserError(problem, "move them to another folder, or give data.source one file")
+
+
+def _require_all_parts(folder: Path, files: list[Path]) -> None:
+    """Raise UserError where names say of how many parts a file is one, and others are not there; from 0 or from 1."""
+    found: dict[tuple[str, int, str], set[int]] = {}
+    for file in files:
+        if named := _PART_OF.fullmatch(file.relative_to(folder).as_posix()):
+            begin, number, parts, end = named.groups()
+            found.setdefault((begin, int(parts), end), set()).add(int(number))
+    for (begin, parts, end), numbers in found.items():
+        missing = sorted({*range(parts)} - numbers) if 0 in numbers else sorted({*range(1, parts + 1)} - numbers)
+        if missing:
+            problem = f"data.source {str(folder)!r}: of the {parts} parts {begin}*{end} part {missing[0]} is not there"
+            more = f", nor are {len(missing) - 1} others" if len(missing) > 1 else ""
+            raise UserError(f"{problem}{more}", "fetch what is missing, or give the files that are to do other names")
 
 
 def _parts(

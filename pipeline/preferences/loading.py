@@ -41,9 +41,12 @@ def load_tokenizer(
         ) from error
     if chat_template is not None:
         try:
-            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+            template = Path(chat_template).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise UserError(
                 f"model.chat_template {chat_template!r} cannot be read: {error}", "give a Jinja file"
             ) from error
+        if not template.strip():
+            raise UserError(f"model.chat_template {chat_template!r} is empty", "give a Jinja file that writes messages")
+        tokenizer.chat_template = template
     return tokenizer

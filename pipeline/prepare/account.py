@@ -34,6 +34,7 @@ class Account:
     splits: Counter[str] = field(default_factory=Counter)  # of the pairs that are kept
     spelled: int = 0
     scored: int = 0
+    against: int = 0  # of these, pairs whose chosen side has the lower score
     remarks: Counter[str] = field(default_factory=Counter)  # on the chat template
     standing_remarks: set[str] = field(default_factory=set)  # the same, said once
     shapes: set[str] = field(default_factory=set)
@@ -86,6 +87,7 @@ def _count(account: Account, outcomes: pa.Table, kept: Any, duplicates: Records)
     account.kept += pairs.num_rows
     account.splits.update(pairs["split"].to_pylist())
     account.scored += pairs.num_rows - pairs["chosen_score"].null_count
+    account.against += pc.sum(pc.less(pairs["chosen_score"], pairs["rejected_score"])).as_py() or 0
     once = np.ones(outcomes.num_rows, bool)
     once[duplicates["place"]] = False
     different = outcomes.select(["spelled", "remarks"]).filter(once)

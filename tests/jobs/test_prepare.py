@@ -109,6 +109,16 @@ def test_scores_that_data_columns_leaves_behind_are_said(
     assert notice not in told(read, capsys, bare, columns={"chosen": "other"})
 
 
+def test_scores_that_say_the_opposite_of_the_labels_are_said(
+    read: Callable[..., Made], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def scored(against: int) -> list[Any]:
+        return [{**row, "chosen_score": 1, "rejected_score": 2 * (i < against)} for i, row in enumerate(GOOD[:4])]
+
+    assert "of 4 pairs with scores 3 have the lower one on the chosen side" in told(read, capsys, scored(3))
+    assert "lower one" not in told(read, capsys, scored(2))
+
+
 def test_suspects_below_the_share_are_said(read: Callable[..., Made], capsys: pytest.CaptureFixture[str]) -> None:
     assert "begin" not in (said := told(read, capsys, GOOD)) and "spell" not in said
     repeats = {"prompt": "Say.", "chosen": "Say. Red.", "rejected": "Seven."}

@@ -35,7 +35,7 @@ def rows_of(source: Source) -> list[Any]:
 def zst(content: bytes) -> bytes:
     half = len(content) // 2  # two frames, as parallel compression and `cat` write them
     codec = pa.Codec("zstd")
-    frames = []
+    frames = [b"\x5a\x2a\x4d\x18" + bytes([3, 0, 0, 0]) + b"any"]  # one without content, as some writers begin
     for part in (content[:half], content[half:]):
         sink = pa.BufferOutputStream()
         with pa.CompressedOutputStream(sink, codec.name) as stream:
@@ -338,6 +338,8 @@ def test_partitions_are_columns(tmp_path: Path) -> None:
         ([".hidden.jsonl"], "no file of rows"),
         (["train.jsonl", "test.jsonl"], "splits test, train"),
         (["_delta_log/0.json", "a.parquet"], "Delta table"),
+        (["train-00000-of-00002.jsonl"], "of the 2 parts train-*.jsonl part 1 is not there"),
+        (["b/x-00001-of-00004.jsonl", "b/x-00002-of-00004.jsonl"], "parts b/x-*.jsonl part 3 is not there, nor are 1"),
     ],
 )
 def test_what_would_not_be_read_is_named(tmp_path: Path, names: list[str], said: str) -> None:
@@ -352,6 +354,7 @@ def test_what_would_not_be_read_is_named(tmp_path: Path, names: list[str], said:
     ("files", "split", "rows"),
     [
         (["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"], None, 8),
+        (["x-00001-of-00002.jsonl", "x-00002-of-00002.jsonl", "y-00000-of-00001.jsonl"], None, 12),
         (["train.jsonl", "val.jsonl"], "validation", 4),
         (["train/a.jsonl", "train/b.jsonl", "eval/a.jsonl"], "train", 8),
         (["data/pairs_dev.jsonl", "data/pairs_training.jsonl"], "dev", 4),

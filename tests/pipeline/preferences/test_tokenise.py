@@ -232,6 +232,9 @@ def test_load_tokenizer(tokenizer_folder, tmp_path):
     assert load_tokenizer(tokenizer_folder, str(template)).chat_template == "{{ messages[0].content }}"
     with pytest.raises(UserError, match=r"chat_template '.*none.jinja' cannot be read"):
         load_tokenizer(tokenizer_folder, str(tmp_path / "none.jinja"))
+    (tmp_path / "empty.jinja").write_text(" \n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"chat_template '.*empty.jinja' is empty"):
+        load_tokenizer(tokenizer_folder, str(tmp_path / "empty.jinja"))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "tokenizer.json").write_text("{")
