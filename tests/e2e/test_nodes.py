@@ -172,7 +172,7 @@ def test_a_pool_waits_for_nodes_and_not_for_ever(scored: Calm, cluster: Cluster,
     lose(node)
     told, _ = driver.communicate(timeout=120)
     assert driver.returncode == 2 and "Traceback" not in told, told
-    assert "error: resources.scorers=1 actors, but the cluster has 0 CPUs, after 15 s\n  remedy: add nodes" in told, (
+    assert "error: resources.scorers=1 actors, but the cluster has 0 CPUs, after 30 s\n  remedy: add nodes" in told, (
         told
     )
     assert "resources.wait_for_cluster sets how many seconds it is waited. What is finished is kept" in told
