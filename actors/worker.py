@@ -1,24 +1,34 @@
-"""The train worker: the function every Ray Train worker runs. The loop itself is pipeline/training/loop.py."""
+"""The train worker: what every Ray Train worker does. The loop itself is pipeline/training/loop.py."""
 
 import contextlib
 import json
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray.train
 import torch
 from transformers import PreTrainedModel
 
+from actors.training import (
+    EPOCH,
+    EXPORTED,
+    JOURNAL,
+    NOTE,
+    PHASE,
+    PROGRESS,
+    RAY,
+    REFUSAL,
+    STOP,
+    WorkerSpec,
+    known_checkpoints,
+)
 from pipeline.compute.loading import EmptyModel, open_empty
 from pipeline.compute.models import load_model
 from pipeline.compute.selfcheck import chosen
 from pipeline.errors import UserError, memory_for
 from pipeline.objectives.objective import build
 from pipeline.results.files import write_aside
-from pipeline.settings.config import RunConfig
 from pipeline.training.checkpoints import load, save
 from pipeline.training.epoch import Epoch
 from pipeline.training.journal import Journal
@@ -26,40 +36,21 @@ from pipeline.training.loop import Trainer
 from pipeline.training.saving import save_trained
 from pipeline.training.together import Together
 
-STOP = "stop"  # the door writes it: end after this step
-REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
-PROGRESS = "progress.json"  # the first worker writes it: its last step
 PROGRESS_SECONDS = 1.0  # between two times that it does, as the door looks
-PHASE = "phase.txt"  # and this: what it is at before and after its steps
-EXPORTED = "ending"  # what stands there once the trained model is written
-NOTE = "note.txt"  # and this: how the model is run
 # What to do about a training that is too large for its workers.
 LARGE = (
     "lower the first two, raise resources.train_workers, which share the model and its optimiser, set "
     "resources.checkpoint_activations=true, train adapters (train.lora.rank=16), or set resources.cpu_offload=true; "
     "what is finished is kept"
 )
-EPOCH = "epoch"  # the door writes it: what the workers read, a step at a time
-JOURNAL = "journal"  # the first worker writes it: the rows of its steps so far
-RAY = "ray"  # where Ray Train keeps checkpoints, and its list of those it knows
-SNAPSHOT = "checkpoint_manager_snapshot.json"  # that list
 
 
-@dataclass(frozen=True)
-class WorkerSpec:
-    config: RunConfig
-    model: str  # the base model's folder
-    folder: str  # where EPOCH is, and the trained model and its tables go
-    threads: int
-
-
-def train(spec: dict[str, Any]) -> None:
+def run(work: WorkerSpec) -> None:
     """Train to the end of the schedule, or go on from the newest checkpoint; rank 0 writes the result.
 
     Ray Train begins anew after any error. What a UserError says would be no other then, so that it is left in REFUSAL
     for the door, and the next attempt ends at once.
     """
-    work: WorkerSpec = spec["work"]
     refusal = Path(work.folder) / REFUSAL
     if refusal.exists():
         return
@@ -154,15 +145,6 @@ def _told(work: WorkerSpec, together: Together, due: bool, newest: str | None) -
         due = due and (newest is None or newest in known_checkpoints(folder))
     stopped, due = together.first_says(stopped, due)
     return stopped, due
-
-
-def known_checkpoints(folder: Path) -> set[str]:
-    """The names of the checkpoints that Ray Train knows and keeps, of a training that writes into `folder`."""
-    try:
-        listed = json.loads((folder / RAY / SNAPSHOT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return set()
-    return {each["checkpoint_dir_name"] for each in listed["checkpoint_results"]}
 
 
 def _checkpoint(trainer: Trainer, work: WorkerSpec) -> str:

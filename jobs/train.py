@@ -22,7 +22,7 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
-    from actors.worker import WorkerSpec
+    from actors.training import WorkerSpec
 
 POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 STARTING = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
@@ -37,7 +37,7 @@ def run(work: Work) -> Outcome:
     import pyarrow.parquet as pq
 
     from actors.cluster import connected, idle_gpus, nodes_here
-    from actors.worker import (
+    from actors.training import (
         EPOCH,
         JOURNAL,
         NOTE,
@@ -117,7 +117,7 @@ def trainer(spec: "WorkerSpec", asked: dict[str, float], workers: int) -> "Torch
 
     from actors.cluster import threads
     from actors.environment import environment
-    from actors.worker import RAY, train
+    from actors.training import RAY, train
     from jobs.common.elastic import STARTS, is_elastic
 
     resources, gpus = spec.config.resources, asked["num_gpus"]
@@ -148,7 +148,7 @@ def trainer(spec: "WorkerSpec", asked: dict[str, float], workers: int) -> "Torch
 
 def clear_unknown(folder: Path) -> None:
     """Remove the checkpoints that a killed run began and Ray Train never knew: nothing goes on from them."""
-    from actors.worker import RAY, known_checkpoints
+    from actors.training import RAY, known_checkpoints
 
     known = known_checkpoints(folder)
     for checkpoint in (folder / RAY).glob("step-*"):
@@ -170,7 +170,7 @@ def require_room(work: Work, model: Path) -> None:
     """
     from safetensors import safe_open
 
-    from actors.worker import EPOCH
+    from actors.training import EPOCH
     from pipeline.training.join import room, stands
 
     folder, lora, inputs = work.folder, work.config.train.lora, joined(work)

@@ -17,7 +17,7 @@ from ray.train import ControllerError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from actors.cluster import free_places
-from actors.worker import EXPORTED, PHASE, PROGRESS, REFUSAL, STOP
+from actors.training import EXPORTED, PHASE, PROGRESS, REFUSAL, STOP
 from jobs.common.saying import doing, say
 from jobs.common.waiting import Waiting
 from pipeline.settings.resources import Resources

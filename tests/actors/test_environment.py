@@ -4,9 +4,9 @@ from actors.environment import CPU, GPU, environment
 
 
 def test_what_a_process_that_computes_finds_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*CPU, *GPU, "PYTORCH_CUDA_ALLOC_CONF"):
+    for name in (*CPU, *GPU, "OMP_WAIT_POLICY", "PYTORCH_CUDA_ALLOC_CONF"):
         monkeypatch.delenv(name, raising=False)
-    assert environment(0) == {"OMP_WAIT_POLICY": "PASSIVE", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+    assert environment(0) == {"GOMP_SPINCOUNT": "5000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # the user's own
     assert environment(0) == {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
     assert environment(0.5) == GPU

@@ -4,7 +4,8 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
-from actors.worker import RAY, WorkerSpec, _told, known_checkpoints, model_card
+from actors.training import RAY, WorkerSpec, known_checkpoints
+from actors.worker import _told, model_card
 from jobs.train import clear_unknown
 from pipeline.settings.config import Model, RunConfig
 from pipeline.training.together import Together

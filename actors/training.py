@@ -1,0 +1,47 @@
+"""What the door of training and its workers share: the files between them, and the function that Ray Train runs.
+
+Torch is imported by the workers alone. Ray Train's controller, a process of its own, opens what is here before any
+worker starts.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.settings.config import RunConfig
+
+STOP = "stop"  # the door writes it: end after this step
+REFUSAL = "refusal.json"  # a worker writes it: the UserError that it raised
+PROGRESS = "progress.json"  # the first worker writes it: its last step
+PHASE = "phase.txt"  # and this: what it is at before and after its steps
+EXPORTED = "ending"  # what stands there once the trained model is written
+NOTE = "note.txt"  # and this: how the model is run
+EPOCH = "epoch"  # the door writes it: what the workers read, a step at a time
+JOURNAL = "journal"  # the first worker writes it: the rows of its steps so far
+RAY = "ray"  # where Ray Train keeps checkpoints, and its list of those it knows
+SNAPSHOT = "checkpoint_manager_snapshot.json"  # that list
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    config: RunConfig
+    model: str  # the base model's folder
+    folder: str  # where EPOCH is, and the trained model and its tables go
+    threads: int
+
+
+def train(spec: dict[str, Any]) -> None:
+    """Train to the end of the schedule, or go on from the newest checkpoint, as one of a group of workers."""
+    from actors.worker import run
+
+    run(spec["work"])
+
+
+def known_checkpoints(folder: Path) -> set[str]:
+    """The names of the checkpoints that Ray Train knows and keeps, of a training that writes into `folder`."""
+    try:
+        listed = json.loads((folder / RAY / SNAPSHOT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    return {each["checkpoint_dir_name"] for each in listed["checkpoint_results"]}
