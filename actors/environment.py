@@ -3,8 +3,8 @@
 import os
 
 CPU = {
-    # For how long OpenMP's threads spin at a barrier before they sleep, some 0.1 ms in place of 6. Where other processes
-    # want the cores, too, those that spin keep the ones away that are waited for (docs/performance.md).
+    # For how long OpenMP's threads spin at a barrier before they sleep, some 0.1 ms in place of 6. Where other
+    # processes want the cores, too, those that spin keep the ones away that are waited for (docs/performance.md).
     "GOMP_SPINCOUNT": "5000",
     # oneDNN keeps the code it makes for each shape, 1,024 of them by default, and every pack has shapes of its own.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
