@@ -5,7 +5,7 @@ but how many are made at a time. Nor Ray Data, which reads a source in its own t
 CSV, a hub's data set) are read from the beginning by one: reading is cheap beside tokenising.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from typing import Any
 
@@ -29,11 +29,6 @@ def _make(spec: Spec, job: BlockJob) -> Made:
 def make(spec: Spec) -> Callable[[BlockJob], Made]:
     """What makes blocks, in any process."""
     return partial(_make, spec)
-
-
-def places(nodes: Iterable[Mapping[str, float]]) -> int:
-    """How many tasks run at a time on nodes of these resources."""
-    return sum(int(node.get("CPU", 0.0)) for node in nodes)
 
 
 def spread(workers: int | None, max_failures: int) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:

@@ -81,11 +81,11 @@ def hands(preparation: "Preparation", spec: "Spec", reader: "Reader", resources:
     if asked == 1 or preparation.blocks.within(SMALL if asked is None else 1):
         yield Hands(reader.make)
         return
-    from actors.cluster import connected, nodes_ahead
-    from actors.preparing import make, places, spread
+    from actors.cluster import connected, nodes_ahead, places
+    from actors.preparing import make, spread
     from jobs.common.pool import in_a_thread
 
-    if asked is None and (nodes := nodes_ahead()) is not None and places(nodes) < 2:
+    if asked is None and (nodes := nodes_ahead()) is not None and places({"num_cpus": 1.0, "num_gpus": 0.0}, nodes) < 2:
         yield Hands(reader.make)
         return
     doing("starting or joining Ray")

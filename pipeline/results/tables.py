@@ -208,15 +208,18 @@ def gather(files: Iterable[Path], schema: pa.Schema, path: Path) -> None:
 
     They are held a row group at a time.
     """
-    with aside(path) as beside, pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+
+    def groups() -> Iterator[pa.Table]:
         waiting = [schema.empty_table()]
         for file in files:
             waiting.append(pq.read_table(file))
             if sum(map(len, waiting)) >= ROW_GROUP:
-                writer.write_table(pa.concat_tables(waiting))
+                yield pa.concat_tables(waiting)
                 waiting.clear()
         if waiting:
-            writer.write_table(pa.concat_tables(waiting))
+            yield pa.concat_tables(waiting)
+
+    write_tables(groups(), schema, path)
 
 
 def read(
