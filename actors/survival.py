@@ -14,7 +14,6 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pipeline.errors import UserError
 
@@ -57,7 +56,7 @@ def is_watched() -> bool:
 
 
 def outlive(say: Callable[[str], None]) -> None:
-    """Go on in a child process. The parent waits, passes on SIGTERM, and ends as the last child does.
+    """Go on in a child process. The parent waits, passes on what it is sent, and ends as the last child does.
 
     Raises UserError, in the parent, where Ray died under the child and is not started again. Nothing is forked where
     this program is no door of its own, such as under a test. Call it before any thread is started.
@@ -69,7 +68,6 @@ def outlive(say: Callable[[str], None]) -> None:
     while True:
         shared, parent = mmap.mmap(-1, 4 * mmap.PAGESIZE), os.getpid()
         sys.stdout.flush()
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         child = os.fork()
         if not child:
             ctypes.CDLL(None).prctl(_KILLED_WITH_PARENT, signal.SIGKILL)
@@ -78,8 +76,6 @@ def outlive(say: Callable[[str], None]) -> None:
             _Child.shared = shared
             return
         status = _wait(child)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         found = json.loads(shared[:].rstrip(b"\0 ") or b"null")
         if found is None or status not in (ENDED, -signal.SIGABRT, -signal.SIGSEGV):
             _end_as(status)
@@ -105,15 +101,20 @@ def lost(ray: OnRay, died: int) -> UserError:
 
 
 def _wait(child: int) -> int:
-    """The status of the child once it has ended: below zero the signal that ended it. Ctrl-C meets it itself."""
+    """The status of the child once it has ended: below zero the signal that ended it.
 
-    def pass_on(number: int, _: Any) -> None:
-        os.kill(child, number)
-
-    signal.signal(signal.SIGTERM, pass_on)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+    SIGTERM and SIGINT that are sent to this process are passed on; a terminal's Ctrl-C has met the child itself.
+    """
+    sent = {signal.SIGTERM, signal.SIGINT}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, sent | {signal.SIGCHLD})
+    try:
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+            came = signal.sigwaitinfo(sent | {signal.SIGCHLD})
+            if came.si_signo in sent and came.si_code <= 0:  # by a process, and not by the kernel
+                os.kill(child, came.si_signo)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return os.waitstatus_to_exitcode(ended[1])
 
 
 def _end_as(status: int) -> None:
