@@ -129,7 +129,7 @@ def base_model(work: WorkerSpec, world: int) -> PreTrainedModel | EmptyModel:
     trusted = settings.trust_remote_code
     if resources.shards(settings.dtype, world):
         return open_empty(folder, settings.dtype, device, trust_remote_code=trusted)
-    return load_model(folder, settings.dtype, device, trust_remote_code=trusted, resources=resources)
+    return load_model(folder, settings.dtype, device, trust_remote_code=trusted, resources=resources, to_train=True)
 
 
 def _told(work: WorkerSpec, together: Together, due: bool, newest: str | None) -> tuple[bool, bool]:

@@ -35,7 +35,8 @@ def run(part: Part) -> None:
     draw = random.Random(0)
     lengths = _SHORT if part.small else _LENGTHS
     pairs = [Tokens(*([draw.randrange(3, 500) for _ in range(n)] for n in parts)) for parts in lengths]
-    for name, compiled in [*((name, False) for name in FAMILIES), *((name, True) for name in COMPILED)]:
+    all_of_them = [*((name, False) for name in FAMILIES), *((name, True) for name in COMPILED)]
+    for name, compiled in all_of_them[part.share :: part.of]:
         with part.trying(family=name, compiled=compiled):
             right: Measured | None = None
             for dtype in (torch.float32, torch.bfloat16):
@@ -50,7 +51,7 @@ def _compare(
     model = random_model(family(name), dtype, part.device)
     if dtype is not torch.float32:  # the same weights, rounded; rotary frequencies stay as they are, as when loaded
         model.load_state_dict(random_model(family(name), torch.float32, part.device).state_dict())
-    how = choose(model, Resources(allow_slow_path=True, compile_layers=compiled))
+    how = choose(model, Resources(allow_slow_path=True, compile_layers=compiled), to_train=True)
     pack = lay_out(pairs, model.device)
     row: dict[str, Any] = {"family": name, "dtype": str(dtype).removeprefix("torch.")}
     row |= {"how": str(how), "leak": _leak(model, pairs)}

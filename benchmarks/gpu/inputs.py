@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from pipeline.compute.layout import Tokens
+    from pipeline.compute.loading import EmptyModel
     from pipeline.training.loop import Trainer
 
 _SMALL: dict[str, Any] = {
@@ -47,7 +48,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Qwen2": {},
     "Olmo2": {},
     "Cohere": {"logit_scale": 0.25},
-    "Granite": {"logits_scaling": 4.0},
+    "Granite": {"logits_scaling": 4.0, "attention_multiplier": 0.125},
     "StableLm": {},
     "Phi": {},
     "Mixtral": {"num_local_experts": 4},
@@ -106,14 +107,23 @@ def random_model(config: Any, dtype: "torch.dtype", device: str) -> "PreTrainedM
     return model.eval()
 
 
-def chosen_model(config: Any, dtype: "torch.dtype", device: str) -> "PreTrainedModel":
+def chosen_model(config: Any, dtype: "torch.dtype", device: str, to_train: bool = True) -> "PreTrainedModel":
     """A random model with the attention, head and layers that loading would have given it."""
     from pipeline.compute.selfcheck import choose
     from pipeline.settings.resources import Resources
 
     model = random_model(config, dtype, device)
-    choose(model, Resources(allow_slow_path=True))
+    choose(model, Resources(allow_slow_path=True), to_train)
     return model
+
+
+def choose_as_trained(trainer: "Trainer") -> None:
+    """As a worker settles how a model is run, once it is sharded: what is compiled is then what training runs."""
+    from pipeline.compute.models import make_ready
+    from pipeline.settings.resources import Resources
+
+    trainer.policy.within(make_ready, Resources(allow_slow_path=True), True)
+    trainer.policy.train()
 
 
 def pairs_of(tokens: int, mean: int, vocabulary: int, seed: int = 0) -> "list[Tokens]":
@@ -147,8 +157,17 @@ def reference(model: "PreTrainedModel", pairs: "Sequence[Tokens]", budget: int) 
     return [sums[i] for i in range(len(pairs))]
 
 
+def _let_stagers_be_used_again() -> None:
+    """torch before 2.13, which machines with nothing of ours may have, empties a checkpoint's stager after each use."""
+    import torch
+    from torch.distributed.checkpoint._state_dict_stager import StateDictStager
+
+    if torch.__version__ < "2.13":
+        StateDictStager.close = lambda self: None  # type: ignore[method-assign]
+
+
 def trainer_of(
-    model: "PreTrainedModel",
+    model: "PreTrainedModel | EmptyModel",
     pairs: "Sequence[Tokens]",
     sums: Sequence[Sequence[float]],
     folder: Path,
@@ -173,6 +192,7 @@ def trainer_of(
     from pipeline.training.journal import Journal
     from pipeline.training.loop import Trainer
 
+    _let_stagers_be_used_again()
     routes = PRESETS[objective].routes
     rows: list[Row] = [
         {"pair_id": f"{i:032d}", "prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected}

@@ -22,6 +22,8 @@ class Part:
     figures: Path  # a line of JSON a figure
     device: str
     small: bool
+    share: int = 0  # of so many processes of the part, which one this is
+    of: int = 1
 
     @property
     def on_gpu(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.inputs import chosen_model, pairs_of, reference, shape, trainer_of
+from benchmarks.gpu.inputs import choose_as_trained, chosen_model, pairs_of, reference, shape, trainer_of
 from benchmarks.gpu.part import Part
 from pipeline.compute.attention import packed_attention
 from pipeline.compute.fused_head import fuse, is_fused
@@ -33,11 +33,13 @@ def run(part: Part) -> None:
 
 
 def _trainer(part: Part, folder: Path) -> Trainer:
-    model = chosen_model(shape(part, "1b"), torch.bfloat16, part.device)
+    model = chosen_model(shape(part, "1b"), torch.bfloat16, part.device, to_train=False)
     tokens, mean, budget = (1024, 60, 1024) if part.small else (4 * 65536, 1000, 16384)
     pairs = pairs_of(tokens, mean, model.config.vocab_size, seed=9)
     sums = reference(model, pairs, budget)
-    return trainer_of(model, pairs, sums, folder / "tables", steps=4, resources={"micro_batch_tokens": budget})
+    trainer = trainer_of(model, pairs, sums, folder / "tables", steps=4, resources={"micro_batch_tokens": budget})
+    choose_as_trained(trainer)
+    return trainer
 
 
 def _profiled(part: Part, trainer: Trainer) -> None:

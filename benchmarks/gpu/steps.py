@@ -26,6 +26,7 @@ from pipeline.training.checkpoints import load, save
 from pipeline.training.loop import Trainer
 
 STEPS = 4  # of an epoch
+DTYPES = ("float32", "bfloat16")
 Sums = Sequence[tuple[float, float]]
 
 
@@ -44,7 +45,7 @@ def run(part: Part) -> None:
         other = {name: weight * (1 + 0.02 * torch.randn_like(weight)) for name, weight in other.items()}
         model.save_pretrained(Path(folder) / "other", state_dict=other)
         del model
-        for dtype in ("float32", "bfloat16"):
+        for dtype in DTYPES:
             with part.trying(dtype=dtype):
                 _Line(part, dtype, pairs, Path(folder)).run()
 
@@ -85,7 +86,7 @@ class _Line:
 
     def loaded(self, which: str = "model", device: str | None = None) -> PreTrainedModel:
         slow = Resources(allow_slow_path=True)  # it is said by `agree`
-        return load_model(self.folder / which, self.dtype, device or self.part.device, resources=slow)
+        return load_model(self.folder / which, self.dtype, device or self.part.device, resources=slow, to_train=True)
 
     def trained(self, sums: Sums, steps: int, *, device: str | None = None, **options: Any) -> Trainer:
         folder = self.folder / f"{self.dtype}-{next(self.names)}"

@@ -36,7 +36,7 @@ def taught(part: Part) -> tuple[PreTrainedModel, Cut]:
     torch.set_float32_matmul_precision("high")  # it need not be exact yet
     started, steps, loss = time.perf_counter(), 0, torch.zeros(())
     try:
-        while time.perf_counter() - started < seconds:
+        while steps < 2 or time.perf_counter() - started < seconds:
             pack = lay_out([Tokens([1], cut(length), []) for _ in range(rows)], model.device)
             loss = -token_logps(model, pack, 4096).mean()
             loss.backward()
@@ -44,9 +44,12 @@ def taught(part: Part) -> tuple[PreTrainedModel, Cut]:
             optimizer.step()
             optimizer.zero_grad()
             steps += 1
+            if steps == 1:  # what is compiled is, by now
+                part.note(what="first step", seconds=time.perf_counter() - started)
+                started = time.perf_counter()
     finally:
         torch.set_float32_matmul_precision("highest")
-    part.note(what="taught", steps=steps, nats_a_byte=float(loss))
+    part.note(what="taught", steps=steps, nats_a_byte=float(loss.detach()))
     return model, cut
 
 

@@ -6,7 +6,9 @@ with them. FLOPs are counted in two ways: `useful`, what the log-probs of these 
 neither.
 """
 
+import statistics
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.gpu.inputs import chosen_model, pairs_of, reference, shape, trainer_of
+from benchmarks.gpu.inputs import choose_as_trained, chosen_model, pairs_of, reference, shape, trainer_of
 from benchmarks.gpu.part import Part
 from benchmarks.measure import attention_flops, forward_flops
 from pipeline.compute.layout import Tokens
@@ -46,17 +48,20 @@ def eight_billion(part: Part) -> None:
 def scored(part: Part, name: str) -> None:
     """A reference pass over packs of 16,384 tokens."""
     with part.trying(shape=name, what="reference pass"):
-        model = chosen_model(shape(part, name), torch.bfloat16, part.device)
-        pairs = _pairs(part, model, 4 * STEP_TOKENS)
+        started = time.perf_counter()
+        model = chosen_model(shape(part, name), torch.bfloat16, part.device, to_train=False)
+        chosen_in = time.perf_counter() - started
+        pairs = _pairs(part, model, 2 * STEP_TOKENS)
         took = part.seconds(lambda: reference(model, pairs, 16384), repeats=2, warm=1)
         tokens, flops = sum(pair.packed for pair in pairs), forward_flops(model, pairs)
-        figures = {
+        figures: dict[str, float | None] = {
             "tokens": tokens,
             "seconds": took,
             "tokens_a_second": tokens / took,
             "useful_tflops": flops / took / 1e12,
         }
-        part.note(shape=name, what="reference pass", **figures, peak_gib=part.peak_gib(), how=str(chosen(model)))
+        figures |= {"chosen_in": chosen_in, "peak_gib": part.peak_gib()}
+        part.note(shape=name, what="reference pass", **figures, how=str(chosen(model)))
 
 
 def train(part: Part, name: str, *, budget: int, again: bool, layers: int | None = None, lora: bool = False) -> None:
@@ -64,8 +69,7 @@ def train(part: Part, name: str, *, budget: int, again: bool, layers: int | None
     asked: dict[str, Any] = {"shape": name, "layers": layers or shape(part, name).num_hidden_layers}
     asked |= {"budget": budget, "checkpointed": again, "lora": lora}
     with part.trying(**asked), tempfile.TemporaryDirectory() as folder:
-        config = shape(part, name, layers)
-        model = chosen_model(config, torch.bfloat16, part.device)
+        model = chosen_model(shape(part, name, layers), torch.bfloat16, part.device, to_train=False)
         steps, pairs = 4, _pairs(part, model, 4 * STEP_TOKENS)
         if part.small:
             budget = max(budget, *(pair.packed for pair in pairs))
@@ -81,10 +85,14 @@ def train(part: Part, name: str, *, budget: int, again: bool, layers: int | None
             train={"lora": {"rank": 16} if lora else None, "learning_rate": 1e-6},
             resources={"micro_batch_tokens": budget, "checkpoint_activations": again},
         )
+        started = time.perf_counter()
+        choose_as_trained(trainer)
+        chosen_in = time.perf_counter() - started
         while not trainer.done:
             trainer.step()
-        seconds = sum(record["seconds"] for record in trainer.journal.steps[1:])
-        tokens = sum(record["tokens"] for record in trainer.journal.steps[1:])
+        first, *rest = trainer.journal.steps
+        tokens = sum(record["tokens"] for record in rest)
+        seconds = tokens * statistics.median(record["seconds"] / record["tokens"] for record in rest)
         share = tokens / sum(pair.packed for pair in pairs)
         part.note(
             **asked,
@@ -95,6 +103,8 @@ def train(part: Part, name: str, *, budget: int, again: bool, layers: int | None
             model_tflops=share * whole / seconds / 1e12,
             model_tflop_a_step=share * whole / (steps - 1) / 1e12,
             peak_gib=part.peak_gib(),
+            chosen_in=chosen_in,
+            first_step=first["seconds"],
             how=str(chosen(model)),
         )
 

@@ -12,8 +12,9 @@ import torch
 from transformers import PreTrainedModel
 
 from pipeline.compute.attention import is_packed
+from pipeline.compute.fused_head import fused_logps
 from pipeline.compute.layout import Tokens, lay_out
-from pipeline.compute.logprobs import token_logps
+from pipeline.compute.logprobs import head_logps, hidden_states, token_logps
 from pipeline.errors import UserError, out_of_memory
 
 # Mean |difference| in nats a token that is rounding, by dtype of the weights; what is looked for is far larger. In
@@ -21,6 +22,7 @@ from pipeline.errors import UserError, out_of_memory
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 1e-1}
 # The same of gradients: the norm of their difference over their norm.
 _GRADIENTS = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.3}
+_OF_STATES = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.05}  # where an output head alone differs
 # Largest |difference| where only what must not be seen is changed: nothing else is, so this needs no room for rounding.
 _LEAK = 1e-3
 _WINDOWS = ("sliding_window", "attention_chunk_size")
@@ -39,6 +41,7 @@ class Size(NamedTuple):
 SHORT = Size((4, 4, 4, 4, 4, 4), 3, trained=False)
 # Uneven parts over several blocks of FlexAttention's mask, so that the kernels are those of training.
 LONG = Size((150, 77, 131, 60, 5, 93), 100, trained=True)
+SCORED = LONG._replace(trained=False)  # for a model that is scored with and not trained
 
 
 class Measured(NamedTuple):
@@ -69,20 +72,11 @@ class Comparison:
     def fault(self) -> str | None:
         """What is wrong with the model as it is set now, in words that follow its name; None where it is right."""
         try:
-            if self.trained and is_packed(self.model):
-                self._in_training()
-            found = self._packed(_PULL)
-            leak = self._leak(found)
+            with self._as_trained():
+                found = self._packed(_PULL)
+                leak = self._leak(found)
         except Exception as error:  # every family, compiler and driver has its own way to fail
-            if out_of_memory(error):  # no fault of what was tried
-                raise
-            while error.__cause__ is not None:  # a compiler's says little of what it met
-                error = error.__cause__  # type: ignore[assignment]
-            why = f"{CANNOT} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-            if self.must_run:
-                remedy = "mend what is named, or run it by what is slower with resources.allow_slow_path=true"
-                raise UserError(f"{type(self.model).__name__} {why}", remedy) from None
-            return why
+            return self._cannot(error)
         off = float((found.logps_N - self.right.logps_N).abs().mean())
         if not off <= _TOLERANCE[self.dtype]:  # nor is it, where it is not a number
             return f"scores a completion {off:.2g} nats a token otherwise than its own forward does"
@@ -93,6 +87,43 @@ class Comparison:
             if not off <= _GRADIENTS[self.dtype]:
                 return f"has gradients {off:.2g} of their norm off those of its own forward"
         return None
+
+    def fault_of_fused_head(self) -> str | None:
+        """The same of the fused head, which is for training, against the model's own on the same states.
+
+        By itself, since it is not run where no gradient is taken, as in the check of what is not packed; and since what
+        bfloat16 makes of the layers below would hide much.
+        """
+        try:
+            pack = lay_out((Tokens(*self.parts[:3]), Tokens(*self.parts[3:])), self.device)
+            with torch.no_grad():
+                hidden_NC, kind = hidden_states(self.model, pack)
+            own, fused = (
+                _of_states(hidden_NC, head)
+                for head in (
+                    lambda hidden_NC: head_logps(self.model, kind, hidden_NC, pack.target_N),
+                    lambda hidden_NC: fused_logps(self.model, hidden_NC, pack.target_N),
+                )
+            )
+        except Exception as error:
+            return self._cannot(error)
+        off = float((fused[0] - own[0]).abs().mean())
+        of_gradient = float((fused[1] - own[1]).norm() / own[1].norm())
+        if not off <= _TOLERANCE[self.dtype] or not of_gradient <= _OF_STATES[self.dtype]:
+            return f"scores {off:.2g} nats a token otherwise, and has gradients {of_gradient:.2g} of their norm off"
+        return None
+
+    def _cannot(self, error: Exception) -> str:
+        """Why what was tried does not run, in words that follow the model's name."""
+        if out_of_memory(error):  # no fault of what was tried
+            raise error
+        while error.__cause__ is not None:  # a compiler's says little of what it met
+            error = error.__cause__  # type: ignore[assignment]
+        why = f"{CANNOT} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        if self.must_run:
+            remedy = "mend what is named, or run it by what is slower with resources.allow_slow_path=true"
+            raise UserError(f"{type(self.model).__name__} {why}", remedy) from None
+        return why
 
     def _packed(self, pull: Sequence[float]) -> Measured:
         a, b, c, d, e, f = self.parts
@@ -161,12 +192,22 @@ class Comparison:
         by_gradient = self.trained and is_packed(self.model)
         return _LEAK if by_gradient or self.device.type == "cpu" else _TOLERANCE[self.dtype]
 
-    def _in_training(self) -> None:
-        """Raises what only train mode does, such as that a kernel has no dropout."""
+    @contextmanager
+    def _as_trained(self) -> Iterator[None]:
+        """In train mode, which may raise what eval mode does not, such as that a kernel has no dropout.
+
+        What draws at random there is only run so, and compared in eval mode: all that is compiled is compiled twice.
+        """
+        if not (self.trained and is_packed(self.model)):
+            yield
+            return
         self.model.train()
         try:
-            with torch.no_grad():
-                self._scored(Tokens(*self.parts[:3]), Tokens(*self.parts[3:]))
+            if _draws(self.model):
+                with torch.no_grad():
+                    self._scored(Tokens(*self.parts[:3]), Tokens(*self.parts[3:]))
+                self.model.eval()
+            yield
         finally:
             self.model.eval()
 
@@ -179,6 +220,26 @@ class Comparison:
         ids = torch.tensor([[*prompt, *completion]], device=self.device)
         logits = self.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
         return logits.log_softmax(1).gather(1, ids[0, len(prompt) :, None].to(logits.device))[:, 0]
+
+
+def _draws(model: PreTrainedModel) -> bool:
+    """Whether train mode may draw: a dropout, or noise at the routers of experts, that is not 0."""
+    known = [*map(vars, model.modules()), vars(model.config.get_text_config())]
+    known += [{"dropout": module.p} for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    named = ((name, value) for each in known for name, value in each.items() if "drop" in name or "jitter" in name)
+    return any(isinstance(value, float | int) and value != 0 for _, value in named)
+
+
+def _of_states(
+    hidden_NC: torch.Tensor, logps: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probs, [N], and the gradient to the states, [N, C], of their sum in which no two have the same weight."""
+    leaf_NC = hidden_NC.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        logps_N = logps(leaf_NC)
+    weights_N = torch.linspace(0.25, 2.0, len(logps_N)).to(logps_N)
+    (gradient_NC,) = torch.autograd.grad(logps_N, leaf_NC, weights_N)
+    return logps_N.detach(), gradient_NC.float()
 
 
 @contextmanager

@@ -32,9 +32,9 @@ class Segment(NamedTuple):
     rejected: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # not frozen: torch.compile would look into it, and compile a layer anew for each number of pairs
 class Pack:
-    """One forward's worth of pairs, as the decoder and the output head take it.
+    """One forward's worth of pairs, as the decoder and the output head take it; nobody changes it.
 
     It has no method `to`: where a model is laid over several devices, accelerate would call that in front of every
     layer, and each layer would make masks of its own from a pack of its own.

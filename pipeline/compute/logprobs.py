@@ -29,21 +29,26 @@ def token_logps(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
     backward, so that no [T, V] tensor ever exists and no more than one [chunk, V] is kept: that of the last chunk, with
     which the backward begins. A fused head settles its own chunks; it is for what is differentiated.
     """
-    hidden_NC, kind = _packed(model, pack) if is_packed(model) else _padded(model, pack)
+    hidden_NC, kind = hidden_states(model, pack)
     if is_fused(model) and torch.is_grad_enabled():  # it waits for the device, as a scorer's host must not
         return fused_logps(model, hidden_NC, pack.target_N)
     chunks = max(1, math.ceil(len(pack.target_N) / chunk))
     pieces: list[torch.Tensor] = []
     for hidden, target in zip(hidden_NC.tensor_split(chunks), pack.target_N.tensor_split(chunks), strict=True):
         if torch.is_grad_enabled() and len(pieces) < chunks - 1:
-            pieces.append(checkpoint(_head_logps, model, kind, hidden, target, use_reentrant=False))
+            pieces.append(checkpoint(head_logps, model, kind, hidden, target, use_reentrant=False))
         else:
-            pieces.append(_head_logps(model, kind, hidden, target))
+            pieces.append(head_logps(model, kind, hidden, target))
     return torch.cat(pieces)
 
 
+def hidden_states(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[ModelOutput]]:
+    """The decoder's states that predict completion tokens, [N, C]; and the class of its outputs."""
+    return _packed(model, pack) if is_packed(model) else _padded(model, pack)
+
+
 def _packed(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[ModelOutput]]:
-    """The hidden states that predict completion tokens, [N, C], by one forward; and the class of decoder outputs."""
+    """By one forward of all that is packed."""
     padding = (0, room(len(pack.ids_T), pack.ids_T.device) - len(pack.ids_T))
     output = model.get_decoder()(
         input_ids=F.pad(pack.ids_T, padding)[None],
@@ -105,10 +110,10 @@ def _turned_by_row(decoder: torch.nn.Module, lengths: Sequence[int]) -> Iterator
         yield
 
 
-def _head_logps(
+def head_logps(
     model: PreTrainedModel, kind: type[ModelOutput], hidden_NC: torch.Tensor, target_N: torch.Tensor
 ) -> torch.Tensor:
-    """Logits by the model's own forward with its decoder standing aside, so that whatever it does to them is done."""
+    """log p of each target, [N], by the model's own forward with its decoder standing aside: what it does is done."""
     output, head = kind(last_hidden_state=hidden_NC[None]), model.get_output_embeddings()
     with _computing(model.get_decoder(), lambda *_, **__: output):
         if type(head) is torch.nn.Linear and head.weight.is_cuda and head.weight.dtype is torch.bfloat16:
@@ -182,7 +187,7 @@ def side_sums(logps_N: torch.Tensor, pack: Pack) -> torch.Tensor:
     return sums.index_add(0, pack.side_N, logps_N.double().to(sums.device)).view(pack.pairs, 2)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: to torch.compile its tensors are others than those of the self-check
 def score(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
     """The reference pass: (chosen sum, rejected sum) of every pair of a pack, [pairs, 2], where the pack's sides lie.
 

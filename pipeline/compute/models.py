@@ -149,6 +149,7 @@ def load_model(
     *,
     trust_remote_code: bool = False,
     resources: Resources = Resources(),  # noqa: B008 - frozen
+    to_train: bool = False,
 ) -> "PreTrainedModel":
     """A causal language model in eval mode, run over packs where it can be. Weights are read from safetensors only.
 
@@ -174,11 +175,11 @@ def load_model(
     require_whole(folder, model, report)
     if device == "auto":
         _require_on_gpus(model, folder)
-    make_ready(model, resources)
+    make_ready(model, resources, to_train)
     return model
 
 
-def make_ready(model: "PreTrainedModel", resources: Resources) -> None:
+def make_ready(model: "PreTrainedModel", resources: Resources, to_train: bool) -> None:
     """Settle how a model with its weights is run.
 
     Raises UserError where it scores otherwise than by its own forward, or is slow on a GPU and may not be.
@@ -190,7 +191,7 @@ def make_ready(model: "PreTrainedModel", resources: Resources) -> None:
     model.eval()
     if model.device.type == "cpu":  # where it computes: sharded weights may lie on the host of a GPU
         use_onednn(model)
-    choose(model, resources)
+    choose(model, resources, to_train)
 
 
 _INCOMPLETE = "its *.safetensors are incomplete: fetch or save the model again"

@@ -50,7 +50,7 @@ class Policy(torch.nn.Module):
         if empty:
             materialise(self, torch.device("cpu") if resources.cpu_offload else self.device)
             empty.fill()
-            self.within(make_ready, resources)
+            self.within(make_ready, resources, True)
 
     def forward(self, *given: Any) -> Any:
         """`token_logps(model, pack, chunk)`, [N]; or, for as long as `within` lasts, what is computed there."""

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from pipeline.compute.attention import NAME, flexes, is_packed
-from pipeline.compute.comparison import CANNOT, LONG, SHORT, Comparison, Size, narrow_windows
+from pipeline.compute.comparison import CANNOT, LONG, SCORED, SHORT, Comparison, Size, narrow_windows
 from pipeline.compute.fused_head import fuse, is_installed
 from pipeline.compute.layers import compile_layers, restore_layers
 from pipeline.compute.logprobs import turning
@@ -47,23 +47,32 @@ def chosen(model: PreTrainedModel) -> Chosen:
     return found
 
 
-def choose(model: PreTrainedModel, resources: Resources, size: Size | None = None) -> Chosen:
+def choose(model: PreTrainedModel, resources: Resources, to_train: bool = False, size: Size | None = None) -> Chosen:
     """Give the model the fastest attention, output head and layers that run here and are right.
 
     Raises UserError where none is right; and on a GPU where a faster one was not taken, with the reason, unless
-    `resources.allow_slow_path`. Of a model that is sharded all workers must call it, in a forward of the root.
+    `resources.allow_slow_path`. On a GPU gradients and the fused head are looked at where it is `to_train`: what is
+    compared is compiled, for tens of seconds, and a scorer needs neither. Of a model that is sharded all workers must
+    call it, in a forward of the root.
     """
+    restore_layers(model)  # of a model that was chosen for before
     gpu = model.device.type == "cuda"
     several = dist.is_initialized() and dist.get_world_size() > 1
-    with narrow_windows(model, size := size or (LONG if gpu else SHORT)):
+    with narrow_windows(model, size := size or _size(gpu, to_train)):
         comparison = Comparison(model, size, must_run=gpu and several and not resources.allow_slow_path)
         attention, why = _choose_attention(comparison)
-        head, more = _choose_head(comparison) if gpu else ("in chunks", [])
+        head, more = _choose_head(comparison) if gpu and size.trained else ("in chunks", [])
         layers, most = _choose_layers(comparison, gpu if resources.compile_layers is None else resources.compile_layers)
     found = Chosen(attention, head, layers, (*why, *more, *most))
     setattr(model, _CHOSEN, found)
     require_fast(found, type(model).__name__, comparison.device.type, resources)
     return found
+
+
+def _size(gpu: bool, to_train: bool) -> Size:
+    if not gpu:
+        return SHORT
+    return LONG if to_train else SCORED
 
 
 def require_fast(found: Chosen, name: str, device: str, resources: Resources) -> None:
@@ -112,10 +121,9 @@ def _choose_head(comparison: Comparison) -> tuple[str, list[str]]:
         return "in chunks", ["not a fused head: Liger-Kernel is not installed"]
     if type(head := model.get_output_embeddings()) is not torch.nn.Linear:
         return f"in chunks, as it is a {type(head).__name__}", []
-    fuse(model, True)
-    if (fault := comparison.fault()) is None:
+    if (fault := comparison.fault_of_fused_head()) is None:
+        fuse(model, True)
         return "fused, by Liger-Kernel", []
-    fuse(model, False)
     if fault.startswith(CANNOT):
         return "in chunks", [f"not a fused head: with it the model {fault}"]
     return "in chunks, as it is not the fused one", []

@@ -40,8 +40,9 @@ def save(trainer: Trainer, folder: Path) -> Future[Any]:
         known = {"objective": trainer.state.state_dict()}
         torch.save(known | {name: getattr(trainer, name) for name in _KEPT}, folder / _POSITION)
     if trainer.stager is None:
-        on_gpu = any(parameter.is_cuda for parameter in trainer.parameters)
-        trainer.stager = _pinned() if on_gpu else _AsItIs()
+        # What torchao keeps 8 bits in cannot be staged (seen on an H200): the next update waits until it is written.
+        staged = any(parameter.is_cuda for parameter in trainer.parameters) and trainer.settings.optimizer == "adamw"
+        trainer.stager = _pinned() if staged else _AsItIs()
     if torch.cuda.is_available():  # the stager's stream does not wait for the update, which may not have ended
         torch.cuda.synchronize()
     begun = checkpoint.async_save(

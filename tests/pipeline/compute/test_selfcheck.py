@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pipeline.compute import attention, selfcheck
-from pipeline.compute.comparison import LONG
+from pipeline.compute.comparison import LONG, SCORED
 from pipeline.compute.layers import compile_layers
+from pipeline.compute.layout import Tokens, lay_out
+from pipeline.compute.logprobs import score, token_logps
 from pipeline.compute.selfcheck import Chosen, choose, chosen, require_fast
 from pipeline.errors import UserError
 from pipeline.settings.resources import Resources
@@ -38,7 +41,7 @@ def opened(tiny_model: Callable[[str], Path]) -> Callable[..., PreTrainedModel]:
 def test_the_long_check_knows_what_is_right(opened: Any, family: str, found: str, dtype: torch.dtype) -> None:
     """Hundreds of tokens of uneven parts, and gradients, as on a GPU; rounding is told from a fault in both dtypes."""
     model = opened(family, dtype=dtype)
-    how = choose(model, Resources(), LONG)
+    how = choose(model, Resources(), size=LONG)
     assert (how.attention, how.head, how.layers) == (found, "in chunks", "as they are")
     assert chosen(model) == how
     assert bool(how.why) == (found != PACKED)
@@ -57,7 +60,7 @@ class WrongBackward(torch.autograd.Function):
 def test_gradients_that_are_wrong_are_found(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     right = attention._by_side
     monkeypatch.setattr(attention, "_by_side", lambda *given, **more: WrongBackward.apply(right(*given, **more)))
-    how = choose(opened("Llama"), Resources(), LONG)
+    how = choose(opened("Llama"), Resources(), size=LONG)
     assert how.attention == "sdpa over padded sides"
     assert how.why[0].startswith(f"not {PACKED}: the model has gradients ")
 
@@ -71,7 +74,7 @@ def test_what_a_kernel_does_not_know_of_training_is_found(opened: Any, monkeypat
         ({"attention_dropout": 0.1}, "FlexAttention has no dropout, and the model's attention asks for 0.1"),
         ({}, "FlexAttention does not support backward on CPU"),
     ):
-        how = choose(opened("Llama", **changes), Resources(), LONG)
+        how = choose(opened("Llama", **changes), Resources(), size=LONG)
         assert how.attention == "sdpa over padded sides"
         assert how.why[0].startswith("not packed, by FlexAttention: ") and reason in how.why[0]
 
@@ -102,6 +105,25 @@ def test_layers_that_do_not_compile_are_left_as_they_are(opened: Any, monkeypatc
     assert how.layers == "as they are"
     assert how.why[0].startswith("not compiled layers: ") and "OSError: no C compiler" in how.why[0]
     assert [type(layer) for layer in model.model.layers] == kinds
+
+
+@pytest.mark.parametrize("to_train", [False, True])
+def test_what_the_check_compiles_is_what_is_run(opened: Any, monkeypatch: pytest.MonkeyPatch, to_train: bool) -> None:
+    """Compiling takes a GPU tens of seconds: a scorer compiles no training, and a trainer nothing twice."""
+    torch._dynamo.reset()
+    counters.clear()
+    monkeypatch.setattr(selfcheck, "compile_layers", partial(compile_layers, backend="eager"))
+    model = opened("Llama", dtype=torch.bfloat16)
+    assert choose(model, Resources(compile_layers=True), to_train, LONG if to_train else SCORED).layers == "compiled"
+    assert (graphs := counters["stats"]["unique_graphs"]) == 4  # before and after attention, of the layer and of it
+    for pairs in (3, 5):  # layers see neither how many pairs a pack has nor how long they are
+        pack = lay_out([Tokens([7] * (9 + pairs), [8] * pairs, [9])] * pairs)
+        if to_train:
+            model.train()
+            token_logps(model, pack, 1000).sum().backward()
+        else:
+            score(model, pack, 1000)
+    assert counters["stats"]["unique_graphs"] == graphs
 
 
 def test_what_a_stage_says() -> None:
