@@ -15,7 +15,7 @@ import re
 import shlex
 import sys
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +59,43 @@ def _opened(path: Path) -> Any:
     if start.startswith(b"\x1f\x8b"):
         return gzip.open(path)
     if start.startswith(b"BZh"):
-        return bz2.open(path)
+        return io.BufferedReader(_Streams(path, bz2.BZ2Decompressor))
     if start.startswith(b"\xfd7zXZ\x00"):
-        return lzma.open(path)
+        return io.BufferedReader(_Streams(path, lzma.LZMADecompressor))
     if start.startswith(b"\x28\xb5\x2f\xfd") or _SKIPPED.match(start):
         import pyarrow as pa
 
         return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
     return path.open("rb")
+
+
+class _Streams(io.RawIOBase):
+    """What compressed streams, one after another, hold. bz2.open and lzma.open end in silence at one that is spoilt."""
+
+    def __init__(self, path: Path, stream: Callable[[], Any]):
+        self._file, self._stream, self._now = path.open("rb"), stream, stream()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        found = b""
+        while not found:
+            given = self._now.unused_data if self._now.eof else b""
+            if self._now.eof:  # zeros may stand between streams
+                while not (given := given.lstrip(b"\0")):
+                    if not (given := self._file.read(io.DEFAULT_BUFFER_SIZE)):
+                        return 0
+                self._now = self._stream()
+            elif self._now.needs_input and not (given := self._file.read(io.DEFAULT_BUFFER_SIZE)):
+                raise EOFError("it ends within a compressed stream")
+            found = self._now.decompress(given, len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -116,6 +116,7 @@ def running_head(cpus: int, **environment: str) -> Iterator[Head]:
         )
         try:
             wait_for(dashboard, node)
+            wait_for(agent, node)  # begun by the node's own daemon: from then on its CPUs are the cluster's
             yield Head(token | {"RAY_ADDRESS": f"127.0.0.1:{port}"}, token, f"http://127.0.0.1:{dashboard}", node.pid)
         finally:
             os.killpg(node.pid, signal.SIGKILL)  # its daemons die with it
@@ -133,7 +134,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_for(port: int, node: "subprocess.Popen[bytes]") -> None:
-    """Until a server listens; of a head node, the dashboard's, which is the last to come up."""
+    """Until a server listens."""
     for _ in range(240):
         assert node.poll() is None, f"{node.args!r} ended with {node.returncode}"
         with socket.socket() as probe:

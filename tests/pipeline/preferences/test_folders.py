@@ -202,6 +202,17 @@ def test_a_file_that_is_cut_is_one_error(tmp_path: Path, cut: str) -> None:
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zst])
+def test_streams_are_read_one_after_another_and_a_spoilt_one_is_told(tmp_path: Path, compress: Any) -> None:
+    """Python's own readers of bz2 and xz leave out all from it on, in silence."""
+    padded = bytes(8) if compress is lzma.compress else b""
+    write(tmp_path / "a.jsonl", compress(LINES) + padded + compress(LINES))
+    assert len(rows_of(open_source(str(tmp_path / "a.jsonl")))) == 2 * len(PAIRS)
+    write(tmp_path / "a.jsonl", compress(LINES) + b"garbage")
+    with pytest.raises(UserError, match="is damaged: "):
+        rows_of(open_source(str(tmp_path / "a.jsonl")))
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zst])
 def test_a_stream_of_which_a_byte_is_another_is_told_as_damaged(tmp_path: Path, compress: Any) -> None:
     """Wherever it is, it is told in words, or, as zstd keeps no sum, the rows before it are as they were."""
     many = b"".join(json.dumps({**PAIRS[0], "prompt": f"q{n * n}"}).encode() + b"\n" for n in range(3000))
