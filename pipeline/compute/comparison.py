@@ -102,7 +102,7 @@ class Comparison:
                 _of_states(hidden_NC, head)
                 for head in (
                     lambda hidden_NC: head_logps(self.model, kind, hidden_NC, pack.target_N),
-                    lambda hidden_NC: fused_logps(self.model, hidden_NC, pack.target_N),
+                    lambda hidden_NC: fused_logps(self.model, hidden_NC, pack.target_N, len(pack.target_N) // 2),
                 )
             )
         except Exception as error:

@@ -27,11 +27,11 @@ def token_logps(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
 
     The output head runs on completion positions only, at most `chunk` of them at a time, and is run again in the
     backward, so that no [T, V] tensor ever exists and no more than one [chunk, V] is kept: that of the last chunk, with
-    which the backward begins. A fused head settles its own chunks; it is for what is differentiated.
+    which the backward begins. A fused head is for what is differentiated.
     """
     hidden_NC, kind = hidden_states(model, pack)
     if is_fused(model) and torch.is_grad_enabled():  # it waits for the device, as a scorer's host must not
-        return fused_logps(model, hidden_NC, pack.target_N)
+        return fused_logps(model, hidden_NC, pack.target_N, chunk)
     chunks = max(1, math.ceil(len(pack.target_N) / chunk))
     pieces: list[torch.Tensor] = []
     for hidden, target in zip(hidden_NC.tensor_split(chunks), pack.target_N.tensor_split(chunks), strict=True):
