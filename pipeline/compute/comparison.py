@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from pipeline.compute.attention import is_packed
@@ -71,6 +72,17 @@ class Comparison:
 
     def fault(self) -> str | None:
         """What is wrong with the model as it is set now, in words that follow its name; None where it is right."""
+        return _agreed(self._fault())
+
+    def fault_of_fused_head(self) -> str | None:
+        """The same of the fused head, which is for training, against the model's own on the same states.
+
+        By itself, since it is not run where no gradient is taken, as in the check of what is not packed; and since what
+        bfloat16 makes of the layers below would hide much.
+        """
+        return _agreed(self._fault_of_fused_head())
+
+    def _fault(self) -> str | None:
         try:
             with self._as_trained():
                 found = self._packed(_PULL)
@@ -88,12 +100,7 @@ class Comparison:
                 return f"has gradients {off:.2g} of their norm off those of its own forward"
         return None
 
-    def fault_of_fused_head(self) -> str | None:
-        """The same of the fused head, which is for training, against the model's own on the same states.
-
-        By itself, since it is not run where no gradient is taken, as in the check of what is not packed; and since what
-        bfloat16 makes of the layers below would hide much.
-        """
+    def _fault_of_fused_head(self) -> str | None:
         try:
             pack = lay_out((Tokens(*self.parts[:3]), Tokens(*self.parts[3:])), self.device)
             with torch.no_grad():
@@ -230,6 +237,15 @@ class Comparison:
         ids = torch.tensor([[*prompt, *completion]], device=self.device)
         logits = self.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
         return logits.log_softmax(1).gather(1, ids[0, len(prompt) :, None].to(logits.device))[:, 0]
+
+
+def _agreed(fault: str | None) -> str | None:
+    """The first worker's that found one: workers that ran a sharded model in two ways would wait for each other."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return fault
+    found: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, fault)
+    return next(filter(None, found), None)
 
 
 def _draws(model: PreTrainedModel) -> bool:
