@@ -107,8 +107,8 @@ def experienced(objective: Objective) -> State:
     of_trust = objective.preset.statistic == "reliability"
     for (gaps, statistics, sources), probabilities in zip(STEPS, PROBABILITIES, strict=True):
         values = probabilities if of_trust else statistics
-        columns = (torch.tensor(each, dtype=torch.float64) for each in (gaps, values))
-        state.observe(*columns, torch.tensor(sources))
+        seen, watched = (torch.tensor(each, dtype=torch.float64) for each in (gaps, values))
+        state.observe(seen, watched, torch.tensor(sources))
     return state
 
 

@@ -133,7 +133,7 @@ def test_what_a_unary_link_says_of_a_side(name: str) -> None:
         found.append(chosen.grad)
         assert objective.preset.reward == "log-ratio" and not out.margins_B.any()
     by_side = name not in ("apo-down", "cal-dpo")
-    assert torch.allclose(*found, rtol=1e-12, atol=0) == by_side
+    assert torch.allclose(found[0], found[1], rtol=1e-12, atol=0) == by_side
 
 
 def test_the_guard_pulls_a_fallen_chosen_side_up() -> None:

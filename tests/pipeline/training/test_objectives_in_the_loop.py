@@ -128,10 +128,11 @@ def test_the_weight_of_wpo_by_the_whole_softmax(exact: Bench) -> None:
         likely, pair = 0.0, pairs[row["pair_id"]]
         for side in (pair["chosen_ids"], pair["rejected_ids"]):
             ids = torch.tensor([[*pair["prompt_ids"], *side]])
-            p_NV = model(input_ids=ids, use_cache=False).logits[0, len(pair["prompt_ids"]) - 1 : -1].softmax(1)
+            with torch.no_grad():
+                p_NV = model(input_ids=ids, use_cache=False).logits[0, len(pair["prompt_ids"]) - 1 : -1].softmax(1)
             own_N = p_NV.gather(1, torch.tensor(side)[:, None]).squeeze(1)
             likely += float((own_N.log() - p_NV.square().sum(1).log()).mean())
-        assert row["weight"] == pytest.approx(min(1.0, math.exp(likely)) / 2, rel=1e-9)
+        assert row["weight"] == pytest.approx(min(1.0, math.exp(likely)) / 2, rel=1e-6)  # float32 in it
 
 
 def test_a_head_that_is_asked_for_more_than_log_probs_is_not_the_fused_one(bench: Bench) -> None:
