@@ -206,15 +206,13 @@ class Trainer:
 
     def _forward(self, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, PairBatch]:
         """Log-probs of a micro-batch, [N] on the device; a copy on the host, to be differentiated by; its pairs."""
-        logps_N = self.policy(micro.pack.on(self.policy.device), self.budgets.logits_chunk, self.squares)
-        squares_B2 = None
-        if self.squares:
-            squares_B2 = side_sums(logps_N[1].detach().cpu(), micro.pack)
-            logps_N = logps_N[0]
-        host_N = logps_N.detach().cpu().requires_grad_(logps_N.requires_grad)
+        found = self.policy(micro.pack.on(self.policy.device), self.budgets.logits_chunk, self.squares)
+        logps_N, host = found[0] if self.squares else found, found.detach().cpu()
+        host_N = (host[0] if self.squares else host).requires_grad_(logps_N.requires_grad)
         chosen_B, rejected_B = side_sums(host_N, micro.pack).unbind(1)
         batch = replace(micro.recorded, policy_chosen_logps=chosen_B, policy_rejected_logps=rejected_B)
-        if squares_B2 is not None:
+        if self.squares:
+            squares_B2 = side_sums(host[1], micro.pack)
             batch.policy_chosen_square_logps, batch.policy_rejected_square_logps = squares_B2.unbind(1)
         if self.by_token:
             lengths = [length for segment in micro.pack.segments for length in (segment.chosen, segment.rejected)]
