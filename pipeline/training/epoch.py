@@ -62,7 +62,7 @@ class Epoch:
         self._scheduled, self._held_out = (_Stored(folder / name, row) for name in (SCHEDULED, HELD_OUT))
         self._once, self._tokens = _Stored(folder / ONCE, "<i8"), _Stored(folder / TOKENS, "<i4")
         self._lacking: dict[str, str | None] = about["lacking"]
-        self.sources: list[str] = about["sources"]
+        self.sources: list[str] | None = about["sources"]  # None: more than join.MOST_SOURCES
 
     @property
     def steps(self) -> int:

@@ -34,6 +34,7 @@ LENGTHS = ("prompt", "chosen", "rejected")  # in tokens
 SUMS = ("chosen_logps", "rejected_logps")  # as they are cached
 LABELS = ("chosen_score", "rejected_score", "label_confidence")
 FORMAT = 2  # raised when a table that was left by a killed run could not be read any more
+MOST_SOURCES = 10_000  # whose names are kept; a column of more names no sources of labels, such as one of addresses
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 _ROWS = "rows"  # while it is written: the rows of all pairs that are needed, in the order of the pairs table
 _AT_A_TIME = 1 << 16  # rows
@@ -81,7 +82,8 @@ def join(pairs: Path, reference: Path, schedule: Path, folder: Path, made_of: Ma
         lacking = _write_rows(wanted, schedule, beside)
         (beside / _ROWS).unlink()
         about = {"format": FORMAT, "made_of": dict(made_of or {}), "id_bytes": wanted.id_bytes, "lacking": lacking}
-        write_aside(beside / ABOUT, json.dumps(about | {"sources": sources, "files": _files(beside)}, indent=2))
+        about["sources"] = sources if len(sources) <= MOST_SOURCES else None
+        write_aside(beside / ABOUT, json.dumps(about | {"files": _files(beside)}, indent=2))
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)  # the disk may be full
         raise

@@ -133,7 +133,7 @@ class Trainer:
     def _reliability(self, rows: Rows) -> list[dict[str, Any]]:
         """Rows of tables.RELIABILITY, of the sources of a step's preference pairs; none where none is estimated."""
         memory = self.state.memory
-        if not isinstance(memory, Reliability):
+        if not isinstance(memory, Reliability) or self.epoch.sources is None:
             return []
         counts = Counter(rows.preferred("source").tolist())
         return [

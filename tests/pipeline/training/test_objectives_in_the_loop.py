@@ -146,6 +146,14 @@ def test_a_head_that_is_asked_for_more_than_log_probs_is_not_the_fused_one(bench
         assert ("in chunks, as the objective reads more" in str(chosen(made.policy.model))) == (not fused)
 
 
+def test_a_source_a_pair_is_none_to_estimate(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names are not kept, and whoever asks for them is told; nobody else notices."""
+    monkeypatch.setattr("pipeline.training.join.MOST_SOURCES", 1)
+    with pytest.raises(UserError, match=r"of more than 10,000 sources\n.*data.columns.source"):
+        bench.trainer("re-po")
+    bench.trainer("dpo").step()
+
+
 def test_reliability_by_hand_and_over_a_restart(bench: Bench, tmp_path: Path) -> None:
     """Of each source of a step, with the pairs it has there; a row once, though the run was killed between."""
     folder = bench.folder / "killed"
@@ -160,7 +168,7 @@ def test_reliability_by_hand_and_over_a_restart(bench: Bench, tmp_path: Path) ->
     right, expected = {"web": 0.9, "staff": 0.9}, []
     for step in range(TRAIN // BATCH):
         seen = [(pairs[row["pair_id"]], row["gap"]) for row in pairs_log(resumed) if row["step"] == step]
-        for source in resumed.epoch.sources:
+        for source in resumed.epoch.sources or ():
             own = [1 / (1 + math.exp(-gap) * (1 - right[source]) / right[source]) for at, gap in seen if at == source]
             if own:
                 right[source] = right[source] / 2 + sum(own) / len(own) / 2
