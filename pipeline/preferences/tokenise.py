@@ -140,6 +140,13 @@ class Tokeniser:
         except Unusable as unusable:
             return unusable.dropped
 
+    def answer(self, messages: Sequence[Message], side: Message) -> list[int] | Dropped:
+        """Token ids of an answer of any length to a prompt, with the token that ends its turn."""
+        try:
+            return self._ids([self.encode.hidden(each) for each in messages], (), [self.encode.hidden(side)])[1]
+        except Unusable as unusable:
+            return unusable.dropped
+
     def _ids(self, messages: Sequence[Message], tools: Sequence[Any], sides: Sequence[Message]) -> list[list[int]]:
         """Ids of a prompt, and of what the conversation goes on with where the answer is each of `sides`."""
         prompt = self._prompt(messages, tools)
