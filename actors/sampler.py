@@ -10,7 +10,7 @@ from typing import Any
 from actors.engine import Completion, Engine, EngineSpec
 from actors.pooled import Pooled
 from pipeline.onpolicy.branches import cuts
-from pipeline.onpolicy.candidates import Row, answered, seed_of
+from pipeline.onpolicy.candidates import Row, answered, candidate_id, seed_of
 from pipeline.preferences.messages import Dropped
 from pipeline.results import tables
 
@@ -28,9 +28,9 @@ class SamplerSpec:
 
 @dataclass(frozen=True)
 class _Ask:
-    """One request: the shared columns of its prompt, what goes before the answer, and what its seed is keyed by."""
+    """One request: the shared columns of its prompt, and what its seed is keyed by; of a branch, where it begins."""
 
-    asked: Row
+    columns: Row
     prompt_ids: list[int]
     sample: int
     key: tuple[object, ...]
@@ -38,6 +38,28 @@ class _Ask:
     prefix_ids: tuple[int, ...] = ()
     prefix_logp: float = 0.0
     parent: str | None = None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    ask: _Ask
+    seed: int
+    said: Completion
+
+    def row(self, answered_by: str) -> Row:
+        ask, said = self.ask, self.said
+        return answered(
+            ask.columns,
+            f"{ask.prefix}{said.text}",
+            [*ask.prefix_ids, *said.ids],
+            answered_by=answered_by,
+            sample=ask.sample,
+            finish_reason=said.finish_reason,
+            seed=self.seed,
+            logp=ask.prefix_logp + math.fsum(said.logps),
+            parent=ask.parent,
+            prefix_tokens=len(ask.prefix_ids) if ask.parent else None,
+        )
 
 
 class Sampler(Pooled):
@@ -48,17 +70,16 @@ class Sampler(Pooled):
         """Samples `first` to `last` of a shard of `prompts` (JSON: messages, and columns of tables.CANDIDATES), all by
         one call of the engine; then what goes on from them, by a second."""
         self.engine.forget()
-        prompts = json.loads(work["prompts"])
-        laid_out = [(prompt["columns"], self._ids(prompt["messages"])) for prompt in prompts]
-        trunks = [
-            _Ask(asked, ids, sample, (asked["prompt_id"], sample))
-            for asked, ids in laid_out
-            for sample in range(work["first"], work["last"])
-        ]
-        answers = self._answers(trunks)
-        rows = [self._row(*each) for each in answers]
-        branches = [child for each, row in zip(answers, rows, strict=True) for child in self._children(*each, row)]
-        rows += [self._row(*each) for each in self._answers(branches)]
+        laid_out = [(each["columns"], self._ids(each["messages"])) for each in json.loads(work["prompts"])]
+        trunks = self._answers(
+            [
+                _Ask(columns, ids, sample, (columns["prompt_id"], sample))
+                for columns, ids in laid_out
+                for sample in range(work["first"], work["last"])
+            ]
+        )
+        branches = self._answers([branch for trunk in trunks for branch in self._branches(trunk)])
+        rows = [each.row(self.spec.answered_by) for each in (*trunks, *branches)]
         tables.write(rows, tables.CANDIDATES, Path(self.spec.folder) / work["part"])
         return {"rows": len(rows), "tokens": sum(row["tokens"] - (row["prefix_tokens"] or 0) for row in rows)}
 
@@ -68,8 +89,8 @@ class Sampler(Pooled):
             raise RuntimeError(f"a prompt that was rendered before is not any more: {ids.reason} ({ids.detail})")
         return ids
 
-    def _answers(self, asks: Sequence[_Ask]) -> list[tuple[_Ask, int, Completion]]:
-        """Each request with its seed and its answer, in order."""
+    def _answers(self, asks: Sequence[_Ask]) -> list[_Answer]:
+        """An answer to each request, in order, by one call."""
         seeds = [seed_of(self.spec.answered_by, self.spec.seed, *ask.key) for ask in asks]
         most = self.spec.sampling["max_tokens"]
         sampling = [
@@ -77,40 +98,25 @@ class Sampler(Pooled):
             for ask, seed in zip(asks, seeds, strict=True)
         ]
         found = []
-        answers = self.engine.go_on([[*ask.prompt_ids, *ask.prefix_ids] for ask in asks], sampling) if asks else []
-        for ask, seed, answer in zip(asks, seeds, answers, strict=True):
+        said = self.engine.go_on([[*ask.prompt_ids, *ask.prefix_ids] for ask in asks], sampling) if asks else []
+        for ask, seed, answer in zip(asks, seeds, said, strict=True):
             if isinstance(answer, Dropped):  # its room was looked at before
-                raise RuntimeError(f"prompt {ask.asked['prompt_id']}: {answer.reason} ({answer.detail})")
-            found.append((ask, seed, answer))
+                raise RuntimeError(f"prompt {ask.columns['prompt_id']}: {answer.reason} ({answer.detail})")
+            found.append(_Answer(ask, seed, answer))
         return found
 
-    def _row(self, ask: _Ask, seed: int, answer: Completion) -> Row:
-        return answered(
-            ask.asked,
-            f"{ask.prefix}{answer.text}",
-            [*ask.prefix_ids, *answer.ids],
-            answered_by=self.spec.answered_by,
-            sample=ask.sample,
-            finish_reason=answer.finish_reason,
-            seed=seed,
-            logp=ask.prefix_logp + math.fsum(answer.logps),
-            parent=ask.parent,
-            prefix_tokens=len(ask.prefix_ids) if ask.parent else None,
-        )
-
-    def _children(self, ask: _Ask, _: int, answer: Completion, row: Row) -> Iterator[_Ask]:
+    def _branches(self, trunk: _Answer) -> Iterator[_Ask]:
         """The requests that go on from an answer's cuts."""
-        tokeniser = self.engine.tokeniser
-        pieces = [str(piece) for piece in tokeniser.tokenizer.convert_ids_to_tokens(list(answer.ids))]
+        tokeniser, ask, said = self.engine.tokeniser, trunk.ask, trunk.said
+        if not self.spec.cuts:
+            return
+        pieces = [str(piece) for piece in tokeniser.tokenizer.convert_ids_to_tokens(list(said.ids))]
+        parent = candidate_id(ask.columns["prompt_id"], said.ids)
         for place in cuts(pieces, self.spec.cuts, self.spec.seed, *ask.key):
-            ids = answer.ids[:place]
-            decoded = tokeniser.tokenizer.decode(
-                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            prefix = str(decoded).removeprefix(tokeniser.left_to_answer)
-            if not answer.text.startswith(prefix):  # such as where a text of sample.stop ended it before
+            prefix = tokeniser.text(said.ids[:place])
+            if not said.text.startswith(prefix):  # such as where a text of sample.stop ended it before
                 continue
+            logp = math.fsum(said.logps[:place])
             for child in range(self.spec.children):
                 key = (*ask.key, place, child)
-                logp = math.fsum(answer.logps[:place])
-                yield _Ask(ask.asked, ask.prompt_ids, child, key, prefix, ids, logp, row["candidate_id"])
+                yield _Ask(ask.columns, ask.prompt_ids, child, key, prefix, said.ids[:place], logp, parent)
