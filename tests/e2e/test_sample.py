@@ -26,7 +26,7 @@ QUESTIONS = [f"Name the colour of thing {number}." for number in range(5)]
 ROWS: list[dict[str, Any]] = [{"prompt": text, "chosen": "Red. I am sure.", "rejected": "7"} for text in QUESTIONS]
 ROWS += [{"prompt": QUESTIONS[0]}, {"prompt": QUESTIONS[1], "source": "again"}, {"prompt": "word " * 600}]
 GIVEN = (
-    *("data=sampled", "data.max_dropped=0.2", "sample.shard_prompts=2", "sample.max_new_tokens=96"),
+    *("data=sampled", "data.max_dropped=0.2", "sample.shard_prompts=2", "sample.max_new_tokens=48"),
     *("sample.reference_answers=true", "sample.branch={cuts: 1, children: 2}"),
 )
 
@@ -37,9 +37,11 @@ def talker(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("talker") / "talker"
     shutil.copytree(tiny, folder)
     model, tokeniser = AutoModelForCausalLM.from_pretrained(tiny), open_tokeniser(tiny, 1, 1)
-    ends = [*tokeniser.tokenizer.convert_tokens_to_ids([".", "!", "?"]), tokeniser.end_id]
+    stops = tokeniser.tokenizer.convert_tokens_to_ids([".", "!", "?"])
     with torch.no_grad():
-        model.get_output_embeddings().weight[ends] *= 6
+        weight = model.get_output_embeddings().weight
+        weight[stops] *= 6
+        weight[tokeniser.end_id] = 0.9 * weight[stops[0]]
     model.save_pretrained(folder)
     return folder
 
@@ -77,9 +79,9 @@ def test_candidates_are_what_they_say(calm: Calm, talker: Path) -> None:
     by_id = {row["candidate_id"]: row for row in trunks}
     for row in (*trunks, *branches):
         said = row["response_ids"]
-        assert row["candidate_id"] == candidate_id(row["prompt_id"], said) and row["tokens"] == len(said) <= 96
+        assert row["candidate_id"] == candidate_id(row["prompt_id"], said) and row["tokens"] == len(said) <= 48
         ended = said[-1] == tokeniser.end_id
-        assert row["finish_reason"] == ("stop" if ended else "length") and (ended or len(said) == 96)
+        assert row["finish_reason"] == ("stop" if ended else "length") and (ended or len(said) == 48)
         assert row["response"] == tokeniser.text(said[:-1] if ended else said)
         assert row["logp"] == pytest.approx(logp(model, tokeniser.prompt(json.loads(row["prompt"])), said), abs=2e-3)
     assert branches and manifest["metrics"]["branches"] == len(branches)
