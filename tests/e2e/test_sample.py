@@ -37,7 +37,7 @@ def talker(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("talker") / "talker"
     shutil.copytree(tiny, folder)
     model, tokeniser = AutoModelForCausalLM.from_pretrained(tiny), open_tokeniser(tiny, 1, 1)
-    stops = tokeniser.tokenizer.convert_tokens_to_ids([".", "!", "?"])
+    stops: Any = tokeniser.tokenizer.convert_tokens_to_ids([".", "!", "?"])
     with torch.no_grad():
         weight = model.get_output_embeddings().weight
         weight[stops] *= 6
