@@ -10,14 +10,13 @@ are the same on both sides: rounding depends on who shares a batch.
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.generate import figures
+from benchmarks.generate import figures, timed
 from benchmarks.measure import Result, alternate, reported, run_child
 
 
@@ -28,21 +27,11 @@ def compare(settings: dict[str, Any], shards: list[int], repeats: int, root: Pat
     file.write_text(json.dumps(settings), encoding="utf-8")
     model = run_child("benchmarks.generate", "model_folder", {"config": str(file)})["folder"]
     file.write_text(json.dumps(settings | {"model": {"source": model}}), encoding="utf-8")
-    sides = {"bare": partial(timed, "bare", {"config": str(file)})}
-    for size in shards:
-        sides[f"shards of {size}"] = partial(timed, "stage", {"config": str(file), "shard_prompts": size})
+    job, module = {"config": str(file)}, "benchmarks.sample"
+    sides = {"bare": partial(timed, "bare", job, module)}
+    sides |= {f"shards of {size}": partial(timed, "stage", job | {"shard_prompts": size}, module) for size in shards}
     runs = alternate(sides, repeats)
     return {name: figures(results, runs["bare"]) for name, results in runs.items()}
-
-
-def timed(side: str, job: dict[str, Any]) -> Result:
-    from actors.engine import environment
-    from pipeline.settings.config import load
-
-    kv_cache = load(job["config"]).resources.kv_cache_gib
-    started = time.perf_counter()
-    result = run_child("benchmarks.sample", side, job, environment=environment(kv_cache, os.cpu_count() or 1))
-    return {**result, "seconds": time.perf_counter() - started}
 
 
 def stage(job: dict[str, Any]) -> Result:
@@ -87,7 +76,11 @@ def bare(job: dict[str, Any]) -> Result:
         **whole_prompts(room),
     )
     asked = [(ids, seed_of("model", sample.seed, name, k)) for name, ids in prompts.items() for k in range(sample.n)]
-    how = {"temperature": sample.temperature, "top_p": sample.top_p, "max_tokens": sample.max_new_tokens}
+    how: dict[str, Any] = {
+        "temperature": sample.temperature,
+        "top_p": sample.top_p,
+        "max_tokens": sample.max_new_tokens,
+    }
     started = time.perf_counter()
     outputs = engine.generate(
         [TokensPrompt(prompt_token_ids=ids) for ids, _ in asked],
