@@ -22,6 +22,7 @@ FLOORS = (
     ("preferences", "objectives", "results", "packages"),
     ("settings",),
     ("compute", "evaluation"),
+    ("onpolicy",),
     ("prepare", "training", "line", "report"),
     ("fit",),
 )

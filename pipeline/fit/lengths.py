@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.line.plan import Plan
+from pipeline.onpolicy.prompts import read_prompts
+from pipeline.onpolicy.selected import selected_pairs
 from pipeline.preferences import verifiable
 from pipeline.preferences.messages import Message
 from pipeline.preferences.normalise import Normaliser, Preference, split_of
@@ -25,7 +27,8 @@ from pipeline.preferences.rows import Rows
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.texts import texts_of
 from pipeline.results import tables
-from pipeline.settings.config import EMBEDDED, Data, RunConfig
+from pipeline.settings.config import RunConfig
+from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
 from pipeline.statistics import share_of
 from pipeline.training.schedule import make_schedule
 
@@ -108,7 +111,10 @@ def work_of(config: RunConfig, plan: Plan | None, tokenizer: Path | None, second
     """
     prepared = plan.steps["prepare"].address.find() if plan else None
     if plan is None or prepared is None or not prepared.is_here():
-        return _estimated(config, tokenizer, seconds)
+        selected = plan.steps["pair"].address.find() if plan and plan.front else None
+        if config.data.source == SAMPLED and (selected is None or not selected.is_here()):
+            return _to_be_sampled(config, tokenizer)
+        return _estimated(config, plan, tokenizer, seconds)
     columns = ["pair_id", "split", "chosen_score", "rejected_score", "difficulty"]
     ids = ["prompt_ids", "chosen_ids", "rejected_ids"]
     parts = []
@@ -151,9 +157,9 @@ def _routed(config: RunConfig, train: Lengths) -> Lengths:
     return replace(train.take(kept).without_rejected(spread), scale=train.scale * schedule.epochs)
 
 
-def _estimated(config: RunConfig, tokenizer: Path | None, seconds: float) -> Work:
+def _estimated(config: RunConfig, plan: Plan | None, tokenizer: Path | None, seconds: float) -> Work:
     """By the first pairs of the source, as far as they are read in a few seconds."""
-    found, scale, how = _first_pairs(config, seconds)
+    found, scale, how = _first_pairs(config, plan, seconds)
     count = _counter(tokenizer)
     lengths = [count(said) for pair, _ in found for said in (pair.prompt, [pair.chosen], [pair.rejected])]
     lengths_P3 = np.array(lengths, dtype=np.int64).reshape(-1, 3)
@@ -177,12 +183,56 @@ def _estimated(config: RunConfig, tokenizer: Path | None, seconds: float) -> Wor
     return Work(every, _routed(config, train), dev, False, how)
 
 
-def _first_pairs(config: RunConfig, seconds: float) -> tuple[list[tuple[Preference, str]], float, str]:
+@dataclass(frozen=True)
+class PromptLengths:
+    """Prompts that are to be answered: tokens of the first [P], and how many there are in all, about."""
+
+    tokens_P: Counts
+    total: int
+
+
+def prompts_of(config: RunConfig, tokenizer: Path | None) -> PromptLengths:
+    """By the first rows of sample.prompts. Raises UserError where they hold none."""
+    given, count = config.sample.prompts, _counter(tokenizer)
+    asked = read_prompts(given, SAMPLE)
+    found = [count(each.messages) + TURN_TOKENS * (len(each.messages) + 1) for each in asked.prompts.values()]
+    limit = config.sample.max_prompt_tokens or config.data.max_prompt_tokens
+    tokens_P = np.array([tokens for tokens in found if tokens <= limit], dtype=np.int64)
+    if not len(tokens_P):
+        problem = f"sample.prompts.source={given.source}: none of its first {len(found)} prompts is short enough"
+        raise UserError(problem, "raise sample.max_prompt_tokens")
+    rows = given.limit if given.source == EMBEDDED else _rows_of(Path(given.source))
+    total = round(max(rows or 0, asked.rows) * len(tokens_P) / asked.rows)
+    return PromptLengths(tokens_P, min(total, given.limit or total))
+
+
+def _to_be_sampled(config: RunConfig, tokenizer: Path | None) -> Work:
+    """At most, of pairs that are not made yet: as many as pair allows, of answers as long as they may be."""
+    prompts, data = prompts_of(config, tokenizer), config.data
+    answer_P = np.full_like(prompts.tokens_P, min(config.sample.max_new_tokens, data.max_completion_tokens))
+    pairs = prompts.total * config.pair.per_prompt
+    every = Lengths(prompts.tokens_P, answer_P, answer_P, pairs / len(answer_P))
+    dev = replace(every, scale=every.scale * data.dev_fraction)
+    train = replace(every, scale=every.scale - dev.scale)
+    if data.limit and train.pairs > data.limit:
+        share = data.limit / train.pairs
+        every, train, dev = (replace(each, scale=each.scale * share) for each in (every, train, dev))
+    how = f"at most: pairs of {prompts.total:,} prompts, answers of up to {answer_P[0]:,} tokens"
+    return Work(every, _routed(config, train), dev, False, how)
+
+
+def _first_pairs(
+    config: RunConfig, plan: Plan | None, seconds: float
+) -> tuple[list[tuple[Preference, str]], float, str]:
     """Pairs with their splits; how many times as many there are in all; and how that is known."""
     data = config.data
     expected: int | None = data.pairs + data.dev_pairs
     if data.source == EMBEDDED:
         rows = _embedded(data)
+    elif data.source == SAMPLED:
+        selected = plan.steps["pair"].address.find() if plan else None
+        assert selected is not None
+        rows, expected = selected_pairs(selected.path).rows, None
     else:
         rows = open_source(
             data.source, split=data.split, subset=data.subset, revision=data.revision, columns=data.columns.values()
