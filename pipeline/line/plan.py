@@ -44,7 +44,7 @@ LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked fo
 STAGES = ("sample", "rate", "pair", "prepare", "reference", "schedule", "train", "generate", "judge", "report")
 
 # Raise a stage's version when its code changes what it writes.
-VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 3, "judge": 7, "report": 7}
+VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 7}
 VERSIONS |= {"sample": 1, "rate": 1, "pair": 1}
 VERSIONS["study"] = 2  # not of the line: the page of jobs.study
 
