@@ -28,7 +28,7 @@ class Generator(Pooled):
 
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
         """Answer a shard of `questions` (JSON of Question); a turn of it is one call of the engine."""
-        self.engine.forget()  # else rounding would tell a shard that follows another from one that a restart begins with
+        self.engine.forget()  # else rounding would tell whether a restart began with this shard
         questions = json.loads(work["questions"])
         talks = [list(question["messages"]) for question in questions]
         answers: list[list[Row]] = [[] for _ in questions]

@@ -28,7 +28,7 @@ class Judge(Pooled):
 
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
         """Reply to a shard of `requests` (JSON of judging.Request), by one engine call."""
-        self.engine.forget()  # else rounding would tell a shard that follows another from one that a restart begins with
+        self.engine.forget()  # else rounding would tell whether a restart began with this shard
         requests = json.loads(work["requests"])
         sampling = [
             {
