@@ -18,11 +18,11 @@ FORBIDDEN = {
 }
 # The floors of pipeline/, from the ground. A room imports from floors below its own, and from no other room beside it.
 FLOORS = (
-    ("errors", "statistics"),
+    ("errors", "statistics", "randomness"),
     ("preferences", "objectives", "results", "packages"),
     ("settings",),
     ("compute", "evaluation"),
-    ("prepare", "training", "line", "report"),
+    ("prepare", "training", "line", "report", "onpolicy"),
     ("fit",),
 )
 # The same within evaluation/.

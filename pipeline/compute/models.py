@@ -174,7 +174,7 @@ def load_model(
     model, report = loaded
     require_whole(folder, model, report)
     if device == "auto":
-        _require_on_gpus(model, folder)
+        require_on_gpus(model, folder)
     make_ready(model, resources, to_train)
     return model
 
@@ -198,7 +198,7 @@ _INCOMPLETE = "its *.safetensors are incomplete: fetch or save the model again"
 
 
 @contextmanager
-def opening(folder: Path) -> Iterator[None]:
+def opening(folder: Path, wanted: str = "a causal language model as save_pretrained writes it") -> Iterator[None]:
     """What opening a model may raise, as a UserError; but where memory runs out, what says so."""
     from safetensors import SafetensorError
 
@@ -208,7 +208,7 @@ def opening(folder: Path) -> Iterator[None]:
         if out_of_memory(error):  # no fault of the model; whoever loads it knows what to lower
             raise
         problem = f"the model in {folder} cannot be opened ({' '.join(str(error).split())[:300]})"
-        remedy = code_not_trusted(error) or "give a causal language model as save_pretrained writes it"
+        remedy = code_not_trusted(error) or f"give {wanted}"
         raise UserError(problem, _INCOMPLETE if isinstance(error, SafetensorError) else remedy) from error
 
 
@@ -232,7 +232,7 @@ def _stack(name: str) -> str | None:
     return found[0] if found else None
 
 
-def _require_on_gpus(model: "PreTrainedModel", folder: Path) -> None:
+def require_on_gpus(model: "PreTrainedModel", folder: Path) -> None:
     """Raise UserError where a model does not fit the GPUs in sight, and a part of it was laid elsewhere."""
     if {weight.device.type for weight in model.parameters()} & {"cpu", "meta"}:  # meta: to be fetched for each use
         raise UserError(

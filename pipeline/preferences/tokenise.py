@@ -120,7 +120,7 @@ class Tokeniser:
         try:
             if hidden != given or tools != [*preference.tools]:  # a template may refuse what it does not see
                 for side in (preference.chosen, preference.rejected):
-                    self._render([*preference.prompt, side], preference.tools, answer_next=False)
+                    self.render([*preference.prompt, side], preference.tools, answer_next=False)
             prompt, chosen, rejected = self._ids(messages, tools, (one, other))
         except Unusable as unusable:
             return unusable.dropped
@@ -166,7 +166,7 @@ class Tokeniser:
 
     def _prompt(self, messages: Sequence[Message], tools: Sequence[Any]) -> str:
         """The text of a conversation, up to where the answer begins."""
-        text = self._asked(self._render(messages, tools, answer_next=True))
+        text = self._asked(self.render(messages, tools, answer_next=True))
         for index, kind, part in self.template.left_out(messages, tools, text, answer_next=True):
             if kind not in _MAY_LACK:
                 which = f"message {index + 1}, of role {messages[index]['role']}," if index >= 0 else "the row's tools"
@@ -184,7 +184,7 @@ class Tokeniser:
             raise Unusable("open-thoughts", f"{problem} {opened.closing}: {shown(side['content'])}")
         if opened and self.template.thoughts:
             side = opened.of(side)
-        rendered = self._render([*messages, side], tools, answer_next=False)
+        rendered = self.render([*messages, side], tools, answer_next=False)
         ending = self._ending if "tool_calls" not in side else self._ending.of_call(rendered, self.encode)
         if not rendered.startswith(prompt):
             if opened and rendered.startswith(opened.before(prompt)):
@@ -226,10 +226,11 @@ class Tokeniser:
     def _trained(self, messages: Sequence[Message], tools: Sequence[Any], answered: bool) -> str:
         """The text of a conversation, which ends with an answer where it is `answered`."""
         before = messages[:-1] if answered else messages
-        asked = self._asked(self._render(before, tools, answer_next=True))
+        asked = self._asked(self.render(before, tools, answer_next=True))
         return self._whole(before, tools, messages[-1], asked)[0] if answered else asked
 
-    def _render(self, messages: Sequence[Message], tools: Sequence[Any], *, answer_next: bool) -> str:
+    def render(self, messages: Sequence[Message], tools: Sequence[Any], *, answer_next: bool) -> str:
+        """The template's text, which can be encoded. Raises Unusable."""
         try:
             rendered = self.template(messages, tools, answer_next=answer_next)
             rendered.encode()
