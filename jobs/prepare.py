@@ -11,7 +11,7 @@ from jobs.common.models import base_model
 from jobs.common.saying import doing, say
 from jobs.common.stage import Outcome, Work, main
 from pipeline.errors import UserError
-from pipeline.settings.config import EMBEDDED, Data
+from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
 from pipeline.settings.resources import Resources
 
 if TYPE_CHECKING:
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from pipeline.prepare.preparation import Preparation, Spread
     from pipeline.prepare.reader import Reader, Spec
 
+OPENED = {"pair": ("part-*",)}
 Row = dict[str, Any]
 SMALL = 8  # blocks: what is no more than that is done here before Ray would have started
 
 
 def run(work: Work) -> Outcome:
     """Parts of pairs, and a ledger: what was dropped and why stands in dropped.parquet."""
+    from pipeline.onpolicy.selected import selected_pairs
     from pipeline.prepare.parts import lacking
     from pipeline.prepare.preparation import DROPPED, Preparation
     from pipeline.prepare.reader import Spec
@@ -36,7 +38,7 @@ def run(work: Work) -> Outcome:
     doing("opening the tokenizer")
     reader = spec.open()
     doing("reading rows")
-    source = open_rows(data)
+    source = selected_pairs(work.inputs["selected"].path) if data.source == SAMPLED else open_rows(data)
     require_same(source, work)
     preparation = Preparation(source.rows, data, work.folder)
     with hands(preparation, spec, reader, work.config.resources) as here:
@@ -98,7 +100,7 @@ def hands(preparation: "Preparation", spec: "Spec", reader: "Reader", resources:
 def require_same(source: "Source", work: Work) -> None:
     """Raise UserError where the source is another than the one that was planned with."""
     planned = work.step.identity["data"]["content"]
-    if source.loader != EMBEDDED and source.identity != planned:
+    if source.loader not in (EMBEDDED, SAMPLED) and source.identity != planned:
         raise UserError(
             f"data.source={work.config.data.source} changed since this run was planned",
             "run the same command again: it plans with what is there",

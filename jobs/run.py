@@ -10,14 +10,14 @@ from typing import Any
 from actors.survival import may_restart, outlive
 from jobs.common.check import check, recheck
 from jobs.common.saying import doing, heard, say, shown, tell
-from jobs.common.stage import door, make, places, planned, provenance, reported, say_first
+from jobs.common.stage import door, make, places, planned, provenance, reported, require_stage, say_first
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan
 from pipeline.results.artifacts import Artifact
 from pipeline.settings.config import load, validate
 from pipeline.settings.file import override
 
-ON_RAY = ("reference", "train", "generate")
+ON_RAY = ("sample", "rate", "reference", "train", "generate")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             plan = planned("run", options.config, options.overrides)
         steps = plan.of(*wanted)
+        for stage in ({options.first} - {STAGES[0]}) | {options.last, *options.force}:
+            require_stage(plan, stage)
         pending = [step for step in steps if step.stage in options.force or not step.address.find()]
         check(plan, pending, options.overrides)
         if options.dry_run:

@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 _HASHED = 1 << 16  # ids that are Python's own at a time

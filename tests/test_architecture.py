@@ -22,7 +22,8 @@ FLOORS = (
     ("preferences", "objectives", "results", "packages"),
     ("settings",),
     ("compute", "evaluation"),
-    ("prepare", "training", "line", "report", "onpolicy"),
+    ("onpolicy",),
+    ("prepare", "training", "line", "report"),
     ("fit",),
 )
 # The same within evaluation/.

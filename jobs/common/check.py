@@ -73,6 +73,8 @@ def places(plan: Plan, steps: Sequence[Step]) -> None:
     """More actors than the cluster can place, for any stage."""
     resources, gpus = plan.config.resources, plan.config.resources.gpus_per_actor
     pools = {
+        "sample": ("resources.generators", resources.generators, gpus),
+        "rate": ("resources.scorers", resources.scorers, gpus),
         "reference": ("resources.scorers", resources.scorers, gpus),
         "generate": ("resources.generators", resources.generators, gpus),
         "train": ("resources.train_workers", resources.workers.least, min(gpus, 1.0)),

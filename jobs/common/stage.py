@@ -28,6 +28,7 @@ from pipeline.errors import UserError, no_room
 from pipeline.line.plan import VERSIONS, Plan, Step, make_plan
 from pipeline.results.artifacts import Artifact
 from pipeline.settings.config import RunConfig, load
+from pipeline.settings.inputs import SAMPLED
 from pipeline.settings.unused import unused
 
 
@@ -69,11 +70,20 @@ def main(stage: str, arguments: Sequence[str] | None = None) -> None:
     with reported():
         outlive(say)
         plan = planned(stage, options.config, options.overrides)
-        steps = plan.of(stage)
+        steps = require_stage(plan, stage)
         check(plan, [step for step in steps if options.force or not step.address.find()], options.overrides)
         for step in steps:
             for line in places(make(plan, step, force=options.force)):
                 say(line)
+
+
+def require_stage(plan: Plan, stage: str) -> list[Step]:
+    """The results of a stage. Raises UserError where this line has none."""
+    steps = plan.of(stage)
+    if not steps:
+        problem = f"there is no stage {stage} with data.source={plan.config.data.source}"
+        raise UserError(problem, f"set data.source={SAMPLED} for pairs of the model's own answers")
+    return steps
 
 
 class _Once(argparse.Action):

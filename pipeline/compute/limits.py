@@ -51,6 +51,22 @@ def require_language_model(folder: Path, given: str) -> None:
     )
 
 
+def require_reward_model(folder: Path, given: str) -> None:
+    """The same of a model that gives a whole sequence a score."""
+    names = _files(folder)
+    if ADAPTERS in names:
+        raise _adapters(folder, given, beside="config.json" in names)
+    if "config.json" not in names:
+        found = ", ".join(sorted(names)[:8]) or "nothing"
+        raise UserError(f"{given} has no config.json (found: {found})", "give a directory as save_pretrained writes it")
+    heads = [str(name) for name in read_config(folder).get("architectures") or []]
+    if heads and all(name.endswith("ForCausalLM") for name in heads):
+        problem = f"{given} is a language model ({', '.join(heads)}), and gives no score"
+        raise UserError(problem, "give a reward model, with one label; a language model can judge: {local: FOLDER}")
+    if not weight_files(folder):
+        raise UserError(f"{given} has a config.json and no weights ({ONE})", "fetch its weights, too")
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files that transformers reads a model's weights from: one, or those that an index names; none without."""
     if (folder / ONE).is_file():

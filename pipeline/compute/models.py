@@ -6,7 +6,7 @@ The top of the file answers without torch, so that a plan can be made at once; w
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,14 +48,23 @@ class ModelSource:
     is_gguf: bool
 
 
-def locate(model: Model, memory: DigestMemory, verify: bool = False, setting: str = "model") -> ModelSource:
-    """Find what the section `setting` names and digest it. Raises UserError that says what was looked for."""
+def locate(
+    model: Model,
+    memory: DigestMemory,
+    verify: bool = False,
+    setting: str = "model",
+    require: Callable[[Path, str], None] = require_language_model,
+) -> ModelSource:
+    """Find what the section `setting` names and digest it. Raises UserError that says what was looked for.
+
+    `require` raises one where a folder, named as the user did, is plainly not what is wanted.
+    """
     path = find_path(model, setting)
     files = _content(path, _endings(model)) if path.is_dir() else [path]
     for file in files:
         begins(file)  # which is told first where a file is not here in truth
     if path.is_dir():
-        require_language_model(path, f"{setting}.source={model.source}")
+        require(path, f"{setting}.source={model.source}")
     elif path.suffix != ".gguf":
         raise UserError(f"{setting}.source={model.source} is neither a directory nor a .gguf file", "give one of these")
     if model.chat_template:

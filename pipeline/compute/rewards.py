@@ -7,7 +7,6 @@ own conversation alone; and what is read is where the last token stands, whateve
 Shapes: S conversations of a pack, C hidden size.
 """
 
-import os.path
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,7 +132,8 @@ def _paired(conversations: Sequence[Sequence[int]], budget: int) -> Iterator[Pai
             raise ValueError(f"conversation {order[at]} has {len(one)} tokens")
         if at + 1 < len(order):
             other = list(conversations[order[at + 1]])
-            shared = min(len(os.path.commonprefix([one, other])), len(one) - 1, len(other) - 1)
+            differ = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+            shared = next(differ, min(len(one), len(other)) - 1)  # a last token of each is left to its side
             together = Tokens(one[:shared], one[shared:], other[shared:])
             if shared and together.packed <= budget:
                 yield Pair(together, (order[at], order[at + 1]))

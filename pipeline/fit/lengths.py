@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.line.plan import Plan
+from pipeline.onpolicy.selected import selected_pairs
 from pipeline.preferences import verifiable
 from pipeline.preferences.messages import Message
 from pipeline.preferences.normalise import Normaliser, Preference, split_of
@@ -25,7 +26,8 @@ from pipeline.preferences.rows import Rows
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.texts import texts_of
 from pipeline.results import tables
-from pipeline.settings.config import EMBEDDED, Data, RunConfig
+from pipeline.settings.config import RunConfig
+from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
 from pipeline.statistics import share_of
 from pipeline.training.schedule import make_schedule
 
@@ -108,7 +110,7 @@ def work_of(config: RunConfig, plan: Plan | None, tokenizer: Path | None, second
     """
     prepared = plan.steps["prepare"].address.find() if plan else None
     if plan is None or prepared is None or not prepared.is_here():
-        return _estimated(config, tokenizer, seconds)
+        return _estimated(config, plan, tokenizer, seconds)
     columns = ["pair_id", "split", "chosen_score", "rejected_score", "difficulty"]
     ids = ["prompt_ids", "chosen_ids", "rejected_ids"]
     parts = []
@@ -151,9 +153,9 @@ def _routed(config: RunConfig, train: Lengths) -> Lengths:
     return replace(train.take(kept).without_rejected(spread), scale=train.scale * schedule.epochs)
 
 
-def _estimated(config: RunConfig, tokenizer: Path | None, seconds: float) -> Work:
+def _estimated(config: RunConfig, plan: Plan | None, tokenizer: Path | None, seconds: float) -> Work:
     """By the first pairs of the source, as far as they are read in a few seconds."""
-    found, scale, how = _first_pairs(config, seconds)
+    found, scale, how = _first_pairs(config, plan, seconds)
     count = _counter(tokenizer)
     lengths = [count(said) for pair, _ in found for said in (pair.prompt, [pair.chosen], [pair.rejected])]
     lengths_P3 = np.array(lengths, dtype=np.int64).reshape(-1, 3)
@@ -177,12 +179,20 @@ def _estimated(config: RunConfig, tokenizer: Path | None, seconds: float) -> Wor
     return Work(every, _routed(config, train), dev, False, how)
 
 
-def _first_pairs(config: RunConfig, seconds: float) -> tuple[list[tuple[Preference, str]], float, str]:
+def _first_pairs(
+    config: RunConfig, plan: Plan | None, seconds: float
+) -> tuple[list[tuple[Preference, str]], float, str]:
     """Pairs with their splits; how many times as many there are in all; and how that is known."""
     data = config.data
     expected: int | None = data.pairs + data.dev_pairs
     if data.source == EMBEDDED:
         rows = _embedded(data)
+    elif data.source == SAMPLED:
+        selected = plan.steps["pair"].address.find() if plan else None
+        if selected is None or not selected.is_here():
+            problem = f"data.source={SAMPLED}: the pairs are not made yet"
+            raise UserError(problem, "python -m jobs.run --until pair with the same --config makes them")
+        rows, expected = selected_pairs(selected.path).rows, None
     else:
         rows = open_source(
             data.source, split=data.split, subset=data.subset, revision=data.revision, columns=data.columns.values()

@@ -1,8 +1,9 @@
 """The line as data: which results a configuration means, what each depends on, and where it is.
 
-    prepare ─► reference ─► schedule ─► train ─► generate ─► judge ─► report
+    [sample ─► rate ─► pair ─►] prepare ─► reference ─► schedule ─► train ─► generate ─► judge ─► report
 
-Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model.
+Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model, and rate one a
+rater. The first three are there where data.source is SAMPLED (onpolicy.py).
 """
 
 import itertools
@@ -20,6 +21,7 @@ from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.judging import baselines, words
+from pipeline.line.onpolicy import Front, front
 from pipeline.objectives.presets import resolve
 from pipeline.preferences.normalise import Normaliser, Preference
 from pipeline.preferences.rows import Source
@@ -28,7 +30,8 @@ from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.address import Address
 from pipeline.results.artifacts import Artifact, fingerprint
 from pipeline.results.files import DigestMemory, file_digest, given_path
-from pipeline.settings.config import EMBEDDED, Data, RunConfig, Train
+from pipeline.settings.config import RunConfig, Train
+from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
 
 COLUMNS = {  # what a row may carry beside the pair, and what to do where it does not
     "scores": "give rows chosen_score and rejected_score, or choose a setting that asks for none",
@@ -38,10 +41,11 @@ COLUMNS = {  # what a row may carry beside the pair, and what to do where it doe
 
 LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
 
-STAGES = ("prepare", "reference", "schedule", "train", "generate", "judge", "report")
+STAGES = ("sample", "rate", "pair", "prepare", "reference", "schedule", "train", "generate", "judge", "report")
 
 # Raise a stage's version when its code changes what it writes.
 VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 3, "judge": 7, "report": 7}
+VERSIONS |= {"sample": 1, "rate": 1, "pair": 1}
 VERSIONS["study"] = 2  # not of the line: the page of jobs.study
 
 
@@ -49,7 +53,7 @@ VERSIONS["study"] = 2  # not of the line: the page of jobs.study
 class Step:
     """One result: its address, and the steps whose results it reads, by role."""
 
-    name: str  # the stage, or stage:model for generate
+    name: str  # the stage, or stage:model for generate, stage:rater for rate
     address: Address
     identity: Mapping[str, Any]
     inputs: Mapping[str, "Step"] = field(default_factory=dict)
@@ -82,6 +86,7 @@ class Plan:
     model: ModelSource
     judge: ModelSource | None  # judge.local
     steps: Mapping[str, Step]  # in the order of the line
+    front: Front | None  # where pairs are made of answers of the model's own
 
     def of(self, *stages: str) -> list[Step]:
         """The steps of some stages, in the order in which they are made."""
@@ -129,13 +134,18 @@ def make_plan(config: RunConfig) -> Plan:
 
     weights = {"model": model.digest, "dtype": config.model.dtype, "compute": COMPUTE_VERSION}
     preset, parameters = resolve(config.objective.name, config.objective.parameters)
+    sampled = front(config, model, memory) if config.data.source == SAMPLED else None
+    for each in sampled.steps if sampled else ():
+        name, label, identity, inputs = each
+        add(name, label, identity, **inputs)
     content, first = _data(config)
     _require_columns(config, first)
     trained = {**preset.functions, "parameters": parameters}
     benchmark = section("generate") | {"benchmarks": _questions(config)}
     compared = config.schedule.difficulty in ("reference-gap", "reference-gap-per-token")
 
-    add("prepare", Path(config.data.source).stem, {"data": content, "tokenizer": model.digest})
+    prepared = {"data": content, "tokenizer": model.digest}
+    add("prepare", Path(config.data.source).stem, prepared, **({"selected": "pair"} if sampled else {}))
     add("reference", model.label, weights, pairs="prepare")
     add(
         "schedule",
@@ -158,7 +168,7 @@ def make_plan(config: RunConfig) -> Plan:
     )
     shown = {"report": section("report"), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
-    return Plan(config, model, judge, steps)
+    return Plan(config, model, judge, steps, sampled)
 
 
 def _exported(config: RunConfig, model: ModelSource) -> dict[str, str]:
@@ -211,12 +221,16 @@ def _questions(config: RunConfig) -> dict[str, Any]:
 def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
     """What the pairs depend on: a file's content, a hub data set's commit, the tasks' version; and a first row.
 
-    The row is None for the embedded tasks, and where none of the first LOOKED rows holds a pair (prepare says why).
+    The row is None for pairs that are made, and where none of the first LOOKED rows holds a pair (prepare says why).
     Raises UserError where none of the first has an accepted shape, or lacks a column that a setting names, and where
     the source ends without a pair.
     """
     given = config.data
     data = given.model_dump(mode="json", exclude={"source", "max_dropped", "max_suspect"})
+    if given.source == SAMPLED:  # the pairs themselves are an input
+        of_a_source = {"split", "subset", "revision", "columns", "pairing", "difficulty_column"}
+        of_a_source |= {"pairs", "dev_pairs", "seed"}
+        return {"content": SAMPLED, **{key: data[key] for key in data.keys() - of_a_source}}, None
     if given.source == EMBEDDED:
         used = data.keys() - {"dev_fraction", "difficulty_column", "columns", "pairing"}
         return {"content": {"verifiable": VERIFIABLE_VERSION}, **{key: data[key] for key in used}}, None
@@ -272,6 +286,9 @@ def _require_columns(config: RunConfig, first: Preference | None) -> None:
     """Raise UserError, before any work, where the data lack a column that the objective or the schedule lives on."""
     if config.data.source == EMBEDDED:
         has = {"scores": True}
+    elif config.data.source == SAMPLED:
+        confident = config.pair.confidence_temperature is not None
+        has = {"scores": config.pair.rule != "delta", "label_confidence": confident}
     elif first:
         scores = first.chosen_score is not None and first.rejected_score is not None
         has = {"scores": scores, "label_confidence": first.label_confidence is not None}

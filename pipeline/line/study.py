@@ -129,9 +129,8 @@ def plan_study(path: str, overrides: Sequence[str]) -> tuple[Grid, Step]:
     """The grid and the step that makes its page. Raises UserError for a bad configuration of any cell."""
     study, config, cells = load_study(path, overrides)
     base = make_plan(config)
-    grid = Grid(
-        base.config, base.model, base.judge, base.steps, study, tuple((cell, make_plan(cell.config)) for cell in cells)
-    )
+    planned = tuple((cell, make_plan(cell.config)) for cell in cells)
+    grid = Grid(base.config, base.model, base.judge, base.steps, base.front, study, planned)
     inputs = grid.results()
     identity = {"study": study.model_dump(mode="json"), "name": config.name, "judge": config.judge.model_dump()}
     digest = fingerprint(

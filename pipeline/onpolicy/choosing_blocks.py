@@ -29,6 +29,7 @@ PAIRS, NONE = "part-00000.parquet", "unpaired.parquet"
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 _IDS = ["prompt_id", "candidate_id", "answered_by", "sample", "tokens", "finish_reason", "parent"]
 _TEXTS = ["prompt", "response", "response_ids", "source", "split"]
+_KINDS = [(field.name, field.type) for field in tables.SELECTED]
 
 
 @dataclass
@@ -210,15 +211,10 @@ def _selected(answers: pa.Table, found: Places, settings: Pair) -> pa.Table:
         "source": chosen["source"],
         "split": chosen["split"],
     }
-    return pa.table(
-        [
-            pa.chunked_array([pa.array(columns[f.name], f.type)])
-            if isinstance(columns[f.name], list)
-            else columns[f.name]
-            for f in tables.SELECTED
-        ],
-        schema=tables.SELECTED,
-    )
+    arrays = [
+        pa.array(columns[name], kind) if isinstance(columns[name], list) else columns[name] for name, kind in _KINDS
+    ]
+    return pa.Table.from_arrays(arrays, schema=tables.SELECTED)
 
 
 def _lists(answers: pa.Table) -> Iterator[npt.NDArray[np.int32]]:

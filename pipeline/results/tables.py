@@ -20,6 +20,67 @@ def _schema(*columns: tuple[str, pa.DataType], optional: Sequence[str] = ()) -> 
     return pa.schema([pa.field(name, kind, nullable=name in optional) for name, kind in columns])
 
 
+# Made by sample; read by rate, pair and report. An answer to a prompt, as it was sampled or as the data have it.
+CANDIDATES = _schema(
+    ("prompt_id", pa.string()),  # digest of the prompt's messages
+    ("candidate_id", pa.string()),  # digest of prompt_id and response_ids: answers alike have one
+    ("answered_by", pa.string()),  # model | against, as in `sample`; chosen | rejected of the data
+    ("sample", pa.int32()),  # of an answerer's answers to the prompt, from 0; of a branch, among its siblings
+    ("prompt", pa.string()),  # chat messages, as JSON
+    ("meta", pa.string()),  # what rules need of the prompt, as JSON
+    ("response", pa.string()),
+    ("response_ids", _ids),  # as sampled, with the end token where one ended it
+    ("tokens", pa.int32()),
+    ("finish_reason", pa.string()),  # stop | length | data
+    ("seed", pa.int64()),  # null of the data's, as the next
+    ("logp", pa.float64()),  # of response_ids under who sampled them, at temperature 1; sum in nats
+    ("parent", pa.string()),  # of a branch: candidate_id of the answer that its beginning was taken from
+    ("prefix_tokens", pa.int32()),  # of response_ids, that stand in the parent, too; null without one
+    ("source", pa.string()),  # of the prompt, as the data name it
+    ("split", pa.string()),  # train | dev | test, where the data say so
+    optional=("seed", "logp", "parent", "prefix_tokens", "split"),
+)
+
+# Made by rate, one artifact a rater; read by pair and report. One row a candidate_id of a part.
+SCORES = _schema(
+    ("prompt_id", pa.string()),
+    ("candidate_id", pa.string()),
+    ("rater", pa.string()),
+    ("score", pa.float64()),  # higher is better; null: no verdict
+    ("detail", pa.string()),  # what the score is made of, as JSON: heads, rules, a judge's words, why there is none
+    ("rated_tokens", pa.int32()),  # that the rater read of prompt and answer
+    optional=("score",),
+)
+
+# Made by pair; read by prepare and report. One row a pair: two candidates of a prompt.
+SELECTED = _schema(
+    ("prompt_id", pa.string()),
+    ("chosen_id", pa.string()),  # candidate_id
+    ("rejected_id", pa.string()),
+    ("prompt", pa.string()),  # these three as in CANDIDATES
+    ("chosen", pa.string()),
+    ("rejected", pa.string()),
+    ("chosen_score", pa.float64()),  # of all raters together; null where none is asked, as the next
+    ("rejected_score", pa.float64()),
+    ("margin", pa.float64()),
+    ("label_confidence", pa.float64()),  # P(chosen is preferred), null without pair.confidence_temperature
+    ("rule", pa.string()),
+    ("bin", pa.string()),  # high | middle | low, by thirds of the widest margin of the prompt
+    ("chosen_tokens", pa.int32()),
+    ("rejected_tokens", pa.int32()),
+    ("shared_prefix_tokens", pa.int32()),  # that both answers begin with
+    ("source", pa.string()),
+    ("split", pa.string()),
+    optional=("chosen_score", "rejected_score", "margin", "label_confidence", "bin", "split"),
+)
+
+# Made by pair, beside SELECTED: one row a prompt of which no pair was made.
+UNPAIRED = _schema(
+    ("prompt_id", pa.string()),
+    ("reason", pa.string()),  # one of REASONS of onpolicy/choosing.py
+    ("detail", pa.string()),
+)
+
 # Made by prepare; read by reference, schedule, train and report. A completion ends with EOS.
 # Messages and texts are kept for reading; what is computed on are the token ids.
 PAIRS = _schema(

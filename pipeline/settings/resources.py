@@ -51,11 +51,11 @@ class Resources(Section):
     root: str = "runs"  # a folder, or the URL of an object store such as s3://bucket/runs
     mirror: str = "~/.cache/widemargin"  # where this machine works on results whose root is a URL
     prepare_workers: int | None = Field(default=None, ge=1)  # processes; null: of large sources one a CPU, else one
-    scorers: int = Field(default=1, ge=1)  # actors of the reference stage
+    scorers: int = Field(default=1, ge=1)  # actors of the reference stage, and of each rater that is a model
     # A number, or [least, most]: as many as the cluster has room for, now and later.
     train_workers: int | tuple[int, int] = 1
-    generators: int = Field(default=1, ge=1)  # vLLM engines at a time
-    judges: int = Field(default=1, ge=1)  # the same, of judge.local
+    generators: int = Field(default=1, ge=1)  # vLLM engines at a time, of sample and generate
+    judges: int = Field(default=1, ge=1)  # the same, of judge.local and of raters that judge here
     study_cells: int = Field(default=1, ge=1)  # cells of a study trained side by side; they share a node's cores
     gpus_per_actor: float = Field(default=0, ge=0)  # a scorer lays its model over several; a train worker takes one
     # What is computed at a time; null: as the device that computes it likes (BUDGETS).

@@ -1,11 +1,15 @@
 """What every section of a configuration is: typed, frozen, without unknown names."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.errors import UserError
 from pipeline.settings.faults import shown
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+TokenId = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 
 
 class Section(BaseModel):

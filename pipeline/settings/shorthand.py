@@ -59,6 +59,12 @@ def _listed(value: Any) -> Any:
 _FORMS: dict[str, Callable[[Any], Any]] = {
     "model": _text_under("source"),
     "data": _text_under("source"),
+    "sample.prompts": _text_under("source"),
+    "sample.model": _text_under("source"),
+    "sample.against": _text_under("source"),
+    "sample.stop": _listed,
+    "sample.stop_token_ids": _listed,
+    "rate.raters": lambda value: [value] if isinstance(value, str | dict) else value,
     "objective": _text_under("name"),
     "judge.local": _text_under("source"),
     "train.lora": _lora,

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.settings.config import EMBEDDED, Judge, RunConfig
+from pipeline.settings.config import Judge, RunConfig
+from pipeline.settings.inputs import EMBEDDED, SAMPLED
+from pipeline.settings.onpolicy import Pair, Rate, Sample
 from pipeline.settings.resources import JudgeEndpoint
 
 
@@ -45,12 +47,11 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     """(whether it holds, what it says, the settings that are then not read)."""
     data, schedule, train, generate, judge = config.data, config.schedule, config.train, config.generate, config.judge
     embedded, source = data.source == EMBEDDED, f"with data.source={data.source}"
-    yield (
-        embedded,
-        source,
-        _under("data", "subset split revision dev_fraction difficulty_column columns pairing max_suspect"),
-    )
+    read = _under("data", "subset split revision difficulty_column columns pairing")
+    yield embedded, source, [*read, *_under("data", "dev_fraction max_suspect")]
+    yield data.source == SAMPLED, source, read
     yield not embedded, source, _under("data", "pairs dev_pairs seed")
+    yield from _onpolicy(config)
     yield os.path.exists(config.model.source), "with a model.source on this machine", ["model.revision"]
 
     yield not schedule.ranks, "where nothing is ordered, routed or dropped by difficulty", ["schedule.difficulty"]
@@ -66,9 +67,10 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     of_a_model = [f"judge.{name}" for name in Judge.model_fields if name not in ("resamples", "seed", "model", "local")]
     yield not (by_model or here), "without judge.model or judge.local", of_a_model
     yield by_model and not here, "without judge.local", ["judge.shard_prompts"]
-    yield not here, "without judge.local", ["resources.judges"]
+    raters = config.rate.raters if data.source == SAMPLED else ()
+    yield not (here or any(rater.local for rater in raters)), "without judge.local", ["resources.judges"]
     at_endpoint = [f"resources.judge_endpoint.{name}" for name in JudgeEndpoint.model_fields]
-    yield not by_model, "without judge.model", at_endpoint
+    yield not (by_model or any(rater.judge for rater in raters)), "without judge.model", at_endpoint
 
     gpus = config.resources.gpus_per_actor > 0
     yield gpus, "on GPUs", ["resources.kv_cache_gib"]
@@ -77,6 +79,22 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     alone = config.resources.workers.most == 1
     yield alone, "with one train worker", ["resources.collective_timeout_seconds", "resources.whole_gradients"]
     yield "://" not in config.resources.root, "with a folder as resources.root", ["resources.mirror"]
+
+
+def _onpolicy(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
+    """The same of answers of the model's own."""
+    sample, pair, apart = config.sample, config.pair, config.data.source != SAMPLED
+    sections = (("sample", Sample), ("rate", Rate), ("pair", Pair))
+    every = [f"{section}.{name}" for section, schema in sections for name in schema.model_fields]
+    yield apart, f"without data.source={SAMPLED}", every
+    if apart:
+        return
+    of_files = _under("sample.prompts", "subset split revision columns")
+    yield sample.prompts.source == EMBEDDED, f"with sample.prompts.source={EMBEDDED}", of_files
+    yield sample.branch.cuts == 0, "without sample.branch.cuts", ["sample.branch.children", "pair.among"]
+    yield len(config.rate.raters) == 1, "with one rater", ["rate.combine"]
+    yield pair.rule != "contrast", f"with pair.rule={pair.rule}", ["pair.contrast"]
+    yield pair.rule != "delta", f"with pair.rule={pair.rule}", ["sample.against"]
 
 
 def _under(section: str, names: str) -> list[str]:

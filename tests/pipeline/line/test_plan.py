@@ -13,6 +13,7 @@ from pipeline.line.plan import STAGES, Plan, make_plan
 from pipeline.settings.config import RunConfig
 from pipeline.settings.resources import Resources
 
+FRONT = ["sample", "rate:rules", "pair"]
 LINE = ["prepare", "reference", "schedule", "generate:base", "train", "generate:trained", "judge", "report"]
 
 
@@ -24,6 +25,9 @@ def plan(tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.
     def make(**sections: dict[str, Any]) -> Plan:
         base: dict[str, dict[str, Any]] = {
             "model": {"source": str(tiny_model("Llama"))},
+            "sample": {},
+            "rate": {},
+            "pair": {},
             "data": {},
             "schedule": {},
             "objective": {"name": "mixdpo", "preference": "gamma-dpo"},
@@ -45,8 +49,79 @@ def moved(before: Plan, after: Plan) -> list[str]:
 def test_the_line(plan: Callable[..., Plan]) -> None:
     made = plan()
     assert list(made.steps) == LINE and [step.stage for step in made.of("generate")] == ["generate", "generate"]
-    assert {step.stage for step in made.steps.values()} == set(STAGES)
+    assert {step.stage for step in made.steps.values()} == set(STAGES) - {"sample", "rate", "pair"}
     assert moved(made, plan()) == []
+
+
+SAMPLED = {"data": {"source": "sampled"}}
+
+
+def test_answers_of_the_models_own_stand_before_the_line(plan: Callable[..., Plan]) -> None:
+    made = plan(**SAMPLED)
+    assert list(made.steps) == FRONT + LINE
+    inputs = {name: [step.name for step in made.steps[name].inputs.values()] for name in [*FRONT, "prepare"]}
+    assert inputs == {
+        "sample": [],
+        "rate:rules": ["sample"],
+        "pair": ["sample", "rate:rules"],
+        "prepare": ["pair"],
+    }
+
+
+def test_sections_that_are_not_read_move_nothing(plan: Callable[..., Plan]) -> None:
+    assert moved(plan(), plan(sample={"n": 9}, pair={"min_margin": 0.5}, rate={"combine": "mean"})) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ({"sample": {"n": 8}}, "sample"),
+        ({"sample": {"seed": 1}}, "sample"),
+        ({"sample": {"shard_prompts": 16}}, "sample"),
+        ({"sample": {"branch": {"cuts": 1}}}, "sample"),
+        ({"sample": {"prompts": {"limit": 7}}}, "sample"),
+        ({"pair": {"min_margin": 0.25}}, "pair"),
+        ({"pair": {"rule": "all"}}, "pair"),
+        ({"data": {"source": "sampled", "max_completion_tokens": 64}}, "prepare"),
+        ({"data": {"source": "sampled", "max_prompt_tokens": 64}}, "sample"),
+    ],
+)
+def test_a_setting_of_answers_moves_its_stage_and_what_comes_after(
+    plan: Callable[..., Plan], change: dict[str, dict[str, Any]], first: str
+) -> None:
+    line = FRONT + LINE
+    before, after = plan(**SAMPLED), plan(**SAMPLED | change)
+    found = [n for n in line if before.steps[n].address.fingerprint != after.steps[n].address.fingerprint]
+    assert found == [name for name in line[line.index(first) :] if name != "generate:base"]
+
+
+def test_a_preset_is_the_values_that_it_stands_for(plan: Callable[..., Plan]) -> None:
+    values = {"n": 5, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 2048}
+    one, other = plan(**SAMPLED, sample={"preset": "sppo"}), plan(**SAMPLED, sample=values)
+    assert moved(one, other) == []
+    assert moved(one, plan(**SAMPLED, sample={"preset": "sppo", "n": 4})) == [n for n in LINE if n != "generate:base"]
+
+
+def test_another_rater_adds_a_result_and_samples_nothing(
+    plan: Callable[..., Plan], tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    reward = shutil.copytree(tiny_model("Llama"), tmp_path / "reward")
+    config = json.loads((reward / "config.json").read_text())
+    (reward / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForSequenceClassification"]}))
+    one, both = plan(**SAMPLED), plan(**SAMPLED, rate={"raters": ["rules", str(reward)]})
+    assert list(both.steps)[:4] == ["sample", "rate:rules", "rate:reward", "pair"]
+    same = {name for name in FRONT if one.steps[name].address.fingerprint == both.steps[name].address.fingerprint}
+    assert same == {"sample", "rate:rules"}
+    with pytest.raises(UserError, match=r"is a language model \(LlamaForCausalLM\), and gives no score"):
+        plan(**SAMPLED, rate={"raters": [str(tiny_model("Llama"))]})
+
+
+def test_another_model_answers_and_the_pairs_are_of_the_trained_ones_tokens(
+    plan: Callable[..., Plan], tiny_model: Callable[[str], Path]
+) -> None:
+    other = plan(**SAMPLED, sample={"model": {"source": str(tiny_model("Qwen3"))}})
+    assert other.steps["sample"].identity["model"] != plan(**SAMPLED).steps["sample"].identity["model"]
+    assert other.steps["prepare"].identity == plan(**SAMPLED).steps["prepare"].identity
 
 
 def test_resources_move_nothing(plan: Callable[..., Plan], tmp_path: Path) -> None:

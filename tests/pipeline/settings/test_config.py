@@ -104,6 +104,20 @@ def test_the_schedule_holds_what_the_objective_asks() -> None:
         ("objective.beta=1" + "0" * 400, "objective.beta=1000", "give a smaller number"),
         ("train.lora={rank: 4, rank: 8}", "rank stands twice", "leave one of them out"),
         ("train.batch_size=0", "train.batch_size=0", "give 1 or more"),
+        ("sample.n=0", "sample.n=0", "give 1 or more"),
+        ("sample.n=yes", "sample.n=True: a number is wanted", "give a number"),
+        ("sample.temperature=0", "are all the same answer", "set sample.n=1"),
+        ("sample.preset=simp", "sample.preset='simp'", "did you mean simpo?"),
+        ("sample.prompts.columns={prompt: x}", "are made, not read", "leave it out"),
+        ("sample.brunch={}", "sample.brunch is not a key", "did you mean sample.branch?"),
+        ("rate.raters=[]", "rate.raters=[] holds nothing", "such as [rules]"),
+        ("rate.raters=[rules, rules]", "rate.raters names rater 2 twice", "name each rater once"),
+        ("rate.raters=[{judge: a, model: b}]", "is model and judge", "one of them a rater"),
+        ("rate.raters=[{}]", "is none of rules, model, judge and local", "one of them a rater"),
+        ("rate.raters={model: m, kind: armo}", "scores by code of its own", "trust_remote_code: true"),
+        ("rate.raters=[{modl: m}]", "rate.raters.0.modl is not a key", "did you mean"),
+        ("pair.rule=best", "pair.rule='best'", "choose one of best-worst"),
+        ("pair.contrast.high=1", "add up to 1.5", "shares that add up to 1"),
         ("train.batch_size=yes", "train.batch_size=True: a number is wanted", "give a number"),
         ("train.adam_betas=[0.9, true]", "train.adam_betas=[0.9, True]: a number is wanted", "give a number"),
         ("train.batch_size=1_000", "train.batch_size='1_000': a number is wanted", "give a number"),
@@ -198,6 +212,11 @@ SHORT = {
     "generate.benchmarks=[alpaca_eval, mine: q.jsonl]": "generate.benchmarks={alpaca_eval: null, mine: q.jsonl}",
     "generate.stop=END": "generate.stop=[END]",
     "generate.stop_token_ids=2": "generate.stop_token_ids=[2]",
+    "sample.prompts=pairs.jsonl": "sample.prompts={source: pairs.jsonl}",
+    "sample.prompts=embedded": "sample.prompts={source: verifiable, limit: 256}",
+    "sample.against=some/folder": "sample.against={source: some/folder}",
+    "rate.raters=rules": "rate.raters=[{rules: true}]",
+    "rate.raters={model: some/folder}": "rate.raters=[some/folder]",
 }
 
 
@@ -258,6 +277,29 @@ def test_every_rule_of_what_is_not_used_names_settings_that_are_there() -> None:
     named = [setting for _, _, settings in rules(config) for setting in settings]
     assert named and set(named) <= set(paths(RunConfig))
     assert unused(config) == {}  # nothing that ships with us is idle
+
+
+@pytest.mark.parametrize(
+    ("overrides", "idle"),
+    [
+        (["sample.n=3", "pair.rule=all"], {"sample.n", "pair.rule"}),
+        (["data=sampled", "sample.n=3", "pair.rule=all"], set()),
+        (["data=sampled", "pair.among=siblings", "rate.combine=mean"], {"pair.among", "rate.combine"}),
+        (["data=sampled", "sample.prompts.split=train"], {"sample.prompts.split"}),
+        (["data=sampled", "data.pairs=3", "data.pairing=all"], {"data.pairs", "data.pairing"}),
+        (["data=sampled", "rate.raters={judge: j}", "resources.judge_endpoint.url=http://h/v1"], set()),
+        (["resources.judge_endpoint.url=http://h/v1"], {"resources.judge_endpoint.url"}),
+    ],
+)
+def test_what_is_not_used_of_answers_of_the_models_own(overrides: list[str], idle: set[str]) -> None:
+    plain = ["data={}", "train.held_out_steps=0"]
+    assert set(unused(load(QUICKSTART, [*plain, *overrides] if overrides[0] != "data=sampled" else overrides))) == idle
+
+
+def test_delta_wants_a_second_model() -> None:
+    with pytest.raises(UserError, match=r"sample\.against names none"):
+        load(QUICKSTART, ["data=sampled", "pair.rule=delta"])
+    assert load(QUICKSTART, ["data=sampled", "pair.rule=delta", "sample.against=m"]).sample.against
 
 
 def test_what_is_computed_at_a_time_is_as_the_device_likes_unless_it_is_set() -> None:
