@@ -98,8 +98,9 @@ def _in_turn(families: Mapping[str, Sequence[Answer]], by: By) -> Iterator[Paire
 def _pairs(answers: Sequence[Answer], by: By) -> Iterable[Paired]:
     """The pairs that the rule makes of answers that may meet, those it likes best first. Raises NoPairError."""
     pair, by_model = by.pair, by.pair.rule == "delta"
-    once = {(each.candidate_id, each.answered_by if by_model else ""): each for each in answers}
-    answers = _differ([once[key] for key in sorted(once)], "all-equal")
+    ordered = sorted(answers, key=lambda each: (each.candidate_id, each.answered_by, each.parent or ""))
+    once = {(each.candidate_id, each.answered_by if by_model else ""): each for each in reversed(ordered)}
+    answers = _differ([*once.values()], "all-equal")
     if by_model:
         return _delta(answers, by)
     if pair.cut == "drop":
@@ -111,8 +112,6 @@ def _pairs(answers: Sequence[Answer], by: By) -> Iterable[Paired]:
     ranked = Ranked(every, [each for each in every if pair.cut == "keep" or not each.cut])
     if not ranked.able or not ranked.spread > 0:
         raise NoPairError("cut")  # what is better than another
-    if by.rate.combine == "majority" and len(every[0].scores) > 1:
-        _require_majority(every)
     return [Paired(each, bin_of(each.margin, ranked.spread)) for each in RULES[pair.rule](ranked, by)]
 
 
@@ -124,16 +123,15 @@ def _differ(answers: list[Answer], reason: str) -> list[Answer]:
 
 
 def _scored(rated: Sequence[Answer], by: By) -> list[Answer]:
-    """With the score that the rule goes by: what all raters say, less the penalty on length."""
+    """With the score that the rule goes by: what all raters say, less the penalty on length.
+
+    Raises NoPairError where raters vote, and name no one answer the best, or no one the worst.
+    """
     together = combined([[score or 0.0 for score in each.scores] for each in rated], by.rate.combine)
+    if by.rate.combine == "majority" and len(rated[0].scores) > 1 and not {1.0, -1.0} <= {*together}:
+        raise NoPairError("tie")
     penalty = by.pair.length_penalty
     return [each._replace(score=one - penalty * each.tokens) for each, one in zip(rated, together, strict=True)]
-
-
-def _require_majority(every: Sequence[Answer]) -> None:
-    """Raise NoPairError where votes name no one answer the best, or no one the worst."""
-    if every[0].value == every[1].value or every[-1].value == every[-2].value:
-        raise NoPairError("tie")
 
 
 def _delta(answers: Sequence[Answer], by: By) -> list[Paired]:

@@ -29,7 +29,6 @@ PAIRS, NONE = "part-00000.parquet", "unpaired.parquet"
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 _IDS = ["prompt_id", "candidate_id", "answered_by", "sample", "tokens", "finish_reason", "parent"]
 _TEXTS = ["prompt", "response", "response_ids", "source", "split"]
-_KINDS = [(field.name, field.type) for field in tables.SELECTED]
 
 
 @dataclass
@@ -211,9 +210,8 @@ def _selected(answers: pa.Table, found: Places, settings: Pair) -> pa.Table:
         "source": chosen["source"],
         "split": chosen["split"],
     }
-    arrays = [
-        pa.array(columns[name], kind) if isinstance(columns[name], list) else columns[name] for name, kind in _KINDS
-    ]
+    kinds = ((field.type, columns[field.name]) for field in tables.SELECTED)
+    arrays = [pa.array(each, kind) if isinstance(each, list) else each for kind, each in kinds]
     return pa.Table.from_arrays(arrays, schema=tables.SELECTED)
 
 

@@ -95,9 +95,13 @@ def rank(scored: Sequence[Answer], by: By) -> list[Answer]:
     return [each for run in runs for each in run]
 
 
-def best_worst(ranked: Ranked, _: By) -> Iterator[Choice]:
-    """The best with the worst; then the second best with the second worst, and on to the middle."""
-    for chosen, rejected in zip(ranked.able, reversed(ranked.every), strict=False):
+def best_worst(ranked: Ranked, by: By) -> Iterator[Choice]:
+    """The best with the worst; where a prompt may have more pairs the second best with the second worst, and so on.
+
+    No pair takes the place of one that is out of bounds.
+    """
+    pairs = zip(ranked.able, reversed(ranked.every), strict=False)
+    for chosen, rejected in itertools.islice(pairs, by.pair.per_prompt):
         if chosen.value <= rejected.value:
             return
         yield Choice(chosen, rejected)

@@ -9,12 +9,19 @@ def combined(scores: Scores, how: str) -> list[float]:
     """One score an answer, higher is better. A single rater's own scores stay as they are, whatever `how` says.
 
     mean: of the scores, for raters of one scale. mean-rank: of each rater's ranks, from 0 for its worst answer to 1 for
-    its best, equals sharing theirs. majority: the share of raters that find an answer the best less the share that find
-    it the worst, from -1 to 1; the vote of one that finds several equal is shared among them.
+    its best, equals sharing theirs. majority: 1 for the answer that more than half of the raters find the best, -1 for
+    the one that more than half find the worst, 0 for others; who finds several equally good shares the vote among them.
     """
     if len(scores[0]) == 1:
         return [score for (score,) in scores]
-    by_rater = [_WAYS[how](each) for each in zip(*scores, strict=True)]
+    by_rater = [*zip(*scores, strict=True)]
+    if how == "majority":
+        best, worst = (_means([_votes(each, most) for each in by_rater]) for most in (max, min))
+        return [float(one > 0.5) - float(other > 0.5) for one, other in zip(best, worst, strict=True)]
+    return _means([_ranks(each) for each in by_rater] if how == "mean-rank" else by_rater)
+
+
+def _means(by_rater: Scores) -> list[float]:
     return [sum(each) / len(by_rater) for each in zip(*by_rater, strict=True)]
 
 
@@ -24,13 +31,6 @@ def _ranks(scores: Sequence[float]) -> list[float]:
     return [(sum(other < score for other in scores) + (scores.count(score) - 1) / 2) / others for score in scores]
 
 
-def _votes(scores: Sequence[float]) -> list[float]:
-    best, worst = max(scores), min(scores)
-    return [(score == best) / scores.count(best) - (score == worst) / scores.count(worst) for score in scores]
-
-
-_WAYS: dict[str, Callable[[Sequence[float]], Sequence[float]]] = {
-    "mean": lambda scores: scores,
-    "mean-rank": _ranks,
-    "majority": _votes,
-}
+def _votes(scores: Sequence[float], most: Callable[[Sequence[float]], float]) -> list[float]:
+    named = most(scores)
+    return [(score == named) / scores.count(named) for score in scores]
