@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # What a template may leave out of a prompt, as reasoning models have it of thoughts: said, with how often it was so.
-_MAY_LACK = {"thoughts": "thoughts of earlier turns", "description": "descriptions of tools"}
+MAY_LACK = {"thoughts": "thoughts of earlier turns", "description": "descriptions of tools"}
 _ANSWERS = ("Blue.", "A banana", "the", "1", "I", "**No**")  # how answers begin, to look at the seam before them
 
 
@@ -168,10 +168,10 @@ class Tokeniser:
         """The text of a conversation, up to where the answer begins."""
         text = self._asked(self.render(messages, tools, answer_next=True))
         for index, kind, part in self.template.left_out(messages, tools, text, answer_next=True):
-            if kind not in _MAY_LACK:
+            if kind not in MAY_LACK:
                 which = f"message {index + 1}, of role {messages[index]['role']}," if index >= 0 else "the row's tools"
                 raise Unusable("template-leaves-out", f"{kind} of {which} is not rendered whole: {shown(part)}")
-            self.notes[f"the chat template leaves out {_MAY_LACK[kind]}"] += 1
+            self.notes[f"the chat template leaves out {MAY_LACK[kind]}"] += 1
         return text
 
     def _whole(
