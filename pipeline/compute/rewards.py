@@ -124,7 +124,7 @@ def rewards(
 
 def _paired(conversations: Sequence[Sequence[int]], budget: int) -> Iterator[Pair]:
     """Neighbours in the order of their ids share most: they are put together where they share anything."""
-    order = sorted(range(len(conversations)), key=lambda place: conversations[place])
+    order = sorted(range(len(conversations)), key=lambda place: list(conversations[place]))
     at = 0
     while at < len(order):
         one = list(conversations[order[at]])

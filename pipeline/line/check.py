@@ -21,6 +21,7 @@ from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
 from pipeline.evaluation.judging import baselines, contest, words
 from pipeline.line.plan import COLUMNS, Plan, Step, needed_columns
+from pipeline.line.raters import require_reward
 from pipeline.preferences.arguments import require_arguments
 from pipeline.settings.config import Model
 
@@ -64,6 +65,14 @@ def chat_template(plan: Plan) -> None:
 def judges_chat_template(plan: Plan) -> None:
     if plan.judge and plan.config.judge.local:
         _template_of(plan.judge, plan.config.judge.local, "judge.local")
+
+
+def raters(plan: Plan) -> None:
+    """Reward models that give no one score, or have no chat template."""
+    for each in plan.front.raters if plan.front else ():
+        if each.model and each.settings.model and (model := each.settings.as_model):
+            require_reward(each.settings, each.model.path)
+            _template_of(each.model, model, "rate.raters")
 
 
 def _template_of(source: ModelSource, model: Model, setting: str) -> None:
@@ -274,6 +283,7 @@ def columns(plan: Plan) -> None:
 
 LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"prepare", "reference", "train", "generate"}, configuration),
+    ({"rate"}, raters),
     ({"prepare"}, vocabulary),
     ({"prepare", "generate"}, chat_template),
     ({"reference", "schedule", "train"}, train_pairs),

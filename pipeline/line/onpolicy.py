@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.compute.limits import require_reward_model
 from pipeline.compute.models import ModelSource, locate
 from pipeline.compute.version import COMPUTE_VERSION
+from pipeline.line.raters import require_rater
 from pipeline.onpolicy.prompts import open_prompts
 from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.files import DigestMemory
@@ -102,6 +103,7 @@ def _ratings(config: RunConfig, memory: DigestMemory) -> tuple[Rating, ...]:
     found: list[Rating] = []
     for rater in config.rate.raters:
         model = None
+        require_rater(rater, config.sample.prompts)
         if rater.as_model:
             require = {"require": require_reward_model} if rater.model else {}
             model = locate(rater.as_model, memory, setting="rate.raters", **require)

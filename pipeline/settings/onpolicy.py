@@ -142,7 +142,7 @@ class Rater(Section):
 
 
 class Rate(Section):
-    raters: tuple[Rater, ...] = Field(default=(Rater(rules=True),), min_length=1, examples=[["rules"]])
+    raters: tuple[Rater, ...] = Field(default=(Rater(rules=True),), examples=[["rules"]])  # none: of pair.rule=delta
     # Of several raters: the mean of their ranks within a prompt, of their scores, or a vote for best and worst.
     combine: Literal["mean-rank", "mean", "majority"] = "mean-rank"
     max_missing: float = Field(default=0.05, ge=0, le=1)  # share of scores of a rater that may be missing

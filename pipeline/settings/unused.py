@@ -92,9 +92,10 @@ def _onpolicy(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     of_files = _under("sample.prompts", "subset split revision columns")
     yield sample.prompts.source == EMBEDDED, f"with sample.prompts.source={EMBEDDED}", of_files
     yield sample.branch.cuts == 0, "without sample.branch.cuts", ["sample.branch.children", "pair.among"]
-    yield len(config.rate.raters) == 1, "with one rater", ["rate.combine"]
+    yield len(config.rate.raters) < 2, "with one rater", ["rate.combine"]
     yield pair.rule != "contrast", f"with pair.rule={pair.rule}", ["pair.contrast"]
     yield pair.rule != "delta", f"with pair.rule={pair.rule}", ["sample.against"]
+    yield pair.rule == "delta", "with pair.rule=delta", _under("pair", "min_margin max_margin ties")
 
 
 def _under(section: str, names: str) -> list[str]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.onpolicy.choosing import REASONS, Chosen, choose, confidence
 from pipeline.onpolicy.choosing_rules import RULES, Answer
-from pipeline.settings.onpolicy import Pair, Rate
+from pipeline.settings.onpolicy import Contrast, Pair, Rate
 
 BY = Rate()
 # Margins: ab .4, ac .6, ad 1, bc .2, bd .6, cd .4; thirds of the widest: low bc, middle ab ac bd cd, high ad.
@@ -158,7 +158,7 @@ def test_mixed_contrast_keeps_its_shares() -> None:
     bins = Counter(
         each.bin
         for number in range(400)
-        for each in choose(f"p{number}", FOUR, BY, Pair(rule="contrast", contrast={"high": 0.75, "low": 0.25})).pairs
+        for each in choose(f"p{number}", FOUR, BY, Pair(rule="contrast", contrast=Contrast(high=0.75, low=0.25))).pairs
     )
     assert bins.keys() == {"high", "low"} and abs(bins["high"] - 300) < 3 * math.sqrt(400 * 0.75 * 0.25)
     # Two values have one margin, which is wide: no share makes it narrow.
@@ -184,6 +184,7 @@ ANSWERS = st.lists(
     ),
     max_size=8,
 )
+RATES = st.builds(Rate, combine=st.sampled_from(["mean", "mean-rank", "majority"]))
 SETTINGS = st.builds(
     Pair,
     rule=st.sampled_from([*RULES, "delta"]),
@@ -198,10 +199,9 @@ SETTINGS = st.builds(
 )
 
 
-@given(ANSWERS, SETTINGS, st.sampled_from(["mean", "mean-rank", "majority"]), st.randoms())
-def test_a_prompt_has_pairs_or_a_reason(answers: list[Answer], pair: Pair, combine: str, random: Any) -> None:
+@given(ANSWERS, SETTINGS, RATES, st.randoms())
+def test_a_prompt_has_pairs_or_a_reason(answers: list[Answer], pair: Pair, rate: Rate, random: Any) -> None:
     """And they keep the bounds, whatever the order of the answers."""
-    rate = Rate(combine=combine)
     # An id stands for one answer: what is said of it is said once.
     said = {each.candidate_id: each for each in answers}
     answers = [
