@@ -43,6 +43,9 @@ class Completion:
     prompt_tokens: int
     # Log-probs of the likeliest first tokens after any thoughts, by their text; empty where none were asked for.
     first: dict[str, float]
+    ids: tuple[int, ...] = ()  # as sampled, with the end token where one ended it
+    # Of each of them, in nats, under the model as it is: before temperature and top_p. Empty where none were asked for.
+    logps: tuple[float, ...] = ()
 
 
 def environment(kv_cache_gib: float, threads: int) -> dict[str, str]:
@@ -71,7 +74,19 @@ class Engine:
         self, conversations: Sequence[Sequence[Message]], sampling: Sequence[dict[str, Any]]
     ) -> list[Completion | Dropped]:
         """An answer to each conversation, by one call; or why there is none: no token is left for an answer
-        (`no-room`), or the chat template does not render the conversation.
+        (`no-room`), or the chat template does not render the conversation. See `go_on`.
+        """
+        return self.go_on([self.tokeniser.prompt(messages) for messages in conversations], sampling)
+
+    def forget(self) -> None:
+        """Empty the cache of prompts: what a call answers is then a function of the call, not of those before it."""
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("vLLM keeps blocks of its cache between two calls")
+
+    def go_on(
+        self, conversations: Sequence[Sequence[int] | Dropped], sampling: Sequence[dict[str, Any]]
+    ) -> list[Completion | Dropped]:
+        """What follows the tokens of each conversation, by one call; one that is Dropped is handed on.
 
         `sampling` holds what vLLM's SamplingParams take, for each; max_tokens is cut to the room there is. An answer
         ends before the token that ends a turn in training, too: a model need not name it among its own ends of a
@@ -81,13 +96,12 @@ class Engine:
 
         asked, prompts, parameters = [], [], []
         answers: list[Completion | Dropped] = []
-        for index, (messages, given) in enumerate(zip(conversations, sampling, strict=True)):
-            ids = self.tokeniser.prompt(messages)
+        for index, (ids, given) in enumerate(zip(conversations, sampling, strict=True)):
             answers.append(ids if isinstance(ids, Dropped) else Dropped("no-room", f"more than {self.room} tokens"))
             if isinstance(ids, Dropped) or (room := self.room - len(ids)) <= 0:
                 continue
             asked.append(index)
-            prompts.append(TokensPrompt(prompt_token_ids=ids))
+            prompts.append(TokensPrompt(prompt_token_ids=list(ids)))
             own = {
                 "max_tokens": min(given["max_tokens"], room),
                 "stop_token_ids": [*given.get("stop_token_ids", ()), self.tokeniser.end_id],
@@ -97,11 +111,19 @@ class Engine:
             outputs = self.llm.generate(prompts, parameters, use_tqdm=False, lora_request=self.adapter)
         for index, output in zip(asked, outputs, strict=True):
             (one,) = output.outputs
-            likeliest = zip(one.token_ids, one.logprobs or (), strict=False)  # none where none were asked for
-            first = first_word([_token(token_id, place) for token_id, place in likeliest if place])
-            asked_tokens = len(output.prompt_token_ids or ())
-            text = one.text.removeprefix(self.tokeniser.left_to_answer)
-            answers[index] = Completion(text, len(one.token_ids), str(one.finish_reason), asked_tokens, first)
+            # None where none were asked for; the sampled token's alone where none but it was.
+            likeliest = list(zip(one.token_ids, one.logprobs or (), strict=False))
+            several = bool(sampling[index].get("logprobs"))
+            first = first_word([_token(token_id, place) for token_id, place in likeliest if place]) if several else {}
+            answers[index] = Completion(
+                one.text.removeprefix(self.tokeniser.left_to_answer),
+                len(one.token_ids),
+                str(one.finish_reason),
+                len(output.prompt_token_ids or ()),
+                first,
+                tuple(one.token_ids),
+                tuple(place[token_id].logprob for token_id, place in likeliest if place),
+            )
         return answers
 
 

@@ -22,6 +22,7 @@ from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
 from pipeline.evaluation.judging import baselines, contest, words
 from pipeline.line.plan import COLUMNS, Plan, Step, needed_columns
 from pipeline.line.raters import require_reward
+from pipeline.onpolicy.prompts import look as look_at_prompts
 from pipeline.preferences.arguments import require_arguments
 from pipeline.settings.config import Model
 
@@ -236,9 +237,13 @@ def preset(plan: Plan) -> None:
 
 def stop_tokens(plan: Plan) -> None:
     """Tokens that are to end answers, and that the model has no embedding for: none of its answers holds them."""
-    known = None if plan.model.is_gguf else embeddings(read_config(plan.model.path))
-    if known and (beyond := [id_ for id_ in plan.config.generate.stop_token_ids or () if id_ >= known]):
-        problem = f"generate.stop_token_ids: no answer ends at token {beyond[0]}, as the model has {known} embeddings"
+    _require_ends(plan.model, plan.config.generate.stop_token_ids or (), "generate.stop_token_ids")
+
+
+def _require_ends(source: ModelSource, tokens: Sequence[int], setting: str) -> None:
+    known = None if source.is_gguf else embeddings(read_config(source.path))
+    if known and (beyond := [id_ for id_ in tokens if id_ >= known]):
+        problem = f"{setting}: no answer ends at token {beyond[0]}, as the model has {known} embeddings"
         raise UserError(problem, "give ids of the model's own tokenizer")
 
 
@@ -281,7 +286,23 @@ def columns(plan: Plan) -> None:
             )
 
 
+def sampled(plan: Plan) -> None:
+    """Prompts that are none, and models that answer them and cannot be opened, or have no chat template."""
+    front, sample = plan.front, plan.config.sample
+    assert front is not None
+    look_at_prompts(sample.prompts)
+    own = plan.config.model if sample.model is None else sample.model
+    answerers = [(front.model, own, "model" if sample.model is None else "sample.model")]
+    if front.against and sample.against:
+        answerers.append((front.against, sample.against, "sample.against"))
+    for source, model, setting in answerers:
+        _configuration_of(source, model, setting)
+        _template_of(source, model, setting)
+        _require_ends(source, sample.stop_token_ids, "sample.stop_token_ids")
+
+
 LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
+    ({"sample"}, sampled),
     ({"prepare", "reference", "train", "generate"}, configuration),
     ({"rate"}, raters),
     ({"prepare"}, vocabulary),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-from pipeline.compute.limits import require_reward_model
+from pipeline.compute.limits import require_language_model, require_reward_model
 from pipeline.compute.models import ModelSource, locate
 from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.line.raters import require_rater
@@ -69,7 +69,7 @@ def _sample(config: RunConfig, found: Front) -> dict[str, Any]:
     sample = config.sample
     answerer = sample.model or config.model
     identity = {
-        "prompts": _prompts(sample.prompts),
+        "prompts": prompts_identity(sample.prompts),
         "model": found.model.digest,
         "dtype": answerer.dtype,
         "sampling": sample.model_dump(mode="json", exclude=_ASIDE),
@@ -92,7 +92,7 @@ def engine_version() -> str | None:
     return None
 
 
-def _prompts(given: Prompts) -> dict[str, Any]:
+def prompts_identity(given: Prompts) -> dict[str, Any]:
     """Raises UserError where there are none to read."""
     if given.source == EMBEDDED:
         return {"content": {"verifiable": VERIFIABLE_VERSION}, "limit": given.limit}
@@ -105,8 +105,8 @@ def _ratings(config: RunConfig, memory: DigestMemory) -> tuple[Rating, ...]:
         model = None
         require_rater(rater, config.sample.prompts)
         if rater.as_model:
-            require = {"require": require_reward_model} if rater.model else {}
-            model = locate(rater.as_model, memory, setting="rate.raters", **require)
+            require = require_reward_model if rater.model else require_language_model
+            model = locate(rater.as_model, memory, setting="rate.raters", require=require)
         label = model.label if model else rater.judge or "rules"
         taken = [each.label for each in found]
         number = next(n for n in range(1, 2 + len(taken)) if (label if n == 1 else f"{label}-{n}") not in taken)

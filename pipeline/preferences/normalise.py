@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -61,7 +61,7 @@ class Preference:
 
     @property
     def prompt_id(self) -> str:
-        """Content digest of the prompt alone: 32 hex digits."""
+        """As `prompt_id_of` its messages."""
         return _digest(self._spelled[0])[:32]
 
     @cached_property
@@ -69,6 +69,11 @@ class Preference:
         """Prompt, chosen, rejected and, where there are any, tools, in the one form of JSON that is digested."""
         sides = [plain(message) for message in (self.chosen, self.rejected)]
         return [*map(_canonical, [list(self.prompt), *sides, *([list(self.tools)] if self.tools else [])])]
+
+
+def prompt_id_of(messages: Sequence[Message]) -> str:
+    """Content digest of a prompt: 32 hex digits."""
+    return _digest(_canonical(list(messages)))[:32]
 
 
 Outcome = Preference | Dropped

@@ -176,6 +176,23 @@ def read_sides(row: Row, pairing: str, named: Mapping[str, str | None], scale: s
     return Sides(_with_context(start, row, notes), [(chosen, rejected, None, None)])
 
 
+def read_prompt(row: Row, notes: Notes) -> tuple[list[Message], Message | None]:
+    """A prompt alone, whatever is made of completions; of a conversation all before its last answer, and that answer.
+
+    Raises Unusable where there is none.
+    """
+    prompt = _columns(row, notes).prompt
+    if prompt is None:
+        raise Unusable("missing-prompt", f"the row has the columns {short.repr(sorted(map(str, row)))}")
+    if not isinstance(prompt, str | list):
+        raise Unusable("wrong-type", f"no prompt has this type: {type(prompt).__name__}")
+    said_so_far = [{"role": "user", "content": prompt}]
+    said_so_far = said_so_far if isinstance(prompt, str) else read_messages(prompt, "prompt", notes)
+    answered = bool(said_so_far) and said_so_far[-1]["role"] == "assistant"
+    before = said_so_far[:-1] if answered else said_so_far
+    return _with_context(before, row, notes), said_so_far[-1] if answered else None
+
+
 def _is_ranked(row: Row) -> bool:
     return row.get("chosen") is None and row.get("rejected") is None and list_column(row) is not None
 

@@ -140,6 +140,18 @@ class Tokeniser:
         except Unusable as unusable:
             return unusable.dropped
 
+    def answer(self, messages: Sequence[Message], side: Message) -> list[int] | Dropped:
+        """Token ids of an answer of any length to a prompt, with the token that ends its turn."""
+        try:
+            return self._ids([self.encode.hidden(each) for each in messages], (), [self.encode.hidden(side)])[1]
+        except Unusable as unusable:
+            return unusable.dropped
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What an answer's first tokens say, without control tokens."""
+        said = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(said).removeprefix(self.left_to_answer)
+
     def _ids(self, messages: Sequence[Message], tools: Sequence[Any], sides: Sequence[Message]) -> list[list[int]]:
         """Ids of a prompt, and of what the conversation goes on with where the answer is each of `sides`."""
         prompt = self._prompt(messages, tools)

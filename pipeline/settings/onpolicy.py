@@ -12,7 +12,7 @@ from pipeline.settings.section import Section, TokenId
 EMBEDDED_PROMPTS = 256  # where sample.prompts.limit does not say how many: there is no end of them
 
 # How papers sample answers to make pairs of, hotter than answers are sampled to be compared (evaluation/benchmarks/).
-SAMPLED_AS: Mapping[str, Mapping[str, Any]] = {
+SAMPLED_AS: Mapping[str, dict[str, Any]] = {
     # princeton-nlp/SimPO, on_policy_data_gen: five runs of one answer each, of seeds of their own.
     "simpo": {"n": 5, "temperature": 0.8, "top_p": 0.95, "max_new_tokens": 4096},
     # RLHFlow/Online-RLHF, run_loop.sh; OpenRLHF's train_iterative_dpo.sh is alike.
@@ -23,7 +23,7 @@ SAMPLED_AS: Mapping[str, Mapping[str, Any]] = {
     "open-instruct": {"n": 3, "temperature": 0.8, "top_p": 1.0, "max_new_tokens": 2048},
 }
 # Where neither the section nor its preset says.
-DEFAULTS: Mapping[str, Any] = SAMPLED_AS["simpo"] | {"max_new_tokens": 2048}
+DEFAULTS: dict[str, Any] = SAMPLED_AS["simpo"] | {"max_new_tokens": 2048}
 
 
 class Prompts(Section):
@@ -98,6 +98,9 @@ class Sample(Section):
         if self.temperature == 0 and self.n > 1:
             problem = f"sample.n={self.n} answers a prompt at sample.temperature=0 are all the same answer"
             raise UserError(problem, "raise sample.temperature, or set sample.n=1")
+        if self.temperature == 0 and self.branch.cuts:
+            problem = "sample.branch goes on from answers, and at sample.temperature=0 always as they did"
+            raise UserError(problem, "raise sample.temperature, or set sample.branch.cuts=0")
         return self
 
 

@@ -1,0 +1,98 @@
+"""Answers that a larger result takes over from an earlier one: with sample.n=8 the five of sample.n=5 stay as they are.
+
+Seeds are keyed by content, so that they would be the same answers up to rounding, which depends on who shares a batch.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.common.saying import say
+from jobs.common.stage import Work
+from pipeline.errors import UserError
+from pipeline.line.plan import VERSIONS
+from pipeline.results.address import FORCED
+from pipeline.results.artifacts import Artifact
+from pipeline.results.files import MANIFEST, aside, write_aside
+
+NOTE = "earlier.json"  # in the unfinished folder: what was decided when the work began, which a resumed one keeps to
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The first `samples` answers to every prompt, taken from the result `name`; none where there is none."""
+
+    folder: Path
+    samples: int = 0
+    name: str = ""
+    parts: Mapping[str, int] | None = None  # rows of each part
+
+    @property
+    def fact(self) -> dict[str, Any] | None:
+        return {"samples": self.samples, "from": self.name} if self.samples else None
+
+    def rows(self, answerer: str) -> dict[str, int]:
+        return {name: rows for name, rows in (self.parts or {}).items() if name.startswith(f"part-{answerer}-")}
+
+    def forget(self) -> None:
+        (self.folder / NOTE).unlink(missing_ok=True)
+
+
+def take_over(work: Work) -> Earlier:
+    """Copy the parts of the largest committed result that differs in sample.n alone, once for a work."""
+    note = work.folder / NOTE
+    if note.exists():
+        known = json.loads(note.read_text(encoding="utf-8"))
+        return Earlier(work.folder, **known)
+    earlier = _found(work)
+    write_aside(note, json.dumps({"samples": earlier.samples, "name": earlier.name, "parts": earlier.parts}))
+    work.step.address.keep({NOTE: note})
+    return earlier
+
+
+def _found(work: Work) -> Earlier:
+    none = Earlier(work.folder)
+    if (work.folder / FORCED).exists():  # all of it is wanted anew
+        return none
+    n = work.config.sample.n
+    alike = [each for each in _others(work) if 0 < each.manifest["identity"]["sampling"]["n"] < n]
+    for artifact in sorted(alike, key=lambda each: -int(each.manifest["identity"]["sampling"]["n"])):
+        samples = artifact.manifest["identity"]["sampling"]["n"]
+        outputs = artifact.manifest["outputs"]
+        sampled = ("part-model-", "part-against-")
+        parts = {name: entry["rows"] for name, entry in outputs.items() if name.startswith(sampled)}
+        try:
+            artifact.verify(opened=list(parts))
+        except UserError as error:
+            say(f"sample: {artifact.name} is not used: {error.problem}")
+            continue
+        for name in parts:
+            with aside(work.folder / name) as beside:
+                shutil.copyfile(artifact.path / name, beside)
+        say(f"sample: {samples} answers a prompt are there already, in {artifact.name}")
+        return Earlier(work.folder, samples, artifact.name, parts)
+    return none
+
+
+def _others(work: Work) -> list[Artifact]:
+    """Committed results of this stage's version whose identity differs in sample.n alone."""
+    address, wanted = work.step.address, _but_n(json.loads(json.dumps(dict(work.step.identity))))
+    found = []
+    for file in sorted(address.path.parent.glob(f"*/{MANIFEST}")):
+        if file.parent in (address.path, address.partial):
+            continue
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            same = manifest["version"] == VERSIONS["sample"] and _but_n(manifest["identity"]) == wanted
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if same:
+            found.append(Artifact(file.parent, manifest, address.store))
+    return found
+
+
+def _but_n(identity: dict[str, Any]) -> dict[str, Any]:
+    return identity | {"sampling": identity["sampling"] | {"n": None}}

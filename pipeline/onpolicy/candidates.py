@@ -1,0 +1,62 @@
+"""Answers to prompts as rows of tables.CANDIDATES: what names them, and what their sampling is keyed by."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.onpolicy.prompts import Prompt
+from pipeline.preferences.messages import Dropped
+from pipeline.results.tables import messages_json
+
+if TYPE_CHECKING:
+    from pipeline.preferences.tokenise import Tokeniser
+
+Row = dict[str, Any]
+
+
+def seed_of(*key: object) -> int:
+    """A seed of 63 bits that depends on the key alone: on what is asked, and never on who shares a batch with it."""
+    digest = hashlib.sha256("\0".join(map(str, ("sample", *key))).encode()).digest()
+    return int.from_bytes(digest[:8]) >> 1
+
+
+def candidate_id(prompt_id: str, response_ids: Sequence[int]) -> str:
+    """Content digest of an answer to a prompt: 32 hex digits."""
+    return hashlib.sha256(json.dumps([prompt_id, list(response_ids)]).encode()).hexdigest()[:32]
+
+
+def of_prompt(prompt: Prompt) -> Row:
+    """The columns that all answers to a prompt share."""
+    return {
+        "prompt_id": prompt.prompt_id,
+        "prompt": messages_json(list(prompt.messages)),
+        "meta": json.dumps(prompt.meta, sort_keys=True),
+        "source": prompt.source,
+        "split": prompt.split,
+    }
+
+
+def answered(asked: Row, response: str, response_ids: Sequence[int], **columns: Any) -> Row:
+    """A row of tables.CANDIDATES; `asked` is `of_prompt`, `columns` what is neither null nor said by the answer."""
+    absent = dict.fromkeys(("seed", "logp", "parent", "prefix_tokens"))
+    return {
+        **asked,
+        **absent,
+        "candidate_id": candidate_id(asked["prompt_id"], response_ids),
+        "response": response,
+        "response_ids": list(response_ids),
+        "tokens": len(response_ids),
+        **columns,
+    }
+
+
+def references(prompt: Prompt, tokeniser: "Tokeniser") -> Iterator[Row | Dropped]:
+    """The data's own answers to a prompt, or why one cannot be a candidate."""
+    asked = of_prompt(prompt)
+    for name, message in prompt.answers:
+        ids = tokeniser.answer(prompt.messages, message)
+        if isinstance(ids, Dropped):
+            yield ids
+        else:
+            yield answered(asked, message["content"], ids, answered_by=name, sample=0, finish_reason="data")
