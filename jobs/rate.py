@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ def run(work: Work) -> Outcome:
     assert work.plan.front is not None
     rating = work.plan.front.rating(work.step.name)
     parts = sorted(path.name for path in work.inputs["candidates"].path.glob("part-*.parquet"))
-    outcome = (by_rules if rating.settings.rules else by_model)(work, rating, parts)
+    by = by_rules if rating.settings.rules else by_model if rating.settings.model else by_judge
+    outcome = by(work, rating, parts)
     files = [work.folder / name for name in parts]
     found = missing(files)
     reasons = dict(found.reasons.most_common())
@@ -90,6 +92,32 @@ def by_model(work: Work, rating: Rating, parts: list[str]) -> Outcome:
             address=work.step.address,
             environment=environment(resources.gpus_per_actor),
         )
+
+
+def by_judge(work: Work, rating: Rating, parts: list[str]) -> Outcome:
+    """By a judge, at an endpoint or here: what it has replied is kept as for the judge stage."""
+    from jobs.common.ask_judge import AtEndpoint, Here, ModelJudge
+    from jobs.judge import opened
+    from pipeline.onpolicy import judged, ratings
+
+    rater, folder = rating.settings, work.inputs["candidates"].path
+    judge: ModelJudge
+    if rater.judge:
+        judge = AtEndpoint(work, rater.judge)
+    else:
+        assert rater.local is not None and rating.model is not None
+        judge = Here(work, rating.model, rater.local, "rate.raters")
+    rows = {row["candidate_id"]: row for name in parts for row in ratings.read(folder / name)}
+    asked = judged.requests([*rows.values()], work.config.judge.max_tokens)
+    (replies,) = opened([judge.ask(asked)])
+    verdicts = dict(zip(rows, map(judged.verdict, rows.values(), replies), strict=True))
+
+    def known(some: Sequence[ratings.Row]) -> list[ratings.Verdict]:
+        return [verdicts[row["candidate_id"]] for row in some]
+
+    return Outcome(
+        {name: ratings.rate_part(folder / name, work.folder / name, rating.label, known).rows for name in parts}
+    )
 
 
 def require_scores(label: str, found: Missing, allowed: float) -> None:

@@ -69,11 +69,16 @@ def judges_chat_template(plan: Plan) -> None:
 
 
 def raters(plan: Plan) -> None:
-    """Reward models that give no one score, or have no chat template."""
+    """Reward models that give no one score, judges that cannot be opened, and either without a chat template."""
     for each in plan.front.raters if plan.front else ():
-        if each.model and each.settings.model and (model := each.settings.as_model):
+        model = each.settings.as_model
+        if model is None or each.model is None:
+            continue
+        if each.settings.model:
             require_reward(each.settings, each.model.path)
-            _template_of(each.model, model, "rate.raters")
+        else:
+            _configuration_of(each.model, model, "rate.raters")
+        _template_of(each.model, model, "rate.raters")
 
 
 def _template_of(source: ModelSource, model: Model, setting: str) -> None:

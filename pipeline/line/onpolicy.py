@@ -123,7 +123,8 @@ def _rater(config: RunConfig, each: Rating) -> dict[str, Any]:
         return {"judge": rater.judge, **_judging(config)}
     assert each.model is not None
     if rater.local:
-        return {"local": each.model.digest, "dtype": rater.local.dtype, **_judging(config)}
+        shards = {"shard_prompts": config.judge.shard_prompts}  # a batch's shape moves its words
+        return {"local": each.model.digest, "dtype": rater.local.dtype, **shards, **_judging(config)}
     return {"model": each.model.digest, "kind": rater.kind, "dtype": rater.dtype, "compute": COMPUTE_VERSION}
 
 

@@ -13,9 +13,6 @@ from pipeline.settings.onpolicy import Prompts, Rater
 
 def require_rater(rater: Rater, prompts: Prompts) -> None:
     """Raise UserError for one that cannot rate answers to these prompts, before anything of it is fetched."""
-    if judge := rater.judge or (rater.local and rater.local.source):
-        problem = f"rate.raters: {judge} is a judge, and judges rate no candidates yet"
-        raise UserError(problem, "give rules or a reward model; judge.model and judge.local are for the judge stage")
     if rater.rules and prompts.source != EMBEDDED:
         problem = f"rate.raters=rules: no rule knows what the prompts of sample.prompts.source={prompts.source} ask for"
         raise UserError(problem, "give a reward model, such as rate.raters=[{model: FOLDER}]")

@@ -67,13 +67,13 @@ def confidence(margin: float | None, temperature: float | None) -> float | None:
 
 
 def _families(answers: Sequence[Answer], by: By) -> dict[str, list[Answer]]:
-    """The answers that may meet: all of them, those without a parent, or each parent's. Raises NoPairError."""
+    """The answers that may meet: all of them, those that are no branches, or siblings. Raises NoPairError."""
     among = by.pair.among
     families: dict[str, list[Answer]] = {}
     for each in answers:
-        if among == "siblings" and each.parent is not None:
-            families.setdefault(each.parent, []).append(each)
-        elif among == "all" or (among == "trunks" and each.parent is None):
+        if among == "siblings" and each.family is not None:
+            families.setdefault(each.family, []).append(each)
+        elif among == "all" or (among == "trunks" and each.family is None):
             families.setdefault("", []).append(each)
     several = {name: family for name, family in families.items() if len(family) > 1}
     if not several:
@@ -98,7 +98,7 @@ def _in_turn(families: Mapping[str, Sequence[Answer]], by: By) -> Iterator[Paire
 def _pairs(answers: Sequence[Answer], by: By) -> Iterable[Paired]:
     """The pairs that the rule makes of answers that may meet, those it likes best first. Raises NoPairError."""
     pair, by_model = by.pair, by.pair.rule == "delta"
-    ordered = sorted(answers, key=lambda each: (each.candidate_id, each.answered_by, each.parent or ""))
+    ordered = sorted(answers, key=lambda each: (each.candidate_id, each.answered_by, each.family or ""))
     once = {(each.candidate_id, each.answered_by if by_model else ""): each for each in reversed(ordered)}
     answers = _differ([*once.values()], "all-equal")
     if by_model:

@@ -27,7 +27,7 @@ FILES = 256  # at most
 PAIRS, NONE = "part-00000.parquet", "unpaired.parquet"
 
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
-_IDS = ["prompt_id", "candidate_id", "answered_by", "sample", "tokens", "finish_reason", "parent"]
+_IDS = ["prompt_id", "candidate_id", "answered_by", "sample", "tokens", "finish_reason", "parent", "prefix_tokens"]
 _TEXTS = ["prompt", "response", "response_ids", "source", "split"]
 
 
@@ -159,9 +159,10 @@ def _chosen(
     rows = zip(itertools.count(), *(columns[name] for name in _IDS), strict=False)
     for prompt_id, each in itertools.groupby(rows, key=lambda row: row[1]):
         found, at = list[Answer](), dict[str, int]()
-        for row, _, candidate, who, _, tokens, finish, parent in each:
+        for row, _, candidate, who, _, tokens, finish, parent, prefix in each:
             scores = tuple(of_rater.get(candidate) for of_rater in rated)
-            found.append(Answer(candidate, scores, tokens, finish == "length", who, parent))
+            family = None if parent is None else f"{parent} {prefix}"  # an answer may be cut at several places
+            found.append(Answer(candidate, scores, tokens, finish == "length", who, family))
             at[candidate] = row
         outcome = choose(prompt_id, found, rate, pair)
         cut, unrated = sum(one.cut for one in found), sum(None in one.scores for one in found)

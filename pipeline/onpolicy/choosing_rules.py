@@ -22,7 +22,7 @@ class Answer(NamedTuple):
     tokens: int = 0
     cut: bool = False  # it ended at its token limit
     answered_by: str = ""  # model | against, or chosen | rejected of the data
-    parent: str | None = None  # the answer whose beginning it shares with its siblings
+    family: str | None = None  # the beginning that it shares with its siblings; None: it is no branch
     score: float | None = None  # what the raters say together, less the penalty on length
 
     @property

@@ -16,7 +16,7 @@ from pipeline.preferences.verifiable import Question
 from pipeline.results import tables
 
 Row = dict[str, Any]
-READ = ("prompt_id", "candidate_id", "prompt", "meta", "response")  # of a candidate
+_READ = ["prompt_id", "candidate_id", "prompt", "meta", "response"]  # of a candidate
 
 
 class Verdict(NamedTuple):
@@ -36,10 +36,15 @@ class RatedPart:
     tokens: int
 
 
+def read(candidates: Path) -> list[Row]:
+    """The different answers of a part, with what raters read of them."""
+    rows = pq.read_table(candidates, columns=_READ).to_pylist()
+    return [*{row["candidate_id"]: row for row in rows}.values()]
+
+
 def rate_part(candidates: Path, scores: Path, label: str, rate: Rates) -> RatedPart:
     """Rate the file `candidates`, each different answer once, and write the file `scores`, whole or not at all."""
-    rows = pq.read_table(candidates, columns=list(READ)).to_pylist()
-    once = [*{row["candidate_id"]: row for row in rows}.values()]
+    once = read(candidates)
     verdicts = rate(once)
     written = [
         {

@@ -81,7 +81,8 @@ UNPAIRED = _schema(
     ("detail", pa.string()),
 )
 
-# Made by prepare; read by reference, schedule, train and report. A completion ends with EOS.
+# Made by prepare; read by reference, schedule, train and report. A completion ends with EOS, unless it is cut to the
+# length of the other.
 # Messages and texts are kept for reading; what is computed on are the token ids.
 PAIRS = _schema(
     ("pair_id", pa.string()),  # digest of the normalised pair's content

@@ -145,11 +145,11 @@ def test_two_models() -> None:
 
 
 def test_branches_meet_their_siblings() -> None:
-    answers = [A, B._replace(parent="a"), C._replace(parent="a"), D._replace(parent="x")]
+    answers = [A, B._replace(family="a"), C._replace(family="a"), D._replace(family="x")]
     assert pairs(answers, among="siblings") == ["bc"]
     assert pairs(answers, among="trunks") == ["too-few"]
     assert pairs([*answers, Answer("e", (0.9,))], among="trunks") == ["ae"]
-    two = [*answers, Answer("e", (0.9,), parent="x")]
+    two = [*answers, Answer("e", (0.9,), family="x")]
     assert sorted(pairs(two, among="siblings", per_prompt=2)) == ["bc", "ed"]
     assert pairs(two, among="all") == ["ad"]
 
@@ -217,7 +217,7 @@ def test_a_prompt_has_pairs_or_a_reason(answers: list[Answer], pair: Pair, rate:
         assert pair.max_length_gap is None or abs(chosen.tokens - rejected.tokens) <= pair.max_length_gap
         assert not chosen.cut or pair.cut == "keep"
         assert not rejected.cut or pair.cut != "drop"
-        assert pair.among != "siblings" or chosen.parent == rejected.parent is not None
+        assert pair.among != "siblings" or chosen.family == rejected.family is not None
     random.shuffle(answers)
     assert choose("p", answers, rate, pair) == found
 
