@@ -16,11 +16,10 @@ import yaml
 from jobs import run, study
 from jobs.common import stage
 from tests.e2e.doors import REPOSITORY
+from tests.jobs.conftest import TEMPLATE
 
 ROWS = [{"prompt": f"Name colour {i}.", "chosen": "Red.", "rejected": "Seven."} for i in range(8)]
 SCORED = [row | {"chosen_score": 2, "rejected_score": 1, "hardness": i} for i, row in enumerate(ROWS)]
-TEMPLATE = "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}"
-TEMPLATE += "{% if add_generation_prompt %}<assistant> {% endif %}"
 
 
 @dataclass(frozen=True)
@@ -67,29 +66,13 @@ class Place:
         return said
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama with a tokenizer of bytes and a chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("check") / "model"
-    alphabet = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    spelt = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, [], unk_token="<unk>"))
-    spelt.pre_tokenizer, spelt.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelt, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    size: Any = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(alphabet), **size)).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def place(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(
+    tmp_path: Path, byte_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Place:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(tmp_path)
-    return Place(tmp_path, model, capsys)
+    return Place(tmp_path, byte_model, capsys)
 
 
 def gguf(path: Path, **texts: str) -> str:
@@ -164,6 +147,24 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         (("data=/nowhere.jsonl",), "/nowhere.jsonl"),
         (("model.chat_template=/nowhere.jinja",), "/nowhere.jinja"),
         (("generate.benchmarks={mine: /nowhere.json}",), "/nowhere.json"),
+        (("data=sampled", "sample.model=/nowhere"), "sample.model.source=/nowhere"),
+        (("data=sampled", "rate.raters=/nowhere"), "rate.raters.source=/nowhere"),
+    ],
+    "prompts to answer that are not there, or of which the first rows hold none": lambda p: [
+        (("data=sampled", "sample.prompts=/nowhere.jsonl"), "sample.prompts.source '/nowhere.jsonl'"),
+        (
+            ("data=sampled", f"sample.prompts={p.file('texts.jsonl', {'text': 'x'})}"),
+            "holds a prompt: {'missing-prompt'",
+        ),
+        (
+            ("data=sampled", f"sample.prompts={{source: {p.file('asked.jsonl', *ROWS)}, columns: {{prompt: q}}}}"),
+            "sample.prompts.columns.prompt=q",
+        ),
+    ],
+    "a setting of answers of the model's own, without them; a stage that the line has not": lambda p: [
+        (("sample.n=3",), "sample.n has no effect without data.source=sampled"),
+        (("data=sampled", "pair.rule=delta"), "sample.against names none"),
+        (("--until", "pair"), "there is no stage pair with data.source=verifiable"),
     ],
     "a judge without a URL": lambda p: [(("judge.model=j",), "resources.judge_endpoint.url")],
     "a judge whose key is not in the environment": lambda p: [
