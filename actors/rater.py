@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.pooled import Pooled
+from actors.scorer import devices
 from pipeline.errors import memory_for
 from pipeline.settings.onpolicy import Rater
 from pipeline.settings.resources import Resources
@@ -38,6 +39,7 @@ class ModelRater(Pooled):
         where = "auto" if torch.cuda.device_count() > 1 else where
         with memory_for(f"loading the rater {spec.label} in {model.dtype}", LARGE):
             self.rate = KINDS[spec.rater.kind](Path(spec.model), model, spec.resources, where)
+        self.note = self.rate.words(devices(self.rate.model))
 
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
         """Rate a part of candidates. `note` is how the model is run, for the door to say once."""
@@ -46,4 +48,4 @@ class ModelRater(Pooled):
         part, spec = work["part"], self.spec
         with memory_for(f"the rater {spec.label}", f"lower resources.score_tokens; {LARGE}"):
             done = rate_part(Path(spec.candidates) / part, Path(spec.folder) / part, spec.label, self.rate)
-        return {"rows": done.rows, "tokens": done.tokens, "packs": self.rate.packs, "note": self.rate.note}
+        return {"rows": done.rows, "tokens": done.tokens, "packs": self.rate.packs, "note": self.note}

@@ -179,7 +179,7 @@ def _head(
 class RewardComparison(Comparison):
     """Four conversations, and what is right for them: the model's own forward of each alone, with eager attention."""
 
-    head = "a label on the last token, in float32"
+    head = "one label on the last token, in float32"
 
     def __init__(self, model: PreTrainedModel, size: Size, must_run: bool = False):
         self.model, self.dtype, self.device = model, next(model.parameters()).dtype, model.device

@@ -48,8 +48,11 @@ class Classifier:
             folder, model.dtype, device, trust_remote_code=model.trust_remote_code, resources=resources
         )
         self.lanes = Lanes(self.model)
-        self.note = chosen(self.model).words(self.model.device.type, model.dtype)
-        self.packs = 0
+        self.dtype, self.packs = model.dtype, 0
+
+    def words(self, on: str) -> str:
+        """How the model is run, on what is named."""
+        return chosen(self.model).words(self.model.device.type, self.dtype, on)
 
     def __call__(self, rows: Sequence[Row]) -> list[Verdict]:
         read = [self.read(row) for row in rows]
@@ -68,8 +71,10 @@ class Armo:
         self.read = Readings(folder, model)
         self.model = open_classifier(folder, model.dtype, device, trust_remote_code=True)
         self.model.config.pad_token_id = None  # nothing is padded: where it looks for padding, an end of text is none
-        self.note = f"{model.dtype} on {self.model.device.type}; {type(self.model).__name__}, one answer at a time"
-        self.packs = 0
+        self.dtype, self.packs = model.dtype, 0
+
+    def words(self, on: str) -> str:
+        return f"{self.dtype} on {on}; {type(self.model).__name__}, an answer at a time by its own forward"
 
     def __call__(self, rows: Sequence[Row]) -> list[Verdict]:
         self.packs = len(rows)

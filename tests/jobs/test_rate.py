@@ -107,10 +107,12 @@ def test_where_no_prompt_has_a_pair_it_is_told(sampled: Callable[..., Plan]) -> 
         make(plan, plan.steps["pair"])
 
 
-def test_prompts_without_constraints_have_no_rules(sampled: Callable[..., Plan], tmp_path: Path) -> None:
+def test_prompts_without_constraints_have_no_rules(
+    sampled: Callable[..., Plan], tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"prompt": "Name a colour."}\n')
-    given = {"prompts": str(file)}
+    given = {"prompts": str(file), "against": str(tiny_model("Qwen3"))}
     with pytest.raises(UserError, match=r"rate\.raters=rules: no rule knows what the prompts of .*\n.*model: FOLDER"):
         sampled(sample=given)
     with pytest.raises(UserError, match=r"rate\.raters names nobody, and pair\.rule=best-worst goes by scores"):
