@@ -55,7 +55,7 @@ def pair_all(
     `candidates` are parts of tables.CANDIDATES, `scores` those of tables.SCORES of each rater.
     """
     counts, between = Counts(), folder / "between"
-    between.mkdir(exist_ok=True)
+    between.mkdir(parents=True, exist_ok=True)
     without: list[Path] = []
 
     def groups() -> Iterator[pa.Table]:
