@@ -37,11 +37,8 @@ def run(work: Work) -> Outcome:
         say(f"{work.step.name}: {found.reasons.total()} of {found.of} answers have no score: {reasons}")
     outcome.tokens = pc.sum(tables.read(work.folder, tables.SCORES, ["rated_tokens"])["rated_tokens"]).as_py()
     outcome.metrics |= {"rater": rating.label, "scores": spread(files)}
-    outcome.ledger = {
-        "answers": found.of,
-        "scored": found.of - found.reasons.total(),
-        "unrated": dict(found.reasons.most_common()),
-    }
+    scored = found.of - found.reasons.total()
+    outcome.ledger = {"answers": found.of, "scored": scored, "unrated": reasons}
     return outcome
 
 

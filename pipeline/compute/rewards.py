@@ -109,6 +109,8 @@ def rewards(
 
     Raises UserError where one alone exceeds the budget.
     """
+    if not conversations:
+        return Rewards([], 0, 0)
     pairs = list(_paired(conversations, budget))
     (packs,) = plan([pair.tokens.packed for pair in pairs], budget, "resources.score_tokens")
     lanes, found = lanes or Lanes(model), []
@@ -117,7 +119,7 @@ def rewards(
             found.append(_rewards(model, [pairs[index].tokens for index in pack]))
     lanes.wait()
     places = [place for pack in packs for index in pack for place in pairs[index].places]
-    placed = dict(zip(places, torch.cat(found).tolist() if found else [], strict=True))
+    placed = dict(zip(places, torch.cat(found).tolist(), strict=True))
     tokens = sum(pair.tokens.packed for pair in pairs)
     return Rewards([placed[place] for place in range(len(conversations))], tokens, len(packs))
 

@@ -29,7 +29,11 @@ class Readings:
         self.conversations = Conversations(open_tokeniser(folder, 1, 1, **model.rendering))
         self.limits = Limits.of(folder)
 
-    def __call__(self, row: Row) -> list[int] | Dropped:
+    def __call__(self, rows: Sequence[Row]) -> list[list[int] | Dropped]:
+        self.conversations.forget()  # so that a part depends on its own rows alone
+        return [self._read(row) for row in rows]
+
+    def _read(self, row: Row) -> list[int] | Dropped:
         ids = self.conversations(json.loads(row["prompt"]), said(row["response"]))
         if isinstance(ids, Dropped):
             return ids
@@ -55,7 +59,7 @@ class Classifier:
         return chosen(self.model).words(self.model.device.type, self.dtype, on)
 
     def __call__(self, rows: Sequence[Row]) -> list[Verdict]:
-        read = [self.read(row) for row in rows]
+        read = self.read(rows)
         asked = [ids for ids in read if not isinstance(ids, Dropped)]
         found = rewards(self.model, asked, self.resources.budgets(self.model.device.type).score_tokens, self.lanes)
         self.packs = found.packs
@@ -78,7 +82,7 @@ class Armo:
 
     def __call__(self, rows: Sequence[Row]) -> list[Verdict]:
         self.packs = len(rows)
-        return [self._rate(self.read(row)) for row in rows]
+        return [self._rate(ids) for ids in self.read(rows)]
 
     @torch.no_grad()
     def _rate(self, ids: list[int] | Dropped) -> Verdict:

@@ -19,6 +19,11 @@ class Conversations:
         self.tokeniser = tokeniser
         self._turns = Turns(tokeniser.encode, self._rendered)
 
+    def forget(self) -> None:
+        """Begin anew: what was learnt of conversations already read has no part in the next."""
+        self.tokeniser.forget()
+        self._turns.forget()
+
     def __call__(self, messages: Sequence[Message], answer: Message) -> list[int] | Dropped:
         """Token ids; or why there are none: refused by the template, not rendered whole, or forged."""
         template, encode = self.tokeniser.template, self.tokeniser.encode

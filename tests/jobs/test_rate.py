@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForSequenceClassification
 
 from jobs.common.stage import Outcome, make, manifest
 from pipeline.errors import UserError
+from pipeline.line.check import faults
 from pipeline.line.plan import Plan, make_plan
 from pipeline.preferences.constraints import Constraint
 from pipeline.preferences.verifiable import Question
 from pipeline.results import tables
 from pipeline.settings.config import RunConfig
+from tests.conftest import family_config
 from tests.judge_server import Answer, judge_server
 from tests.pipeline.onpolicy.test_choosing_blocks import Row, candidate
+from tests.pipeline.preferences.families import tokenizer
+from tests.pipeline.preferences.talks import CHATML
 
 LOWER = Question("q", [], (Constraint("lower", {}),), ("Use small letters.",))
 META = json.dumps(LOWER.meta)
@@ -125,3 +130,22 @@ def test_code_of_a_raters_own_is_pinned(sampled: Callable[..., Plan]) -> None:
     rater = {"model": "owner/armo", "kind": "armo", "trust_remote_code": True, "revision": "main"}
     with pytest.raises(UserError, match=r"runs code of its own, of revision main\n.*all 40 digits"):
         sampled(rate={"raters": [rater]})
+
+
+def test_a_reward_model_that_gives_no_reward_is_refused_before_anything(
+    sampled: Callable[..., Plan], tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"is a language model \(LlamaForCausalLM\), and gives no score"):
+        sampled(rate={"raters": [str(tiny_model("Llama"))]})
+    folder = tmp_path / "two"
+    config = family_config("Llama", num_labels=2)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    (told,) = faults(plan := sampled(rate={"raters": [str(folder)]}), plan.of("rate"))
+    assert told.problem == f"the rater {folder} has 2 labels by its config.json, and a reward is one number"
+    config.num_labels = 1
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    (told,) = faults(plan := sampled(rate={"raters": [str(folder)]}), plan.of("rate"))
+    assert "no tokenizer that can be loaded" in told.problem
+    tokenizer("byte-level", CHATML).save_pretrained(folder)
+    plan = sampled(rate={"raters": [str(folder)]})
+    assert not faults(plan, plan.of("rate"))

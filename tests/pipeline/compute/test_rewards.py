@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from pipeline.compute.rewards import load_reward_model, rewards
+from pipeline.compute.rewards import Rewards, load_reward_model, rewards
 from pipeline.compute.selfcheck import chosen
 from pipeline.errors import UserError
 from tests.conftest import family_config
@@ -104,5 +104,8 @@ def test_what_gives_no_reward_is_refused(
 
 
 def test_one_conversation_beyond_the_budget_is_told(reward_model: Callable[..., Path]) -> None:
+    """And none are no reward."""
+    model = load_reward_model(reward_model("Llama"), "float32")
+    assert rewards(model, [], 20) == Rewards([], 0, 0)
     with pytest.raises(UserError, match=r"resources\.score_tokens=20 is less than one pair of \d+ tokens"):
-        rewards(load_reward_model(reward_model("Llama"), "float32"), ALL, 20)
+        rewards(model, ALL, 20)
