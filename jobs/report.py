@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pipeline.statistics import WinRate
 
 Rows = list[dict[str, Any]]
-OPENED = {"prepare": ("part-*.parquet",), "reference": (), "train": ("*.parquet",)}
+OPENED: dict[str, tuple[str, ...]] = {"sample": (), "rate": (), "pair": (), "reference": ()}
+OPENED |= {"prepare": ("part-*.parquet",), "train": ("*.parquet",)}
 
 
 def run(work: Work) -> Outcome:

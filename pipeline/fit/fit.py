@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import sampling
 from pipeline.fit.devices import GIB, Device
-from pipeline.fit.lengths import BYTES_A_TOKEN, TURN_TOKENS, Work, work_of
+from pipeline.fit.lengths import BYTES_A_TOKEN, TURN_TOKENS, Work, prompts_of, work_of
 from pipeline.fit.remedies import Remedy, search
 from pipeline.fit.setup import setup_of, taken
 from pipeline.fit.shape import Shape, shape_of
@@ -22,6 +22,7 @@ from pipeline.fit.stages import Questions, StageNeed, stages
 from pipeline.line.plan import Plan, make_plan
 from pipeline.results.files import DigestMemory, given_path
 from pipeline.settings.config import Model, RunConfig
+from pipeline.settings.inputs import SAMPLED
 
 AT_ONCE = 2 * GIB  # of weights that no run has read yet, which a plan digests in a few seconds
 BESIDE = 1.5 * GIB  # of a machine: Ray, its object store and the door
@@ -59,6 +60,7 @@ class Known:
     judge: Shape | None
     work: Work
     asked: Questions
+    sampled: tuple[Shape, Questions] | None = None  # who answers prompts to make pairs, and how much
 
 
 def look(config: RunConfig, plan: Plan | None = None, seconds: float = 3.0) -> Known:
@@ -78,7 +80,20 @@ def look(config: RunConfig, plan: Plan | None = None, seconds: float = 3.0) -> K
         shape_of(judge, f"judge.local.source={local.source}", local.trust_remote_code) if judge and local else None,
         work_of(config, plan, path / "tokenizer.json" if path.is_dir() else None, seconds),
         _asked(config),
+        _sampled(config, path) if config.data.source == SAMPLED else None,
     )
+
+
+def _sampled(config: RunConfig, trained: Path) -> tuple[Shape, Questions]:
+    """Who answers prompts to make pairs, and how much."""
+    sample = config.sample
+    model, setting = (config.model, "model") if sample.model is None else (sample.model, "sample.model")
+    path = trained if sample.model is None else _folder(sample.model, setting)
+    prompts = prompts_of(config, path / "tokenizer.json" if path.is_dir() else None)
+    answers = prompts.total * sample.n * (1 + sample.branch.cuts * sample.branch.children)
+    room = int(prompts.tokens_P.max()) + sample.max_new_tokens
+    shape = shape_of(path, f"{setting}.source={model.source}", model.trust_remote_code)
+    return shape, Questions(answers, room, sample.max_new_tokens)
 
 
 def _folder(model: Model, setting: str) -> Path:
@@ -128,7 +143,7 @@ def fit(config: RunConfig, known: Known, device: Device, count: int) -> Fit:
 
 
 def needs(config: RunConfig, known: Known, device: Device, count: int) -> list[StageNeed]:
-    return stages(config, known.shape, known.judge, known.work, known.asked, device, count)
+    return stages(config, known.shape, known.judge, known.work, known.asked, device, count, known.sampled)
 
 
 def overfull(config: RunConfig, found: Sequence[StageNeed], device: Device, count: int) -> dict[str, str]:
@@ -137,7 +152,7 @@ def overfull(config: RunConfig, found: Sequence[StageNeed], device: Device, coun
     for stage in found:
         need, workers = stage.need, "a worker needs" if stage.workers == 1 else f"{stage.workers} workers need"
         if need.gpu:
-            share = config.resources.gpu_memory_fraction if stage.stage in ("generate", "judge") else 1.0
+            share = config.resources.gpu_memory_fraction if stage.stage in ("sample", "generate", "judge") else 1.0
             if need.gpu_bytes > (has := share * device.memory):
                 of = "" if share == 1.0 else f" at resources.gpu_memory_fraction={share:g}"
                 wrong[stage.stage] = f"a GPU must hold {gb(need.gpu_bytes)}, and {device.name} has {gb(has)}{of}"

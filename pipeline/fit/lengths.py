@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.line.plan import Plan
+from pipeline.onpolicy.prompts import read_prompts
 from pipeline.onpolicy.selected import selected_pairs
 from pipeline.preferences import verifiable
 from pipeline.preferences.messages import Message
@@ -110,6 +111,9 @@ def work_of(config: RunConfig, plan: Plan | None, tokenizer: Path | None, second
     """
     prepared = plan.steps["prepare"].address.find() if plan else None
     if plan is None or prepared is None or not prepared.is_here():
+        selected = plan.steps["pair"].address.find() if plan and plan.front else None
+        if config.data.source == SAMPLED and (selected is None or not selected.is_here()):
+            return _to_be_sampled(config, tokenizer)
         return _estimated(config, plan, tokenizer, seconds)
     columns = ["pair_id", "split", "chosen_score", "rejected_score", "difficulty"]
     ids = ["prompt_ids", "chosen_ids", "rejected_ids"]
@@ -179,6 +183,44 @@ def _estimated(config: RunConfig, plan: Plan | None, tokenizer: Path | None, sec
     return Work(every, _routed(config, train), dev, False, how)
 
 
+@dataclass(frozen=True)
+class PromptLengths:
+    """Prompts that are to be answered: tokens of the first [P], and how many there are in all, about."""
+
+    tokens_P: Counts
+    total: int
+
+
+def prompts_of(config: RunConfig, tokenizer: Path | None) -> PromptLengths:
+    """By the first rows of sample.prompts. Raises UserError where they hold none."""
+    given, count = config.sample.prompts, _counter(tokenizer)
+    asked = read_prompts(given, SAMPLE)
+    found = [count(each.messages) + TURN_TOKENS * (len(each.messages) + 1) for each in asked.prompts.values()]
+    limit = config.sample.max_prompt_tokens or config.data.max_prompt_tokens
+    tokens_P = np.array([tokens for tokens in found if tokens <= limit], dtype=np.int64)
+    if not len(tokens_P):
+        problem = f"sample.prompts.source={given.source}: none of its first {len(found)} prompts is short enough"
+        raise UserError(problem, "raise sample.max_prompt_tokens")
+    rows = given.limit if given.source == EMBEDDED else _rows_of(Path(given.source))
+    total = round(max(rows or 0, asked.rows) * len(tokens_P) / asked.rows)
+    return PromptLengths(tokens_P, min(total, given.limit or total))
+
+
+def _to_be_sampled(config: RunConfig, tokenizer: Path | None) -> Work:
+    """At most, of pairs that are not made yet: as many as pair allows, of answers as long as they may be."""
+    prompts, data = prompts_of(config, tokenizer), config.data
+    answer_P = np.full_like(prompts.tokens_P, min(config.sample.max_new_tokens, data.max_completion_tokens))
+    pairs = prompts.total * config.pair.per_prompt
+    every = Lengths(prompts.tokens_P, answer_P, answer_P, pairs / len(answer_P))
+    dev = replace(every, scale=every.scale * data.dev_fraction)
+    train = replace(every, scale=every.scale - dev.scale)
+    if data.limit and train.pairs > data.limit:
+        share = data.limit / train.pairs
+        every, train, dev = (replace(each, scale=each.scale * share) for each in (every, train, dev))
+    how = f"at most: pairs of {prompts.total:,} prompts, answers of up to {answer_P[0]:,} tokens"
+    return Work(every, _routed(config, train), dev, False, how)
+
+
 def _first_pairs(
     config: RunConfig, plan: Plan | None, seconds: float
 ) -> tuple[list[tuple[Preference, str]], float, str]:
@@ -189,9 +231,7 @@ def _first_pairs(
         rows = _embedded(data)
     elif data.source == SAMPLED:
         selected = plan.steps["pair"].address.find() if plan else None
-        if selected is None or not selected.is_here():
-            problem = f"data.source={SAMPLED}: the pairs are not made yet"
-            raise UserError(problem, "python -m jobs.run --until pair with the same --config makes them")
+        assert selected is not None
         rows, expected = selected_pairs(selected.path).rows, None
     else:
         rows = open_source(

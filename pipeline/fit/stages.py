@@ -22,7 +22,13 @@ FLOAT32_ON_GPU = 12  # times as slow as bfloat16, without tensor cores
 PREPARED = 1500  # pairs a second, by one process
 BLOCKS = 150 * MIB  # that a process of prepare holds of rows, however many there are
 VERDICT = 512  # tokens of a judge's words, where they have no limit of their own here
-START = {"reference": 20.0, "train": 30.0, "generate": 60.0, "judge": 60.0}  # seconds until an actor is at work
+START = {
+    "sample": 60.0,
+    "reference": 20.0,
+    "train": 30.0,
+    "generate": 60.0,
+    "judge": 60.0,
+}  # seconds until an actor is at work
 A_PAIR = 1000.0  # bytes of a pair where prepare holds it beside its ids, and in the tables beside its texts
 JOINED = 300.0  # bytes of a pair beside its ids, as training reads it
 JOURNAL = 900.0 * 10_000  # bytes of rows that a train worker holds at most
@@ -54,11 +60,22 @@ class StageNeed:
 
 
 def stages(
-    config: RunConfig, shape: Shape, judge: Shape | None, work: Work, asked: Questions, device: Device, count: int
+    config: RunConfig,
+    shape: Shape,
+    judge: Shape | None,
+    work: Work,
+    asked: Questions,
+    device: Device,
+    count: int,
+    sampled: tuple[Shape, Questions] | None = None,
 ) -> list[StageNeed]:
-    """The needs of all stages that hold memory worth a word. Raises UserError where a budget holds not one pair."""
+    """The needs of all stages that hold memory worth a word. Raises UserError where a budget holds not one pair.
+
+    `sampled` says who answers prompts, and how much, where pairs are made of a model's own answers.
+    """
     setup = setup_of(config, device, count)
-    found = [each(config, setup, shape, work) for each in (_prepare, _reference, _train)]
+    found = [_engines(config, setup, "sample", *sampled)] if sampled else []
+    found += [each(config, setup, shape, work) for each in (_prepare, _reference, _train)]
     found.append(_engines(config, setup, "generate", shape, asked))
     if judge and config.judge.local:
         words = config.judge.max_tokens or VERDICT
@@ -107,17 +124,18 @@ def _train(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> StageNe
 
 
 def _engines(config: RunConfig, setup: Setup, stage: str, shape: Shape, asked: Questions) -> StageNeed:
-    """Engines that answer everything twice: as base and trained model, or as a judge in both orders."""
-    local = config.judge.local if stage == "judge" else None
-    engines, dtype = (setup.judges, local.dtype) if local else (setup.engines, config.model.dtype)
+    """Engines that answer everything twice, as base and trained model or as a judge in both orders; sample's once."""
+    other = {"judge": config.judge.local, "sample": config.sample.model}.get(stage)
+    engines = setup.judges if stage == "judge" else setup.engines
+    dtype, times = (other or config.model).dtype, 1 if stage == "sample" else 2
     compute = 2 if dtype == "bfloat16" else 4
     need = engine(shape, setup, asked.room, config.resources.kv_cache_gib, compute)
     spread = setup.gpus_per_actor if setup.device.is_gpu else 1
-    tokens = 2 * asked.answers * asked.answer_tokens
+    tokens = times * asked.answers * asked.answer_tokens
     together = 256 if setup.device.is_gpu else 64
     step = compute * shape.parameters / (setup.device.bandwidth * spread)  # all weights are read for a token of each
     step += together * 2 * (shape.active + shape.vocabulary * shape.width) / (USUAL * setup.device.flops * spread)
-    seconds = 2 * START[stage] + tokens / (engines * together) * step
+    seconds = times * START[stage] + tokens / (engines * together) * step
     return StageNeed(stage, engines, need, tokens, False, seconds, 8.0 * tokens, engines * spread)
 
 

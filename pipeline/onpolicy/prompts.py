@@ -114,14 +114,15 @@ def _of_pair(pair: Preference) -> Prompt:
     return Prompt(pair.prompt, plain, source=pair.source, split=pair.split)
 
 
-def read_prompts(given: Prompts, source: Source | None = None) -> Asked:
+def read_prompts(given: Prompts, rows: int | None = None) -> Asked:
     """Every prompt once, whatever the order of rows: of two rows with one prompt the first says what stands beside it.
 
-    Of more than `given.limit` those with the lowest ids are kept. `source` is the opened one, where there is one.
+    Of more than `given.limit` those with the lowest ids are kept. With `rows` only so many of the first are read.
     Raises UserError where the source holds no prompt.
     """
     asked = Asked()
-    for number, prompt, row in _embedded(given) if given.source == EMBEDDED else _read(given, source):
+    found = _embedded(given) if given.source == EMBEDDED else _read(given)
+    for number, prompt, row in itertools.islice(found, rows):
         asked.rows += 1
         if isinstance(prompt, Dropped):
             content = ascii(getattr(row, "detail", row))[:4000]
@@ -148,9 +149,9 @@ def _embedded(given: Prompts) -> Numbered:
         yield number, Prompt(tuple(task.messages), meta=task.meta, source=EMBEDDED), None
 
 
-def _read(given: Prompts, source: Source | None) -> Numbered:
+def _read(given: Prompts) -> Numbered:
     with _named():
-        source = source or open_prompts(given)
+        source = open_prompts(given)
         reader = PromptReader(source, given.columns)
         for number, row in source.rows:
             yield number, reader.read(row), row

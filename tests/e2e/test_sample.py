@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -24,30 +25,44 @@ pytestmark = pytest.mark.e2e
 QUESTIONS = [f"Name the colour of thing {number}." for number in range(5)]
 ROWS: list[dict[str, Any]] = [{"prompt": text, "chosen": "Red. I am sure.", "rejected": "7"} for text in QUESTIONS]
 ROWS += [{"prompt": QUESTIONS[0]}, {"prompt": QUESTIONS[1], "source": "again"}, {"prompt": "word " * 600}]
-STOPS = list(range(1000, 1400))  # as tokens that end an answer, so that a random model ends some
 GIVEN = (
-    *("data=sampled", "data.max_dropped=0.2", "sample.shard_prompts=2", "sample.max_new_tokens=96"),
-    *("sample.reference_answers=true", f"sample.stop_token_ids={STOPS}", "sample.branch={cuts: 1, children: 2}"),
+    *("data=sampled", "data.max_dropped=0.2", "sample.shard_prompts=2", "sample.max_new_tokens=48"),
+    *("sample.reference_answers=true", "sample.branch={cuts: 1, children: 2}"),
 )
 
 
-def settings(tiny: Path, folder: Path, *more: str, given: list[dict[str, Any]] = ROWS) -> tuple[str, ...]:
+@pytest.fixture(scope="module")
+def talker(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a liking for ends of sentences, and of turns."""
+    folder = tmp_path_factory.mktemp("talker") / "talker"
+    shutil.copytree(tiny, folder)
+    model, tokeniser = AutoModelForCausalLM.from_pretrained(tiny), open_tokeniser(tiny, 1, 1)
+    stops: Any = tokeniser.tokenizer.convert_tokens_to_ids([".", "!", "?"])
+    with torch.no_grad():
+        weight = model.get_output_embeddings().weight
+        weight[stops] *= 6
+        weight[tokeniser.end_id] = 0.9 * weight[stops[0]]
+    model.save_pretrained(folder)
+    return folder
+
+
+def settings(model: Path, folder: Path, *more: str, given: list[dict[str, Any]] = ROWS) -> tuple[str, ...]:
     """A source that holds the rows, under `folder`, and a root beside it."""
     folder.mkdir(exist_ok=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
-    here = (f"model={tiny}", f"resources.root={folder / 'root'}", f"sample.prompts={folder / 'rows.jsonl'}")
+    here = (f"model={model}", f"resources.root={folder / 'root'}", f"sample.prompts={folder / 'rows.jsonl'}")
     return (*here, *GIVEN, "sample.n=2", *more)
 
 
 @pytest.fixture(scope="module")
-def calm(tiny: Path, head: Head, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+def calm(talker: Path, head: Head, tmp_path_factory: pytest.TempPathFactory) -> Calm:
     """A sampling without a fault."""
-    given = settings(tiny, tmp_path_factory.mktemp("sampled"))
+    given = settings(talker, tmp_path_factory.mktemp("sampled"))
     made("sample", *given, environment=head.environment)
     return Calm(Path(given[1].partition("=")[2]), given)
 
 
-def test_candidates_are_what_they_say(calm: Calm, tiny: Path) -> None:
+def test_candidates_are_what_they_say(calm: Calm, talker: Path) -> None:
     folder = only(calm.root, "sample")
     found, manifest = rows(folder), json.loads((folder / "manifest.json").read_text())
     ledger = {"rows": 8, "kept": 5, "repeated": 2, "beyond_limit": 0, "dropped": {"prompt-too-long": 1}}
@@ -59,14 +74,14 @@ def test_candidates_are_what_they_say(calm: Calm, tiny: Path) -> None:
     assert {row["seed"] for row in trunks} == {seed_of("model", 0, i, k) for i in ids for k in (0, 1)}
     data = [row["response"] for row in found if row["answered_by"] == "chosen"]
     assert data == ["Red. I am sure."] * 5 and {row["finish_reason"] for row in trunks} == {"stop", "length"}
-    tokeniser = open_tokeniser(tiny, 1, 1)
-    model = AutoModelForCausalLM.from_pretrained(tiny)
+    tokeniser = open_tokeniser(talker, 1, 1)
+    model = AutoModelForCausalLM.from_pretrained(talker)
     by_id = {row["candidate_id"]: row for row in trunks}
     for row in (*trunks, *branches):
         said = row["response_ids"]
-        assert row["candidate_id"] == candidate_id(row["prompt_id"], said) and row["tokens"] == len(said) <= 96
-        ended = said[-1] in (*STOPS, tokeniser.end_id)
-        assert row["finish_reason"] == ("stop" if ended else "length") and (ended or len(said) == 96)
+        assert row["candidate_id"] == candidate_id(row["prompt_id"], said) and row["tokens"] == len(said) <= 48
+        ended = said[-1] == tokeniser.end_id
+        assert row["finish_reason"] == ("stop" if ended else "length") and (ended or len(said) == 48)
         assert row["response"] == tokeniser.text(said[:-1] if ended else said)
         assert row["logp"] == pytest.approx(logp(model, tokeniser.prompt(json.loads(row["prompt"])), said), abs=2e-3)
     assert branches and manifest["metrics"]["branches"] == len(branches)
@@ -87,11 +102,11 @@ def logp(model: Any, prompt: Any, said: list[int]) -> float:
 
 
 def test_a_killed_sampler_goes_on_whatever_the_order_of_rows(
-    calm: Calm, tiny: Path, head: Head, tmp_path: Path
+    calm: Calm, talker: Path, head: Head, tmp_path: Path
 ) -> None:
     """The same parts, byte by byte: shuffled rows are the same prompts in the same shards."""
     shuffled = random.Random(1).sample(ROWS[:5], 5) + ROWS[5:]
-    given = settings(tiny, tmp_path / "killed", given=shuffled)
+    given = settings(talker, tmp_path / "killed", given=shuffled)
     driver = start(head, "sample", *given)
     until(lambda: list(tmp_path.glob("killed/root/sample/*.partial/part-model-*.parquet")), driver, pause=0.002)
     os.kill(driver.pid, signal.SIGKILL)

@@ -129,6 +129,38 @@ def test_a_smaller_or_other_result_and_a_spoilt_one_give_nothing(
     assert "is not used" in capsys.readouterr().out
 
 
+def test_prepare_reads_what_was_selected(byte_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the artifact of pair, with scores and splits; a dev_fraction holds out prompts whose data name no split."""
+    overrides = ("data.dev_fraction=0.5", "schedule={}")
+    given = work(byte_model, tmp_path, *overrides)
+    prompts = read_prompts(given.config.sample.prompts).prompts.values()
+    rows = [
+        {
+            **dict.fromkeys(tables.SELECTED.names),
+            **{name: value for name, value in of_prompt(prompt).items() if name in tables.SELECTED.names},
+            **{"chosen_id": "c", "rejected_id": "r", "chosen": f"Human: {number}", "rejected": "No."},
+            **{"chosen_score": 1.0, "rejected_score": 0.5, "margin": 0.5, "rule": "best-worst"},
+            **dict.fromkeys(("chosen_tokens", "rejected_tokens", "shared_prefix_tokens"), 0),
+        }
+        for number, prompt in enumerate(prompts)
+    ]
+    step = given.plan.steps["pair"]
+    with step.address.writing() as folder:
+        counts = {"part-00000.parquet": tables.write(rows, tables.SELECTED, folder / "part-00000.parquet")}
+        step.address.commit(manifest(given.plan, step, Outcome(counts), 1.0), counts)
+    asked = [f"model={byte_model}", f"resources.root={tmp_path / 'runs'}", "data={source: sampled}"]
+    asked += [f"sample.prompts={tmp_path / 'prompts.jsonl'}", *overrides]
+    stage.main("prepare", ["--config", "configs/smoke.yaml", *asked])
+    prepared = make_plan(load("configs/smoke.yaml", asked)).steps["prepare"].address.find()
+    assert prepared and prepared.manifest["ledger"]["kept"] == len(ROWS) == prepared.manifest["ledger"]["rows"]
+    assert prepared.manifest["inputs"] == {"selected": {"stage": "pair", "fingerprint": step.address.fingerprint}}
+    pairs = tables.read(prepared.path, tables.PAIRS).to_pylist()
+    assert sorted(row["chosen"] for row in pairs) == [f"Human: {number}" for number in range(len(ROWS))]
+    assert {(row["chosen_score"], row["rejected_score"]) for row in pairs} == {(1.0, 0.5)}
+    assert {row["split"] for row in pairs} == {"train", "dev"}
+    assert "prepare: done" in capsys.readouterr().out
+
+
 def test_a_line_without_the_stage_says_how_it_gets_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         stage.main("sample", ["--config", "configs/smoke.yaml"])

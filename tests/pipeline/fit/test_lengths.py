@@ -66,3 +66,18 @@ def test_what_attention_sees_by_hand() -> None:
     """A prompt of 3 sees 1 + 2 + 3; sides of 2 and 1 after it 4 + 5 and 4."""
     one = Lengths(np.array([3]), np.array([2]), np.array([1]))
     assert (one.tokens, one.scored, one.seen, one.longest) == (6, 3, 6 + 9 + 4, 6)
+
+
+def test_pairs_that_are_not_sampled_yet_are_told_at_most(tmp_path: Path) -> None:
+    """By the prompts, and by how long answers may be: a prompt of 4 letters takes a token and two turns."""
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"{number:04d}"}) + "\n" for number in range(40)) * 2)
+    sample = {"prompts": {"source": str(file)}, "max_new_tokens": 30}
+    given = config(file, data={"source": "sampled", "dev_fraction": 0.25}, sample=sample, pair={"per_prompt": 2})
+    work = work_of(given, None, None, seconds=60.0)
+    assert (work.all.pairs, work.trained.pairs, work.held_out.pairs) == (80, 60, 20)
+    assert work.all.longest == 1 + 2 * 12 + 2 * 30 and not work.exact
+    assert work.how == "at most: pairs of 40 prompts, answers of up to 30 tokens"
+    short = config(file, data={"source": "sampled", "max_prompt_tokens": 4}, sample=sample)
+    with pytest.raises(UserError, match=r"sample\.prompts\.source=.*: none of its first 40 prompts is short enough"):
+        work_of(short, None, None, seconds=60.0)

@@ -21,7 +21,21 @@ from pipeline.settings.unused import described, unused
 SETTINGS = [*paths(RunConfig), "objective.beta", "objective.tau", "objective.preference", "objective.margin"]
 STUDY = ["study", "study.methods", "study.methods.a", "study.methods.a.objective", "study.methods.a.train.lora"]
 STUDY += ["study.flip_fractions", "study.seeds", "study.until"]
-WORDS = [*PRESETS, "wsd", "gamma", "model", "train", "source", "alpaca_eval", "own", "name", "rank", "all-linear"]
+WORDS = [
+    *PRESETS,
+    "sampled",
+    "rules",
+    "wsd",
+    "gamma",
+    "model",
+    "train",
+    "source",
+    "alpaca_eval",
+    "own",
+    "name",
+    "rank",
+    "all-linear",
+]
 
 # No slash, tilde or colon: a drawn text must not be a path to somewhere else, nor an address.
 text = st.text(st.characters(exclude_characters="/~:\\", codec="utf-8"), max_size=8) | st.sampled_from(
