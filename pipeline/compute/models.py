@@ -38,6 +38,9 @@ _ASIDE = re.compile(
 )
 
 
+LANGUAGE_MODEL = "a causal language model as save_pretrained writes it"
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """A model found on this machine, named by the digest of its content."""
@@ -167,11 +170,21 @@ def load_model(
     weights, scores otherwise than by its own forward, or is slow on a GPU where `resources` does not allow it; where
     memory runs out, what says so comes through.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
-    with opening(folder):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+    model = open_whole(AutoModelForCausalLM, folder, dtype, device, trust_remote_code)
+    make_ready(model, resources, to_train)
+    return model
+
+
+def open_whole(
+    kind: Any, folder: Path, dtype: str, device: str, trust_remote_code: bool, wanted: str = LANGUAGE_MODEL
+) -> "PreTrainedModel":
+    """The model that `kind`, an auto class of transformers, opens, with all weights. Raises UserError."""
+    import torch
+
+    with opening(folder, wanted):
+        loaded: Any = kind.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
@@ -183,9 +196,8 @@ def load_model(
     model, report = loaded
     require_whole(folder, model, report)
     if device == "auto":
-        require_on_gpus(model, folder)
-    make_ready(model, resources, to_train)
-    return model
+        _require_on_gpus(model, folder)
+    return model  # type: ignore[no-any-return]
 
 
 def make_ready(model: "PreTrainedModel", resources: Resources, to_train: bool) -> None:
@@ -207,7 +219,7 @@ _INCOMPLETE = "its *.safetensors are incomplete: fetch or save the model again"
 
 
 @contextmanager
-def opening(folder: Path, wanted: str = "a causal language model as save_pretrained writes it") -> Iterator[None]:
+def opening(folder: Path, wanted: str = LANGUAGE_MODEL) -> Iterator[None]:
     """What opening a model may raise, as a UserError; but where memory runs out, what says so."""
     from safetensors import SafetensorError
 
@@ -241,7 +253,7 @@ def _stack(name: str) -> str | None:
     return found[0] if found else None
 
 
-def require_on_gpus(model: "PreTrainedModel", folder: Path) -> None:
+def _require_on_gpus(model: "PreTrainedModel", folder: Path) -> None:
     """Raise UserError where a model does not fit the GPUs in sight, and a part of it was laid elsewhere."""
     if {weight.device.type for weight in model.parameters()} & {"cpu", "meta"}:  # meta: to be fetched for each use
         raise UserError(

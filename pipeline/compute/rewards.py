@@ -10,7 +10,7 @@ Shapes: S conversations of a pack, C hidden size.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput
 from pipeline.compute.comparison import CANNOT, Comparison, Size
 from pipeline.compute.layout import Pack, Tokens, lay_out
 from pipeline.compute.logprobs import computing, hidden_states
-from pipeline.compute.models import opening, require_on_gpus, require_whole
+from pipeline.compute.models import open_whole
 from pipeline.compute.packing import plan
 from pipeline.compute.scoring import Lanes
 from pipeline.errors import UserError, out_of_memory
@@ -85,21 +85,8 @@ def open_classifier(folder: Path, dtype: str, device: str, trust_remote_code: bo
     """In eval mode, whatever its head. Raises UserError; see `load_reward_model`."""
     from transformers import AutoModelForSequenceClassification
 
-    with opening(folder, "a reward model that AutoModelForSequenceClassification opens"):
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            device_map=device,
-            trust_remote_code=trust_remote_code,
-        )
-    model, report = loaded
-    require_whole(folder, model, report)
-    if device == "auto":
-        require_on_gpus(model, folder)
-    return model.eval()  # type: ignore[no-any-return]
+    wanted = "a reward model that AutoModelForSequenceClassification opens"
+    return open_whole(AutoModelForSequenceClassification, folder, dtype, device, trust_remote_code, wanted).eval()
 
 
 def rewards(

@@ -1,6 +1,8 @@
 """Answers of a model's own through the doors: sampled, rated by rules and by a reward model, paired, prepared."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,13 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from tests.e2e.conftest import Head
 from tests.e2e.doors import made, only, rows
+from tests.e2e.running import Calm, beside, same_parts, start, until
 
 pytestmark = pytest.mark.e2e
 
 GIVEN = (
     *("data=sampled", "sample.prompts.limit=16", "sample.n=4", "sample.max_new_tokens=12", "sample.temperature=1.5"),
-    *("sample.shard_prompts=8", "pair.cut=keep"),
+    *("sample.shard_prompts=4", "pair.cut=keep"),
 )
 
 
@@ -29,15 +32,21 @@ def reward_model(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_sampled_rated_paired_and_prepared(tiny: Path, reward_model: Path, head: Head, tmp_path: Path) -> None:
-    given = (f"model={tiny}", f"resources.root={tmp_path}", *GIVEN, f"rate.raters=[rules, {reward_model}]")
+@pytest.fixture(scope="module")
+def calm(tiny: Path, reward_model: Path, head: Head, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    """All that stands before the reference, without a fault."""
+    root = tmp_path_factory.mktemp("rated")
+    given = (f"model={tiny}", f"resources.root={root}", *GIVEN, f"rate.raters=[rules, {reward_model}]")
     said = made("run", *given, "--until", "prepare", environment=head.environment)
     assert "rate:rm: float32 on a CPU; attention packed, a side at a time" in said
+    return Calm(root, given)
 
-    candidates = {row["candidate_id"]: row for row in rows(only(tmp_path, "sample"))}
+
+def test_sampled_rated_paired_and_prepared(calm: Calm, reward_model: Path, head: Head) -> None:
+    root = calm.root
+    candidates = {row["candidate_id"]: row for row in rows(only(root, "sample"))}
     rules, rewards = (
-        {row["candidate_id"]: row["score"] for row in rows(only(tmp_path, "rate", label))}
-        for label in ("rules-*", "rm-*")
+        {row["candidate_id"]: row["score"] for row in rows(only(root, "rate", label))} for label in ("rules-*", "rm-*")
     )
     assert rules.keys() == rewards.keys() == candidates.keys()
     tokenizer = AutoTokenizer.from_pretrained(reward_model)
@@ -50,8 +59,8 @@ def test_sampled_rated_paired_and_prepared(tiny: Path, reward_model: Path, head:
             assert rewards[name] == pytest.approx(float(model(ids).logits), abs=1e-5)
 
     # By hand: mean ranks within each prompt, the best with the worst.
-    selected = {row["prompt_id"]: row for row in rows(only(tmp_path, "pair"))}
-    ledger = json.loads((only(tmp_path, "pair") / "manifest.json").read_text())["ledger"]
+    selected = {row["prompt_id"]: row for row in rows(only(root, "pair"))}
+    ledger = json.loads((only(root, "pair") / "manifest.json").read_text())["ledger"]
     assert ledger["prompts"] == 16 == len(selected) + sum(ledger["unpaired"].values()) and len(selected) > 8
     for prompt_id, row in selected.items():
         own = {name for name, each in candidates.items() if each["prompt_id"] == prompt_id}
@@ -65,14 +74,25 @@ def test_sampled_rated_paired_and_prepared(tiny: Path, reward_model: Path, head:
         assert row["rejected_score"] == pytest.approx(min(ranks.values())) == pytest.approx(ranks[row["rejected_id"]])
         assert row["chosen"] == candidates[row["chosen_id"]]["response"]
 
-    prepared = rows(only(tmp_path, "prepare"))
+    prepared = rows(only(root, "prepare"))
     assert {(row["prompt"], row["chosen_score"]) for row in prepared} <= {
         (row["prompt"], row["chosen_score"]) for row in selected.values()
     }
-    assert len(prepared) + sum(dropped(tmp_path).values()) == len(selected)
+    assert len(prepared) + sum(dropped(root).values()) == len(selected)
 
-    again = made("run", *given, "pair.min_margin=0.5", "--until", "pair", environment=head.environment)
+    again = made("run", *calm.settings, "pair.min_margin=0.5", "--until", "pair", environment=head.environment)
     assert again.count("committed already, kept") == 3 and "pair: making" in again
+
+
+def test_a_killed_rater_goes_on(calm: Calm, head: Head, tmp_path: Path) -> None:
+    given = beside(calm, tmp_path, "sample")
+    driver = start(head, "rate", *given)
+    until(lambda: list(tmp_path.glob("rate/rm-*.partial/part-*.parquet")), driver, pause=0.002)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    said = made("rate", *given, environment=head.environment)
+    assert "rate:rules: committed already, kept" in said
+    assert same_parts(only(calm.root, "rate", "rm-*"), only(tmp_path, "rate", "rm-*"))
 
 
 def dropped(root: Path) -> dict[str, int]:
