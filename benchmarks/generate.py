@@ -48,13 +48,13 @@ def figures(results: list[Result], bare: list[Result]) -> Result:
     }
 
 
-def timed(side: str, job: dict[str, Any]) -> Result:
+def timed(side: str, job: dict[str, Any], module: str = "benchmarks.generate") -> Result:
     from actors.engine import environment
     from pipeline.settings.config import load
 
     kv_cache = load(job["config"]).resources.kv_cache_gib
     started = time.perf_counter()
-    result = run_child("benchmarks.generate", side, job, environment=environment(kv_cache, os.cpu_count() or 1))
+    result = run_child(module, side, job, environment=environment(kv_cache, os.cpu_count() or 1))
     return {**result, "seconds": time.perf_counter() - started}
 
 

@@ -39,6 +39,7 @@ class Answerer:
 
 def run(work: Work) -> Outcome:
     """Parts of tables.CANDIDATES, one for every shard of prompts; and why other prompts are not asked."""
+    from actors.cluster import connected
     from pipeline.onpolicy.prompts import read_prompts
     from pipeline.results import tables
 
@@ -48,18 +49,20 @@ def run(work: Work) -> Outcome:
     answerers = answerers_of(work)
     doing("laying out the prompts")
     rooms = [lay_out(asked, each, work) for each in answerers]
-    refuse_losses(asked, work)
     written = {DROPPED: tables.write(asked.dropped, tables.DROPPED, work.folder / DROPPED)}
+    refuse_losses(asked, work)
     prompts = list(asked.prompts.values())
     if work.config.sample.reference_answers:
         written |= reference_answers(prompts, answerers[0], work)
     earlier = take_over(work)
     outcome = Outcome(written)
-    for each, room in zip(answerers, rooms, strict=True):
-        made = sampled(prompts, each, room, earlier, work)
-        outcome.rows |= made.rows
-        prefix = "" if each.name == "model" else f"{each.name}_"
-        outcome.metrics |= {f"{prefix}{key}": value for key, value in made.metrics.items()}
+    doing("starting or joining Ray")
+    with connected():
+        for each, room in zip(answerers, rooms, strict=True):
+            made = sampled(prompts, each, room, earlier, work)
+            outcome.rows |= made.rows | earlier.rows(each.name)
+            prefix = "" if each.name == "model" else f"{each.name}_"
+            outcome.metrics |= {f"{prefix}{key}": value for key, value in made.metrics.items()}
     earlier.forget()
     describe(outcome, asked, earlier, work)
     return outcome
@@ -132,7 +135,8 @@ def refuse_losses(asked: Asked, work: Work) -> None:
     told = "; ".join(f"{reason}: {detail}" for reason, detail in examples.items())
     raise UserError(
         f"sample.prompts.source={source}: {dropped} of {asked.rows} rows were dropped ({bound}), such as {told}",
-        "mend the data, or raise data.max_dropped (prompt-too-long: sample.max_prompt_tokens)",
+        f"mend the data or raise data.max_dropped (prompt-too-long: sample.max_prompt_tokens); all are in "
+        f"{work.folder / DROPPED}",
     )
 
 
@@ -155,8 +159,8 @@ def reference_answers(prompts: Sequence[Prompt], answerer: Answerer, work: Work)
 
 
 def sampled(prompts: Sequence[Prompt], answerer: Answerer, room: int, earlier: Earlier, work: Work) -> Outcome:
-    """Parts of one answerer's answers; those of an earlier result are taken over as they are."""
-    from actors.cluster import connected, threads
+    """Parts of one answerer's answers, but for those that are taken over. Call inside `connected()`."""
+    from actors.cluster import threads
     from actors.engine import environment
     from actors.sampler import Sampler, SamplerSpec
     from jobs.common.pool import run_parts
@@ -189,21 +193,17 @@ def sampled(prompts: Sequence[Prompt], answerer: Answerer, room: int, earlier: E
         sample.branch.cuts,
         sample.branch.children,
     )
-    doing("starting or joining Ray")
-    with connected():
-        outcome = run_parts(
-            shards,
-            Sampler,
-            spec,
-            what=work.step.name if answerer.name == "model" else f"{work.step.name}, {answerer.name}",
-            setting="resources.generators",
-            actors=resources.generators,
-            resources=resources,
-            address=work.step.address,
-            environment=environment(resources.kv_cache_gib, threads(resources.generators)),
-        )
-    outcome.rows |= earlier.rows(answerer.name)
-    return outcome
+    return run_parts(
+        shards,
+        Sampler,
+        spec,
+        what=work.step.name if answerer.name == "model" else f"{work.step.name}, {answerer.name}",
+        setting="resources.generators",
+        actors=resources.generators,
+        resources=resources,
+        address=work.step.address,
+        environment=environment(resources.kv_cache_gib, threads(resources.generators)),
+    )
 
 
 def describe(outcome: Outcome, asked: Asked, earlier: Earlier, work: Work) -> None:

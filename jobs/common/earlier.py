@@ -49,7 +49,8 @@ def take_over(work: Work) -> Earlier:
         return Earlier(work.folder, **known)
     earlier = _found(work)
     write_aside(note, json.dumps({"samples": earlier.samples, "name": earlier.name, "parts": earlier.parts}))
-    work.step.address.keep({NOTE: note})
+    kept = {name: work.folder / name for name in earlier.parts or ()}
+    work.step.address.keep({**kept, NOTE: note})  # the note last: whoever finds it has what it speaks of
     return earlier
 
 

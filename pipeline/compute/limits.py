@@ -53,12 +53,7 @@ def require_language_model(folder: Path, given: str) -> None:
 
 def require_reward_model(folder: Path, given: str) -> None:
     """The same of a model that gives a whole sequence a score."""
-    names = _files(folder)
-    if ADAPTERS in names:
-        raise _adapters(folder, given, beside="config.json" in names)
-    if "config.json" not in names:
-        found = ", ".join(sorted(names)[:8]) or "nothing"
-        raise UserError(f"{given} has no config.json (found: {found})", "give a directory as save_pretrained writes it")
+    _require_config_file(folder, given)
     heads = [str(name) for name in read_config(folder).get("architectures") or []]
     if heads and all(name.endswith("ForCausalLM") for name in heads):
         problem = f"{given} is a language model ({', '.join(heads)}), and gives no score"
@@ -97,12 +92,7 @@ def _require_one_set(folder: Path, given: str, weights: set[str], names: set[str
 
 def require_configured(folder: Path, given: str) -> None:
     """The same of a folder that may lack its weights: a model is planned for by its config.json."""
-    names = _files(folder)
-    if ADAPTERS in names:
-        raise _adapters(folder, given, beside="config.json" in names)
-    if "config.json" not in names:
-        found = ", ".join(sorted(names)[:8]) or "nothing"
-        raise UserError(f"{given} has no config.json (found: {found})", "give a directory as save_pretrained writes it")
+    _require_config_file(folder, given)
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
@@ -115,6 +105,15 @@ def require_configured(folder: Path, given: str) -> None:
         what = f"{', '.join(heads) or config.get('model_type')}"
         kind = "an encoder with a decoder" if config.get("is_encoder_decoder") else "no language model"
         raise UserError(f"{given} is {kind} ({what})", "give a causal language model, whose next token can be scored")
+
+
+def _require_config_file(folder: Path, given: str) -> None:
+    names = _files(folder)
+    if ADAPTERS in names:
+        raise _adapters(folder, given, beside="config.json" in names)
+    if "config.json" not in names:
+        found = ", ".join(sorted(names)[:8]) or "nothing"
+        raise UserError(f"{given} has no config.json (found: {found})", "give a directory as save_pretrained writes it")
 
 
 def require_buildable(folder: Path, given: str, trust_remote_code: bool) -> None:

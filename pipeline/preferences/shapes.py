@@ -156,14 +156,7 @@ def read_sides(row: Row, pairing: str, named: Mapping[str, str | None], scale: s
     """
     if _is_ranked(row):
         notes.shapes.add("ranked")
-        columns = _columns(row, notes)
-        prompt = columns.prompt
-        if prompt is None:
-            raise Unusable("missing-prompt", f"the row has the columns {short.repr(sorted(map(str, row)))}")
-        if not isinstance(prompt, str | list):
-            raise Unusable("wrong-type", f"no accepted shape has this type: prompt: {type(prompt).__name__}")
-        start = [{"role": "user", "content": prompt}]
-        start = start if isinstance(prompt, str) else read_messages(prompt, "prompt", notes)
+        start = _start(_columns(row, notes).prompt, row, notes)
         ranking = pairs_of(row, pairing, named, scale, notes)
         found = [(b.message, w.message, b.score, w.score) for b, w in ranking.pairs]
         return Sides(_with_context(start, row, notes), found, ranking.scale, ranking.left_out)
@@ -181,16 +174,21 @@ def read_prompt(row: Row, notes: Notes) -> tuple[list[Message], Message | None]:
 
     Raises Unusable where there is none.
     """
-    prompt = _columns(row, notes).prompt
-    if prompt is None:
-        raise Unusable("missing-prompt", f"the row has the columns {short.repr(sorted(map(str, row)))}")
-    if not isinstance(prompt, str | list):
-        raise Unusable("wrong-type", f"no prompt has this type: {type(prompt).__name__}")
-    said_so_far = [{"role": "user", "content": prompt}]
-    said_so_far = said_so_far if isinstance(prompt, str) else read_messages(prompt, "prompt", notes)
+    said_so_far = _start(_columns(row, notes).prompt, row, notes)
     answered = bool(said_so_far) and said_so_far[-1]["role"] == "assistant"
     before = said_so_far[:-1] if answered else said_so_far
     return _with_context(before, row, notes), said_so_far[-1] if answered else None
+
+
+def _start(prompt: Any, row: Row, notes: Notes) -> list[Message]:
+    """The messages that a prompt's column holds, or its text as the user's."""
+    if prompt is None:
+        raise Unusable("missing-prompt", f"the row has the columns {short.repr(sorted(map(str, row)))}")
+    if not isinstance(prompt, str | list):
+        raise Unusable("wrong-type", f"no accepted shape has this type: prompt: {type(prompt).__name__}")
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return read_messages(prompt, "prompt", notes)
 
 
 def _is_ranked(row: Row) -> bool:
