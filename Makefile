@@ -46,10 +46,12 @@ format: .venv/tools
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/cpu.txt -r requirements/owners.txt
 	touch .venv/ready
 
-# What tests compare with, and the checks. The line needs none of it, and starts sooner without: transformers imports
-# scikit-learn wherever it finds it.
-.venv/tools: .venv/ready requirements/dev.txt
+# What tests compare with, and the checks. The line needs none of it. Peers are apart, for the tests that ask for them:
+# transformers imports scikit-learn wherever it finds it.
+.venv/tools: .venv/ready requirements/dev.txt requirements/peers.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/dev.txt
+	rm -rf .venv/peers
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/peers -r requirements/peers.txt
 	touch .venv/tools
 
 # The report's test drives a real browser: Debian's Chromium is fetched where there is none and we may install it.
@@ -74,4 +76,5 @@ COMPILE := .venv/bin/uv pip compile --quiet --no-header --no-annotate --python-v
 lock: .venv/tools
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --override requirements/not-locked.txt -o requirements/cpu.txt
 	$(COMPILE) --group dev -c requirements/cpu.txt --override requirements/not-locked.txt -o requirements/dev.txt
+	$(COMPILE) --group peers -c requirements/cpu.txt --no-emit-package numpy -o requirements/peers.txt
 	$(COMPILE) pyproject.toml --extra gpu --extra demo --override requirements/not-locked-gpu.txt -o requirements/gpu.txt

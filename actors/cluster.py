@@ -106,6 +106,9 @@ def _join() -> OnRay:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ side complains of what Ray Data itself does
     own = starts_its_own()
     address: dict[str, Any] = {"address": "local", "include_dashboard": False} if own else {}
+    if own:  # each is one process less to start beside ours; whoever wants them sets them
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nor is anything reported to Ray's makers
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away with notice
     terminate = signal.getsignal(signal.SIGTERM)
     if found := _host_and_port():
         _require_a_listener(*found)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +92,11 @@ class Sampler(Pooled):
     def _answers(self, asks: Sequence[_Ask]) -> list[_Answer]:
         """An answer to each request, in order, by one call."""
         seeds = [seed_of(self.spec.answered_by, self.spec.seed, *ask.key) for ask in asks]
-        most = self.spec.sampling["max_tokens"]
+        # The engine makes texts, token by token, only where it has to look for one in them.
+        shared = {**self.spec.sampling, "logprobs": 0, "detokenize": bool(self.spec.sampling["stop"])}
+        most = shared["max_tokens"]
         sampling = [
-            {**self.spec.sampling, "max_tokens": most - len(ask.prefix_ids), "seed": seed, "logprobs": 0}
+            {**shared, "max_tokens": most - len(ask.prefix_ids), "seed": seed}
             for ask, seed in zip(asks, seeds, strict=True)
         ]
         found = []
@@ -102,8 +104,13 @@ class Sampler(Pooled):
         for ask, seed, answer in zip(asks, seeds, said, strict=True):
             if isinstance(answer, Dropped):  # its room was looked at before
                 raise RuntimeError(f"prompt {ask.columns['prompt_id']}: {answer.reason} ({answer.detail})")
-            found.append(_Answer(ask, seed, answer))
+            text = answer.text if shared["detokenize"] else self._text(answer)
+            found.append(_Answer(ask, seed, replace(answer, text=text)))
         return found
+
+    def _text(self, answer: Completion) -> str:
+        """Without the token that ended it, which need not be a control token."""
+        return self.engine.tokeniser.text(answer.ids[:-1] if answer.finish_reason == "stop" else answer.ids)
 
     def _branches(self, trunk: _Answer) -> Iterator[_Ask]:
         """The requests that go on from an answer's cuts."""

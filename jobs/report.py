@@ -12,6 +12,7 @@ from pipeline.settings.config import EMBEDDED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import pyarrow as pa
 
@@ -47,6 +48,7 @@ def run(work: Work) -> Outcome:
         scheduled=scheduled(work),
         steps=tables.read(train.path, tables.STEPS, pattern="steps.parquet"),
         trained_pairs=tables.read(train.path, tables.TRAINED_PAIRS, data.DRAWN, "trained_pairs.parquet"),
+        reliability=reliability(train.path),
         held_out=held_out(train.manifest["metrics"]["held_out"]),
         benchmark=benchmark(work, judged.get(EMBEDDED)),
         asked=asked(work, judged),
@@ -89,6 +91,11 @@ def scheduled(work: Work) -> data.Scheduled:
         tables.read(work.inputs["schedule"].path, tables.SCHEDULE, ["pair_id", "route", "flipped"]),
         tables.read(work.inputs["prepare"].path, tables.PAIRS, columns),
     )
+
+
+def reliability(folder: Path) -> pa.Table | None:
+    name = "reliability.parquet"
+    return tables.read(folder, tables.RELIABILITY, pattern=name) if (folder / name).exists() else None
 
 
 def held_out(figures: dict[str, Any]) -> data.HeldOut | None:

@@ -98,8 +98,8 @@ def run(work: Work) -> Outcome:
     how = (work.folder / NOTE).read_text(encoding="utf-8")
     for name in (PROGRESS, PHASE, NOTE):
         (work.folder / name).unlink(missing_ok=True)
-    names = ("steps.parquet", "trained_pairs.parquet")
-    rows = {name: pq.read_metadata(work.folder / name).num_rows for name in names}
+    names = ("steps.parquet", "trained_pairs.parquet", "reliability.parquet")
+    rows = {name: pq.read_metadata(file).num_rows for name in names if (file := work.folder / name).exists()}
     steps = pq.read_table(work.folder / "steps.parquet")
     metrics = {
         "notes": [how],

@@ -9,11 +9,12 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from pipeline.compute.attention import is_packed
 from pipeline.compute.fused_head import fused_logps
-from pipeline.compute.layout import Tokens, lay_out
+from pipeline.compute.layout import Pack, Tokens, lay_out
 from pipeline.compute.logprobs import head_logps, hidden_states, token_logps
 from pipeline.errors import UserError, out_of_memory
 
@@ -73,6 +74,17 @@ class Comparison:
 
     def fault(self) -> str | None:
         """What is wrong with the model as it is set now, in words that follow its name; None where it is right."""
+        return _agreed(self._fault())
+
+    def fault_of_fused_head(self) -> str | None:
+        """The same of the fused head, which is for training, against the model's own on the same states.
+
+        By itself, since it is not run where no gradient is taken, as in the check of what is not packed; and since what
+        bfloat16 makes of the layers below would hide much.
+        """
+        return _agreed(self._fault_of_fused_head())
+
+    def _fault(self) -> str | None:
         try:
             with self._as_trained():
                 found = self._packed(_PULL)
@@ -90,30 +102,35 @@ class Comparison:
                 return f"has gradients {off:.2g} of their norm off those of its own forward"
         return None
 
-    def fault_of_fused_head(self) -> str | None:
-        """The same of the fused head, which is for training, against the model's own on the same states.
-
-        By itself, since it is not run where no gradient is taken, as in the check of what is not packed; and since what
-        bfloat16 makes of the layers below would hide much.
-        """
+    def _fault_of_fused_head(self) -> str | None:
         try:
             pack = lay_out((Tokens(*self.parts[:3]), Tokens(*self.parts[3:])), self.device)
             with torch.no_grad():
                 hidden_NC, kind = hidden_states(self.model, pack)
-            own, fused = (
-                _of_states(hidden_NC, head)
-                for head in (
-                    lambda hidden_NC: head_logps(self.model, kind, hidden_NC, pack.target_N),
-                    lambda hidden_NC: fused_logps(self.model, hidden_NC, pack.target_N),
-                )
-            )
+            logps_N, *gradients = self._of_head(hidden_NC, pack, partial(head_logps, self.model, kind))
+            in_two = partial(fused_logps, self.model, chunk=len(pack.target_N) // 2)
+            fused_N, *fused = self._of_head(hidden_NC, pack, in_two)
         except Exception as error:
             return self._cannot(error)
-        off = float((fused[0] - own[0]).abs().mean())
-        of_gradient = float((fused[1] - own[1]).norm() / own[1].norm())
-        if not off <= _TOLERANCE[self.dtype] or not of_gradient <= _OF_STATES[self.dtype]:
-            return f"scores {off:.2g} nats a token otherwise, and has gradients {of_gradient:.2g} of their norm off"
+        off = float((fused_N - logps_N).abs().mean())
+        of_gradients = max(float((a - b).norm() / b.norm()) for a, b in zip(fused, gradients, strict=True))
+        if not off <= _TOLERANCE[self.dtype] or not of_gradients <= _OF_STATES[self.dtype]:
+            return f"scores {off:.2g} nats a token otherwise, and has gradients {of_gradients:.2g} of their norm off"
         return None
+
+    def _of_head(
+        self, hidden_NC: torch.Tensor, pack: Pack, logps: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Log-probs; and the gradients of a weighted sum of them, to the states and to the targets' weights."""
+        leaf_NC, weight_VC = hidden_NC.detach().clone().requires_grad_(), self.model.get_output_embeddings().weight
+        with torch.enable_grad():
+            logps_N = logps(leaf_NC, pack.target_N)
+        asked = [leaf_NC, *([weight_VC] if weight_VC.requires_grad else [])]  # adapters leave it as it is
+        of_states_NC, *of_weights = torch.autograd.grad(
+            logps_N, asked, torch.linspace(0.25, 2.0, len(logps_N)).to(logps_N)
+        )
+        rows = pack.target_N.to(weight_VC.device).unique()
+        return [logps_N.detach(), of_states_NC.float(), *(each_VC[rows].float() for each_VC in of_weights)]
 
     def _cannot(self, error: Exception) -> str:
         """Why what was tried does not run, in words that follow the model's name."""
@@ -224,24 +241,21 @@ class Comparison:
         return logits.log_softmax(1).gather(1, ids[0, len(prompt) :, None].to(logits.device))[:, 0]
 
 
+def _agreed(fault: str | None) -> str | None:
+    """The first worker's that found one: workers that ran a sharded model in two ways would wait for each other."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return fault
+    found: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, fault)
+    return next(filter(None, found), None)
+
+
 def _draws(model: PreTrainedModel) -> bool:
     """Whether train mode may draw: a dropout, or noise at the routers of experts, that is not 0."""
     known = [*map(vars, model.modules()), vars(model.config.get_text_config())]
     known += [{"dropout": module.p} for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     named = ((name, value) for each in known for name, value in each.items() if "drop" in name or "jitter" in name)
     return any(isinstance(value, float | int) and value != 0 for _, value in named)
-
-
-def _of_states(
-    hidden_NC: torch.Tensor, logps: Callable[[torch.Tensor], torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probs, [N], and the gradient to the states, [N, C], of their sum in which no two have the same weight."""
-    leaf_NC = hidden_NC.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        logps_N = logps(leaf_NC)
-    weights_N = torch.linspace(0.25, 2.0, len(logps_N)).to(logps_N)
-    (gradient_NC,) = torch.autograd.grad(logps_N, leaf_NC, weights_N)
-    return logps_N.detach(), gradient_NC.float()
 
 
 @contextmanager

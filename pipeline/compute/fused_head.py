@@ -29,14 +29,27 @@ def fuse(model: PreTrainedModel, chosen: bool) -> None:
     setattr(model, _CHOSEN, chosen)
 
 
-def fused_logps(model: PreTrainedModel, hidden_NC: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
-    """log p of each target, [N] float32 in nats, from the hidden state that predicts it; differentiable."""
-    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+def fused_logps(model: PreTrainedModel, hidden_NC: torch.Tensor, target_N: torch.Tensor, chunk: int) -> torch.Tensor:
+    """log p of each target, [N] float32 in nats, from the hidden state that predicts it; differentiable.
+
+    About `chunk` positions at a time, or as many as the kernel takes by itself if that is more.
+    """
+    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
 
     head = model.get_output_embeddings()
     device = head.weight.device  # of a model laid over several neither that of its last layer nor the current one
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    loss = LigerFusedLinearCrossEntropyLoss(reduction="none", softcap=cap, accum_dtype=torch.float32)
+    # Logits of as many numbers as so many times the states have. By itself 1, a few hundred positions of a large
+    # vocabulary; and each chunk goes once more through the weights' whole gradient in float32.
+    states = max(1, chunk * head.weight.shape[0] // max(1, hidden_NC.numel()))
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-        losses_N: torch.Tensor = loss(head.weight, hidden_NC.to(device), target_N.to(device), head.bias)
+        losses_N: torch.Tensor = liger_fused_linear_cross_entropy(
+            hidden_NC.to(device),
+            head.weight,
+            target_N.to(device),
+            head.bias,
+            reduction="none",
+            softcap=getattr(model.config.get_text_config(), "final_logit_softcapping", None),
+            accum_dtype=torch.float32,
+            chunk_mem_const=states,
+        )
     return -losses_N

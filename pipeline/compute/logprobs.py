@@ -22,24 +22,27 @@ from pipeline.compute.fused_head import fused_logps, is_fused
 from pipeline.compute.layout import Pack
 
 
-def token_logps(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
+def token_logps(model: PreTrainedModel, pack: Pack, chunk: int, squares: bool = False) -> torch.Tensor:
     """log p of every completion token, [N] float32 (float64 of a float64 model) in nats, differentiable.
+
+    With `squares` [2, N]: below it log sum_v p(v)^2 over the vocabulary at each position, a constant to the gradient.
 
     The output head runs on completion positions only, at most `chunk` of them at a time, and is run again in the
     backward, so that no [T, V] tensor ever exists and no more than one [chunk, V] is kept: that of the last chunk, with
-    which the backward begins. A fused head settles its own chunks; it is for what is differentiated.
+    which the backward begins. A fused head is for what is differentiated, and knows no squares.
     """
     hidden_NC, kind = hidden_states(model, pack)
-    if is_fused(model) and torch.is_grad_enabled():  # it waits for the device, as a scorer's host must not
-        return fused_logps(model, hidden_NC, pack.target_N)
+    # Not for a scorer: it waits for the device, as a scorer's host must not.
+    if is_fused(model) and torch.is_grad_enabled() and not squares:
+        return fused_logps(model, hidden_NC, pack.target_N, chunk)
     chunks = max(1, math.ceil(len(pack.target_N) / chunk))
     pieces: list[torch.Tensor] = []
     for hidden, target in zip(hidden_NC.tensor_split(chunks), pack.target_N.tensor_split(chunks), strict=True):
         if torch.is_grad_enabled() and len(pieces) < chunks - 1:
-            pieces.append(checkpoint(head_logps, model, kind, hidden, target, use_reentrant=False))
+            pieces.append(checkpoint(head_logps, model, kind, hidden, target, squares, use_reentrant=False))
         else:
-            pieces.append(head_logps(model, kind, hidden, target))
-    return torch.cat(pieces)
+            pieces.append(head_logps(model, kind, hidden, target, squares))
+    return torch.cat(pieces, dim=-1)
 
 
 def hidden_states(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[ModelOutput]]:
@@ -113,9 +116,16 @@ def _turned_by_row(decoder: torch.nn.Module, lengths: Sequence[int]) -> Iterator
 
 
 def head_logps(
-    model: PreTrainedModel, kind: type[ModelOutput], hidden_NC: torch.Tensor, target_N: torch.Tensor
+    model: PreTrainedModel,
+    kind: type[ModelOutput],
+    hidden_NC: torch.Tensor,
+    target_N: torch.Tensor,
+    squares: bool = False,
 ) -> torch.Tensor:
-    """log p of each target, [N], by the model's own forward with its decoder standing aside: what it does is done."""
+    """log p of each target, [N], by the model's own forward with its decoder standing aside: what it does is done.
+
+    With `squares` [2, N], as in token_logps.
+    """
     output, head = kind(last_hidden_state=hidden_NC[None]), model.get_output_embeddings()
     with computing(model.get_decoder(), lambda *_, **__: output):
         if type(head) is torch.nn.Linear and head.weight.is_cuda and head.weight.dtype is torch.bfloat16:
@@ -124,25 +134,31 @@ def head_logps(
         else:
             logits_NV = model(input_ids=target_N[None], use_cache=False).logits[0]
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-    logps_N: torch.Tensor = _ChosenLogps.apply(logits_NV, target_N.to(logits_NV.device))
-    return logps_N
+    logps: torch.Tensor = _ChosenLogps.apply(logits_NV, target_N.to(logits_NV.device), squares)
+    return logps
 
 
 class _ChosenLogps(torch.autograd.Function):
-    """log_softmax at the targets, [N, V], [N] -> [N]. What autograd makes of it goes three times more over [N, V]."""
+    """log_softmax at the targets, [N, V], [N] -> [N]. What autograd makes of it goes three times more over [N, V].
+
+    With squares -> [2, N]: log sum_v p(v)^2 below it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits_NV: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, logits_NV: torch.Tensor, target_N: torch.Tensor, squares: bool) -> torch.Tensor:
         logps_NV, target_N1 = logits_NV.log_softmax(dim=1), target_N[:, None]
         ctx.save_for_backward(logps_NV, target_N1)
-        return logps_NV.gather(1, target_N1).squeeze(1)
+        logps_N = logps_NV.gather(1, target_N1).squeeze(1)
+        # Not by logsumexp: the largest p is at least 1 / V, whose square is far from underflow.
+        return torch.stack((logps_N, logps_NV.exp().square_().sum(1).log())) if squares else logps_N
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_N: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (logps_NV, target_N1), gradient_N1 = ctx.saved_tensors, gradient_N[:, None]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (logps_NV, target_N1), gradient_N = ctx.saved_tensors, gradient[0] if gradient.dim() == 2 else gradient
+        gradient_N1 = gradient_N[:, None]
         # In place, as nobody else has it; a second backward would be refused.
-        return logps_NV.exp_().mul_(-gradient_N1).scatter_add_(1, target_N1, gradient_N1), None
+        return logps_NV.exp_().mul_(-gradient_N1).scatter_add_(1, target_N1, gradient_N1), None, None
 
 
 def float32_logits(hidden: torch.Tensor, weight_VC: torch.Tensor, bias_V: torch.Tensor | None) -> torch.Tensor:

@@ -53,7 +53,7 @@ class Policy(torch.nn.Module):
             self.within(make_ready, resources, True)
 
     def forward(self, *given: Any) -> Any:
-        """`token_logps(model, pack, chunk)`, [N]; or, for as long as `within` lasts, what is computed there."""
+        """`token_logps(model, pack, chunk, squares)`; or, for as long as `within` lasts, what is computed there."""
         return self._compute(self.model, *given)
 
     @property

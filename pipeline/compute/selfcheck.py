@@ -6,7 +6,7 @@ not compile here, or be wrong. All of it would train silently wrong, or slowly. 
 what was chosen is kept with the model, beside what is faster and why it was not taken.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from pipeline.compute.attention import NAME, flexes, is_packed
 from pipeline.compute.comparison import CANNOT, LONG, SCORED, SHORT, Comparison, Size, narrow_windows
-from pipeline.compute.fused_head import fuse, is_installed
+from pipeline.compute.fused_head import fuse, is_fused, is_installed
 from pipeline.compute.layers import compile_layers, restore_layers
 from pipeline.compute.logprobs import turning
 from pipeline.errors import UserError
@@ -45,6 +45,14 @@ def chosen(model: PreTrainedModel) -> Chosen:
     """How a loaded model is run; as it is by itself where nothing was chosen."""
     found: Chosen = getattr(model, _CHOSEN, Chosen(str(model.config._attn_implementation), "its own", "as they are"))
     return found
+
+
+def keep_head_in_chunks(model: PreTrainedModel) -> None:
+    """For an objective that reads of the head what the fused one does not give, whatever was chosen."""
+    if is_fused(model):
+        fuse(model, False)
+        head = "in chunks, as the objective reads more of it than the fused one gives"
+        setattr(model, _CHOSEN, replace(chosen(model), head=head))
 
 
 def choose(

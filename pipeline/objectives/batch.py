@@ -30,6 +30,10 @@ class PairBatch:
     routes: torch.Tensor | None = None  # [B] of PREFERENCE or SFT; None: all preference
     policy_chosen_token_logps: Sequence[torch.Tensor] | None = None  # B tensors, one log-prob a token
     policy_rejected_token_logps: Sequence[torch.Tensor] | None = None
+    # Sums over completion tokens of log sum_v pi(v)^2, the log of the policy's probability to agree with itself there.
+    policy_chosen_square_logps: torch.Tensor | None = None
+    policy_rejected_square_logps: torch.Tensor | None = None
+    sources: torch.Tensor | None = None  # [B] integers: which of the data's sources the label is from
 
     def select(self, index: torch.Tensor) -> "PairBatch":
         """The pairs at `index`, as a batch of their own."""
@@ -57,8 +61,8 @@ class Output:
     gaps_B: torch.Tensor  # scale * H
     margins_B: torch.Tensor  # what is subtracted from the gap
     shifts_B: torch.Tensor  # the part of it that gamma-PO adds, gamma_i - gamma0
-    weights_B: torch.Tensor  # -d loss / d gap
-    statistics_B: torch.Tensor  # what a state of moments observes of the pair
+    weights_B: torch.Tensor  # -d loss / d gap; of a unary link at the pair's sum of both rewards
+    statistics_B: torch.Tensor  # what a state's memory observes of the pair
     chosen_tokens: torch.Tensor
 
     @property

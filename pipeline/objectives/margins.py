@@ -1,5 +1,6 @@
 """Target margins: what a gap must exceed. Each function: (gaps [B], PairBatch, parameters, state) -> [B], a constant to
-the gradient. gamma-PO's margin is not among them: it is added to any of these, as gamma_i - gamma0 (see objective.py).
+the gradient unless it is named in DIFFERENTIABLE; the gaps are detached either way. gamma-PO's margin is not among
+them: it is added to any of these, as gamma_i - gamma0 (see objective.py).
 
 A new margin is a function here, a name in MARGINS and a row in presets.py.
 """
@@ -11,6 +12,8 @@ import torch
 from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.presets import Values
 from pipeline.objectives.state import State
+
+_ROUNDING = 1e-4  # nats a token: what float32 may put between a policy and a reference that are the same
 
 
 def none(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
@@ -62,6 +65,28 @@ def misranked(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, state:
     return torch.where(d_B < state.moments.mean, raised_B, 0.0)
 
 
+def rating(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
+    """Rating-based DPO: (beta / rating_beta) (s_w - s_l), of either sign (arXiv 2602.00603)."""
+    chosen_B, rejected_B = batch.need("chosen_scores", "rejected_scores")
+    return (parameters.number("beta") / parameters.number("rating_beta") * (chosen_B - rejected_B)).to(gaps_B)
+
+
+def home_advantage(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
+    """RainbowPO: beta (1 - kappa) gamma_h, kappa the reference's share in the reward (arXiv 2410.04203)."""
+    margin = (1 - parameters.number("reference_share")) * parameters.number("home_advantage")
+    return torch.full_like(gaps_B, parameters.number("beta") * margin)
+
+
+def chosen_guard(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
+    """Smaug's DPO-positive: beta guard max(0, lr_w - lp_w), through which a fallen lp_w is pulled up (2402.13228).
+
+    A fall within rounding is none: policy and reference begin alike, and the slope there would be decided by chance.
+    """
+    (reference_B,) = batch.need("reference_chosen_logps")
+    fall_B = reference_B - batch.policy_chosen_logps - _ROUNDING * batch.chosen_tokens
+    return parameters.number("beta") * parameters.number("guard") * torch.relu(fall_B)
+
+
 MARGINS: dict[str, Callable[[torch.Tensor, PairBatch, Values, State], torch.Tensor]] = {
     "none": none,
     "constant": constant,
@@ -70,4 +95,8 @@ MARGINS: dict[str, Callable[[torch.Tensor, PairBatch, Values, State], torch.Tens
     "score-offset": score_offset,
     "standardised": standardised,
     "misranked": misranked,
+    "rating": rating,
+    "home-advantage": home_advantage,
+    "chosen-guard": chosen_guard,
 }
+DIFFERENTIABLE = {"chosen-guard"}  # through which the loss's gradient flows, too

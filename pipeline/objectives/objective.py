@@ -2,8 +2,11 @@
 
 loss_i = weight_i * link(scale_i * H_i - margin_i) + auxiliary_i   where routed to preference
 loss_i = sft_weight * NLL_i per token                              where routed to SFT
+
+A unary link takes both sides' rewards, scaled, in place of their difference.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +14,14 @@ import torch
 
 from pipeline.objectives.auxiliaries import AUXILIARIES, PER_TOKEN
 from pipeline.objectives.batch import SFT, Output, PairBatch
-from pipeline.objectives.links import LINKS
-from pipeline.objectives.margins import MARGINS
+from pipeline.objectives.links import LINKS, UNARY
+from pipeline.objectives.margins import DIFFERENTIABLE, MARGINS
+from pipeline.objectives.memories import Level, Reliability, Worst
 from pipeline.objectives.presets import Preset, Values, resolve
 from pipeline.objectives.published import PublishedState
-from pipeline.objectives.rewards import REWARDS
+from pipeline.objectives.rewards import REWARDS, log_ratios
 from pipeline.objectives.scales import SCALES
-from pipeline.objectives.state import QUEUE, GammaState, Moments, State
+from pipeline.objectives.state import QUEUE, GammaState, Memory, Moments, State
 from pipeline.objectives.weights import WEIGHTS
 
 
@@ -42,8 +46,11 @@ class Objective:
         # By index: what an absent side computes must not reach a gradient, even times 0.
         pairs = batch.select(preferred)
         gaps, margins, shifts = self._gaps_and_margins(pairs, state)
-        weights = WEIGHTS[self.preset.weight](pairs, self.parameters, state)
-        losses = weights * LINKS[self.preset.link](gaps - margins, pairs, self.parameters)
+        z, link = gaps - margins, self._link(pairs, state)
+        unweighted = link(z)
+        weights = WEIGHTS[self.preset.weight](unweighted.detach(), pairs, self.parameters, state)
+        losses = weights * unweighted
+        statistics = state.statistics(pairs, z.detach(), unweighted.detach())
         auxiliary = AUXILIARIES[self.preset.auxiliary](pairs, self.parameters)
         per_token = self.preset.auxiliary in PER_TOKEN
         losses_B = spread(losses if per_token else losses + auxiliary, 0.0)
@@ -56,16 +63,16 @@ class Objective:
             losses_B=losses_B,
             token_losses_B=spread(auxiliary, 0.0) if per_token else torch.zeros_like(losses_B),
             gaps_B=spread(gaps.detach()),
-            margins_B=spread(margins),
+            margins_B=spread(margins.detach()),
             shifts_B=spread(shifts),
-            weights_B=spread(weights.detach() * self._slopes(gaps.detach() - margins, pairs)),
-            statistics_B=spread(state.moments.of(pairs) if state.moments else gaps.detach()),
+            weights_B=spread(weights.detach() * _slopes(link, z)),
+            statistics_B=spread(gaps.detach() if statistics is None else statistics),
             chosen_tokens=batch.chosen_tokens,
         )
 
     def reward_gaps(self, batch: PairBatch) -> torch.Tensor:
         """H, [B]: positive where the policy ranks the pair as its label does."""
-        return REWARDS[self.preset.reward](batch)
+        return REWARDS[self.preset.reward](batch, self.parameters)
 
     def gaps(self, batch: PairBatch, state: State) -> torch.Tensor:
         """scale * H, [B]."""
@@ -84,31 +91,52 @@ class Objective:
                 gamma = PublishedState(gamma0, tau, seed=0)
             else:
                 gamma = GammaState(gamma0, tau, max(1, min(QUEUE, capacity)))
-        statistic = self.preset.statistic
-        moments = Moments(statistic, self.parameters.number("momentum")) if statistic else None
-        state = State(gamma, moments)
-        if untrained is not None and (gamma or moments):
-            gaps_B = self.gaps(untrained, state)
-            if gamma and bool(gaps_B.any()):
+        state = State(gamma, self._memory())
+        if untrained is not None:
+            if gamma and bool((gaps_B := self.gaps(untrained, state)).any()):
                 gamma.observe(gaps_B)
-            if moments:
-                moments.start(moments.of(untrained))
+            if state.moments:
+                state.moments.start(state.moments.of(untrained))
         return state
+
+    def _memory(self) -> Memory | None:
+        statistic, number = self.preset.statistic, self.parameters.number
+        if statistic is None:
+            return None
+        if statistic == "level":
+            return Level(number("beta_prime"), number("momentum"))
+        if statistic == "worst":
+            return Worst(int(number("drop")), number("reference_ratio"))
+        if statistic == "reliability":
+            return Reliability(number("reliability"), number("adaptation"))
+        return Moments(statistic, number("momentum"), self.parameters)
 
     def _gaps_and_margins(self, pairs: PairBatch, state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gaps, whole margins, and the part of the margins that gamma-PO adds: gamma_i - gamma0, zero on average."""
         gaps = self.gaps(pairs, state)
-        own = MARGINS[self.preset.margin](gaps.detach(), pairs, self.parameters, state).detach()
+        own = MARGINS[self.preset.margin](gaps.detach(), pairs, self.parameters, state)
+        if self.preset.margin not in DIFFERENTIABLE:
+            own = own.detach()
         if state.gamma is None:
             return gaps, own, torch.zeros_like(own)
         shifts = state.gamma.margins(gaps.detach()).to(own) - self.parameters.number("gamma0")
         return gaps, own + shifts, shifts
 
-    def _slopes(self, z_B: torch.Tensor, pairs: PairBatch) -> torch.Tensor:
-        """-d link / d z, [B]; also asked for while gradients are off."""
-        with torch.enable_grad():
-            z_B = z_B.detach().requires_grad_()
-            return -torch.autograd.grad(LINKS[self.preset.link](z_B, pairs, self.parameters).sum(), z_B)[0]
+    def _link(self, pairs: PairBatch, state: State) -> Callable[[torch.Tensor], torch.Tensor]:
+        """From z to a loss a pair, [B] -> [B]; of a unary link at the sum of both rewards that the pairs have."""
+        row, values = self.preset, self.parameters
+        if not row.unary:
+            return lambda z_B: LINKS[row.link](z_B, pairs, values, state)
+        chosen_B, rejected_B = log_ratios(pairs)
+        sum_B = SCALES[row.scale](pairs, values, state) * (chosen_B + rejected_B)
+        return lambda z_B: UNARY[row.link]((sum_B + z_B) / 2, (sum_B - z_B) / 2, pairs, values, state)
+
+
+def _slopes(link: Callable[[torch.Tensor], torch.Tensor], z_B: torch.Tensor) -> torch.Tensor:
+    """-d link / d z, [B]; also asked for while gradients are off."""
+    with torch.enable_grad():
+        z_B = z_B.detach().requires_grad_()
+        return -torch.autograd.grad(link(z_B).sum(), z_B)[0]
 
 
 def build(name: str, **parameters: Any) -> Objective:

@@ -30,7 +30,7 @@ class Preset:
     weight: str = "one"
     auxiliary: str = "none"
     gamma: bool = False  # whether gamma-PO's gamma_i - gamma0 is added to the margin
-    statistic: str | None = None  # the reward whose running moments are kept, where a function asks for them
+    statistic: str | None = None  # what is remembered of earlier steps' pairs, where a function asks for it: state.py
     schedule: Mapping[str, Any] = field(default_factory=dict)  # what the schedule does unless told otherwise
     routes: bool = False  # whether pairs routed to SFT are taken; the preference side is then another row
 
@@ -41,11 +41,19 @@ class Preset:
         return {kind: getattr(self, kind) for kind in kinds}
 
     @property
+    def unary(self) -> bool:
+        """Whether the link looks at each side by itself, so that no margin applies."""
+        return self.link in _UNARY
+
+    @property
     def needs(self) -> list[str]:
-        """What a pair must carry beside the policy's log-probs: scores, label_confidence, token_logps."""
+        """What a pair must carry beside the policy's log-probs: scores, label_confidence, sources; of the policy
+        token_logps, square_logps.
+        """
         return sorted({_NEEDS[name] for name in self.functions.values() if isinstance(name, str) and name in _NEEDS})
 
 
+_UNARY = ("nca", "apo-zero", "apo-down", "bco", "sppo", "sppo-hard", "calibrated")
 _NEEDS = {
     "score-offset": "scores",
     "score-gap": "scores",
@@ -54,6 +62,13 @@ _NEEDS = {
     "confidence": "label_confidence",
     "soft": "label_confidence",
     "unsure-tokens": "token_logps",
+    "rating": "scores",
+    "soft-scores": "scores",
+    "score-certainty": "scores",
+    "relative-score-gap": "scores",
+    "sppo": "label_confidence",
+    "trusted": "sources",
+    "like-the-policy": "square_logps",
 }
 
 PRESETS: dict[str, Preset] = {
@@ -212,6 +227,106 @@ PRESETS: dict[str, Preset] = {
         margin="constant",
         weight="any-unsure",
     ),
+    "wpo": Preset(
+        "Zhou et al., arXiv 2406.11827: min(1, exp(a_w + a_l)) l(beta h), a the mean log pi(y_t) - log sum_v pi(v)^2",
+        {"beta": 0.01, "label_smoothing": 0.0},
+        link="smoothed",
+        weight="like-the-policy",
+    ),
+    "dpop": Preset(
+        "Pal et al. (Smaug), arXiv 2402.13228: l(beta (h - guard max(0, lr_w - lp_w)))",
+        {"beta": 0.3, "guard": 50.0},
+        margin="chosen-guard",
+    ),
+    "alpha-po": Preset(
+        "arXiv 2501.03884: SimPO with the reward (1 - p^-alpha) / alpha, p the geometric mean of token probabilities",
+        {"beta": 2.0, "gamma0": 1.0, "alpha": 0.25},
+        reward="bent-mean-log-prob",
+        margin="constant",
+    ),
+    "rainbow-po": Preset(
+        "arXiv 2410.04203: -log F(beta (r - (1 - kappa) gamma_h)), r of mean log-probs less kappa of the reference's, "
+        "F by `curve` the logistic distribution or Cauchy's",
+        {"beta": 10.0, "reference_share": 0.25, "home_advantage": 0.1, "curve": "logistic"},
+        reward="mixed-mean-log-ratio",
+        margin="home-advantage",
+        link="logistic-or-arctan",
+    ),
+    "rating-dpo": Preset(
+        "arXiv 2602.00603: l(beta h - (beta / rating_beta) (s_w - s_l)), of gaps of either sign",
+        {"beta": 0.1, "rating_beta": 1.0},
+        margin="rating",
+    ),
+    "mmpo": Preset(
+        "Kim et al., EMNLP 2024: cDPO with p = sigmoid(steepness (s_w - s_l))",
+        {"beta": 0.1, "steepness": 1.0},
+        link="soft-scores",
+    ),
+    "cw-po": Preset(
+        "arXiv 2603.04968: tanh((s_w - s_l) / 2) l(beta h), s a weak reward model's",
+        {"beta": 0.1},
+        weight="score-certainty",
+    ),
+    "scaled-dpo": Preset(
+        "HelpSteer2-Preference, and RDO, arXiv 2408.09385: (D / E[D]) l(beta h), D = s_w - s_l, or 0 where negative",
+        {"beta": 0.1, "momentum": 0.99},
+        weight="relative-score-gap",
+        statistic="score-gap",
+    ),
+    "dr-dpo": Preset(
+        "Wu et al., arXiv 2407.07880: -beta_prime log E[exp(-l(beta h) / beta_prime)], by its gradient: weights from "
+        "the steps before",
+        {"beta": 0.1, "beta_prime": 1.0, "momentum": 0.9},
+        weight="agreeing",
+        statistic="level",
+    ),
+    "rappo": Preset(
+        "RAPPO, ICLR 2026: DPO without the `drop` pairs of a step whose loss is largest, of those with lr_w - lr_l <= "
+        "log reference_ratio",
+        {"beta": 0.1, "drop": 1, "reference_ratio": 1.0},
+        weight="not-the-worst",
+        statistic="worst",
+    ),
+    "re-po": Preset(
+        "RE-PO, ICLR 2026: w l(beta h) + (1 - w) l(-beta h), w = P(label right), by how often its source's were",
+        {"beta": 0.1, "reliability": 0.9, "adaptation": 0.1},
+        link="trusted",
+        statistic="reliability",
+    ),
+    "nca": Preset(
+        "Chen et al., arXiv 2402.05369, for pairs: l(z_w) + [l(-z_w) + l(-z_l)] / 2, z = beta (lp - lr) of a side",
+        {"beta": 0.1},
+        link="nca",
+    ),
+    "apo-zero": Preset(
+        "D'Oosterlinck et al., arXiv 2408.06266, eq. 7: 1 - sigmoid(z_w) + sigmoid(z_l)", {"beta": 0.1}, link="apo-zero"
+    ),
+    "apo-down": Preset("The same, eq. 8: sigmoid(z_w) + 1 - sigmoid(z_w - z_l)", {"beta": 0.1}, link="apo-down"),
+    "bco": Preset(
+        "Jung et al., arXiv 2404.04656: l(z_w - d) + l(d - z_l), d the running mean of both sides' rewards",
+        {"beta": 0.1, "momentum": 0.999},
+        link="bco",
+        statistic="middle",
+    ),
+    "sppo": Preset(
+        "Wu et al., arXiv 2405.00675: [(s_w - (p - 1/2) / beta)^2 + (s_l + (p - 1/2) / beta)^2] / 2, s = lp - lr, p "
+        "the label's confidence",
+        {"beta": 0.001},
+        scale="one",
+        link="sppo",
+    ),
+    "sppo-hard": Preset(
+        "The same with p = 1 and without the half, as in TRL: (s_w - 1 / (2 beta))^2 + (s_l + 1 / (2 beta))^2",
+        {"beta": 0.001},
+        scale="one",
+        link="sppo-hard",
+    ),
+    "cal-dpo": Preset(
+        "Xiao et al., arXiv 2412.14516: l(h) + [(s_w - 1 / (2 beta))^2 + (s_l + 1 / (2 beta))^2] / 2, s = lp - lr",
+        {"beta": 0.001},
+        scale="one",
+        link="calibrated",
+    ),
     "selective-dpo": Preset(
         "Gao et al., arXiv 2502.09650: DPO on the easier half, easy to hard, by the `difficulty` column",
         {"beta": 0.01},
@@ -237,13 +352,21 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 
-_CHOICES = {"solver": ("exact", "paper"), "offset": ("log", "log1p", "identity")}
+_CHOICES = {
+    "solver": ("exact", "paper"),
+    "offset": ("log", "log1p", "identity"),
+    "curve": ("logistic", "arctan"),
+}
+_WHOLE = {"drop"}  # numbers of pairs
 
 # Where a parameter may lie, as intervals are written: a round bracket leaves its end out.
 _INTERVALS: dict[str, str] = {
     **dict.fromkeys(("beta", "steepness", "floor", "odds_weight"), "(0, inf)"),
+    **dict.fromkeys(("rating_beta", "beta_prime", "reference_ratio"), "(0, inf)"),
     **dict.fromkeys(("gamma0", "tau", "alpha", "a", "eta", "fit_power", "focus"), "[0, inf)"),
-    **dict.fromkeys(("sft_weight", "nll_weight", "threshold"), "[0, inf)"),
+    **dict.fromkeys(("sft_weight", "nll_weight", "threshold", "guard", "home_advantage", "drop"), "[0, inf)"),
+    **dict.fromkeys(("reference_share", "adaptation"), "[0, 1]"),
+    "reliability": "(0, 1]",
     **dict.fromkeys(("fit_margin", "good_score"), "(-inf, inf)"),
     "label_smoothing": "[0, 0.5)",
     "momentum": "[0, 1)",
@@ -266,7 +389,7 @@ def resolve(name: str, given: Mapping[str, Any]) -> tuple[Preset, Values]:
     """The row whose functions are used, and every parameter's value.
 
     `margin: gamma` adds gamma-PO's margin to a row that has not got it. Raises UserError for an unknown name (the table
-    is listed) or parameter, or a value of the wrong kind or out of range.
+    is listed) or parameter, a value of the wrong kind or out of range, or a margin where none applies.
     """
     row = _row(name, "objective.name")
     values = Values(row.parameters)
@@ -277,6 +400,8 @@ def resolve(name: str, given: Mapping[str, Any]) -> tuple[Preset, Values]:
             problem = f"objective.preference={inner} itself decides what is trained when"
             raise UserError(problem, "choose a preset such as dpo or gamma-dpo")
         row, values = side, Values({**side.parameters, **values, "preference": inner})
+    if given.get("margin") == "gamma" and row.unary:
+        raise _no_margin(values.get("preference", name))
     if given.get("margin") == "gamma" and not row.gamma:
         row, values = replace(row, gamma=True), Values({**_GAMMA, **values})
     for key, value in given.items():
@@ -289,6 +414,14 @@ def resolve(name: str, given: Mapping[str, Any]) -> tuple[Preset, Values]:
     return row, values
 
 
+def _no_margin(name: float | str) -> UserError:
+    return UserError(
+        f"objective.margin=gamma: {name} looks at each side by itself and not at the gap between them, so that "
+        "no margin applies to it",
+        "leave objective.margin out, or choose a row on the gap, such as dpo",
+    )
+
+
 def _unknown(name: str, key: str, values: Values) -> UserError:
     if near := difflib.get_close_matches(key, values, n=1):
         return UserError(f"objective.{key} is not a parameter of {name}", f"did you mean objective.{near[0]}?")
@@ -299,7 +432,8 @@ def _unknown(name: str, key: str, values: Values) -> UserError:
     if PRESETS[name].routes:
         inner = values["preference"]
         side, anew = f"objective.preference={inner}", f"{{name: {name}, preference: {inner}}}"
-    kept = f"; or set objective.margin=gamma, which gives {side} a target margin for each pair" if key in _GAMMA else ""
+    elastic = key in _GAMMA and not _row(values.get("preference", name), "objective.preference").unary
+    kept = f"; or set objective.margin=gamma, which gives {side} a target margin for each pair" if elastic else ""
     hint = f"leave objective.{key} out, or 'objective={anew}', which drops all that the file sets of it{kept}"
     return UserError(f"{side} takes no {key} (it takes {', '.join(sorted(values))}), but objective.{key} is set", hint)
 
@@ -315,6 +449,8 @@ def _checked(key: str, value: Any, default: float | str) -> float | str:
         raise UserError(f"objective.{key}={value!r} is not a choice", f"give one of {', '.join(_CHOICES[key])}")
     if key in _INTERVALS and not _inside(value, _INTERVALS[key]):
         raise UserError(f"objective.{key}={value!r} is out of range", f"give a number in {_INTERVALS[key]}")
+    if key in _WHOLE and value != int(value):
+        raise UserError(f"objective.{key}={value!r} is not a whole number", "give a number of pairs, such as 1")
     checked: float | str = value
     return checked
 

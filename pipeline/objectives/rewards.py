@@ -1,7 +1,7 @@
 """H, the difference in reward between chosen and rejected, before it is scaled.
 
-Each function: PairBatch -> [B], in nats (mean: nats a token), differentiable. Notation as in docs/objectives.md:
-lp and lr are the policy's and the reference's summed log-probs, n the completion's tokens.
+Each function: (PairBatch, parameters) -> [B], in nats (mean: nats a token), differentiable. Notation as in
+docs/objectives.md: lp and lr are the policy's and the reference's summed log-probs, n the completion's tokens.
 """
 
 import math
@@ -10,39 +10,40 @@ from collections.abc import Callable
 import torch
 
 from pipeline.objectives.batch import PairBatch
+from pipeline.objectives.presets import Values
 
 _NEVER_CERTAIN = -1e-10  # the mean log-prob at which the odds of a completion stop growing
 
 
-def log_ratio(batch: PairBatch) -> torch.Tensor:
+def log_ratio(batch: PairBatch, parameters: Values) -> torch.Tensor:
     """DPO's implicit reward: the log-ratio to the reference, summed over tokens (arXiv 2305.18290, eq. 5)."""
-    chosen, rejected = _log_ratios(batch)
+    chosen, rejected = log_ratios(batch)
     return chosen - rejected
 
 
-def mean_log_ratio(batch: PairBatch) -> torch.Tensor:
+def mean_log_ratio(batch: PairBatch, parameters: Values) -> torch.Tensor:
     """The same, each side divided by its own number of tokens (Tulu 3, arXiv 2411.15124)."""
-    chosen, rejected = _log_ratios(batch)
+    chosen, rejected = log_ratios(batch)
     return chosen / batch.chosen_tokens - rejected / batch.rejected_tokens
 
 
-def clipped_log_ratio(batch: PairBatch) -> torch.Tensor:
+def clipped_log_ratio(batch: PairBatch, parameters: Values) -> torch.Tensor:
     """HyPO: the reference's gap counts only where it ranks the pair as the label does (arXiv 2602.11902)."""
     reference_chosen, reference_rejected = batch.need("reference_chosen_logps", "reference_rejected_logps")
-    return log_prob(batch) - (reference_chosen - reference_rejected).clamp(min=0)
+    return log_prob(batch, parameters) - (reference_chosen - reference_rejected).clamp(min=0)
 
 
-def log_prob(batch: PairBatch) -> torch.Tensor:
+def log_prob(batch: PairBatch, parameters: Values) -> torch.Tensor:
     """The summed log-prob, no reference (CPO, arXiv 2401.08417)."""
     return batch.policy_chosen_logps - batch.policy_rejected_logps
 
 
-def mean_log_prob(batch: PairBatch) -> torch.Tensor:
+def mean_log_prob(batch: PairBatch, parameters: Values) -> torch.Tensor:
     """SimPO's reward: the mean log-prob of a completion's tokens, no reference (arXiv 2405.14734, eq. 4)."""
     return batch.policy_chosen_logps / batch.chosen_tokens - batch.policy_rejected_logps / batch.rejected_tokens
 
 
-def log_odds(batch: PairBatch) -> torch.Tensor:
+def log_odds(batch: PairBatch, parameters: Values) -> torch.Tensor:
     """ORPO: logit of a completion's mean token probability, exp(lp / n) (arXiv 2403.07691, eq. 4 and 7)."""
 
     def logit(logps_B: torch.Tensor, tokens_B: torch.Tensor) -> torch.Tensor:
@@ -54,7 +55,7 @@ def log_odds(batch: PairBatch) -> torch.Tensor:
     )
 
 
-def unsure_tokens(batch: PairBatch) -> torch.Tensor:
+def unsure_tokens(batch: PairBatch, parameters: Values) -> torch.Tensor:
     """ConfPO: the mean log-prob of the tokens the policy is unsure of (arXiv 2506.08712); 0 for a side without any."""
     chosen, rejected = batch.need("policy_chosen_token_logps", "policy_rejected_token_logps")
 
@@ -71,17 +72,43 @@ def unsure(logps_n: torch.Tensor) -> torch.Tensor:
     return logps_n < torch.logsumexp(logps_n, 0) - math.log(len(logps_n))
 
 
-def _log_ratios(batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+def mixed_mean_log_ratio(batch: PairBatch, parameters: Values) -> torch.Tensor:
+    """RainbowPO: mean log-probs, of which a share of the reference's is taken off (arXiv 2410.04203)."""
+    reference_chosen, reference_rejected = batch.need("reference_chosen_logps", "reference_rejected_logps")
+    share = parameters.number("reference_share")
+    chosen = (batch.policy_chosen_logps - share * reference_chosen) / batch.chosen_tokens
+    return chosen - (batch.policy_rejected_logps - share * reference_rejected) / batch.rejected_tokens
+
+
+def bent_mean_log_prob(batch: PairBatch, parameters: Values) -> torch.Tensor:
+    """AlphaPO: (1 - p^-alpha) / alpha, p the geometric mean of a completion's token probabilities, so log p where alpha
+    is 0 (arXiv 2501.03884).
+    """
+    alpha = parameters.number("alpha")
+    if alpha == 0:
+        return mean_log_prob(batch, parameters)
+
+    def bent(logps_B: torch.Tensor, tokens_B: torch.Tensor) -> torch.Tensor:
+        return -torch.expm1(-alpha * logps_B / tokens_B) / alpha
+
+    chosen = bent(batch.policy_chosen_logps, batch.chosen_tokens)
+    return chosen - bent(batch.policy_rejected_logps, batch.rejected_tokens)
+
+
+def log_ratios(batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each side's log-ratio to the reference, summed over tokens: what unary links look at."""
     reference_chosen, reference_rejected = batch.need("reference_chosen_logps", "reference_rejected_logps")
     return batch.policy_chosen_logps - reference_chosen, batch.policy_rejected_logps - reference_rejected
 
 
-REWARDS: dict[str, Callable[[PairBatch], torch.Tensor]] = {
+REWARDS: dict[str, Callable[[PairBatch, Values], torch.Tensor]] = {
     "log-ratio": log_ratio,
     "mean-log-ratio": mean_log_ratio,
     "clipped-log-ratio": clipped_log_ratio,
     "log-prob": log_prob,
+    "mixed-mean-log-ratio": mixed_mean_log_ratio,
     "mean-log-prob": mean_log_prob,
+    "bent-mean-log-prob": bent_mean_log_prob,
     "log-odds": log_odds,
     "unsure-tokens": unsure_tokens,
 }

@@ -10,8 +10,10 @@ import torch
 
 from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.gamma import margins_at, solve_scalar
+from pipeline.objectives.memories import Level, Reliability, Worst
+from pipeline.objectives.presets import Values
 from pipeline.objectives.published import PublishedState
-from pipeline.objectives.rewards import REWARDS
+from pipeline.objectives.rewards import REWARDS, log_ratios
 
 QUEUE = 2048  # gaps remembered, as the authors of gamma-PO have it
 _ROUNDING = 1e-12  # a variance below this share of the mean square is what rounding leaves of none
@@ -60,15 +62,15 @@ class Moments:
     of the pairs over steps, and a step of one pair is as good as any.
     """
 
-    def __init__(self, statistic: str, momentum: float):
-        self.statistic, self.momentum = statistic, momentum
+    def __init__(self, statistic: str, momentum: float, parameters: Values | None = None):
+        self.statistic, self.momentum, self.parameters = statistic, momentum, parameters or Values()
         self.skip = False  # whether the next step is the untrained policy's, whose statistic is rounding about zero
         self.latest: torch.Tensor | None = None
         self.sums, self.steps = torch.zeros(2, dtype=torch.float64), 0
 
     def of(self, batch: PairBatch) -> torch.Tensor:
         """The statistic of each pair, [B], detached."""
-        return REWARDS[self.statistic](batch).detach()
+        return STATISTICS[self.statistic](batch, self.parameters).detach()
 
     def start(self, values_B: torch.Tensor) -> None:
         """Begin with the untrained policy's values. Where all are zero, and so zero by construction, the first step is
@@ -127,27 +129,73 @@ class Moments:
         self.latest, self.sums, self.steps, self.skip = (state[name] for name in ("latest", "sums", "steps", "skip"))
 
 
+def _middle(batch: PairBatch, parameters: Values) -> torch.Tensor:
+    """The mean of both sides' log-ratios."""
+    chosen_B, rejected_B = log_ratios(batch)
+    return (chosen_B + rejected_B) / 2
+
+
+def score_gap(batch: PairBatch, parameters: Values) -> torch.Tensor:
+    """s_w - s_l, or 0 where it contradicts the label."""
+    chosen_B, rejected_B = batch.need("chosen_scores", "rejected_scores")
+    return (chosen_B - rejected_B).clamp(min=0)
+
+
+STATISTICS = {**REWARDS, "middle": _middle, "score-gap": score_gap}  # what moments may be of
+
+Memory = Moments | Level | Worst | Reliability
+
+
 class State:
-    """All that an objective remembers: gamma-PO's queue, moments, both or neither."""
+    """All that an objective remembers: gamma-PO's queue, a memory of another kind, both or neither."""
 
-    def __init__(self, gamma: GammaState | PublishedState | None = None, moments: Moments | None = None):
-        self.gamma, self.moments = gamma, moments
+    def __init__(self, gamma: GammaState | PublishedState | None = None, memory: Memory | None = None):
+        self.gamma, self.memory = gamma, memory
 
-    def observe(self, gaps_B: torch.Tensor, statistics_B: torch.Tensor | None = None) -> None:
-        """Add a step's preference pairs, in schedule order: their gaps, and the statistic where one is watched."""
+    @property
+    def moments(self) -> Moments | None:
+        return self.memory if isinstance(self.memory, Moments) else None
+
+    def statistics(self, pairs: PairBatch, z_B: torch.Tensor, losses_B: torch.Tensor) -> torch.Tensor | None:
+        """What the memory observes of these pairs, [B], given their link's argument and its losses."""
+        memory = self.memory
+        if isinstance(memory, Moments):
+            return memory.of(pairs)
+        if isinstance(memory, Level):
+            return memory.of(losses_B)
+        if isinstance(memory, Worst):
+            return memory.of(pairs, losses_B)
+        return memory.of(z_B, pairs) if memory else None
+
+    def observe(
+        self,
+        gaps_B: torch.Tensor,
+        statistics_B: torch.Tensor | None = None,
+        sources_B: torch.Tensor | None = None,
+    ) -> None:
+        """Add a step's preference pairs, in schedule order: their gaps, the statistic where one is watched, and their
+        sources where it is watched of each.
+        """
         if self.gamma:
             self.gamma.observe(gaps_B)
-        if self.moments:
-            if statistics_B is None:
-                raise ValueError(f"this objective watches {self.moments.statistic}: pass Output.statistics_B too")
-            self.moments.observe(statistics_B)
+        if self.memory is None:
+            return
+        if statistics_B is None:
+            raise ValueError("this objective watches more than gaps: pass Output.statistics_B too")
+        if not isinstance(self.memory, Reliability):
+            self.memory.observe(statistics_B)
+        elif sources_B is None:
+            raise ValueError("this objective watches the sources of labels: pass PairBatch.sources too")
+        else:
+            self.memory.observe(statistics_B, sources_B)
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"gamma": self.gamma, type(self.memory).__name__.lower(): self.memory}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def state_dict(self) -> dict[str, Any]:
-        parts = {"gamma": self.gamma, "moments": self.moments}
-        return {name: part.state_dict() for name, part in parts.items() if part}
+        return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.gamma:
-            self.gamma.load_state_dict(state["gamma"])
-        if self.moments:
-            self.moments.load_state_dict(state["moments"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])

@@ -180,7 +180,7 @@ class Normaliser:
         tools = read_tools(read["tools"]) if read.get("tools") else ()
         for tool in tools:
             check_json(tool)
-        source = read.get("source")  # a label for reading; whatever is no text is left out
+        source = read.get("source")  # where the pair is from; whatever is no text is left out
         if isinstance(source, str):
             check_text(source)
         return {

@@ -332,7 +332,9 @@ class Objective:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything the page shows. `steps` is a table of tables.STEPS, `trained_pairs` has the columns DRAWN."""
+    """Everything the page shows. `steps` is a table of tables.STEPS, `trained_pairs` has the columns DRAWN,
+    `reliability` is a table of tables.RELIABILITY.
+    """
 
     title: str
     config_name: str
@@ -344,6 +346,7 @@ class ReportData:
     scheduled: Scheduled | None = None
     steps: pa.Table | None = None
     trained_pairs: pa.Table | None = None
+    reliability: pa.Table | None = None  # where the objective estimates any
     held_out: HeldOut | None = None
     benchmark: Benchmark | None = None  # the embedded tasks
     asked: Sequence[Asked] = ()  # the other benchmarks

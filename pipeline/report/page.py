@@ -107,6 +107,10 @@ def _figures(data: ReportData) -> dict[str, Any]:
         "training": [] if data.steps is None else training_figures.training_curves(data.steps),
         "pairs": [] if data.trained_pairs is None else training_figures.trained_pairs(data.trained_pairs),
     }
+    if data.steps is not None and data.reliability is not None:
+        known = data.scheduled
+        flipped = known.flipped / max(1, known.pairs) if known else 0.0
+        drawn["training"].append(training_figures.flip_rates(data.reliability, flipped))
     if data.benchmark and data.benchmark.comparison:
         drawn["win_rate"] = figures.win_rate(data.benchmark.comparison)
     if data.benchmark and data.benchmark.kinds:

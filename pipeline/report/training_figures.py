@@ -1,6 +1,8 @@
 """Figures of the training run: curves over the steps, and every trained pair against its reward gap."""
 
 import hashlib
+import html
+from collections import Counter
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,7 @@ from pipeline.report.plotting import Figure, Spec, axis, numbers, spec
 # An SVG with more points than these is slow to open and shows no more.
 MOST_POINTS = 5000  # of a cloud
 MOST_STEPS = 2000  # of a curve
+MOST_SOURCES = 8  # of labels, those with the most pairs
 _DIGESTED = 1 << 16  # rows that are Python's own at a time
 
 _LABELS = (("circle", 6), ("x", 8))  # of the label as it is, and flipped
@@ -97,6 +100,37 @@ def training_curves(steps: pa.Table) -> list[Figure]:
         drawn = spec(data, 220, axis("step"), y, showlegend=len(data) > 1, hovermode="x unified", shapes=shapes)
         figures.append(Figure(f"fig-{title.replace(' ', '-').lower()}", title, caption + some, drawn))
     return figures
+
+
+def flip_rates(rows: pa.Table, flipped: float) -> Figure:
+    """What was estimated of each source of labels (tables.RELIABILITY), beside the share that the schedule flipped."""
+    pairs: Counter[str] = Counter()
+    for source, count in zip(rows["source"].to_pylist(), rows["pairs"].to_pylist(), strict=True):
+        pairs[source] += count
+    data = []
+    for place, (source, _) in enumerate(pairs.most_common(MOST_SOURCES)):
+        own = rows.filter(pc.equal(rows["source"], source))
+        # plotly reads names as its own small markup, so a source's is escaped here.
+        name = html.escape(source[:40], quote=False) or "all labels"
+        dash = ("solid", "dash", "dot", "dashdot")[place % 4]
+        line = {"color": "var(--trained)" if place < 4 else "var(--base)", "width": 2, "dash": dash}
+        data.append(_curve(own, "flip_rate", name, line, "lines"))
+    true = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": flipped, "y1": flipped}
+    drawn = spec(
+        data,
+        260,
+        axis("step"),
+        axis(rangemode="tozero", tickformat=".0%"),
+        showlegend=len(data) > 1,
+        hovermode="x unified",
+        shapes=[{**true, "line": {"color": "var(--ink)", "dash": "dot", "width": 1.5}}],
+    )
+    some = f" The {MOST_SOURCES} sources of {len(pairs):,} with the most pairs." if len(pairs) > MOST_SOURCES else ""
+    caption = (
+        "Share of each source's labels that the objective takes to be wrong; the dotted line is the share that the "
+        "schedule flipped, to which the data may add errors of their own."
+    )
+    return Figure("fig-flip-rate", "estimated flip rate", caption + some, drawn)
 
 
 def _curve(steps: pa.Table, column: str, name: str, line: Spec, mode: str) -> Spec:

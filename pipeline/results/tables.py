@@ -169,6 +169,15 @@ STEPS = _schema(
     optional=("nll", *_MEASURED),
 )
 
+# Made by train where the objective estimates how often labels are right; read by report. A row a step and a source that
+# has preference pairs in it, after the step.
+RELIABILITY = _schema(
+    ("step", pa.int64()),
+    ("source", pa.string()),  # as in PAIRS
+    ("pairs", pa.int64()),  # of the step's preference pairs
+    ("flip_rate", pa.float64()),  # share of the source's labels that are taken to be wrong
+)
+
 # Why a turn was not asked: it does not fit into the model, or the chat template does not render it.
 UNASKED = ("no-room", "not-rendered")
 

@@ -121,8 +121,11 @@ class Rater(Section):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, raw: Any) -> Any:
-        """A text alone is `rules`, or a reward model."""
-        return ({"rules": True} if raw == "rules" else {"model": raw}) if isinstance(raw, str) else raw
+        """A text alone is `rules`, or a reward model; a judge that is run here may be its source alone."""
+        if isinstance(raw, str):
+            return {"rules": True} if raw == "rules" else {"model": raw}
+        local = raw.get("local") if isinstance(raw, dict) else None
+        return raw | {"local": {"source": local}} if isinstance(local, str) else raw
 
     @model_validator(mode="after")
     def _one_who_rates(self) -> "Rater":

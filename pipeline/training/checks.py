@@ -7,6 +7,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.training.epoch import Epoch
+from pipeline.training.join import MOST_SOURCES
 from pipeline.training.rows import Rows
 
 # |policy - cached reference| of a side, in nats a token, that is rounding at step 0.
@@ -22,6 +23,12 @@ BIAS = 2e-3  # nats a token that kernels may differ by on average
 
 def check_columns(epoch: Epoch, needs: Sequence[str]) -> None:
     """Raise UserError where a pair that a preference objective will see lacks what it needs (Preset.needs)."""
+    if "sources" in needs and epoch.sources is None:
+        raise UserError(
+            f"the objective estimates how often each source's labels are right, and the pairs are of more than "
+            f"{MOST_SOURCES:,} sources",
+            "name the column that says who labelled a pair in data.columns.source, or choose another objective",
+        )
     columns = {"scores": ("chosen_score", "rejected_score"), "label_confidence": ("label_confidence",)}
     for name in needs:
         for column in columns.get(name, ()):

@@ -41,6 +41,7 @@ class Example:
     difficulty: float | None  # as schedule.difficulty measures it, larger is harder; None where held out
     start: int = 0  # where its token ids lie in the table
     tokens_digest: bytes = b""  # and what they are
+    source: int = 0  # of the data's sources, by its place in Epoch.sources
 
     @property
     def packed(self) -> int:
@@ -61,6 +62,7 @@ class Epoch:
         self._scheduled, self._held_out = (_Stored(folder / name, row) for name in (SCHEDULED, HELD_OUT))
         self._once, self._tokens = _Stored(folder / ONCE, "<i8"), _Stored(folder / TOKENS, "<i4")
         self._lacking: dict[str, str | None] = about["lacking"]
+        self.sources: list[str] | None = about["sources"]  # None: more than join.MOST_SOURCES
 
     @property
     def steps(self) -> int:
@@ -130,6 +132,7 @@ def _example(
     chosen_score: float,
     rejected_score: float,
     label_confidence: float,
+    source: int,
     difficulty: float,
     preference: bool,
     flipped: bool,
@@ -152,6 +155,7 @@ def _example(
         known[3],
         start,
         digest,
+        source,
     )
 
 

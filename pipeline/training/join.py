@@ -33,7 +33,8 @@ TOKENS, SCHEDULED, HELD_OUT, ONCE, ABOUT = "tokens", "scheduled", "held_out", "o
 LENGTHS = ("prompt", "chosen", "rejected")  # in tokens
 SUMS = ("chosen_logps", "rejected_logps")  # as they are cached
 LABELS = ("chosen_score", "rejected_score", "label_confidence")
-FORMAT = 1  # raised when a table that was left by a killed run could not be read any more
+FORMAT = 2  # raised when a table that was left by a killed run could not be read any more
+MOST_SOURCES = 10_000  # whose names are kept; a column of more names no sources of labels, such as one of addresses
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 _ROWS = "rows"  # while it is written: the rows of all pairs that are needed, in the order of the pairs table
 _AT_A_TIME = 1 << 16  # rows
@@ -54,6 +55,7 @@ def row_type(id_bytes: int) -> np.dtype[np.void]:
             *((name, "<i4") for name in LENGTHS),
             *((name, "<f8") for name in SUMS),
             *((name, "<f8") for name in LABELS),
+            ("source", "<i4"),  # its place in `sources` of ABOUT
             ("difficulty", "<f8"),
             ("preference", "?"),  # not sft
             ("flipped", "?"),
@@ -76,10 +78,11 @@ def join(pairs: Path, reference: Path, schedule: Path, folder: Path, made_of: Ma
     beside.mkdir(parents=True)
     try:
         wanted = _wanted(pairs, schedule, reference)
-        _write_pairs(wanted, pairs, reference, beside)
+        sources = _write_pairs(wanted, pairs, reference, beside)
         lacking = _write_rows(wanted, schedule, beside)
         (beside / _ROWS).unlink()
         about = {"format": FORMAT, "made_of": dict(made_of or {}), "id_bytes": wanted.id_bytes, "lacking": lacking}
+        about["sources"] = sources if len(sources) <= MOST_SOURCES else None
         write_aside(beside / ABOUT, json.dumps(about | {"files": _files(beside)}, indent=2))
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)  # the disk may be full
@@ -173,24 +176,27 @@ class _Reference:
         return self.whole.take(pc.index_in(pair_ids, value_set=self.whole["pair_id"]))
 
 
-def _write_pairs(wanted: _Wanted, pairs: Path, reference: Path, folder: Path) -> None:
-    """`tokens`; and in _ROWS a row a needed pair, without what the schedule says of it."""
+def _write_pairs(wanted: _Wanted, pairs: Path, reference: Path, folder: Path) -> list[str]:
+    """`tokens`; and in _ROWS a row a needed pair, without what the schedule says of it. Returns their sources."""
     cached, row = _Reference(reference), row_type(wanted.id_bytes)
+    sources: dict[str, int] = {}
     seen = start = 0
     with open(folder / TOKENS, "wb") as tokens, open(folder / _ROWS, "wb") as rows:
         for part in sorted(pairs.glob("part-*.parquet")):
-            table = tables.read(pairs, tables.PAIRS, ["pair_id", *_IDS, *LABELS], part.name)
+            table = tables.read(pairs, tables.PAIRS, ["pair_id", *_IDS, *LABELS, "source"], part.name)
             needed = table.filter(pa.array(wanted.needed_P[seen : seen + table.num_rows]))
             seen += table.num_rows
             made, written = _part(needed, cached.of(needed["pair_id"], part.name), row)
             made["start"] += start
+            made["source"] = [sources.setdefault(name, len(sources)) for name in needed["source"].to_pylist()]
             start += sum(map(len, written)) // 4
             tokens.writelines(written)
             rows.write(made.tobytes())
+    return list(sources)
 
 
 def _part(needed: pa.Table, cached: pa.Table, row: np.dtype[np.void]) -> tuple[npt.NDArray[np.void], list[bytes]]:
-    """Rows of a part's pairs, `start` counted from the part's, and the bytes of their tokens."""
+    """Rows of a part's pairs, `start` counted from the part's, and the bytes of their tokens; without their sources."""
     made = np.zeros(needed.num_rows, dtype=row)
     made["pair_id"] = needed["pair_id"].cast(pa.binary()).to_numpy()
     for name, ids in zip(LENGTHS, _IDS, strict=True):

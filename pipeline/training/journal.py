@@ -4,6 +4,7 @@ A part holds the rows of steps `first` to `end` - 1. Rows are written before the
 step k covers those of all steps before k: a run that goes on from there removes what is beyond, and has each row once.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from pipeline.training.rows import Rows
 
 Row = dict[str, Any]
 _PAIRS = 10_000  # rows that are held at most, and those of a step
-_TABLES = {"steps": tables.STEPS, "trained_pairs": tables.TRAINED_PAIRS}
+_TABLES = {"steps": tables.STEPS, "trained_pairs": tables.TRAINED_PAIRS, "reliability": tables.RELIABILITY}
+_OPTIONAL = {"reliability"}  # which not every objective has
 
 
 class Journal:
@@ -23,13 +25,15 @@ class Journal:
         self.folder = folder
         self.steps: list[Row] = []  # not yet written, like the next
         self.pairs: list[Row] = []
+        self.reliability: list[Row] = []
 
-    def add(self, step: Row, rows: Rows) -> None:
-        """A row of tables.STEPS, and that step's pairs."""
+    def add(self, step: Row, rows: Rows, reliability: Sequence[Row] = ()) -> None:
+        """A row of tables.STEPS, that step's pairs, and of tables.RELIABILITY what was estimated in it."""
         if not self.folder:
             return
         self.steps.append(step)
         self.pairs += rows.trained(step["step"])
+        self.reliability += reliability
         if len(self.pairs) >= _PAIRS:
             self.write()
 
@@ -39,13 +43,14 @@ class Journal:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{self.steps[0]['step']:09}-{self.steps[-1]['step'] + 1:09}.parquet"
-        for (table, schema), rows in zip(_TABLES.items(), (self.steps, self.pairs), strict=True):
-            tables.write(rows, schema, self.folder / f"{table}-{name}")
-        self.steps, self.pairs = [], []
+        for (table, schema), rows in zip(_TABLES.items(), (self.steps, self.pairs, self.reliability), strict=True):
+            if rows or table not in _OPTIONAL:
+                tables.write(rows, schema, self.folder / f"{table}-{name}")
+        self.steps, self.pairs, self.reliability = [], [], []
 
     def go_on(self, step: int) -> None:
         """Keep the rows of the steps before `step`, and no others. Raises UserError where some are not there."""
-        self.steps, self.pairs = [], []
+        self.steps, self.pairs, self.reliability = [], [], []
         for table in _TABLES if self.folder else ():
             covered = 0
             for part in self._parts(table):
@@ -54,17 +59,19 @@ class Journal:
                     part.unlink()
                 elif first == covered:
                     covered = end
-            if covered != step:
+            if covered != step and table not in _OPTIONAL:
                 raise UserError(
                     f"{self.folder} has rows of {table} up to step {covered}, and the checkpoint is of step {step}",
                     "remove the folder that this one is in; the same command trains from the start",
                 )
 
     def export(self, folder: Path) -> None:
-        """All rows, as steps.parquet and trained_pairs.parquet."""
+        """All rows, as steps.parquet, trained_pairs.parquet and, where there are any, reliability.parquet."""
         self.write()
         for table, schema in _TABLES.items():
-            tables.gather(self._parts(table), schema, folder / f"{table}.parquet")
+            parts = self._parts(table)
+            if parts or table not in _OPTIONAL:
+                tables.gather(parts, schema, folder / f"{table}.parquet")
 
     def _parts(self, table: str) -> list[Path]:
         return sorted(self.folder.glob(f"{table}-*.parquet")) if self.folder else []

@@ -12,6 +12,7 @@ Shapes: B pairs of a micro-batch, N their completion tokens; P pairs of a step, 
 
 import hashlib
 import time
+from collections import Counter
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import timedelta
@@ -28,8 +29,10 @@ from pipeline.compute.loading import EmptyModel
 from pipeline.compute.logprobs import side_sums
 from pipeline.compute.optimizer import make_optimizer, set_learning_rate
 from pipeline.compute.policy import Policy
+from pipeline.compute.selfcheck import keep_head_in_chunks
 from pipeline.compute.sharding import whole_gradients_fit
 from pipeline.objectives.batch import PairBatch
+from pipeline.objectives.memories import Reliability
 from pipeline.objectives.objective import Objective
 from pipeline.objectives.state import QUEUE
 from pipeline.settings.config import Train
@@ -67,6 +70,9 @@ class Trainer:
         self.settings, self.resources, self.rank, self.world = settings, resources, rank, world
         self.budgets = resources.budgets(self.policy.device.type)
         self.by_token = "token_logps" in objective.preset.needs
+        self.squares = "square_logps" in objective.preset.needs
+        if self.squares:
+            keep_head_in_chunks(self.policy.model)
         check_columns(epoch, objective.preset.needs)
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.parameters, settings)
@@ -103,7 +109,7 @@ class Trainer:
         rate = learning_rate(k, self.epoch.steps, self.settings)
         self._update(rate)
         # From here on a GPU is at the update. What the host still has to wait for comes last: the norm.
-        self.state.observe(rows.preferred("gap"), rows.preferred("statistic"))
+        self.state.observe(*map(rows.preferred, ("gap", "statistic", "source")))
         self.next_step += 1
         if self.next_step % TRIM_STEPS == 0:
             give_back_memory()
@@ -121,8 +127,20 @@ class Trainer:
         looked = self.held_out().get("after", {}) if due else {}
         record |= {f"held_out_{name}": looked.get(name) for name in HELD_OUT}
         self.record = record
-        self.journal.add(record, rows)
+        self.journal.add(record, rows, self._reliability(rows))
         return record
+
+    def _reliability(self, rows: Rows) -> list[dict[str, Any]]:
+        """Rows of tables.RELIABILITY, of the sources of a step's preference pairs; none where none is estimated."""
+        memory = self.state.memory
+        if not isinstance(memory, Reliability) or self.epoch.sources is None:
+            return []
+        counts = Counter(rows.preferred("source").tolist())
+        return [
+            {"step": self.next_step - 1, "source": self.epoch.sources[source], "pairs": count}
+            | {"flip_rate": 1 - memory.shares[source]}
+            for source, count in sorted(counts.items())
+        ]
 
     @torch.no_grad()
     def held_out(self) -> dict[str, Any]:
@@ -188,10 +206,14 @@ class Trainer:
 
     def _forward(self, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, PairBatch]:
         """Log-probs of a micro-batch, [N] on the device; a copy on the host, to be differentiated by; its pairs."""
-        logps_N = self.policy(micro.pack.on(self.policy.device), self.budgets.logits_chunk)
-        host_N = logps_N.detach().cpu().requires_grad_(logps_N.requires_grad)
+        found = self.policy(micro.pack.on(self.policy.device), self.budgets.logits_chunk, self.squares)
+        logps_N, host = found[0] if self.squares else found, found.detach().cpu()
+        host_N = (host[0] if self.squares else host).requires_grad_(logps_N.requires_grad)
         chosen_B, rejected_B = side_sums(host_N, micro.pack).unbind(1)
         batch = replace(micro.recorded, policy_chosen_logps=chosen_B, policy_rejected_logps=rejected_B)
+        if self.squares:
+            squares_B2 = side_sums(host[1], micro.pack)
+            batch.policy_chosen_square_logps, batch.policy_rejected_square_logps = squares_B2.unbind(1)
         if self.by_token:
             lengths = [length for segment in micro.pack.segments for length in (segment.chosen, segment.rejected)]
             sides = host_N.double().split(lengths)

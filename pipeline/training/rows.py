@@ -47,6 +47,7 @@ def recorded(examples: Sequence[Example]) -> PairBatch:
         label_confidence=column([example.label_confidence for example in examples]),
         difficulty=column([example.difficulty for example in examples]),
         routes=torch.tensor(routes),
+        sources=torch.tensor([example.source for example in examples]),
     )
 
 
@@ -72,6 +73,7 @@ class Rows:
     def __init__(self, examples: Sequence[Example], values_PM: torch.Tensor):
         self.examples = examples
         self.columns = dict(zip(MEASURED, values_PM.unbind(1), strict=True))
+        self.columns["source"] = torch.tensor([example.source for example in examples])
         self.preferred_P = torch.tensor([example.route == "preference" for example in examples])
         self.flipped_P = torch.tensor([example.flipped for example in examples])
 

@@ -120,6 +120,28 @@ def test_packing_does_not_matter(models: Models, order: list[int], cut: int) -> 
     torch.testing.assert_close(split, together[order], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("family", ["Llama", "Gemma2", "Granite", "Bloom"])
+def test_the_log_of_the_sum_of_squares(models: Models, family: str) -> None:
+    """By the whole softmax of transformers' own forward; a constant to the gradient, and log-probs are as without."""
+    (ours, theirs), pairs = models[family], make(MIXED)
+    pack, found = lay_out(pairs), []
+    for squares in (False, True):
+        ours.zero_grad()
+        logps = token_logps(ours, pack, 7, squares)
+        (logps * torch.arange(1.0, 1 + logps.shape[-1])).sum().backward()
+        found.append((logps, {name: p.grad for name, p in ours.named_parameters()}))
+    (alone_N, gradients), (both_2N, others) = found
+    assert torch.equal(both_2N[0], alone_N)
+    assert all(torch.equal(others[name], gradient) for name, gradient in gradients.items())
+    expected = []
+    for pair in pairs:
+        for side in (pair.chosen, pair.rejected):
+            ids = torch.tensor([[*pair.prompt, *side]])
+            p_TV = theirs(input_ids=ids, use_cache=False).logits[0].double().softmax(1)
+            expected.append(p_TV[len(pair.prompt) - 1 : -1].square().sum(1).log()[: len(side)])
+    torch.testing.assert_close(both_2N[1].double(), torch.cat(expected), rtol=1e-5, atol=1e-5)
+
+
 def test_absent_rejected_side_costs_nothing_and_scores_zero(models: Models) -> None:
     full, sft = make([(5, 4, 3)])[0], make([(5, 4, 3)])[0]._replace(rejected=[])
     assert lay_out([sft]).ids_T.numel() == 9 == sft.packed

@@ -18,6 +18,7 @@ from pipeline.compute.logprobs import score, token_logps
 from pipeline.compute.selfcheck import Chosen, choose, chosen, require_fast
 from pipeline.errors import UserError
 from pipeline.settings.resources import Resources
+from tests import gloo
 
 PACKED = "packed, a side at a time"
 
@@ -55,6 +56,17 @@ class WrongBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         return 2 * gradient
+
+
+def how_it_is_run(rank: int, world: int, folder: Path) -> str:
+    if rank:  # its kernel is wrong here, and right at the other worker
+        right = attention._by_side
+        attention._by_side = lambda *given, **more: 2 * right(*given, **more)
+    return choose(AutoModelForCausalLM.from_pretrained(folder).eval(), Resources()).attention
+
+
+def test_workers_run_a_model_alike(tiny_model: Callable[[str], Path]) -> None:
+    assert gloo.run(2, how_it_is_run, tiny_model("Llama")) == ["sdpa over padded sides"] * 2
 
 
 def test_gradients_that_are_wrong_are_found(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:

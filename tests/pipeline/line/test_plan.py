@@ -279,6 +279,9 @@ def test_a_source_that_cannot_be_meant_is_told_before_any_work(
         ({}, "schedule.difficulty=score-margin needs scores"),
         ({"objective": {"name": "mixdpo", "preference": "odpo"}}, "objective.name=mixdpo needs scores"),
         ({"objective": {"name": "mixdpo", "preference": "gdpo"}}, "objective.name=mixdpo needs label_confidence"),
+        ({"objective": {"name": "mixdpo", "preference": "cw-po"}}, "objective.name=mixdpo needs scores"),
+        ({"objective": {"name": "mixdpo", "preference": "scaled-dpo"}}, "objective.name=mixdpo needs scores"),
+        ({"objective": {"name": "mixdpo", "preference": "sppo"}}, "objective.name=mixdpo needs label_confidence"),
         ({"schedule": {"difficulty": "column"}}, "schedule.difficulty=column needs difficulty"),
     ],
 )
@@ -290,6 +293,9 @@ def test_data_without_a_column_that_is_needed_is_refused_before_any_work(
     with pytest.raises(UserError, match=f"{says}, which data.source="):
         plan(**sections, data={"source": str(file)})
     plan(schedule={"difficulty": "reference-gap"}, data={"source": str(file)})  # asks for nothing
+    for name in ("re-po", "wpo"):  # nor do these: without a source all labels are of one, and the rest is the policy's
+        objective = {"name": "mixdpo", "preference": name}
+        plan(objective=objective, schedule={"difficulty": "reference-gap"}, data={"source": str(file)})
 
 
 def test_the_embedded_tasks_have_scores_only(plan: Callable[..., Plan]) -> None:

@@ -24,6 +24,7 @@ class Pair(NamedTuple):
     s_w: float
     s_l: float
     p: float  # the label's confidence
+    source: int = 0  # of the label
 
     @property
     def tokens_w(self) -> list[float]:
@@ -32,6 +33,15 @@ class Pair(NamedTuple):
     @property
     def tokens_l(self) -> list[float]:
         return ramp(self.lp_l, self.n_l)
+
+    @property
+    def squares_w(self) -> float:
+        """Sum over the tokens of log sum_v pi(v)^2, as of a policy that is 1.5 and 1.2 nats from certain."""
+        return -1.5 * self.n_w
+
+    @property
+    def squares_l(self) -> float:
+        return -1.2 * self.n_l
 
 
 def ramp(total: float, count: int) -> list[float]:
@@ -42,7 +52,7 @@ def ramp(total: float, count: int) -> list[float]:
 EASY = Pair(-10.0, -12.0, -11.0, -11.5, 5, 4, 7.0, 4.0, 0.9)  # h 1.5, mean h 0.325, d 1: see by_hand in test_presets.py
 WRONG = Pair(-30.0, -20.0, -28.0, -21.0, 12, 10, 5.0, 5.0, 0.5)  # both models prefer l; tied scores, a coin's label
 SHORT = Pair(-3.5, -3.5, -3.0, -4.0, 1, 2, 3.0, 6.5, 0.6)  # one token; the scores contradict the label
-LONG = Pair(-50.0, -90.0, -55.0, -80.0, 20, 30, 9.0, 8.6, 1.0)
+LONG = Pair(-50.0, -90.0, -55.0, -80.0, 20, 30, 9.0, 8.6, 1.0, source=1)
 FAR = Pair(-0.002, -900.0, -0.5, -300.0, 3, 400, 10.0, 1.0, 0.99)  # h about 600: exp overflows and underflows
 LOST = Pair(-900.0, -0.002, -300.0, -0.5, 400, 3, 1.0, 10.0, 0.7)  # the same, on the wrong side
 MILD = [EASY, WRONG, SHORT, LONG]
@@ -50,8 +60,13 @@ PAIRS = [*MILD, FAR, LOST]
 
 INNER = [name for name, row in PRESETS.items() if not row.routes and not row.schedule]  # what mixdpo may be over
 
-# What stateful rows have seen: gaps and statistics of two steps.
-STEPS = [([-1.0, 0.2, 0.9], [-0.5, 1.5, 0.7]), ([3.0, 0.4], [0.1, 0.5])]
+STATEFUL = [name for name, row in PRESETS.items() if row.gamma or row.statistic]
+ELASTIC = [name for name, row in PRESETS.items() if not (row.gamma or row.unary)]  # what takes margin=gamma
+
+# What stateful rows have seen: gaps, statistics and sources of two steps.
+STEPS = [([-1.0, 0.2, 0.9], [-0.5, 1.5, 0.7], [0, 1, 0]), ([3.0, 0.4], [0.1, 0.5], [1, 1])]
+# The statistics of those that watch something of which these would be no values: P(the label is right).
+PROBABILITIES = [[0.5, 0.95, 0.7], [0.1, 0.5]]
 
 
 def batch_of(
@@ -77,6 +92,9 @@ def batch_of(
         chosen_scores=column("s_w"),
         rejected_scores=column("s_l"),
         label_confidence=column("p"),
+        policy_chosen_square_logps=column("squares_w"),
+        policy_rejected_square_logps=column("squares_l"),
+        sources=column("source").long(),
         routes=None if routes is None else torch.tensor(routes, dtype=torch.long),
         policy_chosen_token_logps=[torch.tensor(pair.tokens_w, dtype=dtype) for pair in present],
         policy_rejected_token_logps=[torch.tensor(pair.tokens_l, dtype=dtype) for pair in present],
@@ -86,8 +104,11 @@ def batch_of(
 def experienced(objective: Objective) -> State:
     """A state that has observed STEPS."""
     state = objective.initial_state()
-    for gaps, statistics in STEPS:
-        state.observe(torch.tensor(gaps, dtype=torch.float64), torch.tensor(statistics, dtype=torch.float64))
+    of_trust = objective.preset.statistic == "reliability"
+    for (gaps, statistics, sources), probabilities in zip(STEPS, PROBABILITIES, strict=True):
+        values = probabilities if of_trust else statistics
+        seen, watched = (torch.tensor(each, dtype=torch.float64) for each in (gaps, values))
+        state.observe(seen, watched, torch.tensor(sources))
     return state
 
 

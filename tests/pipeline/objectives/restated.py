@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tests.pipeline.objectives.pairs import STEPS, Pair
+from tests.pipeline.objectives.pairs import PROBABILITIES, STEPS, Pair
 
 Steps = list[list[float]]
 
@@ -101,7 +101,7 @@ def gamma_margin(seen: list[float], gamma0: float, tau: float) -> Callable[[floa
     return lambda r: solve(r, low)
 
 
-GAPS, STATISTICS = [gap for gaps, _ in STEPS for gap in gaps], [statistics for _, statistics in STEPS]
+GAPS, STATISTICS = [gap for gaps, *_ in STEPS for gap in gaps], [statistics for _, statistics, _ in STEPS]
 
 
 # --- the rows: (pair, parameters) -> Said
@@ -238,6 +238,112 @@ def confpo(x: Pair, c: Any) -> Said:
     return Said(c.beta * (mean_w - mean_l), c.gamma0, weight=float(bool(kept_w and kept_l)))
 
 
+def wpo(x: Pair, c: Any) -> Said:
+    likely = x.lp_w / x.n_w - x.squares_w / x.n_w + x.lp_l / x.n_l - x.squares_l / x.n_l
+    return replace(cdpo(x, c), weight=min(1.0, math.exp(likely)))
+
+
+def dpop(x: Pair, c: Any) -> Said:
+    return Said(c.beta * h(x), c.beta * c.guard * max(0.0, x.lr_w - x.lp_w - 1e-4 * x.n_w))
+
+
+def alpha_po(x: Pair, c: Any) -> Said:
+    def bent(mean: float) -> float:
+        return (1 - math.exp(mean) ** -c.alpha) / c.alpha if c.alpha else mean
+
+    return Said(c.beta * (bent(x.lp_w / x.n_w) - bent(x.lp_l / x.n_l)), c.gamma0)
+
+
+def rainbow_po(x: Pair, c: Any) -> Said:
+    def cauchy(z: float) -> float:
+        return -math.log(0.5 + math.atan(z) / math.pi if z > -1 else math.atan(-1 / z) / math.pi)
+
+    k = c.reference_share
+    reward = (x.lp_w - k * x.lr_w) / x.n_w - (x.lp_l - k * x.lr_l) / x.n_l
+    link = {"logistic": logistic, "arctan": cauchy}[c.curve]
+    return Said(c.beta * reward, c.beta * (1 - k) * c.home_advantage, link)
+
+
+def rating_dpo(x: Pair, c: Any) -> Said:
+    return Said(c.beta * h(x), c.beta / c.rating_beta * (x.s_w - x.s_l))
+
+
+def mmpo(x: Pair, c: Any) -> Said:
+    return cdpo_soft(x._replace(p=sigmoid(c.steepness * (x.s_w - x.s_l))), c)
+
+
+def cw_po(x: Pair, c: Any) -> Said:
+    return Said(c.beta * h(x), weight=max(0.0, 2 * sigmoid(x.s_w - x.s_l) - 1))
+
+
+def scaled_dpo(x: Pair, c: Any) -> Said:
+    mean, _ = mean_spread(STATISTICS, c.momentum)
+    return Said(c.beta * h(x), weight=max(0.0, x.s_w - x.s_l) / mean)
+
+
+def dr_dpo(x: Pair, c: Any) -> Said:
+    """What was seen is -loss / beta'."""
+    seen = weighted_steps(STATISTICS, c.momentum)
+    mean = math.fsum(w * math.exp(value) for w, value in seen)
+    return Said(c.beta * h(x), weight=math.exp(-logistic(c.beta * h(x)) / c.beta_prime) / mean)
+
+
+def rappo(x: Pair, c: Any) -> Said:
+    """The first step is passed over."""
+    latest = sorted(STATISTICS[-1])
+    bound = math.inf if not c.drop else latest[-c.drop] if c.drop <= len(latest) else -math.inf
+    wrong = x.lr_w - x.lr_l <= math.log(c.reference_ratio)
+    return Said(c.beta * h(x), weight=float(not (wrong and logistic(c.beta * h(x)) > bound)))
+
+
+def re_po(x: Pair, c: Any) -> Said:
+    share = {0: c.reliability, 1: c.reliability}
+    for probabilities, (*_, sources) in zip(PROBABILITIES, STEPS, strict=True):
+        for source in set(sources):
+            own = [p for p, s in zip(probabilities, sources, strict=True) if s == source]
+            share[source] = (1 - c.adaptation) * share[source] + c.adaptation * sum(own) / len(own)
+    p, q, eta = sigmoid(c.beta * h(x)), sigmoid(-c.beta * h(x)), share[x.source]
+    w, v = (each / (p * eta + q * (1 - eta)) for each in (p * eta, q * (1 - eta)))  # 1 - w would lose digits
+    return Said(c.beta * h(x), link=lambda z: w * logistic(z) + v * logistic(-z))
+
+
+def unary(x: Pair, scale: float, loss: Callable[[float, float], float]) -> Said:
+    """A loss of both sides' rewards; what moves with the gap are both, by a half of it each."""
+    z_w, z_l = scale * (x.lp_w - x.lr_w), scale * (x.lp_l - x.lr_l)
+    both = z_w + z_l
+    return Said(z_w - z_l, link=lambda gap: loss((both + gap) / 2, (both - gap) / 2))
+
+
+def nca(x: Pair, c: Any) -> Said:
+    return unary(x, c.beta, lambda w, r: logistic(w) + logistic(-w) / 2 + logistic(-r) / 2)
+
+
+def apo_zero(x: Pair, c: Any) -> Said:
+    return unary(x, c.beta, lambda w, r: 1 - sigmoid(w) + sigmoid(r))
+
+
+def apo_down(x: Pair, c: Any) -> Said:
+    return unary(x, c.beta, lambda w, r: sigmoid(w) + 1 - sigmoid(w - r))
+
+
+def bco(x: Pair, c: Any) -> Said:
+    d = c.beta * mean_spread(STATISTICS, c.momentum)[0]
+    return unary(x, c.beta, lambda w, r: logistic(w - d) + logistic(d - r))
+
+
+def sppo(x: Pair, c: Any) -> Said:
+    return unary(x, 1, lambda w, r: ((w - (x.p - 0.5) / c.beta) ** 2 + (r - (0.5 - x.p) / c.beta) ** 2) / 2)
+
+
+def sppo_hard(x: Pair, c: Any) -> Said:
+    return unary(x, 1, lambda w, r: (w - 0.5 / c.beta) ** 2 + (r + 0.5 / c.beta) ** 2)
+
+
+def cal_dpo(x: Pair, c: Any) -> Said:
+    target = 1 / (2 * c.beta)
+    return unary(x, 1, lambda w, r: logistic(w - r) + ((w - target) ** 2 + (r + target) ** 2) / 2)
+
+
 def gamma_dpo(x: Pair, c: Any) -> Said:
     gap = c.beta * h(x)
     return Said(gap, gamma_margin(GAPS, c.gamma0, c.tau)(gap) - c.gamma0)
@@ -304,6 +410,44 @@ CASES: dict[str, tuple[Callable[[Pair, Any], Said], dict[str, Any], list[dict[st
     "focalpo": (focalpo, {"beta": 0.1, "focus": 0.05}, [{"beta": 0.2, "focus": 2.0}]),
     "hypo": (hypo, {"beta": 0.1}, [{"beta": 0.3}]),
     "confpo": (confpo, {"beta": 1.5, "gamma0": 1.6}, [{"beta": 2.0, "gamma0": 0.2}]),
+    "wpo": (wpo, {"beta": 0.01, "label_smoothing": 0.0}, [{"beta": 0.3, "label_smoothing": 0.2}]),
+    "dpop": (dpop, {"beta": 0.3, "guard": 50.0}, [{"beta": 0.1, "guard": 0.7}]),
+    "alpha-po": (
+        alpha_po,
+        {"beta": 2.0, "gamma0": 1.0, "alpha": 0.25},
+        [{"beta": 3.0, "gamma0": 0.3, "alpha": 1.5}, {"alpha": 0.0}],
+    ),
+    "rainbow-po": (
+        rainbow_po,
+        {"beta": 10.0, "reference_share": 0.25, "home_advantage": 0.1, "curve": "logistic"},
+        [{"curve": "arctan"}, {"beta": 0.7, "reference_share": 0.9, "home_advantage": 2.0, "curve": "arctan"}],
+    ),
+    "rating-dpo": (rating_dpo, {"beta": 0.1, "rating_beta": 1.0}, [{"beta": 0.3, "rating_beta": 0.05}]),
+    "mmpo": (mmpo, {"beta": 0.1, "steepness": 1.0}, [{"beta": 0.4, "steepness": 0.2}]),
+    "cw-po": (cw_po, {"beta": 0.1}, [{"beta": 0.7}]),
+    "scaled-dpo": (scaled_dpo, {"beta": 0.1, "momentum": 0.99}, [{"beta": 0.3, "momentum": 0.2}]),
+    "dr-dpo": (
+        dr_dpo,
+        {"beta": 0.1, "beta_prime": 1.0, "momentum": 0.9},
+        [{"beta": 0.4, "beta_prime": 3.0, "momentum": 0.0}, {"momentum": 0.5}],
+    ),
+    "rappo": (
+        rappo,
+        {"beta": 0.1, "drop": 1, "reference_ratio": 1.0},
+        [{"drop": 2, "beta": 0.3}, {"drop": 3, "reference_ratio": 3.0}, {"drop": 0}],
+    ),
+    "re-po": (
+        re_po,
+        {"beta": 0.1, "reliability": 0.9, "adaptation": 0.1},
+        [{"beta": 0.5, "reliability": 0.6, "adaptation": 0.5}, {"adaptation": 0.0}],
+    ),
+    "nca": (nca, {"beta": 0.1}, [{"beta": 0.7}]),
+    "apo-zero": (apo_zero, {"beta": 0.1}, [{"beta": 0.7}]),
+    "apo-down": (apo_down, {"beta": 0.1}, [{"beta": 0.7}]),
+    "bco": (bco, {"beta": 0.1, "momentum": 0.999}, [{"beta": 0.7, "momentum": 0.5}]),
+    "sppo": (sppo, {"beta": 0.001}, [{"beta": 0.4}]),
+    "sppo-hard": (sppo_hard, {"beta": 0.001}, [{"beta": 0.4}]),
+    "cal-dpo": (cal_dpo, {"beta": 0.001}, [{"beta": 0.4}]),
     "selective-dpo": (dpo, {"beta": 0.01}, [{"beta": 0.2}]),
     "gamma-dpo": (
         gamma_dpo,

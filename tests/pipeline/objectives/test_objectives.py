@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from pipeline.objectives.batch import PREFERENCE, SFT
+from pipeline.objectives.margins import DIFFERENTIABLE
 from pipeline.objectives.objective import build
-from pipeline.objectives.presets import PRESETS
+from pipeline.objectives.presets import PRESETS, Preset
+from tests.pipeline.objectives import pairs
 from tests.pipeline.objectives.pairs import (
     EASY,
     INNER,
@@ -22,12 +24,19 @@ from tests.pipeline.objectives.pairs import (
     with_grad,
 )
 
+CURVED = ("log-odds", "unsure-tokens", "bent-mean-log-prob")  # rewards whose slope is not the same on either side
+
+
+def alike(row: Preset) -> bool:
+    """Whether both sides pull alike, by the gap alone."""
+    return row.auxiliary == "none" and not row.unary and row.reward not in CURVED and row.margin not in DIFFERENTIABLE
+
+
 ROUTES = [PREFERENCE, SFT, SFT, PREFERENCE, SFT, PREFERENCE]
 # Every row as it is, every row that takes margin=gamma with it, and MixDPO over every row it may be over.
 ROWS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in PRESETS]
-ELASTIC = [(name, {"margin": "gamma"}) for name, row in PRESETS.items() if not row.gamma]
+ELASTIC = [(name, {"margin": "gamma"}) for name in pairs.ELASTIC]
 MIXED = [("mixdpo", {"preference": name}) for name in INNER]
-STATEFUL = [name for name, row in PRESETS.items() if row.gamma or row.statistic]
 
 
 # --- gradients
@@ -37,12 +46,14 @@ STATEFUL = [name for name, row in PRESETS.items() if row.gamma or row.statistic]
 def test_gradcheck(name: str) -> None:
     """In float64, for both sides' sums, and each token where they are read.
 
-    Margins are constants: gamma is stiff, moments are empty.
+    What is held constant does not move: gamma is stiff, memories are empty, WPO's weight is at its bound, every label
+    of RE-PO is right.
     """
     row = PRESETS[name]
-    objective = build(name, **({"tau": 1e12} if row.gamma else {}))
+    objective = build(name, **({"tau": 1e12} if row.gamma else {"reliability": 1.0} if name == "re-po" else {}))
     state = experienced(objective) if row.gamma else objective.initial_state()
     base, count = batch_of(MILD[:3]), 3
+    base.policy_chosen_square_logps = base.policy_rejected_square_logps = torch.full((3,), -1e3).double()
 
     def losses(chosen: torch.Tensor, rejected: torch.Tensor, *tokens: torch.Tensor) -> torch.Tensor:
         batch = replace(base, policy_chosen_logps=chosen, policy_rejected_logps=rejected)
@@ -54,8 +65,8 @@ def test_gradcheck(name: str) -> None:
     assert torch.autograd.gradcheck(losses, leaves if row.needs == ["token_logps"] else leaves[:2])
 
 
-@pytest.mark.parametrize("name", STATEFUL)
-def test_margins_scales_and_weights_of_a_state_are_constants_to_the_gradient(name: str) -> None:
+@pytest.mark.parametrize("name", [*(name for name in pairs.STATEFUL if not PRESETS[name].unary), "wpo"])
+def test_margins_scales_and_weights_are_constants_to_the_gradient(name: str) -> None:
     """d loss / d lp_w is -weight times scale (over the length for means), however the margin moves with the gap."""
     objective = build(name, **({"tau": 0.1} if PRESETS[name].gamma else {}))
     state = experienced(objective)
@@ -69,9 +80,7 @@ def test_margins_scales_and_weights_of_a_state_are_constants_to_the_gradient(nam
     assert not (out.margins_B.requires_grad or out.gaps_B.requires_grad or out.weights_B.requires_grad)
 
 
-@pytest.mark.parametrize(
-    "name", [n for n, r in PRESETS.items() if r.auxiliary == "none" and r.reward not in ("log-odds", "unsure-tokens")]
-)
+@pytest.mark.parametrize("name", [name for name, row in PRESETS.items() if alike(row)])
 def test_both_sides_pull_alike_where_only_the_gap_counts(name: str) -> None:
     batch, (chosen, rejected, *_) = with_grad(batch_of([pair._replace(n_w=7, n_l=7) for pair in MILD]))
     objective = build(name)
@@ -104,6 +113,45 @@ def test_single_precision_is_the_same_loss(name: str, given: dict[str, Any]) -> 
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
+# --- rewards of one side
+
+
+@pytest.mark.parametrize("name", [name for name, row in PRESETS.items() if row.unary])
+def test_what_a_unary_link_says_of_a_side(name: str) -> None:
+    """The gradient by lp_w does not know lp_l, nor the other way about, where the loss is a sum over sides; the gap is
+    their difference, and its weight the half of what both pull.
+    """
+    base, moved = (batch_of(each) for each in (MILD, [pair._replace(lp_l=pair.lp_l - 3.0) for pair in MILD]))
+    objective = build(name)
+    state, found = experienced(objective), []
+    for batch, (chosen, rejected, *_) in map(with_grad, (base, moved)):
+        out = objective(batch, state)
+        out.loss_sum.backward()
+        assert chosen.grad is not None and rejected.grad is not None
+        scale = 1.0 if objective.preset.scale == "one" else objective.parameters.number("beta")
+        torch.testing.assert_close(out.weights_B, (rejected.grad - chosen.grad) / (2 * scale))
+        found.append(chosen.grad)
+        assert objective.preset.reward == "log-ratio" and not out.margins_B.any()
+    by_side = name not in ("apo-down", "cal-dpo")
+    assert torch.allclose(found[0], found[1], rtol=1e-12, atol=0) == by_side
+
+
+def test_the_guard_pulls_a_fallen_chosen_side_up() -> None:
+    """DPOP's gradient by lp_w is 1 + guard times that by lp_l where lp_w fell, and as DPO's where it rose.
+
+    A fall within rounding is none, or the first step would be decided by chance.
+    """
+    fallen, risen = EASY._replace(lp_w=-11.5), EASY
+    within = EASY._replace(lp_w=EASY.lr_w - 1e-5)
+    batch, (chosen, rejected, *_) = with_grad(batch_of([fallen, risen, within]))
+    out = run("dpop", batch, guard=4.0)
+    out.loss_sum.backward()
+    assert chosen.grad is not None and rejected.grad is not None
+    assert (-chosen.grad / rejected.grad).tolist() == pytest.approx([5.0, 1.0, 1.0])
+    assert out.margins_B.tolist() == pytest.approx([0.3 * 4 * (0.5 - 1e-4 * 5), 0, 0])
+    assert not out.margins_B.requires_grad
+
+
 # --- routes
 
 
@@ -126,8 +174,15 @@ def test_an_absent_rejected_side_reaches_nothing(name: str, dtype: torch.dtype) 
         assert torch.equal(getattr(out, field)[~is_sft], getattr(alone, field))
 
 
-@pytest.mark.parametrize("name", INNER)
-@pytest.mark.parametrize("given", [{}, {"margin": "gamma"}, {"margin": "gamma", "solver": "paper"}], ids=str)
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        *((name, {}) for name in INNER),
+        *((name, given) for name, given in ELASTIC if name in INNER),
+        *((name, given | {"solver": "paper"}) for name, given in ELASTIC if name in INNER),
+    ],
+    ids=str,
+)
 def test_a_batch_of_sft_alone(name: str, given: dict[str, Any]) -> None:
     """As the last steps of MixDPO are: the mean NLL a token, nothing to observe, no figures."""
     batch, (chosen, *_) = with_grad(batch_of(MILD, [SFT] * 4))

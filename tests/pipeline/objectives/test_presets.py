@@ -115,7 +115,9 @@ def test_orpo_of_a_certain_completion_is_finite() -> None:
 COLUMNS = {
     "scores": ("chosen_scores", "rejected_scores"),
     "label_confidence": ("label_confidence",),
+    "sources": ("sources",),
     "token_logps": ("policy_chosen_token_logps", "policy_rejected_token_logps"),
+    "square_logps": ("policy_chosen_square_logps", "policy_rejected_square_logps"),
 }
 
 

@@ -12,11 +12,22 @@ from hypothesis import strategies as st
 from pipeline.objectives.objective import build
 from pipeline.objectives.presets import PRESETS
 from pipeline.objectives.state import QUEUE, GammaState, Moments, State
-from tests.pipeline.objectives.pairs import EASY, LONG, MILD, PAIRS, STEPS, WRONG, batch_of, experienced
+from tests.pipeline.objectives.pairs import (
+    EASY,
+    ELASTIC,
+    LONG,
+    MILD,
+    PAIRS,
+    STATEFUL,
+    STEPS,
+    WRONG,
+    batch_of,
+    experienced,
+)
 
-STATEFUL: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name, row in PRESETS.items() if row.gamma or row.statistic),
-    *((name, {"margin": "gamma"}) for name, row in PRESETS.items() if row.statistic),
+REMEMBERING: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in STATEFUL),
+    *((name, {"margin": "gamma"}) for name in ELASTIC if PRESETS[name].statistic),
     ("gamma-dpo", {"solver": "paper"}),
     ("gamma-dpo", {"tau": 0.0}),
     ("mixdpo", {"preference": "alpha-dpo", "margin": "gamma"}),
@@ -49,7 +60,7 @@ def saved(state: State) -> Any:
 # --- all of them
 
 
-@pytest.mark.parametrize(("name", "parameters"), STATEFUL, ids=str)
+@pytest.mark.parametrize(("name", "parameters"), REMEMBERING, ids=str)
 def test_a_round_trip_through_a_checkpoint_is_bit_equal(name: str, parameters: dict[str, Any]) -> None:
     """Before the first step, and after two: the same bits, the same output, and the same bits another step later."""
     objective = build(name, **parameters)
@@ -61,15 +72,15 @@ def test_a_round_trip_through_a_checkpoint_is_bit_equal(name: str, parameters: d
             outputs = [objective(batch_of(PAIRS), each) for each in (state, again)]
             assert torch.equal(outputs[0].losses_B, outputs[1].losses_B)
             for each in (state, again):
-                each.observe(outputs[0].gaps_B, outputs[0].statistics_B)
+                each.observe(outputs[0].gaps_B, outputs[0].statistics_B, batch_of(PAIRS).sources)
 
 
-@pytest.mark.parametrize(("name", "parameters"), STATEFUL, ids=str)
+@pytest.mark.parametrize(("name", "parameters"), REMEMBERING, ids=str)
 def test_observing_nothing_and_evaluating_leave_it_alone(name: str, parameters: dict[str, Any]) -> None:
     objective = build(name, **parameters)
     for state in (objective.initial_state(), experienced(objective)):
         before = saved(state)
-        state.observe(torch.zeros(0), torch.zeros(0))
+        state.observe(*torch.zeros(3, 0))
         with torch.no_grad():
             objective(batch_of(PAIRS), state)
         objective.gaps(batch_of(PAIRS), state)
@@ -78,7 +89,7 @@ def test_observing_nothing_and_evaluating_leave_it_alone(name: str, parameters: 
 
 def test_training_outputs_leave_it_alone_too() -> None:
     """Micro-batches of a step see one state, whatever came before in the step. (Not so for solver=paper.)"""
-    for name, parameters in STATEFUL:
+    for name, parameters in REMEMBERING:
         if "solver" not in parameters:
             objective = build(name, **parameters)
             state = experienced(objective)
@@ -97,7 +108,7 @@ def test_observed_values_are_copies_in_float64_without_gradients() -> None:
     assert state.gamma and state.moments and isinstance(state.gamma, GammaState)
     state.observe(torch.tensor([0.5], requires_grad=True), torch.tensor([0.25], requires_grad=True))
     assert state.gamma.queue.dtype == torch.float64 and not state.gamma.queue.requires_grad
-    assert state.gamma.queue.tolist() == [*(gap for step, _ in STEPS for gap in step), 0.5]
+    assert state.gamma.queue.tolist() == [*(gap for step, *_ in STEPS for gap in step), 0.5]
     assert state.moments.latest is not None and state.moments.latest.tolist() == [0.25]
     assert state.moments.latest.dtype == torch.float64 and not state.moments.latest.requires_grad
 

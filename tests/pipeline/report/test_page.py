@@ -30,7 +30,8 @@ from pipeline.report.data import (
 from pipeline.report.figures import kinds, score_margins, win_rate
 from pipeline.report.page import duration, number, percent, render
 from pipeline.report.scheduled import described, histogram
-from pipeline.report.training_figures import sampled, thinned, trained_pairs, training_curves
+from pipeline.report.training_figures import flip_rates, sampled, thinned, trained_pairs, training_curves
+from pipeline.results import tables
 from pipeline.statistics import Interval, WinRate
 from tests.pipeline.report.sample_report import HOSTILE, sample_report, scores
 
@@ -360,6 +361,28 @@ def test_importing_the_report_loads_no_torch() -> None:
         "import sys, pipeline.report.page; sys.exit(bool({'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_estimated_flip_rates_beside_what_was_flipped() -> None:
+    """A line a source, those with the most pairs; what the schedule flipped is a share of all it holds."""
+    rows = [
+        {"step": step, "source": source, "pairs": 12 - place, "flip_rate": 0.1 + place / 100 + step / 10}
+        for step in range(2)
+        for place, source in enumerate((HOSTILE[0], "", *map(str, range(8))))
+    ]
+    table = pa.Table.from_pylist(rows, schema=tables.RELIABILITY)
+    figure = flip_rates(table, 0.2)
+    go.Figure(figure.spec)
+    drawn = figure.spec["data"]
+    assert [line["name"] for line in drawn][1:3] == ["all labels", "0"] and len(drawn) == 8
+    assert drawn[0]["name"].startswith("&lt;script&gt;") and drawn[1]["y"] == [0.11, 0.21]
+    assert "8 sources of 10" in figure.caption and figure.spec["layout"]["shapes"][0]["y0"] == 0.2
+    full = sample_report()
+    shown = Reader(render(dataclasses.replace(full, reliability=table)))
+    specs = (json.loads(script) for kind, script in shown.scripts if kind == "application/json")
+    own = next(spec for spec in specs if spec["data"][0].get("name") == drawn[0]["name"])
+    assert full.scheduled
+    assert own["layout"]["shapes"][0]["y0"] == pytest.approx(full.scheduled.flipped / full.scheduled.pairs)
 
 
 def test_how_models_were_run_stands_under_the_stages() -> None:

@@ -217,6 +217,7 @@ SHORT = {
     "sample.against=some/folder": "sample.against={source: some/folder}",
     "rate.raters=rules": "rate.raters=[{rules: true}]",
     "rate.raters={model: some/folder}": "rate.raters=[some/folder]",
+    "rate.raters={local: some/folder}": "rate.raters=[{local: {source: some/folder}}]",
 }
 
 

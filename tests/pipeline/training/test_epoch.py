@@ -24,6 +24,8 @@ from tests.pipeline.training.restated_schedule import Candidate, scheduled_rows
 SCORES = {"a": (0.6, 0.5), "b": (0.9, 0.5), "c": (0.1, 0.3), "d": (0.9, 0.1), "e": (None, None)}
 CONFIDENCE = {"a": 0.75, "b": None, "c": 0.25, "d": 1.0, "e": None}
 
+SOURCES = {"a": "web", "b": "staff", "c": "web", "d": "", "e": "staff"}
+
 
 def commit(folder: Path, rows: list[dict[str, Any]], schema: Any) -> Path:
     folder.mkdir(exist_ok=True)
@@ -37,7 +39,7 @@ def epoch(tmp_path: Path) -> Any:
     pairs: list[dict[str, Any]] = []
     reference: list[dict[str, Any]] = []
     for i, (pair_id, (chosen_score, rejected_score)) in enumerate(SCORES.items()):
-        texts = dict.fromkeys(("prompt", "chosen", "rejected", "source"), "")
+        texts = dict.fromkeys(("prompt", "chosen", "rejected"), "") | {"source": SOURCES[pair_id]}
         ids = {"prompt_ids": [9], "chosen_ids": [i] * (1 + i), "rejected_ids": [50 + i] * (2 + i)}
         scores = {"chosen_score": chosen_score, "rejected_score": rejected_score}
         split = "dev" if pair_id == "e" else "train"
@@ -93,7 +95,12 @@ def test_an_example_by_hand(epoch: Any) -> None:
         scores=(0.9, 0.5),
         label_confidence=None,
         difficulty=-(0.9 - 0.5),
+        source=1,
     )
+    assert made.sources == ["web", "staff", ""]
+    found = {each.pair_id: made.sources[each.source] for k in range(2) for each in made.step(k)}
+    assert found == {pair_id: source for pair_id, source in SOURCES.items() if pair_id != "e"}
+    assert [made.sources[each.source] for each in made.held_out([0])] == ["staff"]
 
 
 def test_a_flip_exchanges_completions_log_probs_and_counts_and_nothing_else(epoch: Any) -> None:

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from pipeline.compute.fused_head import fuse, is_fused
+from pipeline.compute.selfcheck import chosen
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS
 from pipeline.results import tables
@@ -24,6 +27,11 @@ REMEMBERING: list[tuple[str, dict[str, Any]]] = [
     ("alpha-dpo", {}),
     ("amapo", {"margin": "gamma"}),
     ("gamma-dpo", {"solver": "paper"}),
+    ("bco", {}),
+    ("dr-dpo", {}),
+    ("rappo", {"reference_ratio": 1e9}),
+    ("re-po", {}),
+    ("scaled-dpo", {"margin": "gamma"}),
 ]
 
 
@@ -110,8 +118,72 @@ def test_held_out_pairs_of_a_member_that_looks_at_tokens(bench: Bench) -> None:
     assert set(figures) == {"pairs", "after"} and 0 <= figures["after"]["accuracy"] <= 1
 
 
+def test_the_weight_of_wpo_by_the_whole_softmax(exact: Bench) -> None:
+    """At step 0, where a pair's slope is a half, by transformers' own logits."""
+    trainer = exact.trainer("wpo", resources=SPLIT)
+    model = AutoModelForCausalLM.from_pretrained(exact.model, attn_implementation="eager", dtype=torch.float64).eval()
+    trainer.step()
+    pairs = {row["pair_id"]: row for row in exact.pairs}
+    for row in pairs_log(trainer):
+        likely, pair = 0.0, pairs[row["pair_id"]]
+        for side in (pair["chosen_ids"], pair["rejected_ids"]):
+            ids = torch.tensor([[*pair["prompt_ids"], *side]])
+            with torch.no_grad():
+                p_NV = model(input_ids=ids, use_cache=False).logits[0, len(pair["prompt_ids"]) - 1 : -1].softmax(1)
+            own_N = p_NV.gather(1, torch.tensor(side)[:, None]).squeeze(1)
+            likely += float((own_N.log() - p_NV.square().sum(1).log()).mean())
+        assert row["weight"] == pytest.approx(min(1.0, math.exp(likely)) / 2, rel=1e-6)  # float32 in it
+
+
+def test_a_head_that_is_asked_for_more_than_log_probs_is_not_the_fused_one(bench: Bench) -> None:
+    """And that is said. The reference's pass, and other objectives, keep it."""
+    for name, fused in (("wpo", False), ("dpo", True)):
+        model = bench.base()
+        fuse(model, True)
+        model.get_output_embeddings().__class__ = torch.nn.Linear  # as on a GPU; on a CPU it is compute/cpu.py's
+        made = bench.trainer(name, model=model)
+        assert is_fused(made.policy.model) == fused
+        assert ("in chunks, as the objective reads more" in str(chosen(made.policy.model))) == (not fused)
+
+
+def test_a_source_a_pair_is_none_to_estimate(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names are not kept, and whoever asks for them is told; nobody else notices."""
+    monkeypatch.setattr("pipeline.training.join.MOST_SOURCES", 1)
+    with pytest.raises(UserError, match=r"of more than 10,000 sources\n.*data.columns.source"):
+        bench.trainer("re-po")
+    bench.trainer("dpo").step()
+
+
+def test_reliability_by_hand_and_over_a_restart(bench: Bench, tmp_path: Path) -> None:
+    """Of each source of a step, with the pairs it has there; a row once, though the run was killed between."""
+    folder = bench.folder / "killed"
+    interrupted = run(bench.trainer("re-po", journal=folder, adaptation=0.5), steps=2)
+    save(interrupted, tmp_path).result()
+    run(interrupted)
+    interrupted.journal.write()  # rows that no checkpoint covers
+    load(resumed := bench.trainer("re-po", journal=folder, adaptation=0.5), tmp_path)
+    run(resumed).journal.export(folder)
+    rows = tables.read(folder, tables.RELIABILITY, pattern="reliability.parquet").to_pylist()
+    pairs = {row["pair_id"]: row["source"] for row in bench.pairs}
+    right, expected = {"web": 0.9, "staff": 0.9}, []
+    for step in range(TRAIN // BATCH):
+        seen = [(pairs[row["pair_id"]], row["gap"]) for row in pairs_log(resumed) if row["step"] == step]
+        for source in resumed.epoch.sources or ():
+            own = [1 / (1 + math.exp(-gap) * (1 - right[source]) / right[source]) for at, gap in seen if at == source]
+            if own:
+                right[source] = right[source] / 2 + sum(own) / len(own) / 2
+                expected.append((step, source, len(own), pytest.approx(1 - right[source], rel=1e-12)))
+    assert [tuple(row.values()) for row in rows] == expected and len(expected) == 6
+    bench.trainer("dpo").journal.export(tmp_path)
+    assert not (tmp_path / "reliability.parquet").exists()
+
+
 @pytest.mark.parametrize(
-    ("name", "column"), [("odpo", "rejected_score"), ("gdpo", "label_confidence"), ("cdpo-soft", "label_confidence")]
+    ("name", "column"),
+    [
+        *((name, "rejected_score") for name in ("odpo", "rating-dpo", "mmpo", "cw-po", "scaled-dpo")),
+        *((name, "label_confidence") for name in ("gdpo", "cdpo-soft", "sppo")),
+    ],
 )
 def test_a_pair_without_what_the_objective_needs_is_named(
     tiny_model: Callable[[str], Path], tmp_path: Path, name: str, column: str

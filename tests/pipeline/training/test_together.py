@@ -19,9 +19,10 @@ from pipeline.results import tables
 from pipeline.training.checkpoints import load, save
 from pipeline.training.loop import Trainer
 from tests import gloo
-from tests.pipeline.training.training_bench import Bench, pairs_log, run, steps_log, weights
+from tests.pipeline.training.training_bench import Bench, Row, pairs_log, run, steps_log, weights
 
 SMALL = {"micro_batch_tokens": 13}  # the longest pair's: four micro-batches or more a step
+OTHERS = ("nca", "bco", "dpop", "wpo", "dr-dpo", "rappo", "re-po")  # beside MixDPO over gamma-DPO, a mechanism each
 UNEVEN = {"micro_batch_tokens": 40}  # two micro-batches a step of four pairs; with two workers one each
 DROPOUT = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.1}, "learning_rate": 0.05}
 Found = dict[str, Any]
@@ -51,6 +52,7 @@ def work(rank: int, world: int, benches: tuple[Bench, ...], folder: Path) -> Fou
     shared: dict[str, Any] = {"rank": rank, "world": world}
     return {
         "sums": sums(exact, shared),
+        "others": {name: learnt(exact, name, shared) for name in OTHERS},
         "dropout": dropout(single, shared, folder),
         "checkpoints": checkpoints(single, shared, folder),
         "refused": refused(wrong, shared),
@@ -66,6 +68,11 @@ def sums(bench: Bench, shared: dict[str, Any]) -> Found:
         run(trainer)
         found[name] = (whole(trainer), pairs_log(trainer), steps_log(trainer), trainer.held_out(), counted.count)
     return found
+
+
+def learnt(bench: Bench, name: str, shared: dict[str, Any]) -> tuple[torch.Tensor, list[Row], Any]:
+    trainer = run(bench.trainer(name, resources=SMALL, schedule={"flip_fraction": 0.3}, **shared))
+    return whole(trainer), pairs_log(trainer), trainer.state.state_dict()
 
 
 def dropout(bench: Bench, shared: dict[str, Any], folder: Path) -> Found:
@@ -148,6 +155,22 @@ def test_two_workers_learn_as_one(two: list[Found], benches: tuple[Bench, Bench,
         assert [row["tokens"] for row in steps] == [row["tokens"] for row in steps_log(one)]
         assert held_out["after"] == pytest.approx(one.held_out()["after"], abs=1e-8)
     assert two[0]["sums"][name][1:4:2] == two[1]["sums"][name][1:4:2]  # to the last bit
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_two_workers_learn_any_objective_as_one(two: list[Found], benches: tuple[Bench, ...], name: str) -> None:
+    """And remember the same, to the last bit of each other's."""
+    one, pairs, _ = learnt(benches[0], name, {})
+    for worker in two:
+        found, theirs, _ = worker["others"][name]
+        torch.testing.assert_close(found, one, rtol=0, atol=1e-9)
+        for a, b in zip(theirs, pairs, strict=True):
+            assert a["pair_id"] == b["pair_id"] and a["flipped"] == b["flipped"]
+            for figure in ("loss", "gap", "margin", "weight"):
+                assert a[figure] == pytest.approx(b[figure], rel=1e-8, abs=1e-8)
+    (_, pairs, first), (_, same, second) = (worker["others"][name] for worker in two)
+    assert pairs == same
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 def test_gradients_are_added_up_once_a_step(two: list[Found]) -> None:

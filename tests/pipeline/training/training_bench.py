@@ -46,7 +46,7 @@ class Bench:
         for i in range(TRAIN + DEV):
             lengths = (3 + i % 4, 2 + i % 5, 1 + i % 3)
             ids = [torch.randint(3, 97, (n,), generator=generator).tolist() for n in lengths]
-            text = {name: "" for name in ("prompt", "chosen", "rejected", "source")}
+            text = {name: "" for name in ("prompt", "chosen", "rejected")} | {"source": ("web", "staff")[i % 2]}
             named = {"pair_id": f"pair-{i:02}", "split": "train" if i < TRAIN else "dev"}
             columns = dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), ids, strict=True))
             scores = {"chosen_score": i / TRAIN, "rejected_score": 0.0, "label_confidence": 0.5 + i / 40}
@@ -84,6 +84,7 @@ class Bench:
         rank: int = 0,
         world: int = 1,
         journal: Path | None = None,
+        model: PreTrainedModel | None = None,
         **parameters: Any,
     ) -> Trainer:
         """`journal` is that of a trainer whose checkpoint it goes on from; otherwise it has a new one."""
@@ -92,7 +93,7 @@ class Bench:
             parameters = {"preference": "gamma-dpo", "tau": 0.3, **parameters}
             schedule = {"sft_percentile": 34, **(schedule or {})}
         return Trainer(
-            self.base(),
+            model or self.base(),
             build(name, **parameters),
             self.epoch(**(schedule or {})),
             Train(**{**SETTINGS, **(train or {})}),

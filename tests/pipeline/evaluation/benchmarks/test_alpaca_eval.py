@@ -208,7 +208,7 @@ def test_the_order_depends_on_the_question_alone() -> None:
     assert [is_switched(name(i), seed=1) for i in range(200)] != switched
 
 
-def test_a_preference_of_zero_is_a_draw(shared: Coefficients, tmp_path: Path) -> None:
+def test_a_preference_of_zero_is_a_draw(shared: Coefficients, tmp_path: Path, peers: None) -> None:
     """As the benchmark's own code reads it, and it is said."""
     (found,) = score_file(write(tmp_path / "a.json", [row(0, 0), row(1, 0.0), row(2, "0"), row(3, 2.0)]), shared)
     assert (found.n_total, found.n_draws, found.n_wins) == (4, 3, 1) and found.win_rate.value == 62.5

@@ -56,7 +56,7 @@ def test_alpaca_evals_annotations_and_their_win_rate(tmp_path: Path) -> None:
     assert score.win_rate.value == pytest.approx(62.5) and score.model == "our-model"
 
 
-def test_alpaca_evals_own_code_finds_the_same_in_our_export() -> None:
+def test_alpaca_evals_own_code_finds_the_same_in_our_export(peers: None) -> None:
     """The package itself, on draws, ties of identical answers and verdicts that are missing."""
     from alpaca_eval.metrics import get_winrate
 
