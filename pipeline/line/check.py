@@ -21,7 +21,7 @@ from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
 from pipeline.evaluation.judging import baselines, contest, words
 from pipeline.line.plan import COLUMNS, Plan, Step, needed_columns
-from pipeline.line.raters import require_reward
+from pipeline.line.raters import require_reward, require_rules
 from pipeline.onpolicy.prompts import look as look_at_prompts
 from pipeline.preferences.arguments import require_arguments
 from pipeline.settings.config import Model
@@ -69,9 +69,11 @@ def judges_chat_template(plan: Plan) -> None:
 
 
 def raters(plan: Plan) -> None:
-    """Reward models that give no one score, judges that cannot be opened, and either without a chat template."""
+    """Rules that know nothing of the prompts, models that give no one score, and any without a chat template."""
     for each in plan.front.raters if plan.front else ():
         model = each.settings.as_model
+        if each.settings.rules:
+            require_rules(plan.config.sample.prompts)
         if model is None or each.model is None:
             continue
         if each.settings.model:

@@ -11,15 +11,22 @@ from pipeline.settings.inputs import EMBEDDED
 from pipeline.settings.onpolicy import Prompts, Rater
 
 
-def require_rater(rater: Rater, prompts: Prompts) -> None:
-    """Raise UserError for one that cannot rate answers to these prompts, before anything of it is fetched."""
-    if rater.rules and prompts.source != EMBEDDED:
-        problem = f"rate.raters=rules: no rule knows what the prompts of sample.prompts.source={prompts.source} ask for"
-        raise UserError(problem, "give a reward model, such as rate.raters=[{model: FOLDER}]")
+def require_pinned(rater: Rater) -> None:
+    """Raise UserError for code that may be other code tomorrow, before any of it is fetched."""
     pinned = re.fullmatch(r"[0-9a-f]{40}", rater.revision or "")
     if rater.model and rater.trust_remote_code and not pinned and not os.path.exists(rater.model):
         problem = f"the rater {rater.model} runs code of its own, of revision {rater.revision or 'that is the newest'}"
         raise UserError(problem, "pin the one that you have read: revision: COMMIT, all 40 digits, beside the rater")
+
+
+def require_rules(prompts: Prompts) -> None:
+    """Raise UserError where rules know nothing of the prompts."""
+    if prompts.source != EMBEDDED:
+        problem = f"rate.raters=rules: no rule knows what the prompts of sample.prompts.source={prompts.source} ask for"
+        remedy = (
+            "give a reward model, such as rate.raters=[{model: FOLDER}]; pair.rule=delta takes none: rate.raters=[]"
+        )
+        raise UserError(problem, remedy)
 
 
 def require_reward(rater: Rater, model: Path) -> None:
