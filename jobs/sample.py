@@ -55,14 +55,15 @@ def run(work: Work) -> Outcome:
     if work.config.sample.reference_answers:
         written |= reference_answers(prompts, answerers[0], work)
     earlier = take_over(work)
-    outcome = Outcome(written)
-    doing("starting or joining Ray")
-    with connected():
-        for each, room in zip(answerers, rooms, strict=True):
-            made = sampled(prompts, each, room, earlier, work)
-            outcome.rows |= made.rows | earlier.rows(each.name)
-            prefix = "" if each.name == "model" else f"{each.name}_"
-            outcome.metrics |= {f"{prefix}{key}": value for key, value in made.metrics.items()}
+    outcome = Outcome(written | dict(earlier.parts))
+    if earlier.samples < work.config.sample.n:
+        doing("starting or joining Ray")
+        with connected():
+            for each, room in zip(answerers, rooms, strict=True):
+                made = sampled(prompts, each, room, earlier, work)
+                outcome.rows |= made.rows
+                prefix = "" if each.name == "model" else f"{each.name}_"
+                outcome.metrics |= {f"{prefix}{key}": value for key, value in made.metrics.items()}
     earlier.forget()
     describe(outcome, asked, earlier, work)
     return outcome

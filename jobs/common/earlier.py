@@ -6,7 +6,7 @@ Seeds are keyed by content, so that they would be the same answers up to roundin
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +28,25 @@ class Earlier:
     folder: Path
     samples: int = 0
     name: str = ""
-    parts: Mapping[str, int] | None = None  # rows of each part
+    parts: Mapping[str, int] = field(default_factory=dict)  # rows of each part
 
     @property
     def fact(self) -> dict[str, Any] | None:
         return {"samples": self.samples, "from": self.name} if self.samples else None
-
-    def rows(self, answerer: str) -> dict[str, int]:
-        return {name: rows for name, rows in (self.parts or {}).items() if name.startswith(f"part-{answerer}-")}
 
     def forget(self) -> None:
         (self.folder / NOTE).unlink(missing_ok=True)
 
 
 def take_over(work: Work) -> Earlier:
-    """Copy the parts of the largest committed result that differs in sample.n alone, once for a work."""
+    """Copy the answers of the largest committed result that differs in what is `_aside` alone, once for a work."""
     note = work.folder / NOTE
     if note.exists():
         known = json.loads(note.read_text(encoding="utf-8"))
         return Earlier(work.folder, **known)
     earlier = _found(work)
     write_aside(note, json.dumps({"samples": earlier.samples, "name": earlier.name, "parts": earlier.parts}))
-    kept = {name: work.folder / name for name in earlier.parts or ()}
+    kept = {name: work.folder / name for name in earlier.parts}
     work.step.address.keep({**kept, NOTE: note})  # the note last: whoever finds it has what it speaks of
     return earlier
 
@@ -59,7 +56,7 @@ def _found(work: Work) -> Earlier:
     if (work.folder / FORCED).exists():  # all of it is wanted anew
         return none
     n = work.config.sample.n
-    alike = [each for each in _others(work) if 0 < each.manifest["identity"]["sampling"]["n"] < n]
+    alike = [each for each in _others(work) if each.manifest["identity"]["sampling"]["n"] <= n]
     for artifact in sorted(alike, key=lambda each: -int(each.manifest["identity"]["sampling"]["n"])):
         samples = artifact.manifest["identity"]["sampling"]["n"]
         outputs = artifact.manifest["outputs"]
@@ -79,15 +76,15 @@ def _found(work: Work) -> Earlier:
 
 
 def _others(work: Work) -> list[Artifact]:
-    """Committed results of this stage's version whose identity differs in sample.n alone."""
-    address, wanted = work.step.address, _but_n(json.loads(json.dumps(dict(work.step.identity))))
+    """Committed results of this stage's version whose identity differs in what is `_aside` alone."""
+    address, wanted = work.step.address, _aside(json.loads(json.dumps(dict(work.step.identity))))
     found = []
     for file in sorted(address.path.parent.glob(f"*/{MANIFEST}")):
         if file.parent in (address.path, address.partial):
             continue
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
-            same = manifest["version"] == VERSIONS["sample"] and _but_n(manifest["identity"]) == wanted
+            same = manifest["version"] == VERSIONS["sample"] and _aside(manifest["identity"]) == wanted
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if same:
@@ -95,5 +92,6 @@ def _others(work: Work) -> list[Artifact]:
     return found
 
 
-def _but_n(identity: dict[str, Any]) -> dict[str, Any]:
-    return identity | {"sampling": identity["sampling"] | {"n": None}}
+def _aside(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity without what changes no answer: how many there are, and whether the data's own stand beside them."""
+    return identity | {"sampling": identity["sampling"] | {"n": None, "reference_answers": None}}

@@ -9,7 +9,7 @@ import pytest
 from jobs.common import stage
 from jobs.common.earlier import NOTE, take_over
 from jobs.common.stage import Outcome, Work, manifest
-from jobs.sample import answerers_of, lay_out, reference_answers, refuse_losses, require_same
+from jobs.sample import answerers_of, lay_out, reference_answers, refuse_losses, require_same, run
 from pipeline.errors import UserError
 from pipeline.line.plan import make_plan
 from pipeline.onpolicy.candidates import answered, of_prompt
@@ -104,14 +104,24 @@ def test_a_larger_n_takes_over_what_the_largest_smaller_one_has(byte_model: Path
     committed(work(byte_model, tmp_path, "sample.n=4", "sample.seed=1"), 4)
     given = work(byte_model, tmp_path, "sample.n=5")
     earlier = take_over(given)
-    assert earlier.samples == 3 and earlier.rows("model") == {PART: 18}
-    assert earlier.rows("against") == {} and earlier.fact == {"samples": 3, "from": earlier.name}
+    assert earlier.samples == 3 and earlier.parts == {PART: 18}
+    assert earlier.fact == {"samples": 3, "from": earlier.name}
     taken = tables.read(given.folder, tables.CANDIDATES).to_pylist()
     assert sorted({row["sample"] for row in taken}) == [0, 1, 2]
     committed(work(byte_model, tmp_path, "sample.n=4"), 4)  # meanwhile; what was begun is gone on with
     assert take_over(given) == earlier
     earlier.forget()
     assert not (given.folder / NOTE).exists() and take_over(given).samples == 4
+
+
+def test_the_datas_own_answers_beside_them_are_had_without_an_engine(byte_model: Path, tmp_path: Path) -> None:
+    made = committed(work(byte_model, tmp_path, "sample.n=2"), 2)
+    given = work(byte_model, tmp_path, "sample.n=2", "sample.reference_answers=true")
+    assert given.step.address.fingerprint != made.step.address.fingerprint
+    outcome = run(given)
+    assert outcome.rows == {PART: 12, "part-data.parquet": 12, "dropped.parquet": 0}
+    assert outcome.metrics["candidates"] == 24 and outcome.metrics["taken_over"]["samples"] == 2
+    assert sorted(file.name for file in given.folder.iterdir()) == sorted(outcome.rows)
 
 
 def test_a_smaller_or_other_result_and_a_spoilt_one_give_nothing(
