@@ -8,8 +8,8 @@ from typing import Any
 from actors.engine import Completion, Engine, EngineSpec
 from actors.pooled import Pooled
 from pipeline.preferences.messages import Dropped
+from pipeline.randomness import uniform
 from pipeline.results import tables
-from pipeline.training.schedule import uniform
 
 Question = dict[str, Any]  # as benchmarks.questions.Question, with `benchmark`, `sample` and its `sampling`
 Row = dict[str, Any]  # of tables.RESPONSES

@@ -82,6 +82,13 @@ _FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
+def family_config(family: str, **changes: Any) -> Any:
+    """The configuration of a tiny model of a family."""
+    import transformers
+
+    return getattr(transformers, f"{family.split('-')[0]}Config")(**(_COMMON | _FAMILIES[family] | changes))
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a tiny random model of a family, as save_pretrained writes it; made once a session."""
@@ -93,7 +100,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
             import transformers
 
             torch.set_num_threads(1)
-            config = getattr(transformers, f"{family.split('-')[0]}Config")(**(_COMMON | _FAMILIES[family]))
+            config = family_config(family)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 model = transformers.AutoModelForCausalLM.from_config(config)

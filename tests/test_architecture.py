@@ -18,7 +18,7 @@ FORBIDDEN = {
 }
 # The floors of pipeline/, from the ground. A room imports from floors below its own, and from no other room beside it.
 FLOORS = (
-    ("errors", "statistics"),
+    ("errors", "statistics", "randomness"),
     ("preferences", "objectives", "results", "packages"),
     ("settings",),
     ("compute", "evaluation"),

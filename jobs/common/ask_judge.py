@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 from jobs.common.saying import Progress, doing, tell
 from jobs.common.stage import Work
 from pipeline.errors import UserError
+from pipeline.settings.inputs import Model
 from pipeline.settings.resources import JudgeEndpoint
 
 if TYPE_CHECKING:
+    from pipeline.compute.models import ModelSource
     from pipeline.evaluation.judging.asking import Reply, Request
 
 
@@ -31,7 +33,8 @@ def judge_of(work: Work) -> ModelJudge | None:
     """The judge that the settings mean. Raises UserError, before any work, where it cannot be asked."""
     if work.config.judge.model is not None:
         return AtEndpoint(work, work.config.judge.model)
-    return Here(work) if work.config.judge.local is not None else None
+    local, source = work.config.judge.local, work.plan.judge
+    return Here(work, source, local, "judge.local") if local is not None and source is not None else None
 
 
 class AtEndpoint:
@@ -46,7 +49,7 @@ class AtEndpoint:
         self.endpoint = Endpoint(url, key, settings, work.step.address.root / ".replies", tell)
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        progress = Progress("judge", len(requests), "verdicts", self.work.config.resources.log_seconds)
+        progress = Progress(self.work.step.name, len(requests), "verdicts", self.work.config.resources.log_seconds)
 
         def answered(reply: Reply) -> None:
             progress.add(1, "" if reply.text is not None else f", no answer ({reply.why})")
@@ -62,13 +65,11 @@ class Here:
     prices: tuple[float, float] | None = None
     remedy = "take a judge of more context or lower judge.max_tokens"
 
-    def __init__(self, work: Work):
+    def __init__(self, work: Work, source: ModelSource, model: Model, setting: str):
         from jobs.common.models import opened
 
-        source, model = work.plan.judge, work.config.judge.local
-        assert source is not None and model is not None
         self.name, self.work, self.model, self.calls = source.label, work, model, 0
-        self.folder = opened(work.plan, source, model, "judge.local")
+        self.folder = opened(work.plan, source, model, setting)
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         from actors.cluster import connected, threads
@@ -92,7 +93,7 @@ class Here:
                 shards,
                 Judge,
                 JudgeSpec(engine, str(folder), settings.temperature),
-                what="judge",
+                what=self.work.step.name,
                 setting="resources.judges",
                 actors=resources.judges,
                 resources=resources,

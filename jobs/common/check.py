@@ -51,7 +51,9 @@ def _unused(plans: Sequence[Plan]) -> Mapping[str, str]:
 
 def endpoint(plan: Plan, steps: Sequence[Step]) -> None:
     """A judge without a URL, or whose key is not in the environment."""
-    if plan.config.judge.model is not None and any(step.stage == "judge" for step in steps):
+    rated = [each for each in (plan.front.raters if plan.front else ()) if each.settings.judge]
+    judged = plan.config.judge.model is not None and any(step.stage == "judge" for step in steps)
+    if judged or (rated and any(step.stage == "rate" for step in steps)):
         from jobs.common.ask_judge import address
 
         address(plan.config.resources.judge_endpoint)

@@ -3,11 +3,13 @@
 import contextlib
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.common.saying import doing, say
 from jobs.common.stage import provenance
+from pipeline.compute.limits import require_language_model
 from pipeline.errors import UserError
 from pipeline.line.plan import VERSIONS, Plan
 from pipeline.settings.config import Model
@@ -21,14 +23,25 @@ def base_model(plan: Plan) -> Path:
     return opened(plan, plan.model, plan.config.model, "model")
 
 
-def opened(plan: Plan, source: "ModelSource", model: Model, setting: str) -> Path:
-    """A model's folder, verified; a .gguf file is converted once, into an artifact of its own."""
+def opened(
+    plan: Plan,
+    source: "ModelSource",
+    model: Model,
+    setting: str,
+    require: Callable[[Path, str], None] = require_language_model,
+) -> Path:
+    """A model's folder, verified; a .gguf file is converted once, into an artifact of its own.
+
+    `require` raises UserError where a folder is not what is wanted.
+    """
     from pipeline.compute.cpu import give_back_memory
     from pipeline.compute.models import convert_gguf, locate
     from pipeline.results.files import DigestMemory
 
     doing(f"reading {source.path} in full")
-    found = locate(model, DigestMemory(plan.steps["prepare"].address.root), verify=True, setting=setting)
+    found = locate(
+        model, DigestMemory(plan.steps["prepare"].address.root), verify=True, setting=setting, require=require
+    )
     if found.digest != source.digest:
         raise UserError(
             f"{source.path} changed since this run was planned",

@@ -53,6 +53,8 @@ class Measured(NamedTuple):
 class Comparison:
     """Two pairs, and what is right for them: each side by the model's own forward and eager attention."""
 
+    head = "in chunks"  # the output head that is compared, unless a fused one is
+
     def __init__(self, model: PreTrainedModel, size: Size, must_run: bool = False):
         """With `must_run` what cannot be scored is a UserError: other workers would wait for the rest of a forward."""
         self.model, self.dtype = model, next(model.parameters()).dtype

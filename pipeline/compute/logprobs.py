@@ -46,7 +46,7 @@ def token_logps(model: PreTrainedModel, pack: Pack, chunk: int, squares: bool = 
 
 
 def hidden_states(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[ModelOutput]]:
-    """The decoder's states that predict completion tokens, [N, C]; and the class of its outputs."""
+    """The decoder's states at the pack's `source_N`, [N, C]; and the class of its outputs."""
     return _packed(model, pack) if is_packed(model) else _padded(model, pack)
 
 
@@ -71,11 +71,13 @@ def _padded(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[Mode
     most as many positions as the pack has tokens, or one row. Of a model that is sharded over workers there is one call
     whatever the rows, as in each the workers wait for each other, and their packs differ.
     """
-    decoder, rows, prompts = model.get_decoder(), [], []
+    decoder, rows = model.get_decoder(), list[torch.Tensor]()
     for start, *lengths in pack.segments:
         prompt, *sides = pack.ids_T[start : start + sum(lengths)].split(lengths)
         rows += [torch.cat((prompt, side)) for side in sides if len(side)]
-        prompts += [len(prompt) for side in sides if len(side)]
+    # A token's position is its place in the row of its side.
+    places_N = pack.positions_T.index_select(0, pack.source_N.to(pack.positions_T.device))
+    places = places_N.split([count for count in pack.side_N.bincount().tolist() if count])
     sharded = any(isinstance(module, FSDPModule) for module in decoder.modules())
     left = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
     hidden: dict[int, torch.Tensor] = {}
@@ -85,7 +87,7 @@ def _padded(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, type[Mode
         with _turned_by_row(decoder, [len(rows[row]) for row in now]):
             output = decoder(input_ids=pad_sequence([rows[row] for row in now], batch_first=True), use_cache=False)
         for row, hidden_LC in zip(now, output.last_hidden_state, strict=True):
-            hidden[row] = hidden_LC[prompts[row] - 1 : len(rows[row]) - 1]
+            hidden[row] = hidden_LC[places[row].to(hidden_LC.device)]
     return torch.cat([hidden[row] for row in range(len(rows))]), type(output)
 
 
@@ -109,7 +111,7 @@ def _turned_by_row(decoder: torch.nn.Module, lengths: Sequence[int]) -> Iterator
 
     with ExitStack() as stack:
         for module in turning(decoder):
-            stack.enter_context(_computing(module, by_row(module.forward)))
+            stack.enter_context(computing(module, by_row(module.forward)))
         yield
 
 
@@ -125,9 +127,9 @@ def head_logps(
     With `squares` [2, N], as in token_logps.
     """
     output, head = kind(last_hidden_state=hidden_NC[None]), model.get_output_embeddings()
-    with _computing(model.get_decoder(), lambda *_, **__: output):
+    with computing(model.get_decoder(), lambda *_, **__: output):
         if type(head) is torch.nn.Linear and head.weight.is_cuda and head.weight.dtype is torch.bfloat16:
-            with _computing(head, lambda hidden: float32_logits(hidden.to(head.weight.device), head.weight, head.bias)):
+            with computing(head, lambda hidden: float32_logits(hidden.to(head.weight.device), head.weight, head.bias)):
                 logits_NV = model(input_ids=target_N[None], use_cache=False).logits[0]
         else:
             logits_NV = model(input_ids=target_N[None], use_cache=False).logits[0]
@@ -185,7 +187,7 @@ class _Float32Logits(torch.autograd.Function):
 
 
 @contextmanager
-def _computing(module: torch.nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def computing(module: torch.nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """For as long as this lasts, the module's forward is another."""
     own = vars(module).get("forward")  # where it is wrapped, as for a model laid over several devices
     module.forward = forward  # type: ignore[method-assign]

@@ -38,6 +38,9 @@ _ASIDE = re.compile(
 )
 
 
+LANGUAGE_MODEL = "a causal language model as save_pretrained writes it"
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """A model found on this machine, named by the digest of its content."""
@@ -167,11 +170,21 @@ def load_model(
     weights, scores otherwise than by its own forward, or is slow on a GPU where `resources` does not allow it; where
     memory runs out, what says so comes through.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
-    with opening(folder):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+    model = open_whole(AutoModelForCausalLM, folder, dtype, device, trust_remote_code)
+    make_ready(model, resources, to_train)
+    return model
+
+
+def open_whole(
+    kind: Any, folder: Path, dtype: str, device: str, trust_remote_code: bool, wanted: str = LANGUAGE_MODEL
+) -> "PreTrainedModel":
+    """The model that `kind`, an auto class of transformers, opens, with all weights. Raises UserError."""
+    import torch
+
+    with opening(folder, wanted):
+        loaded: Any = kind.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
@@ -184,8 +197,7 @@ def load_model(
     require_whole(folder, model, report)
     if device == "auto":
         _require_on_gpus(model, folder)
-    make_ready(model, resources, to_train)
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def make_ready(model: "PreTrainedModel", resources: Resources, to_train: bool) -> None:
@@ -207,7 +219,7 @@ _INCOMPLETE = "its *.safetensors are incomplete: fetch or save the model again"
 
 
 @contextmanager
-def opening(folder: Path) -> Iterator[None]:
+def opening(folder: Path, wanted: str = LANGUAGE_MODEL) -> Iterator[None]:
     """What opening a model may raise, as a UserError; but where memory runs out, what says so."""
     from safetensors import SafetensorError
 
@@ -217,7 +229,7 @@ def opening(folder: Path) -> Iterator[None]:
         if out_of_memory(error):  # no fault of the model; whoever loads it knows what to lower
             raise
         problem = f"the model in {folder} cannot be opened ({' '.join(str(error).split())[:300]})"
-        remedy = code_not_trusted(error) or "give a causal language model as save_pretrained writes it"
+        remedy = code_not_trusted(error) or f"give {wanted}"
         raise UserError(problem, _INCOMPLETE if isinstance(error, SafetensorError) else remedy) from error
 
 

@@ -55,21 +55,27 @@ def keep_head_in_chunks(model: PreTrainedModel) -> None:
         setattr(model, _CHOSEN, replace(chosen(model), head=head))
 
 
-def choose(model: PreTrainedModel, resources: Resources, to_train: bool = False, size: Size | None = None) -> Chosen:
+def choose(
+    model: PreTrainedModel,
+    resources: Resources,
+    to_train: bool = False,
+    size: Size | None = None,
+    kind: type[Comparison] = Comparison,
+) -> Chosen:
     """Give the model the fastest attention, output head and layers that run here and are right.
 
     Raises UserError where none is right; and on a GPU where a faster one was not taken, with the reason, unless
     `resources.allow_slow_path`. On a GPU gradients and the fused head are looked at where it is `to_train`: what is
     compared is compiled, for tens of seconds, and a scorer needs neither. Of a model that is sharded all workers must
-    call it, in a forward of the root.
+    call it, in a forward of the root. `kind` is what the model is for: log-probs, or another comparison.
     """
     restore_layers(model)  # of a model that was chosen for before
     gpu = model.device.type == "cuda"
     several = dist.is_initialized() and dist.get_world_size() > 1
     with narrow_windows(model, size := size or _size(gpu, to_train)):
-        comparison = Comparison(model, size, must_run=gpu and several and not resources.allow_slow_path)
+        comparison = kind(model, size, must_run=gpu and several and not resources.allow_slow_path)
         attention, why = _choose_attention(comparison)
-        head, more = _choose_head(comparison) if gpu and size.trained else ("in chunks", [])
+        head, more = _choose_head(comparison) if gpu and size.trained else (kind.head, [])
         layers, most = _choose_layers(comparison, gpu if resources.compile_layers is None else resources.compile_layers)
     found = Chosen(attention, head, layers, (*why, *more, *most))
     setattr(model, _CHOSEN, found)

@@ -21,6 +21,7 @@ from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
 from pipeline.evaluation.judging import baselines, contest, words
 from pipeline.line.plan import COLUMNS, Plan, Step, needed_columns
+from pipeline.line.raters import require_reward, require_rules
 from pipeline.onpolicy.prompts import look as look_at_prompts
 from pipeline.preferences.arguments import require_arguments
 from pipeline.settings.config import Model
@@ -65,6 +66,21 @@ def chat_template(plan: Plan) -> None:
 def judges_chat_template(plan: Plan) -> None:
     if plan.judge and plan.config.judge.local:
         _template_of(plan.judge, plan.config.judge.local, "judge.local")
+
+
+def raters(plan: Plan) -> None:
+    """Rules that know nothing of the prompts, models that give no one score, and any without a chat template."""
+    for each in plan.front.raters if plan.front else ():
+        model = each.settings.as_model
+        if each.settings.rules:
+            require_rules(plan.config.sample.prompts)
+        if model is None or each.model is None:
+            continue
+        if each.settings.model:
+            require_reward(each.settings, each.model.path)
+        else:
+            _configuration_of(each.model, model, "rate.raters")
+        _template_of(each.model, model, "rate.raters")
 
 
 def _template_of(source: ModelSource, model: Model, setting: str) -> None:
@@ -295,6 +311,7 @@ def sampled(plan: Plan) -> None:
 LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"sample"}, sampled),
     ({"prepare", "reference", "train", "generate"}, configuration),
+    ({"rate"}, raters),
     ({"prepare"}, vocabulary),
     ({"prepare", "generate"}, chat_template),
     ({"reference", "schedule", "train"}, train_pairs),

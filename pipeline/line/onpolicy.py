@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.compute.limits import require_language_model, require_reward_model
 from pipeline.compute.models import ModelSource, locate
 from pipeline.compute.version import COMPUTE_VERSION
+from pipeline.line.raters import require_pinned
 from pipeline.onpolicy.prompts import open_prompts
 from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.files import DigestMemory
@@ -53,9 +54,10 @@ def front(config: RunConfig, trained: ModelSource, memory: DigestMemory) -> Fron
     sample = config.sample
     model = locate(sample.model, memory, setting="sample.model") if sample.model else trained
     against = locate(sample.against, memory, setting="sample.against") if sample.against else None
+    answers = _sample(config, model, against)  # which names prompts that are not there before a rater that is not
     found = Front(model, against, _ratings(config, memory))
     add = found.steps.append
-    add(("sample", model.label, _sample(config, found), {}))
+    add(("sample", model.label, answers, {}))
     for each in found.raters:
         add((f"rate:{each.label}", each.label, {"rater": _rater(config, each)}, {"candidates": "sample"}))
     scores = {f"scores_{number}": f"rate:{each.label}" for number, each in enumerate(found.raters)}
@@ -63,13 +65,13 @@ def front(config: RunConfig, trained: ModelSource, memory: DigestMemory) -> Fron
     return found
 
 
-def _sample(config: RunConfig, found: Front) -> dict[str, Any]:
+def _sample(config: RunConfig, model: ModelSource, against: ModelSource | None) -> dict[str, Any]:
     """What answers depend on. An engine of another version may write other ones."""
     sample = config.sample
     answerer = sample.model or config.model
     identity = {
         "prompts": prompts_identity(sample.prompts),
-        "model": found.model.digest,
+        "model": model.digest,
         "dtype": answerer.dtype,
         "sampling": sample.model_dump(mode="json", exclude=_ASIDE),
         "max_prompt_tokens": sample.max_prompt_tokens or config.data.max_prompt_tokens,
@@ -77,8 +79,8 @@ def _sample(config: RunConfig, found: Front) -> dict[str, Any]:
     }
     if sample.branch.cuts:
         identity["branch"] = sample.branch.model_dump()
-    if found.against and sample.against:
-        identity["against"] = {"model": found.against.digest, "dtype": sample.against.dtype}
+    if against and sample.against:
+        identity["against"] = {"model": against.digest, "dtype": sample.against.dtype}
     return identity
 
 
@@ -102,6 +104,7 @@ def _ratings(config: RunConfig, memory: DigestMemory) -> tuple[Rating, ...]:
     found: list[Rating] = []
     for rater in config.rate.raters:
         model = None
+        require_pinned(rater)
         if rater.as_model:
             require = require_reward_model if rater.model else require_language_model
             model = locate(rater.as_model, memory, setting="rate.raters", require=require)
@@ -121,7 +124,8 @@ def _rater(config: RunConfig, each: Rating) -> dict[str, Any]:
         return {"judge": rater.judge, **_judging(config)}
     assert each.model is not None
     if rater.local:
-        return {"local": each.model.digest, "dtype": rater.local.dtype, **_judging(config)}
+        shards = {"shard_prompts": config.judge.shard_prompts}  # a batch's shape moves its words
+        return {"local": each.model.digest, "dtype": rater.local.dtype, **shards, **_judging(config)}
     return {"model": each.model.digest, "kind": rater.kind, "dtype": rater.dtype, "compute": COMPUTE_VERSION}
 
 

@@ -39,6 +39,8 @@ COLUMNS = {  # what a row may carry beside the pair, and what to do where it doe
     "difficulty": "give rows difficulty, or name the column that holds it in data.difficulty_column",
 }
 
+_LATER = ("columns", "pairing", "long_prompts", "equal_lengths")  # settings of `data`
+
 LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
 
 STAGES = ("sample", "rate", "pair", "prepare", "reference", "schedule", "train", "generate", "judge", "report")
@@ -226,7 +228,9 @@ def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
     the source ends without a pair.
     """
     given = config.data
-    data = given.model_dump(mode="json", exclude={"source", "max_dropped", "max_suspect"})
+    # What came later than results that are there enters an identity only where it is given.
+    later = {name for name in _LATER if getattr(given, name) == Data.model_fields[name].default}
+    data = given.model_dump(mode="json", exclude={"source", "max_dropped", "max_suspect", *later})
     if given.source == SAMPLED:  # the pairs themselves are an input
         of_a_source = {"split", "subset", "revision", "columns", "pairing", "difficulty_column"}
         of_a_source |= {"pairs", "dev_pairs", "seed"}
@@ -234,9 +238,7 @@ def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
     if given.source == EMBEDDED:
         used = data.keys() - {"dev_fraction", "difficulty_column", "columns", "pairing"}
         return {"content": {"verifiable": VERIFIABLE_VERSION}, **{key: data[key] for key in used}}, None
-    # What came later than results that are there enters an identity only where it is given.
-    later = {name for name in ("columns", "pairing") if data[name] == Data.model_fields[name].default}
-    used = data.keys() - {"pairs", "dev_pairs", "seed"} - later
+    used = data.keys() - {"pairs", "dev_pairs", "seed"}
     source = open_source(
         given.source, split=given.split, subset=given.subset, revision=given.revision, columns=given.columns.values()
     )

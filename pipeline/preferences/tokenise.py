@@ -26,6 +26,7 @@ from pipeline.preferences.encode import Encoder, reveal, shown
 from pipeline.preferences.ending import Ending, alike
 from pipeline.preferences.exchange import Exchange
 from pipeline.preferences.forged import Turns
+from pipeline.preferences.lengths import Lengths
 from pipeline.preferences.loading import load_tokenizer
 from pipeline.preferences.messages import Dropped, Message, Unusable, said, short
 from pipeline.preferences.normalise import Preference
@@ -36,13 +37,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # What a template may leave out of a prompt, as reasoning models have it of thoughts: said, with how often it was so.
-_MAY_LACK = {"thoughts": "thoughts of earlier turns", "description": "descriptions of tools"}
+MAY_LACK = {"thoughts": "thoughts of earlier turns", "description": "descriptions of tools"}
 _ANSWERS = ("Blue.", "A banana", "the", "1", "I", "**No**")  # how answers begin, to look at the seam before them
 
 
 @dataclass(frozen=True)
 class TokenisedPair:
-    """Token ids; both completions end with the token that ends a turn."""
+    """Token ids; both completions end with the token that ends a turn, unless they are cut to one length."""
 
     prompt_ids: list[int]
     chosen_ids: list[int]
@@ -50,11 +51,11 @@ class TokenisedPair:
 
 
 class Tokeniser:
-    """Encodes pairs with one tokenizer and template; what is longer than a limit is dropped, never cut.
+    """Encodes pairs with one tokenizer and template; what is longer than a limit is dropped, unless `cuts` says more.
 
-    Limits are in tokens, the completion's with its end token. `arguments` and `today` go to every rendering. What
-    should be said of the template once is counted in `notes`. Raises UserError for a tokenizer without an EOS token or
-    without a chat template that renders one exchange.
+    Limits are in tokens, the completion's with its end token; `cuts` are what Lengths takes beside them. `arguments`
+    and `today` go to every rendering. What should be said of the template once is counted in `notes`. Raises UserError
+    for a tokenizer without an EOS token or without a chat template that renders one exchange.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class Tokeniser:
         max_completion_tokens: int,
         arguments: Mapping[str, Any] | None = None,
         today: date = DATE,
+        **cuts: bool,
     ):
         self.tokenizer = tokenizer
-        self.max_prompt_tokens, self.max_completion_tokens = max_prompt_tokens, max_completion_tokens
+        self.lengths = Lengths(max_prompt_tokens, max_completion_tokens, **cuts)
         self.template = Template(tokenizer, arguments or {}, today)
         self.notes: Counter[str] = Counter()
         if tokenizer.eos_token_id is None:
@@ -120,18 +122,12 @@ class Tokeniser:
         try:
             if hidden != given or tools != [*preference.tools]:  # a template may refuse what it does not see
                 for side in (preference.chosen, preference.rejected):
-                    self._render([*preference.prompt, side], preference.tools, answer_next=False)
+                    self.render([*preference.prompt, side], preference.tools, answer_next=False)
             prompt, chosen, rejected = self._ids(messages, tools, (one, other))
         except Unusable as unusable:
             return unusable.dropped
-        if len(prompt) > self.max_prompt_tokens:
-            return Dropped("prompt-too-long", f"{len(prompt)} tokens, the limit is {self.max_prompt_tokens}")
-        if max(len(chosen), len(rejected)) > self.max_completion_tokens:
-            lengths = f"chosen {len(chosen)}, rejected {len(rejected)} tokens"
-            return Dropped("completion-too-long", f"{lengths}, the limit is {self.max_completion_tokens}")
-        if chosen == rejected:
-            return Dropped("equal-completions", f"different texts, the same {len(chosen)} tokens")
-        return TokenisedPair(prompt, chosen, rejected)
+        fitting = self.lengths.fit((prompt, chosen, rejected), self.tokenizer.bos_token_id, self.notes)
+        return fitting if isinstance(fitting, Dropped) else TokenisedPair(*fitting)
 
     def prompt(self, messages: Sequence[Message]) -> list[int] | Dropped:
         """Token ids of a prompt of any length, up to where the assistant's answer begins: for generation."""
@@ -178,12 +174,12 @@ class Tokeniser:
 
     def _prompt(self, messages: Sequence[Message], tools: Sequence[Any]) -> str:
         """The text of a conversation, up to where the answer begins."""
-        text = self._asked(self._render(messages, tools, answer_next=True))
+        text = self._asked(self.render(messages, tools, answer_next=True))
         for index, kind, part in self.template.left_out(messages, tools, text, answer_next=True):
-            if kind not in _MAY_LACK:
+            if kind not in MAY_LACK:
                 which = f"message {index + 1}, of role {messages[index]['role']}," if index >= 0 else "the row's tools"
                 raise Unusable("template-leaves-out", f"{kind} of {which} is not rendered whole: {shown(part)}")
-            self.notes[f"the chat template leaves out {_MAY_LACK[kind]}"] += 1
+            self.notes[f"the chat template leaves out {MAY_LACK[kind]}"] += 1
         return text
 
     def _whole(
@@ -196,7 +192,7 @@ class Tokeniser:
             raise Unusable("open-thoughts", f"{problem} {opened.closing}: {shown(side['content'])}")
         if opened and self.template.thoughts:
             side = opened.of(side)
-        rendered = self._render([*messages, side], tools, answer_next=False)
+        rendered = self.render([*messages, side], tools, answer_next=False)
         ending = self._ending if "tool_calls" not in side else self._ending.of_call(rendered, self.encode)
         if not rendered.startswith(prompt):
             if opened and rendered.startswith(opened.before(prompt)):
@@ -238,10 +234,11 @@ class Tokeniser:
     def _trained(self, messages: Sequence[Message], tools: Sequence[Any], answered: bool) -> str:
         """The text of a conversation, which ends with an answer where it is `answered`."""
         before = messages[:-1] if answered else messages
-        asked = self._asked(self._render(before, tools, answer_next=True))
+        asked = self._asked(self.render(before, tools, answer_next=True))
         return self._whole(before, tools, messages[-1], asked)[0] if answered else asked
 
-    def _render(self, messages: Sequence[Message], tools: Sequence[Any], *, answer_next: bool) -> str:
+    def render(self, messages: Sequence[Message], tools: Sequence[Any], *, answer_next: bool) -> str:
+        """The template's text, which can be encoded. Raises Unusable."""
         try:
             rendered = self.template(messages, tools, answer_next=answer_next)
             rendered.encode()
@@ -279,10 +276,11 @@ def open_tokeniser(
     trust_remote_code: bool = False,
     template_arguments: Mapping[str, Any] | None = None,
     template_date: date = DATE,
+    **cuts: bool,
 ) -> Tokeniser:
     """The tokeniser of a model's folder, with its template or the Jinja file `chat_template`; see `Tokeniser`.
 
     Raises UserError where the directory holds no tokenizer, or the file cannot be read.
     """
     tokenizer = load_tokenizer(directory, chat_template, trust_remote_code=trust_remote_code)
-    return Tokeniser(tokenizer, max_prompt_tokens, max_completion_tokens, template_arguments, template_date)
+    return Tokeniser(tokenizer, max_prompt_tokens, max_completion_tokens, template_arguments, template_date, **cuts)

@@ -51,7 +51,14 @@ class Spec:
         data, model = Data.model_validate_json(self.data), Model.model_validate_json(self.model)
         folder = Path(self.folder)
         limits = Limits.of(folder)
-        tokeniser = open_tokeniser(folder, data.max_prompt_tokens, data.max_completion_tokens, **model.rendering)
+        tokeniser = open_tokeniser(
+            folder,
+            data.max_prompt_tokens,
+            data.max_completion_tokens,
+            keep_end=data.long_prompts == "keep-end",
+            equal=data.equal_lengths,
+            **model.rendering,
+        )
         limits.require(tokeniser)
         return Reader(tokeniser, limits, data)
 

@@ -41,8 +41,9 @@ CANDIDATES = _schema(
     optional=("seed", "logp", "parent", "prefix_tokens", "split"),
 )
 
-# Made by rate, one artifact a rater; read by pair and report. One row a candidate_id.
+# Made by rate, one artifact a rater; read by pair and report. One row a candidate_id of a part.
 SCORES = _schema(
+    ("prompt_id", pa.string()),
     ("candidate_id", pa.string()),
     ("rater", pa.string()),
     ("score", pa.float64()),  # higher is better; null: no verdict
@@ -64,7 +65,7 @@ SELECTED = _schema(
     ("margin", pa.float64()),
     ("label_confidence", pa.float64()),  # P(chosen is preferred), null without pair.confidence_temperature
     ("rule", pa.string()),
-    ("bin", pa.string()),  # high | middle | low, of rule contrast
+    ("bin", pa.string()),  # high | middle | low, by thirds of the widest margin of the prompt
     ("chosen_tokens", pa.int32()),
     ("rejected_tokens", pa.int32()),
     ("shared_prefix_tokens", pa.int32()),  # that both answers begin with
@@ -76,12 +77,12 @@ SELECTED = _schema(
 # Made by pair, beside SELECTED: one row a prompt of which no pair was made.
 UNPAIRED = _schema(
     ("prompt_id", pa.string()),
-    # all-equal | tie | below-margin | above-margin | too-few | cut | length-gap | unrated | lost-to-cap
-    ("reason", pa.string()),
+    ("reason", pa.string()),  # one of REASONS of onpolicy/choosing.py
     ("detail", pa.string()),
 )
 
-# Made by prepare; read by reference, schedule, train and report. A completion ends with EOS.
+# Made by prepare; read by reference, schedule, train and report. A completion ends with EOS, unless it is cut to the
+# length of the other.
 # Messages and texts are kept for reading; what is computed on are the token ids.
 PAIRS = _schema(
     ("pair_id", pa.string()),  # digest of the normalised pair's content

@@ -245,6 +245,9 @@ class RunConfig(Section):
                 "pair.rule=delta takes rejected answers from another model, and sample.against names none",
                 "name it, such as sample.against=FOLDER",
             )
+        if not self.rate.raters and self.pair.rule != "delta":
+            problem = f"rate.raters names nobody, and pair.rule={self.pair.rule} goes by scores"
+            raise UserError(problem, "give a rater, such as rate.raters=[rules]")
         for name in ("methods", "wording", "baselines"):
             for benchmark in getattr(self.judge, name):
                 if benchmark not in self.generate.benchmarks:

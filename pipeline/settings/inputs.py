@@ -51,7 +51,9 @@ class Data(Section):
     difficulty_column: str | None = Field(default=None, min_length=1)  # of numbers, larger is harder; null: difficulty
     seed: int = 0  # embedded source
     max_prompt_tokens: int = Field(default=512, ge=1)
-    max_completion_tokens: int = Field(default=512, ge=1)
+    long_prompts: Literal["drop", "keep-end"] = "drop"  # what becomes of a longer one: of its tokens the last are kept
+    max_completion_tokens: int = Field(default=512, ge=1)  # a pair with a longer one is dropped
+    equal_lengths: bool = False  # cut both completions to the tokens of the shorter, before their length is looked at
     max_dropped: float = Field(default=0.05, ge=0, le=1)  # share of rows that may be dropped before prepare fails
     # Share of pairs that may spell the model's control tokens, or have answers that begin with their prompt.
     max_suspect: float = Field(default=0.2, ge=0, le=1)

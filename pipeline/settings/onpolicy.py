@@ -121,8 +121,11 @@ class Rater(Section):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, raw: Any) -> Any:
-        """A text alone is `rules`, or a reward model."""
-        return ({"rules": True} if raw == "rules" else {"model": raw}) if isinstance(raw, str) else raw
+        """A text alone is `rules`, or a reward model; a judge that is run here may be its source alone."""
+        if isinstance(raw, str):
+            return {"rules": True} if raw == "rules" else {"model": raw}
+        local = raw.get("local") if isinstance(raw, dict) else None
+        return raw | {"local": {"source": local}} if isinstance(local, str) else raw
 
     @model_validator(mode="after")
     def _one_who_rates(self) -> "Rater":
@@ -145,7 +148,7 @@ class Rater(Section):
 
 
 class Rate(Section):
-    raters: tuple[Rater, ...] = Field(default=(Rater(rules=True),), min_length=1, examples=[["rules"]])
+    raters: tuple[Rater, ...] = Field(default=(Rater(rules=True),), examples=[["rules"]])  # none: of pair.rule=delta
     # Of several raters: the mean of their ranks within a prompt, of their scores, or a vote for best and worst.
     combine: Literal["mean-rank", "mean", "majority"] = "mean-rank"
     max_missing: float = Field(default=0.05, ge=0, le=1)  # share of scores of a rater that may be missing
@@ -177,13 +180,15 @@ class Pair(Section):
     rule: Literal["best-worst", "best-random", "best-second", "all", "contrast", "delta"] = "best-worst"
     among: Literal["all", "trunks", "siblings"] = "all"  # of branches: answers of their own, or of one shared prefix
     per_prompt: int = Field(default=1, ge=1)  # pairs of a prompt, at most
-    min_margin: float = Field(default=0.0, ge=0)  # of scores
+    min_margin: float = Field(default=0.0, ge=0)  # of scores: what the rule makes beyond a bound is left out
     max_margin: float | None = Field(default=None, gt=0)
     max_length_gap: int | None = Field(default=None, ge=0)  # tokens between the two answers
     length_penalty: float = Field(default=0.0, ge=0)  # taken off a score for each of its answer's tokens
     # Answers that were cut at sample.max_new_tokens: in no pair, as rejected alone, or as any other.
     cut: Literal["drop", "rejected-only", "keep"] = "drop"
-    ties: Literal["drop", "shortest"] = "drop"  # answers of one score at the top or bottom: no pair, or by length
+    # Answers of one score are no pair. Of several best, or several worst, one is drawn; or the shortest of the best is
+    # taken, and of the worst the nearest to it in length.
+    ties: Literal["drop", "shortest"] = "drop"
     contrast: Contrast = Contrast()  # of rule contrast
     # label_confidence = sigmoid(margin / this); null leaves it open.
     confidence_temperature: float | None = Field(default=None, gt=0)

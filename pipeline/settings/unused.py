@@ -64,13 +64,16 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     yield asked == [EMBEDDED], f"with the benchmark {EMBEDDED} alone", ["generate.preset"]
 
     by_model, here = judge.model is not None, judge.local is not None
-    of_a_model = [f"judge.{name}" for name in Judge.model_fields if name not in ("resamples", "seed", "model", "local")]
-    yield not (by_model or here), "without judge.model or judge.local", of_a_model
-    yield by_model and not here, "without judge.local", ["judge.shard_prompts"]
     raters = config.rate.raters if data.source == SAMPLED else ()
-    yield not (here or any(rater.local for rater in raters)), "without judge.local", ["resources.judges"]
+    rates_there, rates_here = any(rater.judge for rater in raters), any(rater.local for rater in raters)
+    of_raters = ["max_tokens", "temperature"] if rates_there or rates_here else []
+    aside = {"resamples", "seed", "model", "local", *of_raters, *(["shard_prompts"] if rates_here else [])}
+    of_a_model = [f"judge.{name}" for name in Judge.model_fields if name not in aside]
+    yield not (by_model or here), "without judge.model or judge.local", of_a_model
+    yield by_model and not (here or rates_here), "without judge.local", ["judge.shard_prompts"]
+    yield not (here or rates_here), "without judge.local", ["resources.judges"]
     at_endpoint = [f"resources.judge_endpoint.{name}" for name in JudgeEndpoint.model_fields]
-    yield not (by_model or any(rater.judge for rater in raters)), "without judge.model", at_endpoint
+    yield not (by_model or rates_there), "without judge.model", at_endpoint
 
     gpus = config.resources.gpus_per_actor > 0
     yield gpus, "on GPUs", ["resources.kv_cache_gib"]
@@ -92,9 +95,10 @@ def _onpolicy(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     of_files = _under("sample.prompts", "subset split revision columns")
     yield sample.prompts.source == EMBEDDED, f"with sample.prompts.source={EMBEDDED}", of_files
     yield sample.branch.cuts == 0, "without sample.branch.cuts", ["sample.branch.children", "pair.among"]
-    yield len(config.rate.raters) == 1, "with one rater", ["rate.combine"]
+    yield len(config.rate.raters) < 2, "with one rater", ["rate.combine"]
     yield pair.rule != "contrast", f"with pair.rule={pair.rule}", ["pair.contrast"]
     yield pair.rule != "delta", f"with pair.rule={pair.rule}", ["sample.against"]
+    yield pair.rule == "delta", "with pair.rule=delta", _under("pair", "min_margin max_margin ties")
 
 
 def _under(section: str, names: str) -> list[str]:

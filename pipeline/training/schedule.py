@@ -5,7 +5,6 @@ are. Everything is keyed by pair id, so that no order of files or rows changes i
 Shapes: [N] train pairs, in the order given; [P] positions of the table.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UserError
+from pipeline.randomness import uniforms
 from pipeline.results import tables
 from pipeline.settings.config import Schedule
 from pipeline.statistics import share_of
@@ -27,7 +27,6 @@ Values = npt.NDArray[Any]
 ROUTES = ("preference", "sft", "drop")
 _PREFERENCE, _SFT, _DROP = range(len(ROUTES))
 _GROUP = 1 << 20  # rows that are laid out at a time
-_HASHED = 1 << 16  # pair ids that are Python's own at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,23 +80,6 @@ def margins(pairs: pa.Table, by: str) -> pa.ChunkedArray:
     if by == "reference-gap":
         return pc.subtract(chosen, rejected)
     return pc.subtract(pc.divide(chosen, column("chosen_tokens")), pc.divide(rejected, column("rejected_tokens")))
-
-
-def uniform(*key: object) -> float:
-    """A number in [0, 1) that depends on the key alone."""
-    digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
-    return int.from_bytes(digest[:7]) / 2**56
-
-
-def uniforms(pair_ids: pa.Array, rows: Rows, *key: object) -> Values:
-    """uniform(*key, pair id) of the pairs at `rows`, to the last bit."""
-    sha256, prefix = hashlib.sha256, "".join(f"{part}\0" for part in key).encode()
-    values = np.empty(len(rows))
-    for start in range(0, len(rows), _HASHED):
-        some = pair_ids.take(pa.array(rows[start : start + _HASHED])).cast(pa.large_binary())
-        digests = b"".join([sha256(prefix + each).digest() for each in some.to_numpy(zero_copy_only=False)])
-        values[start : start + _HASHED] = (np.frombuffer(digests, ">u8")[::4] >> 8) / 2**56
-    return values
 
 
 def make_schedule(pairs: pa.Table, settings: Schedule) -> Scheduled:

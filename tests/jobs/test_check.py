@@ -115,6 +115,21 @@ def edited(place: Place, name: str, file: str = "config.json", **changes: Any) -
     return (f"model.source={folder}",)
 
 
+SAMPLED = "data=sampled"
+
+
+def rewarding(place: Place, name: str, labels: int, template: bool = True) -> str:
+    """A rater: the model as one of so many labels, with or without a chat template."""
+    (given,) = edited(place, name, architectures=["LlamaForSequenceClassification"], num_labels=labels)
+    folder = Path(given.removeprefix("model.source="))
+    if not template:
+        content = json.loads((folder / "tokenizer_config.json").read_text())
+        content.pop("chat_template", None)
+        (folder / "tokenizer_config.json").write_text(json.dumps(content))
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
+    return f"rate.raters={folder}"
+
+
 def cut(place: Place) -> tuple[str]:
     (given,) = edited(place, "cut")
     file = Path(given.partition("=")[2]) / "config.json"
@@ -149,6 +164,15 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         (("generate.benchmarks={mine: /nowhere.json}",), "/nowhere.json"),
         (("data=sampled", "sample.model=/nowhere"), "sample.model.source=/nowhere"),
         (("data=sampled", "rate.raters=/nowhere"), "rate.raters.source=/nowhere"),
+    ],
+    "a rater without a head, of several labels, without a chat template, or whose code is not pinned": lambda p: [
+        ((SAMPLED, f"rate.raters={p.model}"), "is a language model (LlamaForCausalLM), and gives no score"),
+        ((SAMPLED, rewarding(p, "labels", 2)), "has 2 labels by its config.json, and a reward is one number"),
+        ((SAMPLED, rewarding(p, "bare", 1, template=False)), "has no chat template"),
+        ((SAMPLED, "rate.raters={model: o/n, trust_remote_code: true, kind: armo}"), "of revision that is the newest"),
+    ],
+    "rules for prompts that are not the embedded tasks'": lambda p: [
+        ((SAMPLED, f"sample.prompts={p.file('asked.jsonl', *ROWS)}"), "rate.raters=rules: no rule knows what"),
     ],
     "prompts to answer that are not there, or of which the first rows hold none": lambda p: [
         (("data=sampled", "sample.prompts=/nowhere.jsonl"), "sample.prompts.source '/nowhere.jsonl'"),

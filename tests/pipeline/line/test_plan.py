@@ -313,3 +313,10 @@ def test_a_label_is_a_folder_name(plan: Callable[..., Plan], tmp_path: Path) -> 
 def test_a_missing_input_names_the_command(plan: Callable[..., Plan]) -> None:
     with pytest.raises(UserError, match=r"train needs the result of stage reference.*\n.*python -m jobs.reference"):
         plan().steps["train"].input("reference")
+
+
+def test_what_is_cut_of_pairs_is_in_an_identity_where_it_is_given(plan: Callable[..., Plan]) -> None:
+    before = plan()
+    assert not {"long_prompts", "equal_lengths"} & before.steps["prepare"].identity["data"].keys()
+    for given in ({"equal_lengths": True}, {"long_prompts": "keep-end"}):
+        assert moved(before, plan(data=given)) == [name for name in LINE if name != "generate:base"]

@@ -110,7 +110,7 @@ def test_the_schedule_holds_what_the_objective_asks() -> None:
         ("sample.preset=simp", "sample.preset='simp'", "did you mean simpo?"),
         ("sample.prompts.columns={prompt: x}", "are made, not read", "leave it out"),
         ("sample.brunch={}", "sample.brunch is not a key", "did you mean sample.branch?"),
-        ("rate.raters=[]", "rate.raters=[] holds nothing", "such as [rules]"),
+        ("rate.raters=[]", "rate.raters names nobody", "rate.raters=[rules]"),
         ("rate.raters=[rules, rules]", "rate.raters names rater 2 twice", "name each rater once"),
         ("rate.raters=[{judge: a, model: b}]", "is model and judge", "one of them a rater"),
         ("rate.raters=[{}]", "is none of rules, model, judge and local", "one of them a rater"),
@@ -217,6 +217,7 @@ SHORT = {
     "sample.against=some/folder": "sample.against={source: some/folder}",
     "rate.raters=rules": "rate.raters=[{rules: true}]",
     "rate.raters={model: some/folder}": "rate.raters=[some/folder]",
+    "rate.raters={local: some/folder}": "rate.raters=[{local: {source: some/folder}}]",
 }
 
 

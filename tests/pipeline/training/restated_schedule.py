@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import UserError
+from pipeline.randomness import uniform
 from pipeline.settings.config import Schedule
 from pipeline.statistics import share_of
-from pipeline.training.schedule import make_schedule, uniform
+from pipeline.training.schedule import make_schedule
 
 
 @dataclass(frozen=True)

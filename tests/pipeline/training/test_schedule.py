@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
+from pipeline.randomness import uniform
 from pipeline.results.tables import SCHEDULE
 from pipeline.settings.config import RunConfig, Schedule
 from pipeline.training import schedule as module
-from pipeline.training.schedule import make_schedule, margins, uniform
+from pipeline.training.schedule import make_schedule, margins
 from tests.pipeline.training import restated_schedule
 from tests.pipeline.training.restated_schedule import Candidate, rows_of_schedule, scheduled_rows, table_of
 

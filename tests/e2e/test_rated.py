@@ -1,0 +1,100 @@
+"""Answers of a model's own through the doors: sampled, rated by rules and by a reward model, paired, prepared."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from tests.e2e.conftest import Head
+from tests.e2e.doors import made, only, rows
+from tests.e2e.running import Calm, beside, same_parts, start, until
+
+pytestmark = pytest.mark.e2e
+
+GIVEN = (
+    *("data=sampled", "sample.prompts.limit=16", "sample.n=4", "sample.max_new_tokens=12", "sample.temperature=1.5"),
+    *("sample.shard_prompts=4", "pair.cut=keep"),
+)
+
+
+@pytest.fixture(scope="module")
+def reward_model(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of one label, whose padding is the token that ends a turn."""
+    folder, tokenizer = tmp_path_factory.mktemp("models") / "rm", AutoTokenizer.from_pretrained(tiny)
+    config = AutoConfig.from_pretrained(tiny, num_labels=1, pad_token_id=tokenizer.eos_token_id)
+    torch.manual_seed(1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calm(tiny: Path, reward_model: Path, head: Head, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    """All that stands before the reference, without a fault."""
+    root = tmp_path_factory.mktemp("rated")
+    given = (f"model={tiny}", f"resources.root={root}", *GIVEN, f"rate.raters=[rules, {reward_model}]")
+    said = made("run", *given, "--until", "prepare", environment=head.environment)
+    assert "rate:rm: float32 on a CPU; attention packed, a side at a time" in said
+    return Calm(root, given)
+
+
+def test_sampled_rated_paired_and_prepared(calm: Calm, reward_model: Path, head: Head) -> None:
+    root = calm.root
+    candidates = {row["candidate_id"]: row for row in rows(only(root, "sample"))}
+    rules, rewards = (
+        {row["candidate_id"]: row["score"] for row in rows(only(root, "rate", label))} for label in ("rules-*", "rm-*")
+    )
+    assert rules.keys() == rewards.keys() == candidates.keys()
+    tokenizer = AutoTokenizer.from_pretrained(reward_model)
+    model = AutoModelForSequenceClassification.from_pretrained(reward_model)
+    model.config.pad_token_id = None
+    for name, row in candidates.items():
+        talk = [*json.loads(row["prompt"]), {"role": "assistant", "content": row["response"]}]
+        ids = tokenizer.apply_chat_template(talk, return_tensors="pt", return_dict=False)
+        with torch.no_grad():
+            assert rewards[name] == pytest.approx(float(model(ids).logits), abs=1e-5)
+
+    # By hand: mean ranks within each prompt, the best with the worst.
+    selected = {row["prompt_id"]: row for row in rows(only(root, "pair"))}
+    ledger = json.loads((only(root, "pair") / "manifest.json").read_text())["ledger"]
+    assert ledger["prompts"] == 16 == len(selected) + sum(ledger["unpaired"].values()) and len(selected) > 8
+    for prompt_id, row in selected.items():
+        own = {name for name, each in candidates.items() if each["prompt_id"] == prompt_id}
+
+        def rank(name: str, scores: dict[str, float], own: set[str]) -> float:
+            beaten = [(scores[name] > scores[other]) + (scores[name] == scores[other]) / 2 for other in own - {name}]
+            return sum(beaten) / len(beaten)
+
+        ranks = {name: (rank(name, rules, own) + rank(name, rewards, own)) / 2 for name in own}
+        assert row["chosen_score"] == pytest.approx(max(ranks.values())) == pytest.approx(ranks[row["chosen_id"]])
+        assert row["rejected_score"] == pytest.approx(min(ranks.values())) == pytest.approx(ranks[row["rejected_id"]])
+        assert row["chosen"] == candidates[row["chosen_id"]]["response"]
+
+    prepared = rows(only(root, "prepare"))
+    assert {(row["prompt"], row["chosen_score"]) for row in prepared} <= {
+        (row["prompt"], row["chosen_score"]) for row in selected.values()
+    }
+    assert len(prepared) + sum(dropped(root).values()) == len(selected)
+
+    again = made("run", *calm.settings, "pair.min_margin=0.5", "--until", "pair", environment=head.environment)
+    assert again.count("committed already, kept") == 3 and "pair: making" in again
+
+
+def test_a_killed_rater_goes_on(calm: Calm, head: Head, tmp_path: Path) -> None:
+    given = beside(calm, tmp_path, "sample")
+    driver = start(head, "rate", *given)
+    until(lambda: list(tmp_path.glob("rate/rm-*.partial/part-*.parquet")), driver, pause=0.002)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    said = made("rate", *given, environment=head.environment)
+    assert "rate:rules: committed already, kept" in said
+    assert same_parts(only(calm.root, "rate", "rm-*"), only(tmp_path, "rate", "rm-*"))
+
+
+def dropped(root: Path) -> dict[str, int]:
+    found: dict[str, int] = json.loads((only(root, "prepare") / "manifest.json").read_text())["ledger"]["dropped"]
+    return found
