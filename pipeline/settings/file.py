@@ -31,8 +31,8 @@ def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def _content(file: Path) -> dict[str, Any]:
     try:
-        if not file.exists() and (recipe := RECIPES / f"{file}.yaml").is_file():
-            file = recipe
+        if not file.exists() and str(file) in recipes():
+            file = RECIPES / f"{file}.yaml"
         if not file.is_file():
             raise _no_file(file)
         raw = yaml.load(file.read_text(encoding="utf-8"), _Loader)
