@@ -101,7 +101,12 @@ def door(
     """The arguments all doors take; with `manifest`, one may stand in place of the configuration."""
     parser = argparse.ArgumentParser(prog=command, description=description)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", metavar="FILE", action=_Once, help=f"a YAML file, such as {such_as}")
+    source.add_argument(
+        "--config",
+        metavar="FILE",
+        action=_Once,
+        help=f"a YAML file, such as {such_as}, or a recipe by name (configs/README.md), such as papers/zephyr",
+    )
     if manifest:
         help = "the manifest.json of a result: make it again, from the settings it was made with"
         source.add_argument("--from-manifest", dest="manifest", metavar="FILE", action=_Once, help=help)

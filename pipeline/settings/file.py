@@ -15,11 +15,15 @@ import yaml
 from pipeline.errors import UserError
 from pipeline.settings.shorthand import long_form
 
+RECIPES = Path(__file__).parents[2] / "configs"  # beside the packages, in a checkout as in an image
 _NOT_YAML = (yaml.YAMLError, ValueError, RecursionError, OverflowError)
 
 
 def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What a file says, with `section.key=value` overrides applied. Raises UserError where it cannot be read so."""
+    """What a file says, or the recipe of this name, with `section.key=value` overrides applied.
+
+    Raises UserError where it cannot be read so.
+    """
     raw = _content(Path(path))
     override(raw, overrides)
     return raw
@@ -27,6 +31,8 @@ def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def _content(file: Path) -> dict[str, Any]:
     try:
+        if not file.exists() and str(file) in recipes():
+            file = RECIPES / f"{file}.yaml"
         if not file.is_file():
             raise _no_file(file)
         raw = yaml.load(file.read_text(encoding="utf-8"), _Loader)
@@ -49,9 +55,16 @@ def _no_file(file: Path) -> UserError:
     if file.is_dir():
         shown = ", ".join(names[:8]) or "no YAML file"
         return UserError(f"--config {file}: is a folder", f"give a file of it (it holds {shown})")
-    near = difflib.get_close_matches(file.name, names, n=1)
-    hint = f"did you mean {folder / near[0]}?" if near else "give a YAML file, such as configs/quickstart.yaml"
+    near = [str(folder / name) for name in difflib.get_close_matches(file.name, names, n=1)]
+    near += difflib.get_close_matches(str(file), recipes(), n=1)
+    example = f"give a YAML file, such as configs/quickstart.yaml, or a recipe of {RECIPES / 'README.md'}"
+    hint = f"did you mean {near[0]}?" if near else example
     return UserError(f"--config {file}: there is no such file", hint)
+
+
+def recipes() -> list[str]:
+    """The names by which the recipes that come with the tool are found, such as papers/zephyr."""
+    return sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.rglob("*.yaml"))
 
 
 class _Twice(Exception):

@@ -195,6 +195,38 @@ def test_a_missing_file_names_its_neighbour() -> None:
         load(str(CONFIGS / "quikstart.yaml"))
 
 
+def test_a_recipe_is_found_by_name_after_a_file_of_that_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load("quickstart") == load(str(CONFIGS / "quickstart.yaml"))
+    assert load("papers/zephyr", ["train.batch_size=64"]).train.batch_size == 64
+    own = tmp_path / "papers" / "zephyr"
+    own.parent.mkdir()
+    own.write_text("{name: mine, model: {source: m}}")
+    assert load("papers/zephyr").name == "mine" and load("papers/tulu3-8b").name == "tulu3-8b"
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        ("papers/simpo-lama3-instruct", "papers/simpo-llama3-instruct"),
+        ("simpo-gemma2-it", "papers/simpo-gemma2-it"),
+        ("papers/tulu3-8b.yaml", "papers/tulu3-8b"),
+        ("quikstart", "quickstart"),
+    ],
+)
+def test_a_near_recipe_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, near: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load(given)
+    assert caught.value.remedy == f"did you mean {near}?"
+
+
+def test_of_no_recipe_near_the_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no such file\n.*or a recipe of .*configs/README.md"):
+        load("my-own-thing")
+
+
 def test_a_folder_is_no_file() -> None:
     with pytest.raises(UserError, match=r"configs: is a folder\n.*quickstart.yaml"):
         load(str(CONFIGS))
