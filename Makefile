@@ -76,5 +76,5 @@ COMPILE := .venv/bin/uv pip compile --quiet --no-header --no-annotate --python-v
 lock: .venv/tools
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --override requirements/not-locked.txt -o requirements/cpu.txt
 	$(COMPILE) --group dev -c requirements/cpu.txt --override requirements/not-locked.txt -o requirements/dev.txt
-	$(COMPILE) --group peers -c requirements/cpu.txt --no-emit-package numpy -o requirements/peers.txt
+	$(COMPILE) --group peers -c requirements/cpu.txt --no-emit-package numpy --no-emit-package narwhals -o requirements/peers.txt
 	$(COMPILE) pyproject.toml --extra gpu --extra demo --override requirements/not-locked-gpu.txt -o requirements/gpu.txt
