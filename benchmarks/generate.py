@@ -17,21 +17,31 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Result, alternate, median_ratio, reported, run_child
 
+if TYPE_CHECKING:
+    from vllm import LLM
 
-def compare(settings: dict[str, Any], shards: list[int], repeats: int, root: Path) -> Result:
-    """`repeats` alternations of the bare engine and the stage; `settings` is a configuration, `root` a fresh folder."""
+    from pipeline.settings.config import RunConfig
+
+
+def compare(
+    settings: dict[str, Any], shards: list[int], repeats: int, root: Path, module: str = "benchmarks.generate"
+) -> Result:
+    """`repeats` alternations of the bare engine and the stage, `bare` and `stage` of the module.
+
+    `settings` is a configuration, `root` a fresh folder.
+    """
     settings = settings | {"resources": settings.get("resources", {}) | {"root": str(root / "runs")}}
     file = root / "benchmark.yaml"
     file.write_text(json.dumps(settings), encoding="utf-8")
     model = run_child("benchmarks.generate", "model_folder", {"config": str(file)})["folder"]
     file.write_text(json.dumps(settings | {"model": {"source": model}}), encoding="utf-8")
     job = {"config": str(file)}
-    sides = {"bare": partial(timed, "bare", job)}
-    sides |= {f"shards of {size}": partial(timed, "stage", job | {"shard_prompts": size}) for size in shards}
+    sides = {"bare": partial(timed, "bare", job, module)}
+    sides |= {f"shards of {size}": partial(timed, "stage", job | {"shard_prompts": size}, module) for size in shards}
     runs = alternate(sides, repeats)
     return {name: figures(results, runs["bare"]) for name, results in runs.items()}
 
@@ -48,7 +58,7 @@ def figures(results: list[Result], bare: list[Result]) -> Result:
     }
 
 
-def timed(side: str, job: dict[str, Any], module: str = "benchmarks.generate") -> Result:
+def timed(side: str, job: dict[str, Any], module: str) -> Result:
     from actors.engine import environment
     from pipeline.settings.config import load
 
@@ -87,7 +97,7 @@ def stage(job: dict[str, Any]) -> Result:
 
 def bare(job: dict[str, Any]) -> Result:
     from transformers import AutoTokenizer
-    from vllm import LLM, SamplingParams, TokensPrompt
+    from vllm import SamplingParams, TokensPrompt
 
     from pipeline.evaluation.benchmarks.questions import read
     from pipeline.settings.config import load
@@ -98,15 +108,7 @@ def bare(job: dict[str, Any]) -> Result:
     tokenizer: Any = AutoTokenizer.from_pretrained(config.model.source)
     chats = [list(question.messages) for question in questions]
     prompts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=True)["input_ids"]
-    engine = LLM(
-        model=config.model.source,
-        dtype="float32",
-        max_model_len=max(map(len, prompts)) + most,
-        gpu_memory_utilization=config.resources.gpu_memory_fraction,
-        enforce_eager=True,
-        disable_log_stats=True,
-        seed=config.generate.seed,
-    )
+    engine = bare_engine(config, max(map(len, prompts)) + most, config.generate.seed)
     started = time.perf_counter()
     outputs = engine.generate(
         [TokensPrompt(prompt_token_ids=ids) for ids in prompts],
@@ -119,6 +121,22 @@ def bare(job: dict[str, Any]) -> Result:
         "answering": answering,
         "answers": {q.question_id: output.outputs[0].text for q, output in zip(questions, outputs, strict=True)},
     }
+
+
+def bare_engine(config: "RunConfig", room: int, seed: int, **more: Any) -> "LLM":
+    """vLLM by itself, for conversations of `room` tokens."""
+    from vllm import LLM
+
+    return LLM(
+        model=config.model.source,
+        dtype="float32",
+        max_model_len=room,
+        gpu_memory_utilization=config.resources.gpu_memory_fraction,
+        enforce_eager=True,
+        disable_log_stats=True,
+        seed=seed,
+        **more,
+    )
 
 
 def main() -> None:

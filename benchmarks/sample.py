@@ -12,26 +12,11 @@ import argparse
 import json
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.generate import figures, timed
-from benchmarks.measure import Result, alternate, reported, run_child
-
-
-def compare(settings: dict[str, Any], shards: list[int], repeats: int, root: Path) -> Result:
-    """`repeats` alternations of the bare engine and the stage; `settings` is a configuration, `root` a fresh folder."""
-    settings = settings | {"resources": settings.get("resources", {}) | {"root": str(root / "runs")}}
-    file = root / "benchmark.yaml"
-    file.write_text(json.dumps(settings), encoding="utf-8")
-    model = run_child("benchmarks.generate", "model_folder", {"config": str(file)})["folder"]
-    file.write_text(json.dumps(settings | {"model": {"source": model}}), encoding="utf-8")
-    job, module = {"config": str(file)}, "benchmarks.sample"
-    sides = {"bare": partial(timed, "bare", job, module)}
-    sides |= {f"shards of {size}": partial(timed, "stage", job | {"shard_prompts": size}, module) for size in shards}
-    runs = alternate(sides, repeats)
-    return {name: figures(results, runs["bare"]) for name, results in runs.items()}
+from benchmarks.generate import bare_engine, compare
+from benchmarks.measure import Result, reported
 
 
 def stage(job: dict[str, Any]) -> Result:
@@ -52,7 +37,7 @@ def stage(job: dict[str, Any]) -> Result:
 
 
 def bare(job: dict[str, Any]) -> Result:
-    from vllm import LLM, SamplingParams, TokensPrompt
+    from vllm import SamplingParams, TokensPrompt
 
     from actors.engine import whole_prompts
     from pipeline.onpolicy.candidates import seed_of
@@ -65,16 +50,7 @@ def bare(job: dict[str, Any]) -> Result:
     asked_for = read_prompts(sample.prompts).prompts
     prompts: Any = {name: tokeniser.prompt(each.messages) for name, each in asked_for.items()}
     room = max(map(len, prompts.values())) + sample.max_new_tokens
-    engine = LLM(
-        model=config.model.source,
-        dtype="float32",
-        max_model_len=room,
-        gpu_memory_utilization=config.resources.gpu_memory_fraction,
-        enforce_eager=True,
-        disable_log_stats=True,
-        seed=sample.seed,
-        **whole_prompts(room),
-    )
+    engine = bare_engine(config, room, sample.seed, **whole_prompts(room))
     asked = [(ids, seed_of("model", sample.seed, name, k)) for name, ids in prompts.items() for k in range(sample.n)]
     how: dict[str, Any] = {
         "temperature": sample.temperature,
@@ -116,7 +92,7 @@ def main() -> None:
         },
     }
     with reported(), tempfile.TemporaryDirectory(prefix="benchmark-", ignore_cleanup_errors=True) as root:
-        found = compare(settings, options.shards, options.repeats, Path(root))
+        found = compare(settings, options.shards, options.repeats, Path(root), "benchmarks.sample")
     print(json.dumps({**vars(options), **found}, indent=2))
 
 

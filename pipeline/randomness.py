@@ -11,8 +11,16 @@ _HASHED = 1 << 16  # ids that are Python's own at a time
 
 def uniform(*key: object) -> float:
     """A number in [0, 1) that depends on the key alone."""
-    digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
-    return int.from_bytes(digest[:7]) / 2**56
+    return int.from_bytes(_digest(key)[:7]) / 2**56
+
+
+def seed_of(*key: object) -> int:
+    """A seed of 63 bits that depends on the key alone."""
+    return int.from_bytes(_digest(key)[:8]) >> 1
+
+
+def _digest(key: tuple[object, ...]) -> bytes:
+    return hashlib.sha256("\0".join(map(str, key)).encode()).digest()
 
 
 def uniforms(ids: pa.Array, rows: npt.NDArray[np.int64], *key: object) -> npt.NDArray[np.float64]:

@@ -6,6 +6,7 @@ know: a window, a cap, a head width or a number of heads that is no power of two
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,7 @@ def choose_as_trained(trainer: "Trainer") -> None:
     from pipeline.compute.models import make_ready
     from pipeline.settings.resources import Resources
 
-    trainer.policy.within(make_ready, Resources(allow_slow_path=True), True)
+    trainer.policy.within(partial(make_ready, to_train=True), Resources(allow_slow_path=True))
     trainer.policy.train()
 
 

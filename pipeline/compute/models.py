@@ -173,7 +173,7 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     model = open_whole(AutoModelForCausalLM, folder, dtype, device, trust_remote_code)
-    make_ready(model, resources, to_train)
+    make_ready(model, resources, to_train=to_train)
     return model
 
 
@@ -200,8 +200,8 @@ def open_whole(
     return model  # type: ignore[no-any-return]
 
 
-def make_ready(model: "PreTrainedModel", resources: Resources, to_train: bool) -> None:
-    """Settle how a model with its weights is run.
+def make_ready(model: "PreTrainedModel", resources: Resources, **how: Any) -> None:
+    """Settle how a model with its weights is run; `how` is what `choose` takes beside.
 
     Raises UserError where it scores otherwise than by its own forward, or is slow on a GPU and may not be.
     Of a model that is sharded, call it within a forward of the root (policy.py), on all workers.
@@ -212,7 +212,7 @@ def make_ready(model: "PreTrainedModel", resources: Resources, to_train: bool) -
     model.eval()
     if model.device.type == "cpu":  # where it computes: sharded weights may lie on the host of a GPU
         use_onednn(model)
-    choose(model, resources, to_train)
+    choose(model, resources, **how)
 
 
 _INCOMPLETE = "its *.safetensors are incomplete: fetch or save the model again"

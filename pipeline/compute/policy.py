@@ -6,6 +6,7 @@ is exactly what the reference was scored with.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ class Policy(torch.nn.Module):
         if empty:
             materialise(self, torch.device("cpu") if resources.cpu_offload else self.device)
             empty.fill()
-            self.within(make_ready, resources, True)
+            self.within(partial(make_ready, to_train=True), resources)
 
     def forward(self, *given: Any) -> Any:
         """`token_logps(model, pack, chunk, squares)`; or, for as long as `within` lasts, what is computed there."""

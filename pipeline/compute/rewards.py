@@ -16,13 +16,13 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from pipeline.compute.comparison import CANNOT, Comparison, Size
+from pipeline.compute.comparison import Comparison, Size
 from pipeline.compute.layout import Pack, Tokens, lay_out
 from pipeline.compute.logprobs import computing, hidden_states
-from pipeline.compute.models import open_whole
+from pipeline.compute.models import make_ready, open_whole
 from pipeline.compute.packing import plan
 from pipeline.compute.scoring import Lanes
-from pipeline.errors import UserError, out_of_memory
+from pipeline.errors import UserError
 from pipeline.settings.resources import Resources
 
 # |difference| over the largest reward that is rounding, by dtype of the decoder; what is looked for is far larger.
@@ -60,9 +60,6 @@ def load_reward_model(
     UserError where it cannot be opened, lacks weights such as those of a head, has several labels, gives no finite
     numbers, or rewards otherwise than by its own forward; where memory runs out, what says so comes through.
     """
-    from pipeline.compute.cpu import use_onednn
-    from pipeline.compute.selfcheck import choose
-
     model = open_classifier(folder, dtype, device, trust_remote_code)
     if (labels := model.config.num_labels) != 1:
         raise UserError(
@@ -71,9 +68,7 @@ def load_reward_model(
         )
     for config in (model.config, model.config.get_text_config()):
         config.pad_token_id = _NO_TOKEN  # its own forward, too, then reads the last token, be it an end of text
-    if device == "cpu":
-        use_onednn(model)
-    choose(model, resources, kind=RewardComparison)
+    make_ready(model, resources, kind=RewardComparison)
     inside = {id(weight) for weight in model.get_decoder().parameters()}
     for weight in model.parameters():
         if id(weight) not in inside:  # in bfloat16 rewards of 20 would be 0.125 apart
@@ -195,9 +190,7 @@ class RewardComparison(Comparison):
         try:
             found_S, beside_S = (_rewards(self.model, pairs) for pairs in (self.pairs, self.others))
         except Exception as error:  # every family, compiler and driver has its own way to fail
-            if out_of_memory(error):
-                raise
-            return f"{CANNOT} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            return self._cannot(error)
         room = _TOLERANCE[self.dtype] * float(self.rewards_S.abs().max())
         off = float((found_S - self.rewards_S.to(found_S.device)).abs().max())
         if not off <= room:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipeline import randomness
 from pipeline.onpolicy.prompts import Prompt
 from pipeline.preferences.messages import Dropped
 from pipeline.results.tables import messages_json
@@ -16,9 +17,8 @@ Row = dict[str, Any]
 
 
 def seed_of(*key: object) -> int:
-    """A seed of 63 bits that depends on the key alone: on what is asked, and never on who shares a batch with it."""
-    digest = hashlib.sha256("\0".join(map(str, ("sample", *key))).encode()).digest()
-    return int.from_bytes(digest[:8]) >> 1
+    """The seed of a request: it depends on what is asked, and never on who shares a batch with it."""
+    return randomness.seed_of("sample", *key)
 
 
 def candidate_id(prompt_id: str, response_ids: Sequence[int]) -> str:
