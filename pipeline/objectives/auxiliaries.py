@@ -23,9 +23,13 @@ def nll_mean(batch: PairBatch, parameters: Values) -> torch.Tensor:
 
 
 def nll_guard(batch: PairBatch, parameters: Values) -> torch.Tensor:
-    """Uni-DPO: the mean NLL of good answers, score at least `good_score`, less likely now than under the reference."""
+    """Uni-DPO: the mean NLL of good answers, score at least `good_score`, that have become less likely.
+
+    By more than `least_fall` nats a token: else rounding decides while the policy is still the reference.
+    """
     reference_B, scores_B = batch.need("reference_chosen_logps", "chosen_scores")
-    fallen_B = batch.policy_chosen_logps.detach() < reference_B
+    fall_B = (reference_B - batch.policy_chosen_logps.detach()) / batch.chosen_tokens
+    fallen_B = fall_B > parameters.number("least_fall")
     return nll_mean(batch, parameters) * (fallen_B & (scores_B >= parameters.number("good_score")))
 
 

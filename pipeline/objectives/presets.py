@@ -211,6 +211,7 @@ PRESETS: dict[str, Preset] = {
             "fit_margin": 1.0,
             "nll_weight": 0.001,
             "good_score": 3.2,
+            "least_fall": 0.001,
         },
         reward="mean-log-ratio",
         weight="quality-and-fit",
@@ -363,7 +364,7 @@ _WHOLE = {"drop"}  # numbers of pairs
 _INTERVALS: dict[str, str] = {
     **dict.fromkeys(("beta", "steepness", "floor", "odds_weight"), "(0, inf)"),
     **dict.fromkeys(("rating_beta", "beta_prime", "reference_ratio"), "(0, inf)"),
-    **dict.fromkeys(("gamma0", "tau", "alpha", "a", "eta", "fit_power", "focus"), "[0, inf)"),
+    **dict.fromkeys(("gamma0", "tau", "alpha", "a", "eta", "fit_power", "focus", "least_fall"), "[0, inf)"),
     **dict.fromkeys(("sft_weight", "nll_weight", "threshold", "guard", "home_advantage", "drop"), "[0, inf)"),
     **dict.fromkeys(("reference_share", "adaptation"), "[0, 1]"),
     "reliability": "(0, 1]",

@@ -216,7 +216,7 @@ def da_dpo(x: Pair, c: Any) -> Said:
 
 def uni_dpo(x: Pair, c: Any) -> Said:
     weight = sigmoid(c.eta * (x.s_w - x.s_l)) * (1 - sigmoid(c.beta * d(x) - c.fit_margin)) ** c.fit_power
-    guard = x.lr_w > x.lp_w and x.s_w >= c.good_score
+    guard = (x.lr_w - x.lp_w) / x.n_w > c.least_fall and x.s_w >= c.good_score
     return Said(c.beta * mean_h(x), weight=weight, nll=-c.nll_weight * x.lp_w / x.n_w if guard else 0.0)
 
 
@@ -404,8 +404,26 @@ CASES: dict[str, tuple[Callable[[Pair, Any], Said], dict[str, Any], list[dict[st
     "da-dpo": (da_dpo, {"beta": 0.1, "alpha": 1.0}, [{"beta": 0.2, "alpha": 0.7}]),
     "uni-dpo": (
         uni_dpo,
-        {"beta": 2.0, "eta": 0.7, "fit_power": 3.0, "fit_margin": 1.0, "nll_weight": 0.001, "good_score": 3.2},
-        [{"beta": 3.5, "eta": 0.1, "fit_power": 0.5, "fit_margin": -0.8, "nll_weight": 0.4, "good_score": 1.0}],
+        {
+            "beta": 2.0,
+            "eta": 0.7,
+            "fit_power": 3.0,
+            "fit_margin": 1.0,
+            "nll_weight": 0.001,
+            "good_score": 3.2,
+            "least_fall": 0.001,
+        },
+        [
+            {
+                "beta": 3.5,
+                "eta": 0.1,
+                "fit_power": 0.5,
+                "fit_margin": -0.8,
+                "nll_weight": 0.4,
+                "good_score": 1.0,
+                "least_fall": 0.3,
+            }
+        ],
     ),
     "focalpo": (focalpo, {"beta": 0.1, "focus": 0.05}, [{"beta": 0.2, "focus": 2.0}]),
     "hypo": (hypo, {"beta": 0.1}, [{"beta": 0.3}]),

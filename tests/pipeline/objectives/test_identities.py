@@ -124,6 +124,16 @@ def test_uni_dpo_without_its_weights_is_half_of_sigmoid_norm() -> None:
     torch.testing.assert_close(2 * out.losses_B, run("sigmoid-norm").losses_B)
 
 
+def test_rounding_does_not_decide_whether_uni_dpo_guards() -> None:
+    """Before the first update the policy is its reference but for rounding, either way."""
+    ways = [[pair._replace(lp_w=pair.lr_w + rounding, s_w=5.0) for pair in MILD] for rounding in (-1e-4, 0.0, 1e-4)]
+    losses = [run("uni-dpo", batch_of(way), nll_weight=10.0).losses_B for way in ways]
+    for loss in losses:
+        torch.testing.assert_close(loss, losses[1], atol=2e-3, rtol=0)
+    fallen = [pair._replace(lp_w=pair.lr_w - 1.0, s_w=5.0) for pair in MILD]
+    assert (run("uni-dpo", batch_of(fallen), nll_weight=10.0).losses_B > losses[1] + 0.1).all()
+
+
 def test_sppo_of_a_certain_label_is_half_of_trls() -> None:
     torch.testing.assert_close(2 * run("sppo", batch_of(CERTAIN)).losses_B, run("sppo-hard").losses_B)
 

@@ -67,6 +67,7 @@ INTERVALS: dict[str, tuple[str, list[float], list[float]]] = {
     "focus": ("focalpo", [-1e-9], [0, 1]),
     "sft_weight": ("mixdpo", [-1e-9], [0, 1]),
     "nll_weight": ("cpo", [-1e-9], [0, 1]),
+    "least_fall": ("uni-dpo", [-1e-9], [0, 1]),
     "threshold": ("madpo", [-1e-9], [0, 1]),
     "fit_margin": ("uni-dpo", [], [-5, 0, 5]),
     "good_score": ("uni-dpo", [], [-5, 0, 5]),
