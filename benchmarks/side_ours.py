@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from actors.scorer import Scorer, ScorerSpec
+from benchmarks.kinds import by_kind
 from benchmarks.measure import Result, forget_peak, forward_flops, linear_shapes, matrix_peak, peak_memory
 from benchmarks.pairs import IDS, Row
 from benchmarks.tables import PART, write_pairs, write_reference, write_schedule
@@ -58,11 +59,12 @@ def _reference(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel
     forget_peak()
     scorer({"part": np.array([WARMUP])})
     started = time.perf_counter()
-    scorer({"part": np.array([TIMED])})
+    with by_kind(job["kinds"]) as kinds:
+        scorer({"part": np.array([TIMED])})
     seconds = time.perf_counter() - started
     sums = tables.read(root / "scored", tables.REFERENCE, ["chosen_logps", "rejected_logps"])
     logps = [list(row.values()) for row in sums.to_pylist()]
-    return {"seconds": seconds, "peak_memory_mib": peak_memory(), "logps": logps}, scorer.model
+    return {"seconds": seconds, "peak_memory_mib": peak_memory(), "logps": logps, "kinds": kinds}, scorer.model
 
 
 def _train(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel]:
@@ -89,10 +91,16 @@ def _train(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel]:
     forget_peak()
     losses = [trainer.step()["loss"]]
     started = time.perf_counter()
-    while not trainer.done:
-        losses.append(trainer.step()["loss"])
+    with by_kind(job["kinds"]) as kinds:
+        while not trainer.done:
+            losses.append(trainer.step()["loss"])
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "peak_memory_mib": peak_memory(), "losses": losses}, trainer.policy.model
+    return {
+        "seconds": seconds,
+        "peak_memory_mib": peak_memory(),
+        "losses": losses,
+        "kinds": kinds,
+    }, trainer.policy.model
 
 
 def _tokens(pair: Row) -> Tokens:

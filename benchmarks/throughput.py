@@ -1,6 +1,6 @@
 """How fast pairs are scored and trained, and how fast TRL does the same: JSON on stdout, progress on stderr.
 
-    python -m benchmarks.throughput --model DIR --pairs FILE --n 32 --phase reference|train [--against trl]
+    python -m benchmarks.throughput --model DIR --pairs FILE --n 32 --phase reference|train [--against trl] [--kinds]
 
 float32 on a CPU. Each side runs in a process of its own, in alternation, with the same token ids in the same order, the
 same batches, the same AdamW and nothing truncated. Loading and a first step are not timed; a ratio is the median
@@ -10,6 +10,8 @@ over alternations. The log-probs of the untrained model must agree; how far the 
 completion tokens, attention on what each token sees, and twice that for a backward. What the backward computes again of
 the output head is not counted as useful. `share_of_peak` is that over time and over the fastest product of the model's
 own sizes, measured in our process after its timed part. Peak memory is that of the process once the model is loaded.
+With --kinds ours runs once more under torch.profiler, which tells in which kind of work the time goes and slows it by a
+tenth.
 """
 
 import argparse
@@ -44,16 +46,20 @@ def compare(job: dict[str, Any], against: str | None, peer_python: str, repeats:
     }
     if against:
         sides[against] = partial(run_child, f"benchmarks.side_{against}", "run", python=peer_python)
-    jobs = {name: job for name in sides}
+    jobs = {name: job | {"kinds": False} for name in sides}
     untrained: dict[str, Result] = {}
     if job["phase"] == "train":  # each side trains from its own reference, as its users would
-        untrained = {name: run(job | {"phase": "reference"}) for name, run in sides.items()}
-        jobs = {name: job | {"logps": untrained[name]["logps"]} for name in sides}
+        untrained = {name: run(jobs[name] | {"phase": "reference"}) for name, run in sides.items()}
+        jobs = {name: jobs[name] | {"logps": untrained[name]["logps"]} for name in sides}
         check = agreement(job["pairs"], [side["logps"] for side in untrained.values()])
     runs = alternate({name: partial(run, jobs[name]) for name, run in sides.items()}, repeats)
     if job["phase"] == "reference":
         check = agreement(job["pairs"], [side[0]["logps"] for side in runs.values()])
-    return figures(job, runs) | check
+    found = figures(job, runs) | check
+    if job["kinds"]:
+        kinds = sides["ours"](jobs["ours"] | {"kinds": True})["kinds"]
+        found["ours"]["seconds_by_kind"] = {name: round(seconds, 2) for name, seconds in kinds.items()}
+    return found
 
 
 def agreement(pairs: Sequence[Row], logps: Sequence[Sequence[Sequence[float]]]) -> dict[str, float]:
@@ -138,6 +144,7 @@ def main() -> None:
     parser.add_argument("--phase", choices=("reference", "train"), required=True)
     parser.add_argument("--against", choices=("trl",))
     parser.add_argument("--repeats", type=int, default=5, help="alternations")
+    parser.add_argument("--kinds", action="store_true", help="tell, too, where our time goes")
     parser.add_argument("--batch", type=int, default=4, help="pairs an optimiser step, and a batch of the peer's")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--peer-python", default=sys.executable, metavar="PATH", help="the peer's interpreter")
@@ -150,7 +157,7 @@ def main() -> None:
         count = options.n + options.batch
         model = options.model.resolve()
         pairs = multi_turn(model, count) if options.multi_turn else from_file(options.pairs, model, count)
-        job = {name: getattr(options, name) for name in ("phase", "batch", "threads", "peer_checkpointing")}
+        job = {name: getattr(options, name) for name in ("phase", "batch", "threads", "peer_checkpointing", "kinds")}
         job |= {"model": str(model), "pairs": pairs, "settings": SETTINGS}
         found = compare(job, options.against, options.peer_python, options.repeats)
     shown = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}

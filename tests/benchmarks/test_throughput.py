@@ -34,7 +34,7 @@ PAIRS = [pair(4, 3, 2), pair(5, 1, 6), pair(3, 2, 2), pair(6, 4, 1), pair(2, 5, 
 @pytest.fixture(scope="module")
 def job(tiny_model: Callable[[str], Path]) -> dict[str, Any]:
     known = {"model": str(tiny_model("Llama")), "pairs": PAIRS, "batch": BATCH, "threads": 1}
-    return {**known, "settings": SETTINGS, "peer_checkpointing": False}
+    return {**known, "settings": SETTINGS, "peer_checkpointing": False, "kinds": False}
 
 
 def test_ours_scores_and_trains_the_pairs_it_was_given(job: dict[str, Any]) -> None:
@@ -43,11 +43,15 @@ def test_ours_scores_and_trains_the_pairs_it_was_given(job: dict[str, Any]) -> N
     reference = side_ours.run(job | {"phase": "reference"})
     expected = torch.cat([score(model, lay_out([each]), 256) for each in tokens])
     torch.testing.assert_close(torch.tensor(reference["logps"], dtype=torch.float64), expected, rtol=1e-5, atol=1e-5)
-    trained = side_ours.run(job | {"phase": "train", "logps": reference["logps"]})
+    trained = side_ours.run(job | {"phase": "train", "logps": reference["logps"], "kinds": True})
     assert len(trained["losses"]) == 3  # one step to warm up, two that are timed
     assert trained["losses"][0] == pytest.approx(math.log(2), abs=1e-5)
     assert reference["gflop"] == pytest.approx(forward_flops(model, tokens[BATCH:]) / 1e9)
     assert trained["gflop"] == pytest.approx(3 * reference["gflop"])
+    assert not reference["kinds"]
+    assert {"products", "attention", "the update"} <= trained["kinds"].keys()
+    assert min(trained["kinds"].values()) > 0
+    assert sum(trained["kinds"].values()) <= trained["seconds"]
     assert min(reference["seconds"], trained["seconds"], trained["matrix_peak_gflops"]) > 0
 
 
