@@ -15,7 +15,7 @@ from pipeline.report.plotting import Figure, Spec, axis, spec
 from pipeline.report.plotting import number as drawn
 from pipeline.statistics import Interval, WinRate
 
-ALL, CHOSEN, REJECTED, TRAINED = "all answers", "chosen", "rejected", "the trained model's, when asked"
+ALL, CHOSEN, REJECTED, TRAINED = "all answers", "chosen", "rejected", "trained model"
 LONGER = 0.65  # of the pairs: beyond it a rater's taste for length is likely what is learnt
 CUT = 0.2  # of the answers
 LOST = 0.3  # of the prompts
@@ -107,7 +107,7 @@ def _warnings(rounds: Sequence[Round]) -> list[str]:
             found.append(f"Round {each.number}: in {percent(each.longer)} of the pairs the longer answer wins.")
         if each.cut > CUT:
             found.append(f"Round {each.number}: {percent(each.cut)} of the answers were cut.")
-        if 1 - each.paired > LOST:
+        if each.paired < 1 - LOST:
             found.append(f"Round {each.number}: {percent(1 - each.paired)} of the prompts have no pair.")
     if len(rounds) > 1 and rounds[-1].tokens > 1.5 * rounds[0].tokens:
         grown = f"{number(rounds[0].tokens)} to {number(rounds[-1].tokens)} tokens"

@@ -52,7 +52,8 @@ def commit(plan: Plan, stage: str, model: Path | None = None, note: str = "") ->
             shutil.copytree(model, folder / "model")
             config = json.loads((folder / "model" / "config.json").read_text())
             (folder / "model" / "config.json").write_text(json.dumps(config | {"note": note}))
-        step.address.commit({"name": step.name, "identity": dict(step.identity)}, {})
+        figures = {"rows": 0, "seconds": 0.0, "metrics": {}}
+        step.address.commit({"name": step.name, "identity": dict(step.identity), **figures}, {})
 
 
 def after(path: str, model: Path, rounds: int, note: str = "") -> Series:
