@@ -26,7 +26,7 @@ SNAPSHOT = "checkpoint_manager_snapshot.json"  # that list
 @dataclass(frozen=True)
 class WorkerSpec:
     config: RunConfig
-    model: str  # the base model's folder
+    model: str  # the folder of the model that training starts from
     folder: str  # where EPOCH is, and the trained model and its tables go
     threads: int
 

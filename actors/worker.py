@@ -187,10 +187,11 @@ def export(trainer: Trainer, work: WorkerSpec) -> None:
 def model_card(work: WorkerSpec, library: str, what: str) -> str:
     """What the exported folder is, for whoever finds it without the rest."""
     config = work.config
+    start = config.model_of(config.train.start).source
     objective = ", ".join(f"{key}={value}" for key, value in config.objective.model_dump().items())
     return (
         f"---\nlibrary_name: {library}\ntags: [preference-optimisation, widemargin]\n---\n"
-        f"# {config.name}\n\n{what} with widemargin from `{config.model.source}` on `{config.data.source}`.\n\n"
+        f"# {config.name}\n\n{what} with widemargin from `{start}` on `{config.data.source}`.\n\n"
         f"- objective: {objective}\n"
         f"- training: {config.train.model_dump_json()}\n"
         f"- schedule: {config.schedule.model_dump_json()}\n"

@@ -25,13 +25,13 @@ OPENED = {"train": ("model/*", "adapter/*")}
 def run(work: Work) -> Outcome:
     """A part of answers for every shard of questions: by the model that is an input, or else by the base model.
 
-    Where the input holds unmerged adapters, they are put on the base model. One engine answers the questions of all
-    benchmarks.
+    Where the input holds unmerged adapters, they are put on the model that they were trained on. One engine answers the
+    questions of all benchmarks.
     """
     from actors.cluster import connected, threads
     from actors.engine import environment
     from actors.generator import Generator, GeneratorSpec
-    from jobs.common.models import base_model
+    from jobs.common.models import base_model, start_model
     from jobs.common.pool import run_parts
     from pipeline.compute.limits import positions, read_config
     from pipeline.evaluation.benchmarks.questions import asked as asked_of
@@ -42,7 +42,7 @@ def run(work: Work) -> Outcome:
     resources, settings = work.config.resources, work.config.generate
     trained = work.inputs["model"].path if "model" in work.inputs else None
     adapter = trained / "adapter" if trained and (trained / "adapter").exists() else None
-    model: Path = trained / "model" if trained and not adapter else base_model(work.plan)
+    model = start_model(work.plan) if adapter else trained / "model" if trained else base_model(work.plan)
     data = work.config.data
     doing("opening the tokenizer, laying out the questions")
     tokeniser = open_tokeniser(model, data.max_prompt_tokens, data.max_completion_tokens, **work.config.model.rendering)

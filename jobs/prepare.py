@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs.common.account import metrics, refuse_losses, refuse_suspects, tell
@@ -28,7 +28,7 @@ SMALL = 8  # blocks: what is no more than that is done here before Ray would hav
 
 def run(work: Work) -> Outcome:
     """Parts of pairs, and a ledger: what was dropped and why stands in dropped.parquet."""
-    from pipeline.onpolicy.selected import selected_pairs
+    from pipeline.onpolicy.selected import origins, selected_pairs
     from pipeline.prepare.parts import lacking
     from pipeline.prepare.preparation import DROPPED, Preparation
     from pipeline.prepare.reader import Spec
@@ -38,7 +38,8 @@ def run(work: Work) -> Outcome:
     doing("opening the tokenizer")
     reader = spec.open()
     doing("reading rows")
-    source = selected_pairs(work.inputs["selected"].path) if data.source == SAMPLED else open_rows(data)
+    selected = list(work.inputs.values())
+    source = selected_pairs([each.path for each in selected]) if data.source == SAMPLED else open_rows(data)
     require_same(source, work)
     preparation = Preparation(source.rows, data, work.folder)
     with hands(preparation, spec, reader, work.config.resources) as here:
@@ -47,7 +48,8 @@ def run(work: Work) -> Outcome:
         doing("looking for copies of pairs")
         copies, account = preparation.settle()
         refuse_suspects(account, data, preparation.look.repeats)
-        refuse_losses(account, data, work.folder / DROPPED)
+        joined = origins(selected, work.folder / DROPPED) if data.earlier else []
+        refuse_losses(account, data, work.folder / DROPPED, repeated=sum(each.repeated for each in joined[1:]))
         doing("writing pairs")
         written = sorted(preparation.write(copies, here.spread), key=lambda each: each.number)
     preparation.clear()
@@ -55,6 +57,10 @@ def run(work: Work) -> Outcome:
     reasons = dict(account.dropped.most_common())
     ledger = {"rows": account.rows, "read": account.read, "kept": account.kept, "dropped": reasons}
     ledger["beyond_limit"] = account.kept - sum(counts.values())
+    if joined:
+        ledger["joined"] = [asdict(each) for each in joined]
+        told = ", ".join(f"{each.kept} of {each.rows} pairs of {each.result}" for each in joined)
+        say(f"prepare: {told}")
     if reasons:
         say(f"prepare: {account.dropped.total()} of {account.read} rows dropped: {reasons}")
     found = metrics(account, preparation.normaliser)

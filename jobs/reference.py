@@ -1,25 +1,30 @@
-"""Score every pair once under the base model: python -m jobs.reference --config FILE [section.key=value ...]"""
+"""Score every pair once under the reference: python -m jobs.reference --config FILE [section.key=value ...]"""
 
 from pathlib import Path
 
 from jobs.common.saying import doing
 from jobs.common.stage import Outcome, Work, main
+from pipeline.line.plan import START
 
 
 def run(work: Work) -> Outcome:
-    """One part of log-prob sums for every part of pairs, by a pool of scorers."""
+    """One part of log-prob sums for every part of pairs, by a pool of scorers.
+
+    Under the reference; or, where training starts from another model, under that: what it is before it is trained.
+    """
     from actors.cluster import connected, threads
     from actors.environment import environment
     from actors.scorer import Scorer, ScorerSpec
-    from jobs.common.models import base_model
+    from jobs.common.models import reference_model, start_model
     from jobs.common.pool import run_parts
 
     pairs, resources = work.inputs["pairs"], work.config.resources
     parts = sorted(path.name for path in pairs.path.glob("part-*.parquet"))
+    model = start_model(work.plan) if work.step.name == START else reference_model(work.plan)
     doing("starting or joining Ray")
     with connected():
         spec = ScorerSpec(
-            model=str(base_model(work.plan)),
+            model=str(model),
             dtype=work.config.model.dtype,
             trust_remote_code=work.config.model.trust_remote_code,
             pairs=str(pairs.path),
@@ -31,7 +36,7 @@ def run(work: Work) -> Outcome:
             [{"part": name} for name in parts],
             Scorer,
             spec,
-            what="reference",
+            what=work.step.name,
             setting="resources.scorers",
             actors=resources.scorers,
             resources=resources,

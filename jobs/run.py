@@ -88,7 +88,7 @@ def plan_again(file: Path, overrides: Sequence[str]) -> Plan:
     plan = make_plan(validate(raw))
     if name not in plan.steps:
         problem = f"--from-manifest {file}: is of {name}, which is no result of the line"
-        raise UserError(problem, "python -m jobs.study with its --config makes a study again")
+        raise UserError(problem, "jobs.study or jobs.rounds with its --config makes a page over several runs again")
     step = plan.steps[name]
     if step.address.fingerprint != manifest["fingerprint"] and all(o.startswith("resources.") for o in overrides):
         raise UserError(

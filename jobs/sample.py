@@ -80,12 +80,12 @@ def require_same(work: Work) -> None:
 
 def answerers_of(work: Work) -> list[Answerer]:
     """Who answers, each model opened."""
-    from jobs.common.models import base_model, opened
+    from jobs.common.models import opened, start_model
 
     front, sample = work.plan.front, work.config.sample
     assert front is not None
     if sample.model is None:
-        found = [Answerer("model", base_model(work.plan), work.config.model)]
+        found = [Answerer("model", start_model(work.plan), work.config.model)]
     else:
         found = [Answerer("model", opened(work.plan, front.model, sample.model, "sample.model"), sample.model)]
     if front.against and sample.against:
@@ -233,6 +233,7 @@ def describe(outcome: Outcome, asked: Asked, earlier: Earlier, work: Work) -> No
         "rows": asked.rows,
         "kept": len(asked.prompts),
         "repeated": asked.repeated,
+        **({"skipped": asked.skipped} if asked.skipped else {}),
         "beyond_limit": asked.beyond_limit,
         "dropped": dict(asked.reasons.most_common()),
     }

@@ -2,14 +2,16 @@
 
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from jobs.common.saying import shown, tell
 from jobs.common.stage import door, reported
 from pipeline.line.plan import Plan, Step, make_plan
+from pipeline.line.rounds import Series, plan_rounds
 from pipeline.results.address import leftovers
 from pipeline.settings.config import RunConfig, load
+from pipeline.settings.file import read
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -17,16 +19,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "python -m jobs.status", "Say of every result whether it is committed, partial, stale or missing."
     ).parse_intermixed_args(arguments)
     with reported():
-        plan = make_plan(load(options.config, options.overrides))
-        tell(f"{'result':17s} {'status':10s} {'rows':>9s} {'seconds':>9s}  address")
-        for step in plan.steps.values():
-            tell(line(step, plan.config))
-        if (prepared := plan.steps["prepare"].address.find()) and (
-            end := prepared.manifest["metrics"].get("end_of_turn")
-        ):
+        if "rounds" in read(options.config, options.overrides):
+            plans = rounds(plan_rounds(options.config, options.overrides))
+        else:
+            plans = [make_plan(load(options.config, options.overrides))]
+            results(plans[0], plans[0].steps.values())
+        prepared = plans[0].steps["prepare"].address.find()
+        if prepared and (end := prepared.manifest["metrics"].get("end_of_turn")):
             tell(f"a turn ends with {end['text']} (token {end['token']}), in training and in answers")
-        for told in unfinished(plan):
+        for told in unfinished(plans):
             tell(told)
+
+
+def results(plan: Plan, steps: Iterable[Step]) -> None:
+    tell(f"{'result':17s} {'status':10s} {'rows':>9s} {'seconds':>9s}  address")
+    for step in steps:
+        tell(line(step, plan.config))
+
+
+def rounds(series: Series) -> list[Plan]:
+    """Say it of every round, as far as it is known, and of the page over all."""
+    for number, plan in enumerate(series.planned, 1):
+        tell(f"round {number} of {series.rounds.count}")
+        results(plan, series.steps_of(plan))
+    for told in series.not_known:
+        tell(told)
+    if page := series.page():
+        tell(line(page, series.config))
+    return list(series.planned)
 
 
 def line(step: Step, config: RunConfig) -> str:
@@ -51,11 +71,11 @@ def alike(config: RunConfig) -> Callable[[Mapping[str, Any]], bool]:
     return same
 
 
-def unfinished(plan: Plan) -> list[str]:
+def unfinished(plans: Sequence[Plan]) -> list[str]:
     """A line for each folder that a killed run left, of other settings or of a forced run, and how to be rid of it."""
-    ours = {step.address.partial for step in plan.steps.values() if not step.address.find()}
+    ours = {step.address.partial for plan in plans for step in plan.steps.values() if not step.address.find()}
     told = []
-    for folder, lock in leftovers(plan.steps["prepare"].address.root).items():
+    for folder, lock in leftovers(plans[0].steps["prepare"].address.root).items():
         if folder not in ours:
             files = [file.stat() for file in folder.rglob("*") if file.is_file()]
             hours = (time.time() - max((file.st_mtime for file in files), default=folder.stat().st_mtime)) / 3600

@@ -17,12 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-import yaml
-
 from actors.survival import may_restart, outlive
 from jobs.common.check import check_all, recheck
 from jobs.common.saying import say, shown, tell
-from jobs.common.stage import Outcome, Work, door, make, reported, say_first
+from jobs.common.stage import Outcome, Work, door, make, reported, say_first, write_config
 from pipeline.errors import UserError
 from pipeline.line.plan import Plan, Step
 from pipeline.line.study import Cell, Grid, plan_study
@@ -72,7 +70,6 @@ def run_cells(grid: Grid) -> None:
         make_shared(grid)
         require_held_out(grid)
         folder = grid.steps["prepare"].address.root / "study" / "cells"
-        folder.mkdir(parents=True, exist_ok=True)
         processes = Processes(os.environ | {"RAY_ADDRESS": address()})
         with ThreadPoolExecutor(grid.config.resources.study_cells) as pool:
             try:
@@ -116,7 +113,7 @@ class Processes:
     def run(self, cell: Cell, until: str, folder: Path) -> int:
         """Run a cell to its end; returns its exit status. Its configuration stays in `folder`, to run it alone."""
         file = folder / f"{cell.name}.yaml"
-        write_aside(file, yaml.safe_dump(cell.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        write_config(cell.config, file)
         child = subprocess.Popen(
             [sys.executable, "-m", "jobs.run", "--config", str(file), "--until", until],
             env=self.environment,

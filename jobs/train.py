@@ -51,13 +51,13 @@ def run(work: Work) -> Outcome:
         known_checkpoints,
     )
     from jobs.common.elastic import fit
-    from jobs.common.models import base_model
+    from jobs.common.models import start_model
     from jobs.common.waiting import claimed
     from pipeline.training.join import join
     from pipeline.training.saving import rehearse
 
     config, resources = work.config, work.config.resources
-    base = base_model(work.plan)
+    base = start_model(work.plan)
     doing("looking for room on the disk")
     require_room(work, base)
     trial = work.folder / "trial"
@@ -158,9 +158,8 @@ def clear_unknown(folder: Path) -> None:
 
 def joined(work: Work) -> dict[str, Any]:
     """What the epoch is joined from: the folders by role, and what is in them."""
-    inputs = {role: work.inputs[role] for role in ("pairs", "reference", "schedule")}
-    made_of = {role: artifact.manifest["digest"] for role, artifact in inputs.items()}
-    return {role: artifact.path for role, artifact in inputs.items()} | {"made_of": made_of}
+    made_of = {role: artifact.manifest["digest"] for role, artifact in work.inputs.items()}
+    return {role: artifact.path for role, artifact in work.inputs.items()} | {"made_of": made_of}
 
 
 def require_room(work: Work, model: Path) -> None:

@@ -81,10 +81,13 @@ def refuse_suspects(account: "Account", data: Data, repeats: bool) -> None:
             raise UserError(problem, f"{remedy}; data.max_suspect=1 trains on them as they are")
 
 
-def refuse_losses(account: "Account", data: Data, kept_aside: Path) -> None:
-    """Raise UserError, with an example a reason, where nothing is left, or more was dropped than the user allows."""
+def refuse_losses(account: "Account", data: Data, kept_aside: Path, repeated: int = 0) -> None:
+    """Raise UserError, with an example a reason, where nothing is left, or more was dropped than the user allows.
+
+    So many of the dropped are `repeated`: of results that are joined, where two having one pair is no fault of either.
+    """
     read, dropped = account.read, account.dropped.total()
-    if account.kept == 0 or dropped > share_of(read, data.max_dropped):
+    if account.kept == 0 or dropped - repeated > share_of(read, data.max_dropped):
         reasons = dict(account.dropped.most_common())
         allowed = f"data.max_dropped allows {data.max_dropped:.1%}" if account.kept else "which leaves nothing"
         raise UserError(

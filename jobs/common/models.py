@@ -16,11 +16,34 @@ from pipeline.settings.config import Model
 
 if TYPE_CHECKING:
     from pipeline.compute.models import ModelSource
+    from pipeline.settings.inputs import Weights
 
 
 def base_model(plan: Plan) -> Path:
     """The base model's folder."""
     return opened(plan, plan.model, plan.config.model, "model")
+
+
+def start_model(plan: Plan) -> Path:
+    """The folder of the model that training starts from, the base model or one of its tokens."""
+    return _of_its_tokens(plan, plan.start, plan.config.train.start, "train.start")
+
+
+def reference_model(plan: Plan) -> Path:
+    """The folder of the reference, the base model or one of its tokens."""
+    return _of_its_tokens(plan, plan.reference, plan.config.reference.model, "reference.model")
+
+
+def _of_its_tokens(plan: Plan, source: "ModelSource", given: "Weights | None", setting: str) -> Path:
+    """Raises UserError where pairs of the base model's tokens would be others to this one."""
+    from pipeline.compute.kinship import require_same_tokens
+
+    if given is None:
+        return base_model(plan)
+    base = plan.model_folder if plan.model_folder.is_dir() else base_model(plan)
+    folder = opened(plan, source, plan.config.model_of(given), setting)
+    require_same_tokens(base, folder, plan.config.model, f"{setting}.source={given.source}")
+    return folder
 
 
 def opened(

@@ -230,9 +230,8 @@ def _first_pairs(
     if data.source == EMBEDDED:
         rows = _embedded(data)
     elif data.source == SAMPLED:
-        selected = plan.steps["pair"].address.find() if plan else None
-        assert selected is not None
-        rows, expected = selected_pairs(selected.path).rows, None
+        joined = [step.address.find() for step in plan.steps["prepare"].inputs.values()] if plan else []
+        rows, expected = selected_pairs([each.path for each in joined if each]).rows, None
     else:
         rows = open_source(
             data.source, split=data.split, subset=data.subset, revision=data.revision, columns=data.columns.values()

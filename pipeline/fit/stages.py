@@ -98,8 +98,9 @@ def _reference(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> Sta
     lengths = work.all
     pack, _ = _fullest(lengths, config.data.shard_pairs, setup.score_tokens, 1, "resources.score_tokens")
     gpus = setup.scorers * (setup.gpus_per_actor if setup.device.is_gpu else 1)
-    seconds = START["reference"] + forward_flops(shape, lengths) / _rate(setup, min(gpus, setup.count))
-    disk = 80.0 * lengths.pairs
+    passes = 1 if config.train.start == config.reference.model else 2  # the other of the model that is trained
+    seconds = passes * (START["reference"] + forward_flops(shape, lengths) / _rate(setup, min(gpus, setup.count)))
+    disk = passes * 80.0 * lengths.pairs
     need = scorer(shape, setup, pack)
     return StageNeed("reference", setup.scorers, need, lengths.tokens, work.exact, seconds, disk, gpus)
 

@@ -121,18 +121,34 @@ def a_gpu_a_worker(plan: Plan) -> None:
         )
 
 
+def other_weights(plan: Plan) -> None:
+    """Weights that training starts from, or of the reference, that cannot be opened or are of other tokens."""
+    config = plan.config
+    for source, given, setting in (
+        (plan.start, config.train.start, "train.start"),
+        (plan.reference, config.reference.model, "reference.model"),
+    ):
+        if given:
+            _configuration_of(source, config.model_of(given), setting)
+            if (plan.model_folder / "config.json").is_file() and plan.folder(source).is_dir():
+                from pipeline.compute.kinship import require_same_tokens
+
+                of = f"{setting}.source={given.source}"
+                require_same_tokens(plan.model_folder, plan.folder(source), config.model, of)
+
+
 def adapter_layers(plan: Plan) -> None:
     """Layers to adapt that the model has not got."""
-    lora = plan.config.train.lora
-    if lora is None or lora.layers == "all-linear" or not (plan.model_folder / "config.json").is_file():
+    lora, folder = plan.config.train.lora, plan.folder(plan.start)
+    if lora is None or lora.layers == "all-linear" or not (folder / "config.json").is_file():
         return
     layers = [lora.layers] if isinstance(lora.layers, str) else lora.layers
-    here = _matrices(plan.model_folder)
+    here = _matrices(folder)
     named = all(any(names_layer(lora.layers, layer, module) for module in here) for layer in layers)
     if named and not isinstance(lora.layers, str):
         return
     # A checkpoint may have other names than the model, and an expression may mean what is no matrix.
-    modules = _modules(plan.model_folder, plan.config.model)
+    modules = _modules(folder, plan.config.model)
     here = [name for name, is_matrix in modules.items() if is_matrix]
     remedy = f"use all-linear, or some of {', '.join(sorted({module.rpartition('.')[2] for module in here}))}"
     for layer in layers if here else ():
@@ -298,8 +314,9 @@ def sampled(plan: Plan) -> None:
     front, sample = plan.front, plan.config.sample
     assert front is not None
     look_at_prompts(sample.prompts)
-    own = plan.config.model if sample.model is None else sample.model
-    answerers = [(front.model, own, "model" if sample.model is None else "sample.model")]
+    start = plan.config.train.start
+    own = sample.model or plan.config.model_of(start)
+    answerers = [(front.model, own, "sample.model" if sample.model else "train.start" if start else "model")]
     if front.against and sample.against:
         answerers.append((front.against, sample.against, "sample.against"))
     for source, model, setting in answerers:
@@ -311,6 +328,7 @@ def sampled(plan: Plan) -> None:
 LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"sample"}, sampled),
     ({"prepare", "reference", "train", "generate"}, configuration),
+    ({"sample", "reference", "train"}, other_weights),
     ({"rate"}, raters),
     ({"prepare"}, vocabulary),
     ({"prepare", "generate"}, chat_template),

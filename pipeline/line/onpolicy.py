@@ -46,13 +46,13 @@ class Front:
         return next(each for each in self.raters if step == f"rate:{each.label}")
 
 
-def front(config: RunConfig, trained: ModelSource, memory: DigestMemory) -> Front:
-    """The stages of a configuration whose data.source is SAMPLED; `trained` is its model.
+def front(config: RunConfig, start: ModelSource, memory: DigestMemory) -> Front:
+    """The stages of a configuration whose data.source is SAMPLED; training starts from `start`.
 
     Raises UserError where a model or the prompts cannot be found.
     """
     sample = config.sample
-    model = locate(sample.model, memory, setting="sample.model") if sample.model else trained
+    model = locate(sample.model, memory, setting="sample.model") if sample.model else start
     against = locate(sample.against, memory, setting="sample.against") if sample.against else None
     answers = _sample(config, model, against)  # which names prompts that are not there before a rater that is not
     found = Front(model, against, _ratings(config, memory))
@@ -95,9 +95,10 @@ def engine_version() -> str | None:
 
 def prompts_identity(given: Prompts) -> dict[str, Any]:
     """Raises UserError where there are none to read."""
+    kept = {"limit": given.limit, **({"skip": given.skip} if given.skip else {})}
     if given.source == EMBEDDED:
-        return {"content": {"verifiable": VERIFIABLE_VERSION}, "limit": given.limit}
-    return {"content": open_prompts(given).identity, "columns": given.columns, "limit": given.limit}
+        return {"content": {"verifiable": VERIFIABLE_VERSION}, **kept}
+    return {"content": open_prompts(given).identity, "columns": given.columns, **kept}
 
 
 def _ratings(config: RunConfig, memory: DigestMemory) -> tuple[Rating, ...]:

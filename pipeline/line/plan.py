@@ -2,17 +2,19 @@
 
     [sample ─► rate ─► pair ─►] prepare ─► reference ─► schedule ─► train ─► generate ─► judge ─► report
 
-Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model, and rate one a
-rater. The first three are there where data.source is SAMPLED (onpolicy.py).
+Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model, reference two
+where training does not start from the reference, and rate one a rater. The first three are there where data.source is
+SAMPLED (onpolicy.py).
 """
 
 import itertools
+import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.compute.generation import exported
 from pipeline.compute.limits import require_trainable
@@ -29,9 +31,12 @@ from pipeline.preferences.sources import open_source
 from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.address import Address
 from pipeline.results.artifacts import Artifact, fingerprint
-from pipeline.results.files import DigestMemory, file_digest, given_path
+from pipeline.results.files import MANIFEST, DigestMemory, file_digest, given_path
 from pipeline.settings.config import RunConfig, Train
-from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
+from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data, Weights
+
+if TYPE_CHECKING:
+    from pipeline.results.store import Store
 
 COLUMNS = {  # what a row may carry beside the pair, and what to do where it does not
     "scores": "give rows chosen_score and rejected_score, or choose a setting that asks for none",
@@ -40,6 +45,7 @@ COLUMNS = {  # what a row may carry beside the pair, and what to do where it doe
 }
 
 _LATER = ("columns", "pairing", "long_prompts", "equal_lengths")  # settings of `data`
+START = "reference:start"  # the step that scores pairs under the model that training starts from
 
 LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
 
@@ -48,14 +54,14 @@ STAGES = ("sample", "rate", "pair", "prepare", "reference", "schedule", "train",
 # Raise a stage's version when its code changes what it writes.
 VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 7}
 VERSIONS |= {"sample": 1, "rate": 1, "pair": 1}
-VERSIONS["study"] = 2  # not of the line: the page of jobs.study
+VERSIONS |= {"study": 2, "rounds": 1}  # not of the line: the pages of jobs.study and jobs.rounds
 
 
 @dataclass(frozen=True)
 class Step:
     """One result: its address, and the steps whose results it reads, by role."""
 
-    name: str  # the stage, or stage:model for generate, stage:rater for rate
+    name: str  # the stage, or stage:model for generate, stage:rater for rate; or START
     address: Address
     identity: Mapping[str, Any]
     inputs: Mapping[str, "Step"] = field(default_factory=dict)
@@ -85,7 +91,9 @@ class Plan:
     """A configuration and every result it means."""
 
     config: RunConfig
-    model: ModelSource
+    model: ModelSource  # whose tokens are trained, and whose answers the trained model's are compared with
+    start: ModelSource  # train.start: what is trained, and answers prompts
+    reference: ModelSource  # reference.model
     judge: ModelSource | None  # judge.local
     steps: Mapping[str, Step]  # in the order of the line
     front: Front | None  # where pairs are made of answers of the model's own
@@ -96,8 +104,11 @@ class Plan:
 
     @property
     def model_folder(self) -> Path:
-        """Where the base model is, or will be once prepare has converted it."""
-        return self.converted(self.model).path if self.model.is_gguf else self.model.path
+        return self.folder(self.model)
+
+    def folder(self, model: ModelSource) -> Path:
+        """Where a model is, or will be once it is converted: the base model by prepare."""
+        return self.converted(model).path if model.is_gguf else model.path
 
     def converted(self, model: ModelSource) -> Address:
         """The address of a .gguf model in Hugging Face format: the only result that is not a stage of the line."""
@@ -116,16 +127,23 @@ def make_plan(config: RunConfig) -> Plan:
     else:
         root = given_path(config.resources.root, "resources.root").absolute()  # workers run elsewhere
     memory = DigestMemory(root)
-    model = locate(config.model, memory)
-    if not model.is_gguf:  # which is made float as it is converted
-        require_trainable(model.path, f"model.source={config.model.source}")
+
+    def found(weights: Weights | None, setting: str) -> ModelSource:
+        model = locate(section := config.model_of(weights), memory, setting=setting)
+        if not model.is_gguf:  # which is made float as it is converted
+            require_trainable(model.path, f"{setting}.source={section.source}")
+        return model
+
+    model = found(None, "model")
+    start = found(config.train.start, "train.start") if config.train.start else model
+    reference = found(config.reference.model, "reference.model") if config.reference.model else model
     local = config.judge.local
     judge = locate(local, memory, setting="judge.local") if local else None
     steps: dict[str, Step] = {}
 
-    def add(name: str, label: str, identity: Mapping[str, Any], **inputs: str) -> None:
+    def add(name: str, label: str, identity: Mapping[str, Any], **inputs: str | Step) -> None:
         stage = name.partition(":")[0]
-        needed = {role: steps[other] for role, other in inputs.items()}
+        needed = {role: steps[other] if isinstance(other, str) else other for role, other in inputs.items()}
         digest = fingerprint(
             stage, VERSIONS[stage], identity, {role: step.address.fingerprint for role, step in needed.items()}
         )
@@ -134,9 +152,11 @@ def make_plan(config: RunConfig) -> Plan:
     def section(name: str) -> dict[str, Any]:
         return getattr(config, name).model_dump(mode="json")
 
-    weights = {"model": model.digest, "dtype": config.model.dtype, "compute": COMPUTE_VERSION}
+    def weights(of: ModelSource) -> dict[str, Any]:
+        return {"model": of.digest, "dtype": config.model.dtype, "compute": COMPUTE_VERSION}
+
     preset, parameters = resolve(config.objective.name, config.objective.parameters)
-    sampled = front(config, model, memory) if config.data.source == SAMPLED else None
+    sampled = front(config, start, memory) if config.data.source == SAMPLED else None
     for each in sampled.steps if sampled else ():
         name, label, identity, inputs = each
         add(name, label, identity, **inputs)
@@ -147,8 +167,12 @@ def make_plan(config: RunConfig) -> Plan:
     compared = config.schedule.difficulty in ("reference-gap", "reference-gap-per-token")
 
     prepared = {"data": content, "tokenizer": model.digest}
-    add("prepare", Path(config.data.source).stem, prepared, **({"selected": "pair"} if sampled else {}))
-    add("reference", model.label, weights, pairs="prepare")
+    before = {"selected": steps["pair"], **_earlier(config.data.earlier, root, store)} if sampled else {}
+    add("prepare", Path(config.data.source).stem, prepared, **before)
+    add("reference", reference.label, weights(reference), pairs="prepare")
+    apart = start.digest != reference.digest
+    if apart:
+        add(START, start.label, weights(start), pairs="prepare")
     add(
         "schedule",
         config.schedule.order or "",
@@ -158,8 +182,9 @@ def make_plan(config: RunConfig) -> Plan:
     )
     # Before the training, which would be for nothing with a model that vLLM cannot serve.
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
-    train = {"objective": trained, "train": _train(config.train), **weights, **_exported(config, model)}
-    add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule")
+    train = {"objective": trained, "train": _train(config.train), **weights(start), **_exported(config, start)}
+    read = {"pairs": "prepare", "reference": "reference", "schedule": "schedule"}
+    add("train", config.objective.name, train, **read, **({"start": START} if apart else {}))
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
     add(
         "judge",
@@ -170,7 +195,28 @@ def make_plan(config: RunConfig) -> Plan:
     )
     shown = {"report": section("report"), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
-    return Plan(config, model, judge, steps, sampled)
+    return Plan(config, model, start, reference, judge, steps, sampled)
+
+
+def _earlier(given: Sequence[str], root: Path, store: "Store | None") -> dict[str, Step]:
+    """The results of stage pair that data.earlier names, by role. Raises UserError where one of them is none."""
+    found: dict[str, Step] = {}
+    for number, name in enumerate(given):
+        folder = given_path(name, "data.earlier").absolute()
+        try:
+            known = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            digest, identity = known["fingerprint"], known["identity"]
+            label = folder.name.removesuffix(f"-{digest[:12]}")
+            right = known["stage"] == "pair" and label != folder.name
+        except (OSError, ValueError, KeyError, TypeError):
+            right = False
+        if not right:
+            raise UserError(f"data.earlier={name}: is no result of stage pair", "give ROOT/pair/NAME, as it is printed")
+        address = Address(folder.parents[1], "pair", label, digest, store if folder.parents[1] == root else None)
+        if any(step.address.fingerprint == digest for step in found.values()):
+            raise UserError(f"data.earlier names {folder.name} twice", "name each result once")
+        found[f"earlier_{number}"] = Step("pair", address, identity)
+    return found
 
 
 def _exported(config: RunConfig, model: ModelSource) -> dict[str, str]:
@@ -209,7 +255,7 @@ def _judge(config: RunConfig, local: ModelSource | None) -> dict[str, Any]:
 def _train(settings: Train) -> dict[str, Any]:
     """The section, without what came later than results that are there and is not given."""
     later = {"optimizer"} if settings.optimizer == Train.model_fields["optimizer"].default else set()
-    return settings.model_dump(mode="json", exclude=later)
+    return settings.model_dump(mode="json", exclude={"start", *later})  # which is there as its digest
 
 
 def _questions(config: RunConfig) -> dict[str, Any]:
@@ -230,7 +276,7 @@ def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
     given = config.data
     # What came later than results that are there enters an identity only where it is given.
     later = {name for name in _LATER if getattr(given, name) == Data.model_fields[name].default}
-    data = given.model_dump(mode="json", exclude={"source", "max_dropped", "max_suspect", *later})
+    data = given.model_dump(mode="json", exclude={"source", "max_dropped", "max_suspect", "earlier", *later})
     if given.source == SAMPLED:  # the pairs themselves are an input
         of_a_source = {"split", "subset", "revision", "columns", "pairing", "difficulty_column"}
         of_a_source |= {"pairs", "dev_pairs", "seed"}

@@ -46,6 +46,7 @@ class Asked:
     numbers: dict[str, int] = field(default_factory=dict)  # of the row that each is of
     rows: int = 0
     repeated: int = 0  # rows whose prompt an earlier row has
+    skipped: int = 0
     beyond_limit: int = 0
     dropped: list[dict[str, Any]] = field(default_factory=list)  # rows of tables.DROPPED
 
@@ -117,8 +118,8 @@ def _of_pair(pair: Preference) -> Prompt:
 def read_prompts(given: Prompts, rows: int | None = None) -> Asked:
     """Every prompt once, whatever the order of rows: of two rows with one prompt the first says what stands beside it.
 
-    Of more than `given.limit` those with the lowest ids are kept. With `rows` only so many of the first are read.
-    Raises UserError where the source holds no prompt.
+    Of more than `given.limit` those with the lowest ids are kept, after the first `given.skip` of them. With `rows`
+    only so many of the first are read. Raises UserError where the source holds no prompt, or none is left.
     """
     asked = Asked()
     found = _embedded(given) if given.source == EMBEDDED else _read(given)
@@ -131,8 +132,13 @@ def read_prompts(given: Prompts, rows: int | None = None) -> Asked:
             asked.repeated += 1
         else:
             asked.prompts[prompt_id], asked.numbers[prompt_id] = prompt, number
-    kept = sorted(asked.prompts)[: given.limit]
-    asked.beyond_limit = len(asked.prompts) - len(kept)
+    several = sorted(asked.prompts)
+    left = several if given.source == EMBEDDED else several[given.skip :]  # of those that are made none is made for it
+    kept = left[: given.limit]
+    if several and not kept and rows is None:
+        problem = f"sample.prompts.skip={given.skip} passes over all {len(several)} prompts of {given.source}"
+        raise UserError(problem, "lower it, or give more prompts; of rounds each takes sample.prompts.limit others")
+    asked.skipped, asked.beyond_limit = len(several) - len(left), len(left) - len(kept)
     asked.prompts = {prompt_id: asked.prompts[prompt_id] for prompt_id in kept}
     return asked
 
@@ -145,7 +151,8 @@ Numbered = Iterator[tuple[int, Prompt | Dropped, Any]]
 
 
 def _embedded(given: Prompts) -> Numbered:
-    for number, task in enumerate(verifiable.questions("train", given.limit or EMBEDDED_PROMPTS), 1):
+    count = given.limit or EMBEDDED_PROMPTS
+    for number, task in enumerate(verifiable.questions("train", given.skip + count)[given.skip :], given.skip + 1):
         yield number, Prompt(tuple(task.messages), meta=task.meta, source=EMBEDDED), None
 
 

@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
 from pipeline.settings.faults import explain, refuse_odd_values, shown
 from pipeline.settings.file import read
-from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data, Model
+from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data, Model, Weights
 from pipeline.settings.onpolicy import Pair, Rate, Sample
 from pipeline.settings.resources import Resources
 from pipeline.settings.section import Name, Section, Share, TokenId
@@ -101,6 +101,10 @@ class Lora(Section):
         return self
 
 
+class Reference(Section):
+    model: Weights | None = None  # whose log-probs gaps are measured against; null: the model's
+
+
 class Train(Section):
     learning_rate: float = Field(default=1e-6, gt=0)
     lr_schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
@@ -115,6 +119,7 @@ class Train(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     held_out_steps: int = Field(default=0, ge=0)  # look at the held-out pairs every so many steps; 0: at the end only
     seed: int = 0  # of dropout, where there is any, and of adapters
+    start: Weights | None = None  # what is trained; null: the model
 
 
 class Generate(Section):
@@ -193,6 +198,7 @@ class RunConfig(Section):
     name: str = "run"
     model: Model
     data: Data = Data()
+    reference: Reference = Reference()
     schedule: Schedule = Schedule()
     objective: Objective = Objective()
     train: Train = Train()
@@ -203,6 +209,10 @@ class RunConfig(Section):
     rate: Rate = Rate()
     pair: Pair = Pair()
     resources: Resources = Resources()
+
+    def model_of(self, weights: Weights | None) -> Model:
+        """The section `model` with these weights; without any, as it is."""
+        return self.model.model_copy(update=weights.model_dump()) if weights else self.model
 
     @model_validator(mode="before")
     @classmethod
@@ -268,8 +278,10 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 def validate(raw: dict[str, Any]) -> RunConfig:
     """The configuration that a file's content means. Raises UserError; see `load`."""
-    if "study" in raw:
-        raise UserError("this configuration has a section study", "python -m jobs.study with the same --config runs it")
+    for name in ("study", "rounds"):
+        if name in raw:
+            remedy = f"python -m jobs.{name} with the same --config runs it"
+            raise UserError(f"this configuration has a section {name}", remedy)
     refuse_odd_values(raw)
     raw = dict(raw)
     for name, section in RunConfig.model_fields.items():

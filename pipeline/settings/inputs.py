@@ -32,6 +32,13 @@ class Model(Section):
         return {name: getattr(self, name) for name in names}
 
 
+class Weights(Section):
+    """Other weights of the model: of its tokenizer, and opened, rendered and computed as the section `model` says."""
+
+    source: str = Field(min_length=1)  # as model.source, and its revision
+    revision: str | None = None
+
+
 class Data(Section):
     # EMBEDDED, SAMPLED, a file, a folder of files, or a hub data set; docs/data.md says which.
     source: str = Field(default=EMBEDDED, min_length=1)
@@ -50,6 +57,9 @@ class Data(Section):
     dev_fraction: Share = 0.0  # other sources: share of prompts held out, where rows name no split
     difficulty_column: str | None = Field(default=None, min_length=1)  # of numbers, larger is harder; null: difficulty
     seed: int = 0  # embedded source
+    # SAMPLED: results of stage pair, such as ROOT/pair/NAME, whose pairs are trained on, too. Of a pair that several
+    # have, the sampled one is kept, or else that of the first.
+    earlier: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), examples=[["ROOT/pair/NAME"]])
     max_prompt_tokens: int = Field(default=512, ge=1)
     long_prompts: Literal["drop", "keep-end"] = "drop"  # what becomes of a longer one: of its tokens the last are kept
     max_completion_tokens: int = Field(default=512, ge=1)  # a pair with a longer one is dropped

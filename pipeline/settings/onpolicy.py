@@ -36,6 +36,8 @@ class Prompts(Section):
     columns: dict[str, Annotated[str, Field(min_length=1)] | None] = Field(default={}, examples=[{"prompt": "query"}])
     # Keep so many different prompts, chosen by a hash of their content: a larger number keeps the same and more.
     limit: int | None = Field(default=None, ge=1)
+    # Pass over so many of those that `limit` would keep: skip 256 with limit 256 are what limit 512 adds.
+    skip: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -64,7 +66,7 @@ class Branch(Section):
 
 class Sample(Section):
     prompts: Prompts = Prompts()
-    model: Model | None = None  # who answers; null: the model that is trained
+    model: Model | None = None  # who answers; null: what is trained, before it is
     against: Model | None = None  # answers the same prompts: its answers are the rejected ones of pair.rule=delta
     # As a paper samples (SAMPLED_AS): what is null below is as it says, and DEFAULTS without one.
     preset: Literal["simpo", "online-rlhf", "sppo", "spin", "open-instruct"] | None = None

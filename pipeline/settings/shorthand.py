@@ -59,6 +59,9 @@ def _listed(value: Any) -> Any:
 _FORMS: dict[str, Callable[[Any], Any]] = {
     "model": _text_under("source"),
     "data": _text_under("source"),
+    "data.earlier": _listed,
+    "reference.model": _text_under("source"),
+    "train.start": _text_under("source"),
     "sample.prompts": _text_under("source"),
     "sample.model": _text_under("source"),
     "sample.against": _text_under("source"),

@@ -10,7 +10,7 @@ from pipeline.training.epoch import Epoch
 from pipeline.training.join import MOST_SOURCES
 from pipeline.training.rows import Rows
 
-# |policy - cached reference| of a side, in nats a token, that is rounding at step 0.
+# |policy - what is cached of it| of a side, in nats a token, that is rounding at step 0.
 PARITY = {torch.float64: 1e-6, torch.float32: 1e-4}
 # Two right kernels that sum in other orders round other values to bfloat16: a token's log-prob then moves by about
 # TOKEN nats, this way or that, so that a side of n tokens moves by about TOKEN * sqrt(n). What follows is in multiples.
@@ -38,16 +38,16 @@ def check_columns(epoch: Epoch, needs: Sequence[str]) -> None:
 
 
 def check_parity(rows: Rows, dtype: torch.dtype) -> None:
-    """Before anything is learnt the policy is the reference. Raises UserError where they differ beyond rounding.
+    """Before anything is learnt the policy is the model it starts from, which is the reference or was scored beside it.
 
-    `rows` are the first step's pairs, of all workers. In float32 and float64 each side must agree to PARITY. In
-    bfloat16 a side alone says little (see TOKEN): it must not be far off, nor all sides together, nor their mean.
-    Shapes: S pairs that have the side.
+    Raises UserError where its log-probs differ from the cached ones beyond rounding. `rows` are the first step's pairs,
+    of all workers. In float32 and float64 each side must agree to PARITY. In bfloat16 a side alone says little (see
+    TOKEN): it must not be far off, nor all sides together, nor their mean. Shapes: S pairs that have the side.
     """
     for which, side in enumerate(("chosen", "rejected")):
         known = [i for i, example in enumerate(rows.examples) if not which or example.route == "preference"]
         examples = [rows.examples[i] for i in known]
-        cached_S = torch.tensor([example.reference[which] for example in examples], dtype=torch.float64)
+        cached_S = torch.tensor([example.untrained[which] for example in examples], dtype=torch.float64)
         tokens_S = torch.tensor([example.counts[which] for example in examples], dtype=torch.float64)
         off_S = rows.columns[f"{side}_logps"][known] - cached_S
         strict = dtype in PARITY

@@ -35,6 +35,7 @@ class Example:
     prompt: int  # tokens
     counts: tuple[int, int]  # completion tokens, chosen and rejected
     reference: tuple[float, float]  # cached log-prob sums, chosen and rejected
+    untrained: tuple[float, float]  # the same of the model that training starts from, mostly the reference itself
     # What follows is as the data says it, never exchanged by a flip: no method can see one.
     scores: tuple[float | None, float | None]  # of the completions labelled chosen and rejected
     label_confidence: float | None  # P(the completion labelled chosen is preferred)
@@ -129,6 +130,8 @@ def _example(
     rejected: int,
     chosen_logps: float,
     rejected_logps: float,
+    start_chosen_logps: float,
+    start_rejected_logps: float,
     chosen_score: float,
     rejected_score: float,
     label_confidence: float,
@@ -139,8 +142,9 @@ def _example(
 ) -> Example:
     """The fields are those of join.row_type."""
     counts, sums = (chosen, rejected), (chosen_logps, rejected_logps)
+    untrained = (start_chosen_logps, start_rejected_logps)
     if flipped:
-        counts, sums = counts[::-1], sums[::-1]
+        counts, sums, untrained = counts[::-1], sums[::-1], untrained[::-1]
     known = [None if math.isnan(x) else x for x in (chosen_score, rejected_score, label_confidence, difficulty)]
     return Example(
         position,
@@ -150,6 +154,7 @@ def _example(
         prompt,
         counts,
         sums,
+        untrained,
         (known[0], known[1]),
         known[2],
         known[3],

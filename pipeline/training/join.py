@@ -12,7 +12,7 @@ Parts of pairs stream through; of all pairs only ids and row numbers are held. W
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -31,9 +31,10 @@ from pipeline.results.files import ASIDE, file_digest, write_aside
 
 TOKENS, SCHEDULED, HELD_OUT, ONCE, ABOUT = "tokens", "scheduled", "held_out", "once", "epoch.json"
 LENGTHS = ("prompt", "chosen", "rejected")  # in tokens
-SUMS = ("chosen_logps", "rejected_logps")  # as they are cached
+SUMS = ("chosen_logps", "rejected_logps")  # as they are cached of the reference
+STARTS = ("start_chosen_logps", "start_rejected_logps")  # and of the model that training starts from
 LABELS = ("chosen_score", "rejected_score", "label_confidence")
-FORMAT = 2  # raised when a table that was left by a killed run could not be read any more
+FORMAT = 3  # raised when a table that was left by a killed run could not be read any more
 MOST_SOURCES = 10_000  # whose names are kept; a column of more names no sources of labels, such as one of addresses
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 _ROWS = "rows"  # while it is written: the rows of all pairs that are needed, in the order of the pairs table
@@ -53,7 +54,7 @@ def row_type(id_bytes: int) -> np.dtype[np.void]:
             ("tokens_digest", "V32"),  # of its bytes in `tokens`, and of what the reference scored
             ("start", "<i8"),  # where these begin, in numbers
             *((name, "<i4") for name in LENGTHS),
-            *((name, "<f8") for name in SUMS),
+            *((name, "<f8") for name in (*SUMS, *STARTS)),
             *((name, "<f8") for name in LABELS),
             ("source", "<i4"),  # its place in `sources` of ABOUT
             ("difficulty", "<f8"),
@@ -63,10 +64,18 @@ def row_type(id_bytes: int) -> np.dtype[np.void]:
     )
 
 
-def join(pairs: Path, reference: Path, schedule: Path, folder: Path, made_of: Mapping[str, str] | None = None) -> Path:
+def join(
+    pairs: Path,
+    reference: Path,
+    schedule: Path,
+    folder: Path,
+    made_of: Mapping[str, str] | None = None,
+    start: Path | None = None,
+) -> Path:
     """Write the table of these committed tables into `folder`, whole or not at all; returns `folder`.
 
-    `made_of` says what the three are by content. A table of the same that a killed run left there is kept; without
+    `start` holds log-probs as `reference` does, of the model that training starts from where that is another one.
+    `made_of` says what all of them are by content. A table of the same that a killed run left there is kept; without
     `made_of` it is written anew. Raises UserError where a pair that is needed is in no other table, or where its cached
     log-probs are of other tokens, as another template gives them.
     """
@@ -77,8 +86,9 @@ def join(pairs: Path, reference: Path, schedule: Path, folder: Path, made_of: Ma
         shutil.rmtree(old, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        wanted = _wanted(pairs, schedule, reference)
-        sources = _write_pairs(wanted, pairs, reference, beside)
+        scores = [reference, start or reference]
+        wanted = _wanted(pairs, schedule, scores)
+        sources = _write_pairs(wanted, pairs, scores, beside)
         lacking = _write_rows(wanted, schedule, beside)
         (beside / _ROWS).unlink()
         about = {"format": FORMAT, "made_of": dict(made_of or {}), "id_bytes": wanted.id_bytes, "lacking": lacking}
@@ -132,15 +142,16 @@ class _Wanted:
     id_bytes: int
 
 
-def _wanted(pairs: Path, schedule: Path, reference: Path) -> _Wanted:
+def _wanted(pairs: Path, schedule: Path, scores: Sequence[Path]) -> _Wanted:
     known = tables.read(pairs, tables.PAIRS, ["pair_id", "split"])
     trained = tables.read(schedule, tables.SCHEDULE, ["pair_id", "route"])
     trained_ids = trained.filter(pc.not_equal(trained["route"], "drop"))["pair_id"]
     scheduled = _found(trained_ids, known["pair_id"], "pairs")
     held_out = np.flatnonzero(np.asarray(pc.equal(known["split"], "dev")))
     held_out_ids = known["pair_id"].take(pa.array(held_out))
-    scored = tables.read(reference, tables.REFERENCE, ["pair_id"])["pair_id"]
-    _found(pa.chunked_array(trained_ids.chunks + held_out_ids.chunks, pa.string()), scored, "reference")
+    for folder in dict.fromkeys(scores):
+        scored = tables.read(folder, tables.REFERENCE, ["pair_id"])["pair_id"]
+        _found(pa.chunked_array(trained_ids.chunks + held_out_ids.chunks, pa.string()), scored, "reference")
     held_out = held_out[np.asarray(pc.sort_indices(held_out_ids), dtype=np.int64)]
     needed_P = np.zeros(known.num_rows, dtype=bool)
     needed_P[scheduled] = needed_P[held_out] = True
@@ -176,9 +187,9 @@ class _Reference:
         return self.whole.take(pc.index_in(pair_ids, value_set=self.whole["pair_id"]))
 
 
-def _write_pairs(wanted: _Wanted, pairs: Path, reference: Path, folder: Path) -> list[str]:
+def _write_pairs(wanted: _Wanted, pairs: Path, scores: Sequence[Path], folder: Path) -> list[str]:
     """`tokens`; and in _ROWS a row a needed pair, without what the schedule says of it. Returns their sources."""
-    cached, row = _Reference(reference), row_type(wanted.id_bytes)
+    cached, row = [_Reference(each) for each in scores], row_type(wanted.id_bytes)
     sources: dict[str, int] = {}
     seen = start = 0
     with open(folder / TOKENS, "wb") as tokens, open(folder / _ROWS, "wb") as rows:
@@ -186,7 +197,7 @@ def _write_pairs(wanted: _Wanted, pairs: Path, reference: Path, folder: Path) ->
             table = tables.read(pairs, tables.PAIRS, ["pair_id", *_IDS, *LABELS, "source"], part.name)
             needed = table.filter(pa.array(wanted.needed_P[seen : seen + table.num_rows]))
             seen += table.num_rows
-            made, written = _part(needed, cached.of(needed["pair_id"], part.name), row)
+            made, written = _part(needed, [each.of(needed["pair_id"], part.name) for each in cached], row)
             made["start"] += start
             made["source"] = [sources.setdefault(name, len(sources)) for name in needed["source"].to_pylist()]
             start += sum(map(len, written)) // 4
@@ -195,22 +206,30 @@ def _write_pairs(wanted: _Wanted, pairs: Path, reference: Path, folder: Path) ->
     return list(sources)
 
 
-def _part(needed: pa.Table, cached: pa.Table, row: np.dtype[np.void]) -> tuple[npt.NDArray[np.void], list[bytes]]:
-    """Rows of a part's pairs, `start` counted from the part's, and the bytes of their tokens; without their sources."""
+def _part(
+    needed: pa.Table, cached: Sequence[pa.Table], row: np.dtype[np.void]
+) -> tuple[npt.NDArray[np.void], list[bytes]]:
+    """Rows of a part's pairs, `start` counted from the part's, and the bytes of their tokens; without their sources.
+
+    `cached` are the log-probs that are SUMS, and those that are STARTS.
+    """
     made = np.zeros(needed.num_rows, dtype=row)
     made["pair_id"] = needed["pair_id"].cast(pa.binary()).to_numpy()
     for name, ids in zip(LENGTHS, _IDS, strict=True):
         made[name] = pc.list_value_length(needed[ids]).to_numpy()
-    for names, table in ((LABELS, needed), (SUMS, cached)):
-        for name in names:
-            made[name] = table[name].to_numpy()
+    for name in LABELS:
+        made[name] = needed[name].to_numpy()
+    for names, table in zip((SUMS, STARTS), cached, strict=True):
+        for name, column in zip(names, SUMS, strict=True):
+            made[name] = table[column].to_numpy()
     written = [tokens_bytes(*ids) for ids in zip(*(_lists(needed[name]) for name in _IDS), strict=True)]
     sizes = np.array([len(each) // 4 for each in written], dtype=np.int64)
     made["start"] = sizes.cumsum() - sizes
-    for i, (each, scored) in enumerate(zip(written, cached["tokens_digest"].to_pylist(), strict=True)):
+    scored = zip(*(table["tokens_digest"].to_pylist() for table in cached), strict=True)
+    for i, (each, digests) in enumerate(zip(written, scored, strict=True)):
         digest = hashlib.sha256(each)
         made["tokens_digest"][i] = digest.digest()
-        if digest.hexdigest() != scored:
+        if {*digests} != {digest.hexdigest()}:
             raise UserError(
                 f"pair {needed['pair_id'][i]}: the cached reference is of other tokens, as another template gives them",
                 "make it anew: python -m jobs.run --force reference",

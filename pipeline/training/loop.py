@@ -144,11 +144,11 @@ class Trainer:
 
     @torch.no_grad()
     def held_out(self) -> dict[str, Any]:
-        """The dev pairs under the reference (`before`) and the present weights (`after`). Empty without dev pairs.
+        """The dev pairs under the model that training starts from (`before`) and the present weights (`after`).
 
-        Accuracy, mean gap, and the mean log-prob sum of each side in nats, whose change is the likelihood displacement.
-        Leaves the objective's state alone; every worker must call this. Members that look at single tokens have no
-        `before`: sums are cached.
+        Empty without dev pairs. Accuracy, mean gap, and the mean log-prob sum of each side in nats, whose change is the
+        likelihood displacement. Leaves the objective's state alone; every worker must call this. Members that look at
+        single tokens have no `before`: sums are cached.
         """
         pairs = self.epoch.held_out_pairs
         if not pairs:

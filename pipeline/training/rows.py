@@ -26,18 +26,19 @@ def counts(examples: Sequence[Example]) -> tuple[int, int]:
 
 
 def recorded(examples: Sequence[Example]) -> PairBatch:
-    """What the tables hold of these pairs, the cached reference standing in for the policy. Unknown values are NaN."""
+    """What the tables hold of these pairs, the policy as it is before it is trained. Unknown values are NaN."""
 
     def column(values: Sequence[float | None]) -> torch.Tensor:
         known = [math.nan if value is None else value for value in values]
         return torch.tensor(known, dtype=torch.float64)
 
     reference_B2 = torch.tensor([example.reference for example in examples], dtype=torch.float64)
+    untrained_B2 = torch.tensor([example.untrained for example in examples], dtype=torch.float64)
     counts_B2 = torch.tensor([example.counts for example in examples])
     routes = [PREFERENCE if example.route == "preference" else SFT for example in examples]
     return PairBatch(
-        policy_chosen_logps=reference_B2[:, 0],
-        policy_rejected_logps=reference_B2[:, 1],
+        policy_chosen_logps=untrained_B2[:, 0],
+        policy_rejected_logps=untrained_B2[:, 1],
         chosen_tokens=counts_B2[:, 0],
         rejected_tokens=counts_B2[:, 1],
         reference_chosen_logps=reference_B2[:, 0],

@@ -4,14 +4,16 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.e2e.conftest import Head
 from tests.e2e.doors import made, only, rows
-from tests.e2e.running import Calm, beside, same_parts, start, until
+from tests.e2e.running import Calm, beside, same_parts, start, submit, until
 
 pytestmark = pytest.mark.e2e
 
@@ -98,3 +100,43 @@ def test_a_killed_rater_goes_on(calm: Calm, head: Head, tmp_path: Path) -> None:
 def dropped(root: Path) -> dict[str, int]:
     found: dict[str, int] = json.loads((only(root, "prepare") / "manifest.json").read_text())["ledger"]["dropped"]
     return found
+
+
+def test_two_rounds_killed_between_and_within_them(calm: Calm, reward_model: Path, head: Head, tmp_path: Path) -> None:
+    """The second goes on from what the first has trained. What the first sampled is found where a run left it."""
+    rounds = ("rounds={count: 2, mix: all, until: train}", f"rate.raters={reward_model}", "data.dev_fraction=0.2")
+    given = (*beside(calm, tmp_path, "sample", "rate"), *rounds)
+    driver = start(head, "rounds", *given)
+    until(lambda: list(tmp_path.glob("train/*/manifest.json")), driver)
+    os.kill(driver.pid, signal.SIGKILL)
+    before = driver.communicate()[0]
+    assert before.count("committed already, kept") == 2 and "round 1 of 2" in before
+    driver = start(head, "rounds", *given)
+    until(lambda: list(tmp_path.glob("reference/model-*.partial/part-*.parquet")), driver, pause=0.002)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    said = submit(head, "rounds", *given)
+    assert "rounds: round 1 of 2, 0 results to make" in said
+    assert "reference:start: making" in said and "sample: making" not in said
+
+    first, second = sorted(
+        (json.loads(file.read_text()) for file in tmp_path.glob("train/*/manifest.json")),
+        key=lambda made: "start" in made["inputs"],
+    )
+    assert second["inputs"]["start"]["stage"] == "reference:start" and "start" not in first["inputs"]
+    trained = pq.read_table(only(tmp_path, "train", f"*-{second['fingerprint'][:12]}") / "steps.parquet").to_pylist()
+    assert trained[0]["gap"] != 0 and trained[0]["queue_fill"] > 0  # it is measured against the base model
+    (ledger,) = (made["ledger"] for made in prepared(tmp_path) if "joined" in made["ledger"])
+    own, earlier = ledger["joined"]
+    assert ledger["read"] == own["rows"] + earlier["rows"] and ledger["kept"] == own["kept"] + earlier["kept"]
+    page = only(tmp_path, "rounds")
+    one, two = json.loads((page / "manifest.json").read_text())["metrics"]["rounds"]
+    assert (one["prompts"], two["prompts"], one["earlier"], two["earlier"]) == (16, 16, 0, earlier["kept"])
+    assert one["pairs"] == earlier["rows"] and two["pairs"] == own["rows"] and one["accuracy"] is not None
+    assert two["rewards"]["rm"]["chosen"] > two["rewards"]["rm"]["all"] > two["rewards"]["rm"]["rejected"]
+    html = (page / "rounds.html").read_text(encoding="utf-8")
+    assert "round 1" in html and "the model of round 1" in html and html.rstrip().endswith("</html>")
+
+
+def prepared(root: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in root.glob("prepare/*/manifest.json")]

@@ -136,7 +136,7 @@ def test_a_pair_holds_what_its_answers_say(tmp_path: Path) -> None:
     ]
     detail = "2 answers, 2 different; 0 cut, 0 unrated"
     assert without.to_pylist() == [{"prompt_id": prompt_id(2), "reason": "all-equal", "detail": detail}]
-    ((_, row),) = selected_pairs(tmp_path).rows
+    ((_, row),) = selected_pairs([tmp_path]).rows
     assert isinstance(row, dict) and row["prompt"] == [{"content": "What is 1?", "role": "user"}]
 
 

@@ -24,7 +24,7 @@ def test_an_answer_is_an_answer_whatever_it_looks_like(tmp_path: Path) -> None:
     tables.write(rows[:3], tables.SELECTED, tmp_path / "part-00000.parquet")
     tables.write(rows[3:], tables.SELECTED, tmp_path / "part-00001.parquet")
     (tmp_path / "unpaired.parquet").write_bytes(b"not read")
-    source = selected_pairs(tmp_path)
+    source = selected_pairs([tmp_path])
     numbered = list(source.rows)
     assert [number for number, _ in numbered] == [1, 2, 3, 4, 5]
     reader = Normaliser(source.rows)

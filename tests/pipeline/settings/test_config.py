@@ -17,7 +17,8 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 QUICKSTART = str(CONFIGS / "quickstart.yaml")
 
 
-SHIPPED = sorted(set(CONFIGS.rglob("*.yaml")) - set(CONFIGS.rglob("study-*.yaml")))  # for those see test_study.py
+OTHERS = {*CONFIGS.rglob("study-*.yaml"), *CONFIGS.rglob("rounds*.yaml")}  # see test_study.py and test_rounds.py
+SHIPPED = sorted(set(CONFIGS.rglob("*.yaml")) - OTHERS)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
@@ -247,6 +248,9 @@ SHORT = {
     "sample.prompts=pairs.jsonl": "sample.prompts={source: pairs.jsonl}",
     "sample.prompts=embedded": "sample.prompts={source: verifiable, limit: 256}",
     "sample.against=some/folder": "sample.against={source: some/folder}",
+    "train.start=some/folder": "train.start={source: some/folder}",
+    "reference.model=some/folder": "reference.model={source: some/folder}",
+    "data.earlier=some/folder": "data.earlier=[some/folder]",
     "rate.raters=rules": "rate.raters=[{rules: true}]",
     "rate.raters={model: some/folder}": "rate.raters=[some/folder]",
     "rate.raters={local: some/folder}": "rate.raters=[{local: {source: some/folder}}]",

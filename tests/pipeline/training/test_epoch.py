@@ -92,6 +92,7 @@ def test_an_example_by_hand(epoch: Any) -> None:
         prompt=1,
         counts=(2, 3),
         reference=(-2.0, -3.0),
+        untrained=(-2.0, -3.0),
         scores=(0.9, 0.5),
         label_confidence=None,
         difficulty=-(0.9 - 0.5),

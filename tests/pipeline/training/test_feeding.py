@@ -12,9 +12,9 @@ from pipeline.training.feeding import Feed, MicroBatch, Share
 
 def example(number: int, prompt: int, chosen: int, rejected: int) -> Example:
     """With so many tokens."""
-    return Example(
-        number, str(number), "preference", False, prompt, (chosen, rejected), (-1.0, -2.0), (None, None), None, None
-    )
+    logps, unknown = (-1.0, -2.0), (None, None)
+    counts = (chosen, rejected)
+    return Example(number, str(number), "preference", False, prompt, counts, logps, logps, unknown, None, None)
 
 
 def tokens(example: Example) -> Tokens:

@@ -142,9 +142,8 @@ def rows(pairs: int, tokens: int, noise: Callable[[], float], seed: int) -> Rows
     plain: Any = dict(route="preference", flipped=False, prompt=1, scores=(None, None))
     plain |= dict(label_confidence=None, difficulty=None)
     cached = [(-2.0 * chosen, -2.0 * rejected) for chosen, rejected in counts]
-    named = [
-        Example(i, str(i), reference=c, counts=n, **plain) for i, (c, n) in enumerate(zip(cached, counts, strict=True))
-    ]
+    each = enumerate(zip(cached, counts, strict=True))
+    named = [Example(i, str(i), reference=c, untrained=c, counts=n, **plain) for i, (c, n) in each]
     return Rows(named, values)
 
 
@@ -171,7 +170,7 @@ def test_a_shift_that_rounding_hides_in_every_side_shows_in_the_step() -> None:
 
 def test_one_pair_far_off_is_named() -> None:
     one = rows(16, 20, laplace(0.075), 0)
-    moved = dataclasses.replace(one.examples[3], reference=(one.examples[3].reference[0] - 20, 0.0))
+    moved = dataclasses.replace(one.examples[3], untrained=(one.examples[3].untrained[0] - 20, 0.0))
     one.examples = [*one.examples[:3], moved, *one.examples[4:]]
     with pytest.raises(UserError, match="pair 3: at step 0"):
         check_parity(one, torch.bfloat16)

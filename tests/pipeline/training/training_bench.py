@@ -73,7 +73,8 @@ class Bench:
         ]
         self.write("schedule", scheduled_rows(known, settings), tables.SCHEDULE)
         pairs, reference, scheduled = (self.folder / table for table in ("pairs", "reference", "schedule"))
-        return Epoch(join(pairs, reference, scheduled, self.folder / "epoch"), BATCH)
+        start = start if (start := self.folder / "start").exists() else None
+        return Epoch(join(pairs, reference, scheduled, self.folder / "epoch", start=start), BATCH)
 
     def trainer(
         self,

@@ -1,0 +1,119 @@
+"""What the page over rounds shows, gathered from the rounds' manifests and tables; see jobs/rounds.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobs.common.saying import shown
+from jobs.common.stage import Work
+from jobs.report import provenance_lines, win_rate
+from pipeline.line.rounds import Series
+from pipeline.settings.config import EMBEDDED
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipeline.report.rounds import Reward, Round, RoundsData
+    from pipeline.results.artifacts import Artifact
+    from pipeline.statistics import Interval
+
+
+def rounds_data(series: Series, work: Work) -> RoundsData:
+    from pipeline.report.rounds import RoundsData
+
+    rules = series.rounds.model_dump(mode="json")
+    last = work.inputs[f"round-{series.rounds.count}:train"].manifest
+    return RoundsData(
+        title=series.config.name,
+        config={"rounds": rules, **series.config.model_dump(mode="json", exclude={"resources"})},
+        provenance=provenance_lines(last["provenance"]),
+        rules=rules,
+        rounds=[one_round(series, work, number) for number in range(1, series.rounds.count + 1)],
+    )
+
+
+def one_round(series: Series, work: Work, number: int) -> Round:
+    from pipeline.report.rounds import Round
+    from pipeline.results import tables
+
+    made = {
+        role.partition(":")[2]: artifact
+        for role, artifact in work.inputs.items()
+        if role.startswith(f"round-{number}:")
+    }
+    columns = ["chosen_id", "rejected_id", "chosen_tokens", "rejected_tokens"]
+    selected = tables.read(made["pair"].path, tables.SELECTED, columns)
+    sampled, paired = (made[name].manifest for name in ("sample", "pair"))
+    joined = made["prepare"].manifest["ledger"].get("joined", ())
+    return Round(
+        number,
+        "the base model" if number == 1 else f"the model of round {number - 1}",
+        prompts=sampled["metrics"]["prompts"],
+        answers=sampled["metrics"]["candidates"],
+        tokens=sampled["metrics"]["mean_tokens"],
+        cut=sampled["metrics"]["cut"] / max(1, sampled["metrics"]["candidates"]),
+        pairs=paired["ledger"]["pairs"],
+        earlier=sum(each["kept"] for each in joined[1:]),
+        paired=paired["ledger"]["paired"] / max(1, paired["ledger"]["prompts"]),
+        rewards={rater.manifest["metrics"]["rater"]: reward(rater, selected) for rater in raters(made)},
+        accuracy=made["train"].manifest["metrics"]["held_out"].get("after", {}).get("accuracy"),
+        seconds=sum(artifact.manifest["seconds"] for artifact in made.values()),
+        report=shown(made["report"].path / "report.html") if "report" in made else "",
+        **lengths(selected),
+        **(judged(made["judge"]) if "judge" in made else {}),
+    )
+
+
+def raters(made: dict[str, Artifact]) -> list[Artifact]:
+    return [artifact for name, artifact in made.items() if name.startswith("rate:")]
+
+
+def reward(rater: Artifact, selected: pa.Table) -> Reward:
+    """The rater's mean scores: of all answers, and of those that are chosen or rejected in a pair."""
+    import pyarrow.compute as pc
+
+    from pipeline.report.rounds import Reward
+    from pipeline.results import tables
+
+    scores = tables.read(rater.path, tables.SCORES, ["candidate_id", "score"])
+
+    def mean(column: str) -> float | None:
+        among = pc.is_in(scores["candidate_id"], value_set=selected[column].combine_chunks())
+        return pc.mean(scores.filter(among)["score"]).as_py()  # type: ignore[no-any-return]
+
+    return Reward(rater.manifest["metrics"]["scores"]["mean"], mean("chosen_id"), mean("rejected_id"))
+
+
+def lengths(selected: pa.Table) -> dict[str, float | None]:
+    import pyarrow.compute as pc
+
+    chosen, rejected = selected["chosen_tokens"], selected["rejected_tokens"]
+    differ = pc.sum(pc.not_equal(chosen, rejected)).as_py()
+    longer = pc.sum(pc.greater(chosen, rejected)).as_py()
+    means = {"chosen_tokens": pc.mean(chosen).as_py(), "rejected_tokens": pc.mean(rejected).as_py()}
+    return means | {"longer": longer / differ if differ else None}
+
+
+def judged(judge: Artifact) -> dict[str, Any]:
+    """Win rates over the base model, by rules and by a judge, and what is known of the embedded tasks beside."""
+    from pipeline.statistics import Interval
+
+    figures = judge.manifest["metrics"]
+    found: dict[str, Any] = {"judged": by_a_judge(figures["benchmarks"])}
+    if EMBEDDED not in figures["benchmarks"]:
+        return found
+    met, tokens = Interval(**figures["trained"]["share_met"]), figures["trained"]["tokens"]
+    return found | {"win_rate": win_rate(figures), "share_met": met, "answer_tokens": tokens}
+
+
+def by_a_judge(benchmarks: dict[str, Any]) -> dict[str, Interval]:
+    """Of each benchmark whose two answers a judge compared with each other: over a baseline is no win over the base."""
+    from pipeline.statistics import Interval
+
+    found = {}
+    for name, figures in benchmarks.items():
+        for match in figures.get("judged", {}).get("matches", ()):
+            rate = match["summary"]["rate"]
+            if (match["model"], match["against"]) == ("trained", "base") and rate:
+                found[name] = Interval(*(rate[end] / 100 for end in ("value", "low", "high")))
+    return found
