@@ -114,6 +114,18 @@ REFERENCE = _schema(
     ("rejected_tokens", pa.int32()),
 )
 
+# Made by weigh, and by prepare where data.changed_tokens asks for it; read by weigh and train. A number for each token
+# of both completions: a model's log-prob in nats, a weight, or 1 where the token is not the other side's, else 0.
+TOKEN_VALUES = _schema(
+    ("pair_id", pa.string()),
+    ("tokens_digest", pa.string()),  # as in REFERENCE
+    ("chosen", pa.list_(pa.float32())),
+    ("rejected", pa.list_(pa.float32())),
+)
+
+# Made by weigh for itself: what it has scored that is no pair, a completion (as chosen) after another's prompt.
+ASKED = _schema(("pair_id", pa.string()), ("prompt_ids", _ids), ("chosen_ids", _ids), ("rejected_ids", _ids))
+
 # Made by schedule; read by train and report. It is the epoch: row `position` is trained at step position // batch_size.
 # Pairs of route drop are not trained: they stand once, after all others, so that every train pair is accounted for.
 SCHEDULE = _schema(
