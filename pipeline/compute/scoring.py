@@ -69,8 +69,9 @@ def score_part(
 ) -> Scored:
     """Score the file `pairs` and write the file `reference`, whole or not at all.
 
-    It holds sums or, `by_token`, the log-prob of each token. `budget` tokens are packed for a forward, and logits of
-    `chunk` positions exist at a time. Give the same `lanes` for all parts of a model. Raises UserError where a pair exceeds the budget, or its log-probs are no finite numbers.
+    It holds sums or, with `by_token`, the log-prob of each token. `budget` tokens are packed for a forward, and logits
+    of `chunk` positions exist at a time. Give the same `lanes` for all parts of a model. Raises UserError where a pair
+    exceeds the budget, or its log-probs are no finite numbers.
     """
     rows = pq.read_table(pairs, columns=["pair_id", "prompt_ids", "chosen_ids", "rejected_ids"]).to_pylist()
     tokens = [Tokens(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in rows]

@@ -26,6 +26,191 @@ _AT_A_TIME = 1 << 14  # rows of held-out pairs
 Sides = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]  # chosen and rejected, a number a token
 
 
+@dataclass(frozen=True)
+class Example:
+    """One scheduled pair as it is trained: after a flip, `chosen` is what the noisy label says."""
+
+    position: int
+    pair_id: str
+    route: str
+    flipped: bool
+    prompt: int  # tokens
+    counts: tuple[int, int]  # completion tokens, chosen and rejected
+    reference: tuple[float, float]  # cached log-prob sums, chosen and rejected
+    # What follows is as the data says it, never exchanged by a flip: no method can see one.
+    scores: tuple[float | None, float | None]  # of the completions labelled chosen and rejected
+    label_confidence: float | None  # P(the completion labelled chosen is preferred)
+    difficulty: float | None  # as schedule.difficulty measures it, larger is harder; None where held out
+    start: int = 0  # where its token ids lie in the table
+    tokens_digest: bytes = b""  # and what they are
+    source: int = 0  # of the data's sources, by its place in Epoch.sources
+    values: int = 0  # where the values of its tokens lie in the table
+    mismatched: float | None = None  # cached log-prob of another pair's answer to its prompt; see mismatched.py
+
+    @property
+    def packed(self) -> int:
+        """Its tokens in a pack: where it is routed to SFT, it has no rejected side there."""
+        return self.prompt + self.counts[0] + (self.counts[1] if self.route == "preference" else 0)
+
+
+class Epoch:
+    """Every optimiser step's examples: step k holds positions k * batch_size to (k + 1) * batch_size - 1.
+
+    `folder` is what join.py wrote. Any number of threads may read at once.
+    """
+
+    def __init__(self, folder: Path, batch_size: int):
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        row = row_type(about["id_bytes"])
+        self.folder, self.batch_size = folder, batch_size
+        self._scheduled, self._held_out = (_Stored(folder / name, row) for name in (SCHEDULED, HELD_OUT))
+        self._once, self._tokens = _Stored(folder / ONCE, "<i8"), _Stored(folder / TOKENS, "<i4")
+        self._values, self.columns = _Stored(folder / VALUES, "<f4"), tuple(about["values"])
+        self._lacking: dict[str, str | None] = about["lacking"]
+        self.sources: list[str] | None = about["sources"]  # None: more than join.MOST_SOURCES
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self._scheduled) // self.batch_size)
+
+    def step(self, k: int) -> list[Example]:
+        """The examples of optimiser step k, in schedule order."""
+        first = k * self.batch_size
+        return _examples(first, self._scheduled.read(first, self.batch_size))
+
+    def tokens(self, example: Example) -> Tokens:
+        """The token ids of an example of this epoch, read now. Raises UserError where they are not as written."""
+        chosen, rejected = example.counts[::-1] if example.flipped else example.counts
+        ids: Any = self._tokens.read(example.start, 3 + example.prompt + chosen + rejected)
+        if hashlib.sha256(ids).digest() != example.tokens_digest:
+            raise self._spoilt(example, "token ids", TOKENS)
+        parts: list[Any] = np.split(ids, (1 + example.prompt, 2 + example.prompt + chosen))
+        prompt, one, other = (part[1:] for part in parts)  # each begins with its length
+        if example.flipped:
+            one, other = other, one
+        return Tokens(prompt, one, other if example.route == "preference" else other[:0])
+
+    def token_values(self, example: Example) -> dict[str, Sides]:
+        """Of each of `columns` a number for every token of both sides as they are trained; read now.
+
+        Raises UserError where they are not as written.
+        """
+        sides = example.counts[::-1] if example.flipped else example.counts
+        lengths = [*sides] * len(self.columns)
+        found: Any = self._values.read(example.values, 1 + sum(lengths))
+        if zlib.crc32(found[1:].tobytes()) != int(found[:1].view("<u4")[0]):
+            raise self._spoilt(example, "token values", VALUES)
+        parts = np.split(found[1:], np.cumsum(lengths)[:-1])
+        one, other = parts[::2], parts[1::2]
+        if example.flipped:
+            one, other = other, one
+        if example.route != "preference":
+            other = [each[:0] for each in other]
+        return dict(zip(self.columns, zip(one, other, strict=True), strict=True))
+
+    def _spoilt(self, example: Example, what: str, file: str) -> UserError:
+        problem = f"pair {example.pair_id}: its {what} in {self.folder / file} are not as they were written"
+        return UserError(problem, f"remove {self.folder}; the same command writes it again")
+
+    def preference_examples(self, count: int) -> list[Example]:
+        """Up to `count` pairs routed to preference, each once, spread evenly over the schedule, in its order."""
+        count, known = min(count, len(self._once)), len(self._once)
+        positions = (int(self._once.read(i * known // count, 1)[0]) for i in range(count))
+        return self._each(self._scheduled, positions)
+
+    def first_without(self, column: str) -> str | None:
+        """The first pair routed to preference whose `column` (join.LABELS) is null, if there is one."""
+        return self._lacking[column]
+
+    @property
+    def held_out_pairs(self) -> int:
+        return len(self._held_out)
+
+    def held_out_sizes(self) -> list[int]:
+        """Packed tokens of each held-out pair, in the order of their ids."""
+        firsts = range(0, len(self._held_out), _AT_A_TIME)
+        rows = (self._held_out.read(first, _AT_A_TIME) for first in firsts)
+        return [sum(lengths) for each in rows for lengths in each[list(LENGTHS)].tolist()]
+
+    def held_out(self, index: Iterable[int]) -> list[Example]:
+        """Held-out pairs by their place in the order of ids; never flipped, never routed."""
+        return self._each(self._held_out, index)
+
+    def _each(self, stored: "_Stored", index: Iterable[int]) -> list[Example]:
+        return [_examples(i, stored.read(i, 1))[0] for i in index]
+
+
+def _examples(first: int, rows: npt.NDArray[Any]) -> list[Example]:
+    """Rows of the table, the first one at position `first`."""
+    return [_example(position, *row) for position, row in enumerate(rows.tolist(), start=first)]
+
+
+def _example(
+    position: int,
+    pair_id: bytes,
+    digest: bytes,
+    start: int,
+    values: int,
+    prompt: int,
+    chosen: int,
+    rejected: int,
+    chosen_logps: float,
+    rejected_logps: float,
+    chosen_score: float,
+    rejected_score: float,
+    label_confidence: float,
+    mismatched: float,
+    source: int,
+    difficulty: float,
+    preference: bool,
+    flipped: bool,
+) -> Example:
+    """The fields are those of join.row_type."""
+    counts, sums = (chosen, rejected), (chosen_logps, rejected_logps)
+    if flipped:
+        counts, sums = counts[::-1], sums[::-1]
+    labels = (chosen_score, rejected_score, label_confidence, difficulty, mismatched)
+    known = [None if math.isnan(x) else x for x in labels]
+    return Example(
+        position,
+        pair_id.decode(),
+        "preference" if preference else "sft",
+        flipped,
+        prompt,
+        counts,
+        sums,
+        (known[0], known[1]),
+        known[2],
+        known[3],
+        start,
+        digest,
+        source,
+        values,
+        known[4],
+    )
+
+
+class _Stored:
+    """Items of one type in a file, read where they are asked for."""
+
+    def __init__(self, file: Path, kind: npt.DTypeLike):
+        self.file, self.kind = file, np.dtype(kind)
+        self.descriptor = os.open(file, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
+        self.items = os.fstat(self.descriptor).st_size // self.kind.itemsize
+
+    def __len__(self) -> int:
+        return self.items
+
+    def read(self, first: int, count: int) -> npt.NDArray[Any]:
+        """Up to `count` items; fewer at the end, where there are no more."""
+        count, size = max(0, min(count, self.items - first)), self.kind.itemsize
+        found = os.pread(self.descriptor, count * size, first * size)
+        if len(found) != count * size:
+            raise OSError(f"{self.file} ends before item {first + count}")
+        return np.frombuffer(found, self.kind)
+
+
 def sizes(examples: Sequence[Example]) -> list[int]:
     """Packed tokens of each example."""
     return [example.packed for example in examples]
