@@ -78,6 +78,7 @@ def places(plan: Plan, steps: Sequence[Step]) -> None:
         "sample": ("resources.generators", resources.generators, gpus),
         "rate": ("resources.scorers", resources.scorers, gpus),
         "reference": ("resources.scorers", resources.scorers, gpus),
+        "weigh": ("resources.scorers", resources.scorers, gpus),
         "generate": ("resources.generators", resources.generators, gpus),
         "train": ("resources.train_workers", resources.workers.least, min(gpus, 1.0)),
         "judge": ("resources.judges", resources.judges if plan.judge else 0, gpus),

@@ -49,12 +49,12 @@ def inputs(steps: Sequence[Step]) -> None:
 
     The base model's answers are worth making where the trained model is not there yet.
     """
-    made = {step.name for step in steps}
+    made = {step.address.fingerprint for step in steps}
     for step in steps:
-        if step.name == "generate:trained" and "generate:base" in made:
+        if step.name == "generate:trained" and any(other.name == "generate:base" for other in steps):
             continue
         for role, other in step.inputs.items():
-            if other.name not in made and not other.address.find():
+            if other.address.fingerprint not in made and not other.address.find():
                 raise step.lacks(role)
 
 

@@ -1,16 +1,17 @@
 """The line as data: which results a configuration means, what each depends on, and where it is.
 
-    [sample ─► rate ─► pair ─►] prepare ─► reference ─► schedule ─► train ─► generate ─► judge ─► report
+    [sample ─► rate ─► pair ─►] prepare ─► reference ─► schedule [─► weigh] ─► train ─► generate ─► judge ─► report
 
 Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model, and rate one a
-rater. The first three are there where data.source is SAMPLED (onpolicy.py).
+rater. The first three are there where data.source is SAMPLED (onpolicy.py), weigh where the objective asks for it: it
+may take results of two other runs (contrast.py).
 """
 
 import itertools
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.judging import baselines, words
+from pipeline.line.contrast import SIDES, contrasts
 from pipeline.line.onpolicy import Front, front
 from pipeline.objectives.presets import resolve
 from pipeline.preferences.normalise import Normaliser, Preference
@@ -30,8 +32,9 @@ from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.address import Address
 from pipeline.results.artifacts import Artifact, fingerprint
 from pipeline.results.files import DigestMemory, file_digest, given_path
-from pipeline.settings.config import RunConfig, Train
+from pipeline.settings.config import RunConfig
 from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
+from pipeline.settings.section import Section
 
 COLUMNS = {  # what a row may carry beside the pair, and what to do where it does not
     "scores": "give rows chosen_score and rejected_score, or choose a setting that asks for none",
@@ -39,15 +42,15 @@ COLUMNS = {  # what a row may carry beside the pair, and what to do where it doe
     "difficulty": "give rows difficulty, or name the column that holds it in data.difficulty_column",
 }
 
-_LATER = ("columns", "pairing", "long_prompts", "equal_lengths")  # settings of `data`
+_LATER = ("columns", "pairing", "long_prompts", "equal_lengths", "changed_tokens")  # settings of `data`
 
 LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
 
-STAGES = ("sample", "rate", "pair", "prepare", "reference", "schedule", "train", "generate", "judge", "report")
+STAGES = ("sample", "rate", "pair", "prepare", "reference", "schedule", "weigh", "train", "generate", "judge", "report")
 
 # Raise a stage's version when its code changes what it writes.
 VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 7}
-VERSIONS |= {"sample": 1, "rate": 1, "pair": 1}
+VERSIONS |= {"sample": 1, "rate": 1, "pair": 1, "weigh": 1}
 VERSIONS["study"] = 2  # not of the line: the page of jobs.study
 
 
@@ -55,14 +58,20 @@ VERSIONS["study"] = 2  # not of the line: the page of jobs.study
 class Step:
     """One result: its address, and the steps whose results it reads, by role."""
 
-    name: str  # the stage, or stage:model for generate, stage:rater for rate
+    name: str  # the stage, or stage:model for generate, stage:rater for rate, stage:side of another run
     address: Address
     identity: Mapping[str, Any]
     inputs: Mapping[str, "Step"] = field(default_factory=dict)
+    run: "Plan | None" = field(default=None, compare=False, repr=False)  # another run that it is of; weigh reads it
 
     @property
     def stage(self) -> str:
         return self.address.stage
+
+    @property
+    def part(self) -> str:
+        """The stage of the line that it is made for."""
+        return "weigh" if self.run else self.stage
 
     def input(self, role: str, opened: Collection[str] = ("*",)) -> Artifact:
         """A committed input, verified as far as it is `opened`. Raises UserError that names what makes it."""
@@ -76,7 +85,7 @@ class Step:
         step = self.inputs[role]
         return UserError(
             f"stage {self.stage} needs the result of stage {step.stage}, which is not at {step.address.path}",
-            f"python -m jobs.{step.stage} with the same --config and overrides, or python -m jobs.run",
+            f"python -m jobs.{step.part} with the same --config and overrides, or python -m jobs.run",
         )
 
 
@@ -92,7 +101,7 @@ class Plan:
 
     def of(self, *stages: str) -> list[Step]:
         """The steps of some stages, in the order in which they are made."""
-        return [step for step in self.steps.values() if step.stage in stages]
+        return [step for step in self.steps.values() if step.part in stages]
 
     @property
     def model_folder(self) -> Path:
@@ -152,14 +161,21 @@ def make_plan(config: RunConfig) -> Plan:
     add(
         "schedule",
         config.schedule.order or "",
-        section("schedule"),
+        _without_later(config.schedule, "swap_labels"),
         pairs="prepare",
         **({"reference": "reference"} if compared else {}),
     )
+    weighed = _add_weighing(add, steps, config, model, weights)
     # Before the training, which would be for nothing with a model that vLLM cannot serve.
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
-    train = {"objective": trained, "train": _train(config.train), **weights, **_exported(config, model)}
-    add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule")
+    train = {
+        "objective": trained,
+        "train": _without_later(config.train, "optimizer"),
+        **weights,
+        **_exported(config, model),
+    }
+    trained_from = {"pairs": "prepare", "reference": "reference", "schedule": "schedule", **weighed}
+    add("train", config.objective.name, train, **trained_from)
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
     add(
         "judge",
@@ -171,6 +187,31 @@ def make_plan(config: RunConfig) -> Plan:
     shown = {"report": section("report"), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
     return Plan(config, model, judge, steps, sampled)
+
+
+def _add_weighing(
+    add: Callable[..., None], steps: dict[str, Step], config: RunConfig, model: ModelSource, weights: Mapping[str, str]
+) -> dict[str, str]:
+    """Add what the objective asks of tokens, and of other runs; returns what training reads of it, by role."""
+    preset, _ = resolve(config.objective.name, config.objective.parameters)
+    read = {}
+    if preset.token_columns:
+        add("weigh:base", model.label, weights, pairs="prepare")
+        read["token_reference"] = "weigh:base"
+    if "contrast" in preset.token_columns:
+        scored = {name: weights[name] for name in ("dtype", "compute")}
+        for side, other in contrasts(config).items():
+            run = make_plan(other)
+            for stage in ("schedule", "train"):
+                steps[f"{stage}:{side}"] = replace(run.steps[stage], name=f"{stage}:{side}", run=run)
+            add(f"weigh:{side}", side, scored, pairs="prepare", model=f"train:{side}")
+        add("weigh", config.weigh.transform, _weigh(config), schedule="schedule", **{s: f"weigh:{s}" for s in SIDES})
+        read["contrast"] = "weigh"
+    if "mismatched" in preset.needs:
+        stepwise = {**weights, "batch_size": config.train.batch_size}
+        add("weigh:mismatched", model.label, stepwise, pairs="prepare", reference="reference", schedule="schedule")
+        read["mismatched"] = "weigh:mismatched"
+    return read
 
 
 def _exported(config: RunConfig, model: ModelSource) -> dict[str, str]:
@@ -206,10 +247,16 @@ def _judge(config: RunConfig, local: ModelSource | None) -> dict[str, Any]:
     return judge
 
 
-def _train(settings: Train) -> dict[str, Any]:
-    """The section, without what came later than results that are there and is not given."""
-    later = {"optimizer"} if settings.optimizer == Train.model_fields["optimizer"].default else set()
-    return settings.model_dump(mode="json", exclude=later)
+def _without_later(section: Section, *later: str) -> dict[str, Any]:
+    """The section, without settings that came later than results that are there and are not given."""
+    default = {name for name in later if getattr(section, name) == type(section).model_fields[name].default}
+    return section.model_dump(mode="json", exclude=default)
+
+
+def _weigh(config: RunConfig) -> dict[str, Any]:
+    """What token weights depend on beside both models, which are inputs."""
+    aside = {"rank": {"clip"}, "published": {"span"}}.get(config.weigh.transform, set())
+    return config.weigh.model_dump(mode="json", exclude={"contrast", *aside})
 
 
 def _questions(config: RunConfig) -> dict[str, Any]:

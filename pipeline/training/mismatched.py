@@ -3,11 +3,17 @@
 Which answer is decided by the schedule's step alone, and not by what a worker or a micro-batch holds of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from pipeline.compute.layout import Tokens
-from pipeline.training.epoch import Example
+from pipeline.results import tables
+from pipeline.training.epoch import Epoch, Example
 
 
 @dataclass(frozen=True)
@@ -42,3 +48,29 @@ def rotated(examples: Sequence[Example]) -> list[Mismatched]:
         return []
     nexts = [*pairs[1:], pairs[0]]
     return [Mismatched(pair, other, place % 2) for place, (pair, other) in enumerate(zip(pairs, nexts, strict=True))]
+
+
+def write_asked(epoch: Epoch, folder: Path, size: int, positions: int | None) -> Counter[str]:
+    """Write what is to be scored once as parts of tables.ASKED, `size` rows each, named by position in the schedule.
+
+    Returns how many there are (`asked`), and how many are left out and why: another answer to the same prompt is not
+    mismatched, and a model of so many `positions` may not take the prompt with the other's answer.
+    """
+    counts: Counter[str] = Counter()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for each in (each for k in range(epoch.steps) for each in rotated(epoch.step(k))):
+            tokens = each.tokens(epoch.tokens)
+            if positions is not None and each.packed > positions:
+                counts["longer-than-model"] += 1
+            elif np.array_equal(tokens.prompt, epoch.tokens(each.answer).prompt):
+                counts["same-prompt"] += 1
+            else:
+                counts["asked"] += 1
+                ids = dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), map(list, tokens), strict=True))
+                yield {"pair_id": str(each.prompt.position), **ids}
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, part in enumerate(tables.parts(rows(), size)):
+        tables.write(part, tables.ASKED, folder / f"part-{number:05d}.parquet")
+    return counts
