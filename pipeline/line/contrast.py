@@ -16,7 +16,7 @@ def contrasts(config: RunConfig) -> dict[str, RunConfig]:
     Labels that the run itself has flipped, as noise, are flipped for both: no method can see a flip. Raises UserError,
     with the setting, where `weigh.contrast` means no run.
     """
-    changes = expand(dict(config.weigh.contrast))
+    changes = expand({**config.weigh.contrast})
     raw = config.model_dump(mode="json")
     schedule = {name: raw["schedule"][name] for name in ("flip_fraction", "epochs", "seed")}
     sections: dict[str, Any] = {

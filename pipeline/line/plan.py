@@ -190,7 +190,7 @@ def make_plan(config: RunConfig) -> Plan:
 
 
 def _add_weighing(
-    add: Callable[..., None], steps: dict[str, Step], config: RunConfig, model: ModelSource, weights: Mapping[str, str]
+    add: Callable[..., None], steps: dict[str, Step], config: RunConfig, model: ModelSource, weights: Mapping[str, Any]
 ) -> dict[str, str]:
     """Add what the objective asks of tokens, and of other runs; returns what training reads of it, by role."""
     preset, _ = resolve(config.objective.name, config.objective.parameters)

@@ -17,7 +17,7 @@ class Weigh(Section):
     transform: Literal["rank", "clipped", "published"] = "rank"
     span: Range = Field(default=(0.7, 1.3), examples=[[0.5, 1.5]])  # rank and clipped: the least and the largest weight
     clip: Range | None = Field(default=None, examples=[[-1, 1]])  # clipped and published; null: as in CLIPS
-    # What both contrastive runs change in these sections. The rest of `train` is as it is, and of the schedule the flips,
+    # What both contrastive runs change in these sections; the rest of `train` is as it is, and of the schedule flips,
     # epochs and seed. One trains on the labels, the other on the labels the other way round.
     contrast: dict[Literal["objective", "schedule", "train"], dict[str, Any]] = Field(
         default={"objective": {"name": "dpo"}}, examples=[{"objective": {"name": "dpo", "beta": 0.3}}]

@@ -131,7 +131,7 @@ def stands(folder: Path, made_of: Mapping[str, str]) -> bool:
         return False
 
 
-def room(pairs: Path, schedule: Path, columns: int = 0) -> int:
+def room(pairs: Path, schedule: Path, values: int = 0) -> int:
     """Bytes that the table takes while it is written, at most, with so many columns of values: by the footers."""
     numbers = rows = 0
     for part in sorted(pairs.glob("part-*.parquet")):
@@ -141,7 +141,7 @@ def room(pairs: Path, schedule: Path, columns: int = 0) -> int:
             columns = map(group.column, range(group.num_columns))
             numbers += sum(c.num_values for c in columns if c.path_in_schema.split(".")[0] in _IDS) + 3 * group.num_rows
     rows += sum(pq.read_metadata(part).num_rows for part in schedule.glob("part-*.parquet"))
-    return 4 * numbers * (1 + columns) + row_type(64).itemsize * rows
+    return 4 * numbers * (1 + values) + row_type(64).itemsize * rows
 
 
 def _files(folder: Path) -> dict[str, list[Any]]:

@@ -48,11 +48,11 @@ def weigh_part(positive: Path, negative: Path, to: Path, flipped: Set[str], sett
     A side is weighed as what it is trained as: those of the pairs `flipped`, by id, the other way round. Raises
     UserError where the two are not of the same tokens.
     """
-    both = [tables.read(file.parent, tables.TOKEN_VALUES, pattern=file.name) for file in (positive, negative)]
-    if not both[0]["tokens_digest"].equals(both[1]["tokens_digest"]):
+    one, other = (tables.read(file.parent, tables.TOKEN_VALUES, pattern=file.name) for file in (positive, negative))
+    if not one["tokens_digest"].equals(other["tokens_digest"]):
         problem = f"{positive.name}: the two contrastive models have scored other tokens than each other"
         raise UserError(problem, "make them anew: python -m jobs.run --force weigh")
-    return tables.write(_rows(*both, flipped, settings, figures), tables.TOKEN_VALUES, to)
+    return tables.write(_rows(one, other, flipped, settings, figures), tables.TOKEN_VALUES, to)
 
 
 def _rows(
