@@ -98,9 +98,8 @@ class Bench:
         self.write("schedule", scheduled_rows(known, settings), tables.SCHEDULE)
         made = [self.folder / table for table in ("pairs", "reference", "schedule")]
         folders = {"reference": "reference-tokens", "contrast": "contrast", "changed": "changed"}
-        values = {
-            name: (self.folder / folders[name], "part-*.parquet") for name in (preset.token_columns if preset else ())
-        }
+        columns = preset.token_columns if preset else ()
+        values = {name: (self.folder / folders[name], "part-*.parquet") for name in columns}
         mismatched = None
         if preset and "mismatched" in preset.needs:
             mismatched = self.mismatched(Epoch(join(*made, self.folder / "epoch"), BATCH))
@@ -132,7 +131,8 @@ class Bench:
         """`journal` is that of a trainer whose checkpoint it goes on from; otherwise it has a new one."""
         self.trainers += 1
         if name == "mixdpo":
-            parameters = {"preference": "gamma-dpo", "tau": 0.3, **parameters}
+            inner = {} if "preference" in parameters else {"preference": "gamma-dpo", "tau": 0.3}
+            parameters = {**inner, **parameters}
             schedule = {"sft_percentile": 34, **(schedule or {})}
         objective = build(name, **parameters)
         return Trainer(
