@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.objectives.presets import resolve
 from pipeline.settings.config import Judge, RunConfig
 from pipeline.settings.inputs import EMBEDDED, SAMPLED
 from pipeline.settings.onpolicy import Pair, Rate, Sample
 from pipeline.settings.resources import JudgeEndpoint
+from pipeline.settings.weigh import Weigh
 
 
 def unused(config: RunConfig) -> dict[str, str]:
@@ -52,6 +54,11 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     yield data.source == SAMPLED, source, read
     yield not embedded, source, _under("data", "pairs dev_pairs seed")
     yield from _onpolicy(config)
+    preset, _ = resolve(config.objective.name, config.objective.parameters)
+    of_weights = [f"weigh.{name}" for name in Weigh.model_fields]
+    yield "contrast" not in preset.token_columns, f"with objective.name={config.objective.name}", of_weights
+    yield config.weigh.transform == "published", "with weigh.transform=published", ["weigh.span"]
+    yield config.weigh.transform == "rank", "with weigh.transform=rank", ["weigh.clip"]
     yield os.path.exists(config.model.source), "with a model.source on this machine", ["model.revision"]
 
     yield not schedule.ranks, "where nothing is ordered, routed or dropped by difficulty", ["schedule.difficulty"]
