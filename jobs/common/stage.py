@@ -84,6 +84,8 @@ def require_stage(plan: Plan, stage: str) -> list[Step]:
         if stage == "weigh":
             problem = f"there is no stage weigh with objective.name={plan.config.objective.name}"
             raise UserError(problem, "it is there for tis-dpo, d2po, bmc and kto")
+        if stage == "bridge":
+            raise UserError("there is no stage bridge where nobody edits pairs", "set bridge.judge or bridge.local")
         problem = f"there is no stage {stage} with data.source={plan.config.data.source}"
         raise UserError(problem, f"set data.source={SAMPLED} for pairs of the model's own answers")
     return steps

@@ -190,6 +190,13 @@ def configuration(plan: Plan) -> None:
     _configuration_of(plan.model, plan.config.model, "model")
 
 
+def editor(plan: Plan) -> None:
+    """An editor that runs here and cannot be opened, or has no chat template."""
+    if plan.editor and plan.config.bridge.local:
+        _configuration_of(plan.editor, plan.config.bridge.local, "bridge.local")
+        _template_of(plan.editor, plan.config.bridge.local, "bridge.local")
+
+
 def judges_configuration(plan: Plan) -> None:
     if plan.judge and plan.config.judge.local:
         _configuration_of(plan.judge, plan.config.judge.local, "judge.local")
@@ -312,6 +319,7 @@ LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"sample"}, sampled),
     ({"prepare", "reference", "train", "generate"}, configuration),
     ({"rate"}, raters),
+    ({"bridge"}, editor),
     ({"prepare"}, vocabulary),
     ({"prepare", "generate"}, chat_template),
     ({"reference", "schedule", "train"}, train_pairs),

@@ -1,10 +1,11 @@
 """The line as data: which results a configuration means, what each depends on, and where it is.
 
-    [sample ─► rate ─► pair ─►] prepare ─► reference ─► schedule [─► weigh] ─► train ─► generate ─► judge ─► report
+    [sample ─► rate ─► pair ─►] [bridge ─►] prepare ─► reference ─► schedule [─► weigh] ─► train ─► generate ─► judge
+    ─► report
 
 Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model, and rate one a
-rater. The first three are there where data.source is SAMPLED (onpolicy.py), weigh where the objective asks for it: it
-may take results of two other runs (contrast.py).
+rater. The first three are there where data.source is SAMPLED (onpolicy.py), bridge where somebody edits pairs, and
+weigh where the objective asks for it: it may take results of two other runs (contrast.py).
 """
 
 import itertools
@@ -23,8 +24,10 @@ from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.judging import baselines, words
 from pipeline.line.contrast import SIDES, contrasts
-from pipeline.line.onpolicy import Front, front
+from pipeline.line.onpolicy import Front, engine_version, front
 from pipeline.objectives.presets import resolve
+from pipeline.onpolicy.bridging import SOURCE as BRIDGED
+from pipeline.onpolicy.bridging import WORDS_VERSION
 from pipeline.preferences.normalise import Normaliser, Preference
 from pipeline.preferences.rows import Source
 from pipeline.preferences.sources import open_source
@@ -44,13 +47,18 @@ COLUMNS = {  # what a row may carry beside the pair, and what to do where it doe
 
 _LATER = ("columns", "pairing", "long_prompts", "equal_lengths", "changed_tokens")  # settings of `data`
 
+# Of `data`, what is done to pairs once they are edited.
+_READ_LATER = ("limit", "dev_fraction", "max_prompt_tokens", "max_completion_tokens", "shard_pairs")
+_READ_LATER = (*_READ_LATER, "long_prompts", "equal_lengths", "changed_tokens")
+
 LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
 
-STAGES = ("sample", "rate", "pair", "prepare", "reference", "schedule", "weigh", "train", "generate", "judge", "report")
+STAGES = ("sample", "rate", "pair", "bridge", "prepare", "reference", "schedule", "weigh", "train", "generate", "judge")
+STAGES = (*STAGES, "report")
 
 # Raise a stage's version when its code changes what it writes.
 VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 7}
-VERSIONS |= {"sample": 1, "rate": 1, "pair": 1, "weigh": 1}
+VERSIONS |= {"sample": 1, "rate": 1, "pair": 1, "weigh": 1, "bridge": 1}
 VERSIONS["study"] = 2  # not of the line: the page of jobs.study
 
 
@@ -98,6 +106,7 @@ class Plan:
     judge: ModelSource | None  # judge.local
     steps: Mapping[str, Step]  # in the order of the line
     front: Front | None  # where pairs are made of answers of the model's own
+    editor: ModelSource | None = None  # bridge.local
 
     def of(self, *stages: str) -> list[Step]:
         """The steps of some stages, in the order in which they are made."""
@@ -155,8 +164,13 @@ def make_plan(config: RunConfig) -> Plan:
     benchmark = section("generate") | {"benchmarks": _questions(config)}
     compared = config.schedule.difficulty in ("reference-gap", "reference-gap-per-token")
 
-    prepared = {"data": content, "tokenizer": model.digest}
-    add("prepare", Path(config.data.source).stem, prepared, **({"selected": "pair"} if sampled else {}))
+    selected = {"selected": "pair"} if sampled else {}
+    editor = locate(config.bridge.local, memory, setting="bridge.local") if config.bridge.local else None
+    if config.bridge.by:
+        add("bridge", Path(config.bridge.by).stem, _bridge(config, editor, content), **selected)
+        content, selected = {name: content[name] for name in _READ_LATER if name in content}, {"selected": "bridge"}
+        content |= {"content": BRIDGED}
+    add("prepare", Path(config.data.source).stem, {"data": content, "tokenizer": model.digest}, **selected)
     add("reference", model.label, weights, pairs="prepare")
     add(
         "schedule",
@@ -186,7 +200,7 @@ def make_plan(config: RunConfig) -> Plan:
     )
     shown = {"report": section("report"), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
-    return Plan(config, model, judge, steps, sampled)
+    return Plan(config, model, judge, steps, sampled, editor)
 
 
 def _add_weighing(
@@ -212,6 +226,19 @@ def _add_weighing(
         add("weigh:mismatched", model.label, stepwise, pairs="prepare", reference="reference", schedule="schedule")
         read["mismatched"] = "weigh:mismatched"
     return read
+
+
+def _bridge(config: RunConfig, editor: ModelSource | None, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What edited pairs depend on: the pairs as they are read, and the editor's words."""
+    bridge, judging = config.bridge, config.judge
+    identity = {"pairs": {name: value for name, value in content.items() if name not in _READ_LATER}}
+    identity |= {name: content[name] for name in ("limit", "dev_fraction") if name in content}
+    identity |= {"max_growth": bridge.max_growth, "max_tokens": bridge.max_tokens, "words": WORDS_VERSION}
+    identity |= {name: getattr(judging, name) for name in ("temperature", "seed")}
+    if editor is None or bridge.local is None:
+        return identity | {"judge": bridge.judge}
+    shards = {"shard_prompts": judging.shard_prompts}  # a batch's shape moves its words
+    return identity | {"local": editor.digest, "dtype": bridge.local.dtype, "engine": engine_version(), **shards}
 
 
 def _exported(config: RunConfig, model: ModelSource) -> dict[str, str]:
@@ -333,7 +360,9 @@ def needed_columns(config: RunConfig, every_pair: bool = False) -> dict[str, str
 
 def _require_columns(config: RunConfig, first: Preference | None) -> None:
     """Raise UserError, before any work, where the data lack a column that the objective or the schedule lives on."""
-    if config.data.source == EMBEDDED:
+    if config.bridge.by:
+        has = {}  # nobody has rated an edit
+    elif config.data.source == EMBEDDED:
         has = {"scores": True}
     elif config.data.source == SAMPLED:
         confident = config.pair.confidence_temperature is not None

@@ -15,9 +15,9 @@ from pipeline.settings.inputs import SAMPLED
 _READ = ["prompt", "chosen", "rejected", "chosen_score", "rejected_score", "label_confidence", "source", "split"]
 
 
-def selected_pairs(folder: Path) -> Source:
-    """The pairs of a result of stage pair, in the order of its parts."""
-    return Source(Rows(lambda: _held(folder)), SAMPLED, {})
+def selected_pairs(folder: Path, loader: str = SAMPLED) -> Source:
+    """The pairs of a result of stage pair, or of stage bridge, in the order of its parts."""
+    return Source(Rows(lambda: _held(folder)), loader, {})
 
 
 def _held(folder: Path) -> Iterator[Held]:

@@ -74,6 +74,19 @@ SELECTED = _schema(
     optional=("chosen_score", "rejected_score", "margin", "label_confidence", "bin", "split"),
 )
 
+# Made by bridge; read by prepare. One row a pair: of train pairs the chosen side is an edit of the rejected one.
+BRIDGED = _schema(
+    ("prompt", pa.string()),  # chat messages, as JSON
+    ("chosen", pa.string()),
+    ("rejected", pa.string()),
+    ("chosen_score", pa.float64()),  # null of edits, as the next
+    ("rejected_score", pa.float64()),
+    ("label_confidence", pa.float64()),  # null: an edit's is not known
+    ("source", pa.string()),
+    ("split", pa.string()),
+    optional=("chosen_score", "rejected_score", "label_confidence", "split"),
+)
+
 # Made by pair, beside SELECTED: one row a prompt of which no pair was made.
 UNPAIRED = _schema(
     ("prompt_id", pa.string()),

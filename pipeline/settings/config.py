@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
+from pipeline.settings.bridge import Bridge
 from pipeline.settings.faults import explain, refuse_odd_values, shown
 from pipeline.settings.file import read
 from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data, Model
@@ -204,6 +205,7 @@ class RunConfig(Section):
     sample: Sample = Sample()  # these three where data.source is SAMPLED
     rate: Rate = Rate()
     pair: Pair = Pair()
+    bridge: Bridge = Bridge()  # where it names who edits
     weigh: Weigh = Weigh()  # where the objective takes weights of tokens
     resources: Resources = Resources()
 

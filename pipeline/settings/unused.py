@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.objectives.presets import resolve
+from pipeline.settings.bridge import Bridge
 from pipeline.settings.config import Judge, RunConfig
 from pipeline.settings.inputs import EMBEDDED, SAMPLED
 from pipeline.settings.onpolicy import Pair, Rate, Sample
@@ -54,6 +55,8 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     yield data.source == SAMPLED, source, read
     yield not embedded, source, _under("data", "pairs dev_pairs seed")
     yield from _onpolicy(config)
+    of_bridge = [f"bridge.{name}" for name in Bridge.model_fields]
+    yield config.bridge.by is None, "without bridge.judge or bridge.local", of_bridge
     preset, _ = resolve(config.objective.name, config.objective.parameters)
     of_weights = [f"weigh.{name}" for name in Weigh.model_fields]
     yield "contrast" not in preset.token_columns, f"with objective.name={config.objective.name}", of_weights
@@ -72,7 +75,9 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
 
     by_model, here = judge.model is not None, judge.local is not None
     raters = config.rate.raters if data.source == SAMPLED else ()
-    rates_there, rates_here = any(rater.judge for rater in raters), any(rater.local for rater in raters)
+    editor = config.bridge
+    rates_there = any(rater.judge for rater in raters) or editor.judge is not None
+    rates_here = any(rater.local for rater in raters) or editor.local is not None
     of_raters = ["max_tokens", "temperature"] if rates_there or rates_here else []
     aside = {"resamples", "seed", "model", "local", *of_raters, *(["shard_prompts"] if rates_here else [])}
     of_a_model = [f"judge.{name}" for name in Judge.model_fields if name not in aside]
