@@ -27,6 +27,7 @@ class ScorerSpec:
     resources: Resources
     threads: int
     trust_remote_code: bool = False
+    by_token: bool = False  # each token's log-prob in place of sums
 
 
 class Scorer(Pooled):
@@ -57,7 +58,8 @@ class Scorer(Pooled):
         budgets = f"resources.score_tokens={asked.score_tokens} and logits_chunk={asked.logits_chunk}"
         with memory_for(f"with {budgets} a scorer", f"lower these; {LARGE}"):
             pairs, reference = Path(self.spec.pairs) / part, Path(self.spec.folder) / part
-            done = score_part(self.model, pairs, reference, asked.score_tokens, asked.logits_chunk, self.lanes)
+            sizes = asked.score_tokens, asked.logits_chunk
+            done = score_part(self.model, pairs, reference, *sizes, self.lanes, self.spec.by_token)
         return {"rows": done.rows, "tokens": done.tokens, "packs": done.packs, "note": self.note}
 
 

@@ -21,26 +21,30 @@ if TYPE_CHECKING:
     from pipeline.prepare.preparation import Preparation, Spread
     from pipeline.prepare.reader import Reader, Spec
 
-OPENED = {"pair": ("part-*",)}
+OPENED = {"pair": ("part-*",), "bridge": ("part-*",)}
 Row = dict[str, Any]
 SMALL = 8  # blocks: what is no more than that is done here before Ray would have started
 
 
 def run(work: Work) -> Outcome:
     """Parts of pairs, and a ledger: what was dropped and why stands in dropped.parquet."""
+    from pipeline.onpolicy.bridging import SOURCE as BRIDGED
     from pipeline.onpolicy.selected import origins, selected_pairs
     from pipeline.prepare.parts import lacking
     from pipeline.prepare.preparation import DROPPED, Preparation
     from pipeline.prepare.reader import Spec
 
     data = work.config.data
+    if work.config.bridge.by:  # its rows have names of their own
+        data = data.model_copy(update={"columns": {}, "difficulty_column": None})
     spec = Spec.of(base_model(work.plan), work.config.model, data)
     doing("opening the tokenizer")
     reader = spec.open()
     doing("reading rows")
     selected = list(work.inputs.values())
-    source = selected_pairs([each.path for each in selected]) if data.source == SAMPLED else open_rows(data)
-    require_same(source, work)
+    loader = BRIDGED if work.config.bridge.by else SAMPLED
+    source = selected_pairs([each.path for each in selected], loader) if selected else open_rows(data)
+    require_same(source, work.step.identity["data"]["content"], data)
     preparation = Preparation(source.rows, data, work.folder)
     with hands(preparation, spec, reader, work.config.resources) as here:
         for rows in preparation.read(here.make, here.spread):
@@ -103,12 +107,11 @@ def hands(preparation: "Preparation", spec: "Spec", reader: "Reader", resources:
         yield Hands(make(spec), lambda function, jobs: in_a_thread(tasks(function, jobs)))
 
 
-def require_same(source: "Source", work: Work) -> None:
+def require_same(source: "Source", planned: Any, data: Data) -> None:
     """Raise UserError where the source is another than the one that was planned with."""
-    planned = work.step.identity["data"]["content"]
-    if source.loader not in (EMBEDDED, SAMPLED) and source.identity != planned:
+    if source.identity and source.identity != planned:  # none of what is made here
         raise UserError(
-            f"data.source={work.config.data.source} changed since this run was planned",
+            f"data.source={data.source} changed since this run was planned",
             "run the same command again: it plans with what is there",
         )
 

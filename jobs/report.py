@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.statistics import WinRate
 
 Rows = list[dict[str, Any]]
-OPENED: dict[str, tuple[str, ...]] = {"sample": (), "rate": (), "pair": (), "reference": ()}
+OPENED: dict[str, tuple[str, ...]] = {"sample": (), "rate": (), "pair": (), "bridge": (), "reference": (), "weigh": ()}
 OPENED |= {"prepare": ("part-*.parquet",), "train": ("*.parquet",)}
 
 

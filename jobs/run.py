@@ -17,7 +17,7 @@ from pipeline.results.artifacts import Artifact
 from pipeline.settings.config import load, validate
 from pipeline.settings.file import override
 
-ON_RAY = ("sample", "rate", "reference", "train", "generate")
+ON_RAY = ("sample", "rate", "bridge", "reference", "weigh", "train", "generate")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         steps = plan.of(*wanted)
         for stage in ({options.first} - {STAGES[0]}) | {options.last, *options.force}:
             require_stage(plan, stage)
-        pending = [step for step in steps if step.stage in options.force or not step.address.find()]
+        pending = [step for step in steps if step.part in options.force or not step.address.find()]
         check(plan, pending, options.overrides)
         if options.dry_run:
             from jobs.fit import brief
@@ -123,7 +123,7 @@ def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequ
                 with heard("run", plan.config.resources.log_seconds):
                     doing("starting or joining Ray")
                     stack.enter_context(connected())  # does nothing the second time
-            made.append(make(plan, step, force=step.stage in force))
+            made.append(make(plan, step, force=step.part in force))
             if step.stage == "prepare" and step in pending:
                 recheck([(plan, [later for later in steps[number + 1 :] if later in pending])])
     return made

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
     from actors.training import WorkerSpec
+    from pipeline.training.join import More
 
 POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 STARTING = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
@@ -65,7 +66,7 @@ def run(work: Work) -> Outcome:
     for note in rehearse(base, config.model, config.train.lora, trial):
         say(f"train: {note}")
     doing("joining pairs, reference and schedule")
-    join(**joined(work), folder=work.folder / EPOCH)
+    join(**joined(work), folder=work.folder / EPOCH, more=more(work))
     doing("starting or joining Ray")
     with connected():
         if config.train.lora and not config.train.lora.merge and not (work.folder / "ray").exists():
@@ -159,7 +160,24 @@ def clear_unknown(folder: Path) -> None:
 def joined(work: Work) -> dict[str, Any]:
     """What the epoch is joined from: the folders by role, and what is in them."""
     made_of = {role: artifact.manifest["digest"] for role, artifact in work.inputs.items()}
-    return {role: artifact.path for role, artifact in work.inputs.items()} | {"made_of": made_of}
+    tables = work.inputs.keys() & {"pairs", "reference", "start", "schedule"}
+    folders = {role: work.inputs[role].path for role in tables}
+    return {**folders, "made_of": made_of}
+
+
+def more(work: Work) -> "More":
+    """What the objective asks for beside these."""
+    from pipeline.objectives.presets import resolve
+    from pipeline.prepare.parts import CHANGED
+    from pipeline.training.join import More
+
+    preset, _ = resolve(work.config.objective.name, work.config.objective.parameters)
+    roles = {"reference": "token_reference", "contrast": "contrast", "changed": "pairs"}
+    values = {
+        name: (work.inputs[roles[name]].path, f"{CHANGED if name == 'changed' else 'part'}-*.parquet")
+        for name in preset.token_columns
+    }
+    return More(values, work.inputs["mismatched"].path if "mismatched" in work.inputs else None)
 
 
 def require_room(work: Work, model: Path) -> None:
@@ -178,7 +196,8 @@ def require_room(work: Work, model: Path) -> None:
         with safe_open(file, framework="np") as tensors:
             weights += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - it is no dictionary
     models, checkpoints = int(lora is None or lora.merge), 2 * int(lora is None)
-    epoch = 0 if stands(folder / EPOCH, inputs["made_of"]) else room(inputs["pairs"], inputs["schedule"])
+    stood = stands(folder / EPOCH, inputs["made_of"])
+    epoch = 0 if stood else room(inputs["pairs"], inputs["schedule"], len(more(work).values))
     needed, free = 4 * weights * (models + 3 * checkpoints) + epoch, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

@@ -53,6 +53,7 @@ def endpoint(plan: Plan, steps: Sequence[Step]) -> None:
     """A judge without a URL, or whose key is not in the environment."""
     rated = [each for each in (plan.front.raters if plan.front else ()) if each.settings.judge]
     judged = plan.config.judge.model is not None and any(step.stage == "judge" for step in steps)
+    judged |= plan.config.bridge.judge is not None and any(step.stage == "bridge" for step in steps)
     if judged or (rated and any(step.stage == "rate" for step in steps)):
         from jobs.common.ask_judge import address
 
@@ -78,9 +79,11 @@ def places(plan: Plan, steps: Sequence[Step]) -> None:
         "sample": ("resources.generators", resources.generators, gpus),
         "rate": ("resources.scorers", resources.scorers, gpus),
         "reference": ("resources.scorers", resources.scorers, gpus),
+        "weigh": ("resources.scorers", resources.scorers, gpus),
         "generate": ("resources.generators", resources.generators, gpus),
         "train": ("resources.train_workers", resources.workers.least, min(gpus, 1.0)),
         "judge": ("resources.judges", resources.judges if plan.judge else 0, gpus),
+        "bridge": ("resources.judges", resources.judges if plan.editor else 0, gpus),
     }
     asked = [pools[stage] for stage in dict.fromkeys(step.stage for step in steps) if stage in pools]
     if all(actors <= 1 and not gpus for _, actors, gpus in asked):

@@ -84,6 +84,11 @@ def require_stage(plan: Plan, stage: str) -> list[Step]:
     """The results of a stage. Raises UserError where this line has none."""
     steps = plan.of(stage)
     if not steps:
+        if stage == "weigh":
+            problem = f"there is no stage weigh with objective.name={plan.config.objective.name}"
+            raise UserError(problem, "it is there for tis-dpo, d2po, bmc and kto")
+        if stage == "bridge":
+            raise UserError("there is no stage bridge where nobody edits pairs", "set bridge.judge or bridge.local")
         problem = f"there is no stage {stage} with data.source={plan.config.data.source}"
         raise UserError(problem, f"set data.source={SAMPLED} for pairs of the model's own answers")
     return steps
@@ -186,13 +191,13 @@ def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
                 return artifact
             try:
                 doing("loading its libraries")
-                outcome = stage.run(Work(plan, step, inputs, folder))
+                outcome = stage.run(Work(step.run or plan, step, inputs, folder))
             except Exception as error:
                 error.add_note(f"{step.name} is not done, its finished parts are kept in {shown(folder)}")
                 raise
             doing("committing it")
             seconds = time.perf_counter() - started
-            artifact = step.address.commit(manifest(plan, step, outcome, seconds), outcome.rows)
+            artifact = step.address.commit(manifest(step.run or plan, step, outcome, seconds), outcome.rows)
     rate = f", {outcome.tokens / seconds:,.0f} tokens/s" if outcome.tokens else ""
     say(f"{step.name}: done in {seconds:.1f} s, {sum(outcome.rows.values()):,} rows{rate}")
     return artifact
@@ -227,7 +232,7 @@ def write_config(config: RunConfig, file: Path) -> None:
 
 def manifest(plan: Plan, step: Step, outcome: Outcome, seconds: float) -> dict[str, Any]:
     return {
-        "name": step.name,
+        "name": step.stage if step.run else step.name,
         "version": VERSIONS[step.stage],
         "identity": dict(step.identity),
         "inputs": {role: {"stage": i.name, "fingerprint": i.address.fingerprint} for role, i in step.inputs.items()},

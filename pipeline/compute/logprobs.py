@@ -212,3 +212,9 @@ def score(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
     On a GPU nothing waits for it: it is there when whoever reads it has waited.
     """
     return side_sums(token_logps(model, pack, chunk), pack)
+
+
+@torch.no_grad()
+def score_tokens(model: PreTrainedModel, pack: Pack, chunk: int) -> torch.Tensor:
+    """The same of each token, [N], as in token_logps: each pair's chosen tokens, then its rejected ones."""
+    return token_logps(model, pack, chunk)

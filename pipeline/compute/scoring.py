@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from pipeline.compute.layout import Tokens, lay_out
-from pipeline.compute.logprobs import score
+from pipeline.compute.logprobs import score, score_tokens
 from pipeline.compute.packing import plan
 from pipeline.errors import UserError
 from pipeline.preferences.tokenise import tokens_digest
@@ -59,43 +59,52 @@ class Lanes:
 
 
 def score_part(
-    model: PreTrainedModel, pairs: Path, reference: Path, budget: int, chunk: int, lanes: Lanes | None = None
+    model: PreTrainedModel,
+    pairs: Path,
+    reference: Path,
+    budget: int,
+    chunk: int,
+    lanes: Lanes | None = None,
+    by_token: bool = False,
 ) -> Scored:
     """Score the file `pairs` and write the file `reference`, whole or not at all.
 
-    `budget` tokens are packed for a forward, and logits of `chunk` positions exist at a time. Give the same `lanes` for
-    all parts of a model. Raises UserError where a pair exceeds the budget, or its log-probs are no finite numbers.
+    It holds sums or, with `by_token`, the log-prob of each token. `budget` tokens are packed for a forward, and logits
+    of `chunk` positions exist at a time. Give the same `lanes` for all parts of a model. Raises UserError where a pair
+    exceeds the budget, or its log-probs are no finite numbers.
     """
     rows = pq.read_table(pairs, columns=["pair_id", "prompt_ids", "chosen_ids", "rejected_ids"]).to_pylist()
     tokens = [Tokens(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in rows]
     (packs,) = plan([pair.packed for pair in tokens], budget, "resources.score_tokens")
-    sums = _sums(model, [[tokens[i] for i in index] for index in packs], chunk, lanes or Lanes(model))
-    placed = dict(zip([i for index in packs for i in index], sums, strict=True))
-    scored = [_row(row["pair_id"], tokens[i], placed[i]) for i, row in enumerate(rows)]
-    tables.write(scored, tables.REFERENCE, reference)
+    found = _scored(model, [[tokens[i] for i in index] for index in packs], chunk, lanes or Lanes(model), by_token)
+    placed = dict(zip([i for index in packs for i in index], found, strict=True))
+    row, schema = (_token_row, tables.TOKEN_VALUES) if by_token else (_row, tables.REFERENCE)
+    tables.write([row(each["pair_id"], tokens[i], placed[i]) for i, each in enumerate(rows)], schema, reference)
     return Scored(len(rows), sum(pair.packed for pair in tokens), len(packs))
 
 
-def _sums(
-    model: PreTrainedModel, packs: Sequence[Sequence[Tokens]], chunk: int, lanes: Lanes
-) -> list[tuple[float, float]]:
-    """(chosen sum, rejected sum) of every pair. They are read at the end: between packs nothing waits for a device."""
+def _scored(
+    model: PreTrainedModel, packs: Sequence[Sequence[Tokens]], chunk: int, lanes: Lanes, by_token: bool
+) -> list[Any]:
+    """(chosen, rejected) of every pair: sums, or lists of tokens'. They are read at the end: between packs nothing
+    waits for a device.
+    """
     head: Any = model.get_output_embeddings()
     on = model.device if head is None else head.weight.device
     found = []
     for number, pack in enumerate(packs):
         with lanes.lane(number):
-            found.append(score(model, lay_out(pack, model.device, on), chunk))
+            found.append((score_tokens if by_token else score)(model, lay_out(pack, model.device, on), chunk))
     lanes.wait()
-    return [(chosen, rejected) for chosen, rejected in torch.cat(found).tolist()]
+    if not by_token:
+        return [(chosen, rejected) for chosen, rejected in torch.cat(found).tolist()]
+    lengths = [len(side) for pack in packs for pair in pack for side in (pair.chosen, pair.rejected)]
+    sides = [side.numpy() for side in torch.cat(found).float().cpu().split(lengths)]
+    return list(zip(sides[::2], sides[1::2], strict=True))
 
 
 def _row(pair_id: str, pair: Tokens, sums: tuple[float, float]) -> dict[str, Any]:
-    if not np.isfinite(sums).all():
-        raise UserError(
-            f"pair {pair_id}: the reference log-probs are {sums}",
-            "the model gives no finite numbers: try model.dtype=float32",
-        )
+    _require_finite(pair_id, *sums)
     return {
         "pair_id": pair_id,
         "tokens_digest": tokens_digest(*pair),
@@ -104,3 +113,16 @@ def _row(pair_id: str, pair: Tokens, sums: tuple[float, float]) -> dict[str, Any
         "chosen_tokens": len(pair.chosen),
         "rejected_tokens": len(pair.rejected),
     }
+
+
+def _token_row(pair_id: str, pair: Tokens, sides: tuple[Any, Any]) -> dict[str, Any]:
+    _require_finite(pair_id, *(side.sum() for side in sides))
+    return {"pair_id": pair_id, "tokens_digest": tokens_digest(*pair), "chosen": sides[0], "rejected": sides[1]}
+
+
+def _require_finite(pair_id: str, *sums: float) -> None:
+    if not np.isfinite(sums).all():
+        raise UserError(
+            f"pair {pair_id}: the reference log-probs are {tuple(map(float, sums))}",
+            "the model gives no finite numbers: try model.dtype=float32",
+        )

@@ -4,7 +4,7 @@ Times are orders of magnitude: arithmetic at a share of the peak that is usual, 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +15,7 @@ from pipeline.fit.lengths import Lengths, Work
 from pipeline.fit.memory import LIBRARIES, MIB, Need, Pack, adapters, engine, scorer, train_worker
 from pipeline.fit.setup import Setup, setup_of
 from pipeline.fit.shape import Shape
+from pipeline.objectives.presets import resolve
 from pipeline.settings.config import RunConfig
 
 USUAL = 0.4  # of the peak, in training and scoring alike
@@ -75,7 +76,8 @@ def stages(
     """
     setup = setup_of(config, device, count)
     found = [_engines(config, setup, "sample", *sampled)] if sampled else []
-    found += [each(config, setup, shape, work) for each in (_prepare, _reference, _train)]
+    prepare, reference, train = (each(config, setup, shape, work) for each in (_prepare, _reference, _train))
+    found += [prepare, reference, *_weigh(config, work, reference, train), train]
     found.append(_engines(config, setup, "generate", shape, asked))
     if judge and config.judge.local:
         words = config.judge.max_tokens or VERDICT
@@ -122,6 +124,20 @@ def _train(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> StageNe
     flops = forward * ((2 if setup.lora else 3) + again) + looks * looked
     seconds = START["train"] + flops / _rate(setup, min(setup.workers, setup.count))
     return StageNeed("train", setup.workers, need, lengths.tokens, work.exact, seconds, disk, setup.workers)
+
+
+def _weigh(config: RunConfig, work: Work, reference: StageNeed, train: StageNeed) -> list[StageNeed]:
+    """What the objective asks of tokens or of other answers: passes like the reference's, and two more trainings."""
+    preset, _ = resolve(config.objective.name, config.objective.parameters)
+    runs = 2 if "contrast" in preset.token_columns else 0
+    passes = runs + bool(preset.token_columns) + ("mismatched" in preset.needs) / 2  # which scores one side
+    if not passes:
+        return []
+    largest = train if runs else reference
+    tokens = round(passes * (reference.tokens or 0) + runs * (train.tokens or 0))
+    seconds = passes * reference.seconds + runs * train.seconds
+    disk = passes * (reference.disk + 4.0 * work.all.scored) + runs * train.disk
+    return [replace(largest, stage="weigh", tokens=tokens, seconds=seconds, disk=disk)]
 
 
 def _engines(config: RunConfig, setup: Setup, stage: str, shape: Shape, asked: Questions) -> StageNeed:

@@ -49,12 +49,12 @@ def inputs(steps: Sequence[Step]) -> None:
 
     The base model's answers are worth making where the trained model is not there yet.
     """
-    made = {step.name for step in steps}
+    made = {step.address.fingerprint for step in steps}
     for step in steps:
-        if step.name == "generate:trained" and "generate:base" in made:
+        if step.name == "generate:trained" and any(other.name == "generate:base" for other in steps):
             continue
         for role, other in step.inputs.items():
-            if other.name not in made and not other.address.find():
+            if other.address.fingerprint not in made and not other.address.find():
                 raise step.lacks(role)
 
 
@@ -206,6 +206,13 @@ def configuration(plan: Plan) -> None:
     _configuration_of(plan.model, plan.config.model, "model")
 
 
+def editor(plan: Plan) -> None:
+    """An editor that runs here and cannot be opened, or has no chat template."""
+    if plan.editor and plan.config.bridge.local:
+        _configuration_of(plan.editor, plan.config.bridge.local, "bridge.local")
+        _template_of(plan.editor, plan.config.bridge.local, "bridge.local")
+
+
 def judges_configuration(plan: Plan) -> None:
     if plan.judge and plan.config.judge.local:
         _configuration_of(plan.judge, plan.config.judge.local, "judge.local")
@@ -330,6 +337,7 @@ LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"prepare", "reference", "train", "generate"}, configuration),
     ({"sample", "reference", "train"}, other_weights),
     ({"rate"}, raters),
+    ({"bridge"}, editor),
     ({"prepare"}, vocabulary),
     ({"prepare", "generate"}, chat_template),
     ({"reference", "schedule", "train"}, train_pairs),

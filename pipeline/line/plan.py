@@ -1,18 +1,20 @@
 """The line as data: which results a configuration means, what each depends on, and where it is.
 
-    [sample ─► rate ─► pair ─►] prepare ─► reference ─► schedule ─► train ─► generate ─► judge ─► report
+    [sample ─► rate ─► pair ─►] [bridge ─►] prepare ─► reference ─► schedule [─► weigh] ─► train ─► generate ─► judge
+    ─► report
 
 Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model, reference two
 where training does not start from the reference, and rate one a rater. The first three are there where data.source is
-SAMPLED (onpolicy.py).
+SAMPLED (onpolicy.py), bridge where somebody edits pairs, and weigh where the objective asks for it: it may take results
+of two other runs (contrast.py).
 """
 
 import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +25,11 @@ from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.judging import baselines, words
-from pipeline.line.onpolicy import Front, front
+from pipeline.line.contrast import SIDES, contrasts
+from pipeline.line.onpolicy import Front, engine_version, front
 from pipeline.objectives.presets import resolve
+from pipeline.onpolicy.bridging import SOURCE as BRIDGED
+from pipeline.onpolicy.bridging import WORDS_VERSION
 from pipeline.preferences.normalise import Normaliser, Preference
 from pipeline.preferences.rows import Source
 from pipeline.preferences.sources import open_source
@@ -32,8 +37,9 @@ from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.address import Address
 from pipeline.results.artifacts import Artifact, fingerprint
 from pipeline.results.files import MANIFEST, DigestMemory, file_digest, given_path
-from pipeline.settings.config import RunConfig, Train
+from pipeline.settings.config import RunConfig
 from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data, Weights
+from pipeline.settings.section import Section
 
 if TYPE_CHECKING:
     from pipeline.results.store import Store
@@ -44,16 +50,21 @@ COLUMNS = {  # what a row may carry beside the pair, and what to do where it doe
     "difficulty": "give rows difficulty, or name the column that holds it in data.difficulty_column",
 }
 
-_LATER = ("columns", "pairing", "long_prompts", "equal_lengths")  # settings of `data`
+_LATER = ("columns", "pairing", "long_prompts", "equal_lengths", "changed_tokens")  # settings of `data`
 START = "reference:start"  # the step that scores pairs under the model that training starts from
+
+# Of `data`, what is done to pairs once they are edited.
+_READ_LATER = ("limit", "dev_fraction", "max_prompt_tokens", "max_completion_tokens", "shard_pairs")
+_READ_LATER = (*_READ_LATER, "long_prompts", "equal_lengths", "changed_tokens")
 
 LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
 
-STAGES = ("sample", "rate", "pair", "prepare", "reference", "schedule", "train", "generate", "judge", "report")
+STAGES = ("sample", "rate", "pair", "bridge", "prepare", "reference", "schedule", "weigh", "train", "generate", "judge")
+STAGES = (*STAGES, "report")
 
 # Raise a stage's version when its code changes what it writes.
 VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 7}
-VERSIONS |= {"sample": 1, "rate": 1, "pair": 1}
+VERSIONS |= {"sample": 1, "rate": 1, "pair": 1, "weigh": 1, "bridge": 1}
 VERSIONS |= {"study": 2, "rounds": 1}  # not of the line: the pages of jobs.study and jobs.rounds
 
 
@@ -61,14 +72,21 @@ VERSIONS |= {"study": 2, "rounds": 1}  # not of the line: the pages of jobs.stud
 class Step:
     """One result: its address, and the steps whose results it reads, by role."""
 
-    name: str  # the stage, or stage:model for generate, stage:rater for rate; or START
+    # The stage, or stage:model for generate, stage:rater for rate, stage:side of another run for weigh; or START.
+    name: str
     address: Address
     identity: Mapping[str, Any]
     inputs: Mapping[str, "Step"] = field(default_factory=dict)
+    run: "Plan | None" = field(default=None, compare=False, repr=False)  # another run that it is of; weigh reads it
 
     @property
     def stage(self) -> str:
         return self.address.stage
+
+    @property
+    def part(self) -> str:
+        """The stage of the line that it is made for."""
+        return "weigh" if self.run else self.stage
 
     def input(self, role: str, opened: Collection[str] = ("*",)) -> Artifact:
         """A committed input, verified as far as it is `opened`. Raises UserError that names what makes it."""
@@ -82,7 +100,7 @@ class Step:
         step = self.inputs[role]
         return UserError(
             f"stage {self.stage} needs the result of stage {step.stage}, which is not at {step.address.path}",
-            f"python -m jobs.{step.stage} with the same --config and overrides, or python -m jobs.run",
+            f"python -m jobs.{step.part} with the same --config and overrides, or python -m jobs.run",
         )
 
 
@@ -97,10 +115,11 @@ class Plan:
     judge: ModelSource | None  # judge.local
     steps: Mapping[str, Step]  # in the order of the line
     front: Front | None  # where pairs are made of answers of the model's own
+    editor: ModelSource | None = None  # bridge.local
 
     def of(self, *stages: str) -> list[Step]:
         """The steps of some stages, in the order in which they are made."""
-        return [step for step in self.steps.values() if step.stage in stages]
+        return [step for step in self.steps.values() if step.part in stages]
 
     @property
     def model_folder(self) -> Path:
@@ -166,9 +185,16 @@ def make_plan(config: RunConfig) -> Plan:
     benchmark = section("generate") | {"benchmarks": _questions(config)}
     compared = config.schedule.difficulty in ("reference-gap", "reference-gap-per-token")
 
-    prepared = {"data": content, "tokenizer": model.digest}
+    editor = locate(config.bridge.local, memory, setting="bridge.local") if config.bridge.local else None
     before = {"selected": steps["pair"], **_earlier(config.data.earlier, root, store)} if sampled else {}
-    add("prepare", Path(config.data.source).stem, prepared, **before)
+    if config.bridge.by:
+        add("bridge", Path(config.bridge.by).stem, _bridge(config, editor, content), **before)
+        content, before = (
+            {name: content[name] for name in _READ_LATER if name in content},
+            {"selected": steps["bridge"]},
+        )
+        content |= {"content": BRIDGED}
+    add("prepare", Path(config.data.source).stem, {"data": content, "tokenizer": model.digest}, **before)
     add("reference", reference.label, weights(reference), pairs="prepare")
     apart = start.digest != reference.digest
     if apart:
@@ -176,14 +202,20 @@ def make_plan(config: RunConfig) -> Plan:
     add(
         "schedule",
         config.schedule.order or "",
-        section("schedule"),
+        _without_later(config.schedule, "swap_labels"),
         pairs="prepare",
         **({"reference": "reference"} if compared else {}),
     )
+    weighed = _add_weighing(add, steps, config, reference, weights(reference))
     # Before the training, which would be for nothing with a model that vLLM cannot serve.
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
-    train = {"objective": trained, "train": _train(config.train), **weights(start), **_exported(config, start)}
-    read = {"pairs": "prepare", "reference": "reference", "schedule": "schedule"}
+    train = {
+        "objective": trained,
+        "train": _without_later(config.train, "optimizer", aside=("start",)),  # which is there as its digest
+        **weights(start),
+        **_exported(config, start),
+    }
+    read = {"pairs": "prepare", "reference": "reference", "schedule": "schedule", **weighed}
     add("train", config.objective.name, train, **read, **({"start": START} if apart else {}))
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
     add(
@@ -195,7 +227,7 @@ def make_plan(config: RunConfig) -> Plan:
     )
     shown = {"report": section("report"), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
-    return Plan(config, model, start, reference, judge, steps, sampled)
+    return Plan(config, model, start, reference, judge, steps, sampled, editor)
 
 
 def _earlier(given: Sequence[str], root: Path, store: "Store | None") -> dict[str, Step]:
@@ -217,6 +249,44 @@ def _earlier(given: Sequence[str], root: Path, store: "Store | None") -> dict[st
             raise UserError(f"data.earlier names {folder.name} twice", "name each result once")
         found[f"earlier_{number}"] = Step("pair", address, identity)
     return found
+
+
+def _add_weighing(
+    add: Callable[..., None], steps: dict[str, Step], config: RunConfig, model: ModelSource, weights: Mapping[str, Any]
+) -> dict[str, str]:
+    """Add what the objective asks of tokens, and of other runs; returns what training reads of it, by role."""
+    preset, _ = resolve(config.objective.name, config.objective.parameters)
+    read = {}
+    if preset.token_columns:
+        add("weigh:base", model.label, weights, pairs="prepare")
+        read["token_reference"] = "weigh:base"
+    if "contrast" in preset.token_columns:
+        scored = {name: weights[name] for name in ("dtype", "compute")}
+        for side, other in contrasts(config).items():
+            run = make_plan(other)
+            for stage in ("schedule", "train"):
+                steps[f"{stage}:{side}"] = replace(run.steps[stage], name=f"{stage}:{side}", run=run)
+            add(f"weigh:{side}", side, scored, pairs="prepare", model=f"train:{side}")
+        add("weigh", config.weigh.transform, _weigh(config), schedule="schedule", **{s: f"weigh:{s}" for s in SIDES})
+        read["contrast"] = "weigh"
+    if "mismatched" in preset.needs:
+        stepwise = {**weights, "batch_size": config.train.batch_size}
+        add("weigh:mismatched", model.label, stepwise, pairs="prepare", reference="reference", schedule="schedule")
+        read["mismatched"] = "weigh:mismatched"
+    return read
+
+
+def _bridge(config: RunConfig, editor: ModelSource | None, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What edited pairs depend on: the pairs as they are read, and the editor's words."""
+    bridge, judging = config.bridge, config.judge
+    identity = {"pairs": {name: value for name, value in content.items() if name not in _READ_LATER}}
+    identity |= {name: content[name] for name in ("limit", "dev_fraction") if name in content}
+    identity |= {"max_growth": bridge.max_growth, "max_tokens": bridge.max_tokens, "words": WORDS_VERSION}
+    identity |= {name: getattr(judging, name) for name in ("temperature", "seed")}
+    if editor is None or bridge.local is None:
+        return identity | {"judge": bridge.judge}
+    shards = {"shard_prompts": judging.shard_prompts}  # a batch's shape moves its words
+    return identity | {"local": editor.digest, "dtype": bridge.local.dtype, "engine": engine_version(), **shards}
 
 
 def _exported(config: RunConfig, model: ModelSource) -> dict[str, str]:
@@ -252,10 +322,18 @@ def _judge(config: RunConfig, local: ModelSource | None) -> dict[str, Any]:
     return judge
 
 
-def _train(settings: Train) -> dict[str, Any]:
-    """The section, without what came later than results that are there and is not given."""
-    later = {"optimizer"} if settings.optimizer == Train.model_fields["optimizer"].default else set()
-    return settings.model_dump(mode="json", exclude={"start", *later})  # which is there as its digest
+def _without_later(section: Section, *later: str, aside: Sequence[str] = ()) -> dict[str, Any]:
+    """The section without what is `aside`, and without settings that came later than results that are there and are
+    not given.
+    """
+    default = {name for name in later if getattr(section, name) == type(section).model_fields[name].default}
+    return section.model_dump(mode="json", exclude=default | set(aside))
+
+
+def _weigh(config: RunConfig) -> dict[str, Any]:
+    """What token weights depend on beside both models, which are inputs."""
+    aside = {"rank": {"clip"}, "published": {"span"}}.get(config.weigh.transform, set())
+    return config.weigh.model_dump(mode="json", exclude={"contrast", *aside})
 
 
 def _questions(config: RunConfig) -> dict[str, Any]:
@@ -332,7 +410,9 @@ def needed_columns(config: RunConfig, every_pair: bool = False) -> dict[str, str
 
 def _require_columns(config: RunConfig, first: Preference | None) -> None:
     """Raise UserError, before any work, where the data lack a column that the objective or the schedule lives on."""
-    if config.data.source == EMBEDDED:
+    if config.bridge.by:
+        has = {}  # nobody has rated an edit
+    elif config.data.source == EMBEDDED:
         has = {"scores": True}
     elif config.data.source == SAMPLED:
         confident = config.pair.confidence_temperature is not None

@@ -33,6 +33,15 @@ class PairBatch:
     # Sums over completion tokens of log sum_v pi(v)^2, the log of the policy's probability to agree with itself there.
     policy_chosen_square_logps: torch.Tensor | None = None
     policy_rejected_square_logps: torch.Tensor | None = None
+    # The reference's, as the policy's above; and weights that are fixed before training: for BMC 1 where a token is not
+    # the other side's, else 0.
+    reference_chosen_token_logps: Sequence[torch.Tensor] | None = None
+    reference_rejected_token_logps: Sequence[torch.Tensor] | None = None
+    chosen_token_weights: Sequence[torch.Tensor] | None = None
+    rejected_token_weights: Sequence[torch.Tensor] | None = None
+    # KTO's estimate of KL(policy, reference) in nats, from answers to other prompts: of a whole step, and so the same
+    # for each of its pairs.
+    step_kl: torch.Tensor | None = None
     sources: torch.Tensor | None = None  # [B] integers: which of the data's sources the label is from
 
     def select(self, index: torch.Tensor) -> "PairBatch":
@@ -44,7 +53,7 @@ class PairBatch:
             kept[each.name] = [value[i] for i in index.tolist()] if ragged else None if value is None else value[index]
         return PairBatch(**kept)
 
-    def need(self, *names: str) -> list[torch.Tensor]:
+    def need(self, *names: str) -> list[Any]:
         """These columns. Raises ValueError that names the first one which is absent."""
         for name in names:
             if getattr(self, name) is None:

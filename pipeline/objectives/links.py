@@ -117,6 +117,14 @@ def calibrated(
     return F.softplus(l_B - w_B) + sppo_hard(w_B, l_B, batch, parameters, state) / 2
 
 
+def kto(w_B: torch.Tensor, l_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
+    """KTO of a pair: L_D (1 - sigmoid(z_w - z)) + L_U (1 - sigmoid(z - z_l)), z the step's KL, scaled (2402.01306)."""
+    (kl_B,) = batch.need("step_kl")
+    z_B = parameters.number("beta") * kl_B
+    desirable, undesirable = parameters.number("desirable_weight"), parameters.number("undesirable_weight")
+    return desirable * torch.sigmoid(z_B - w_B) + undesirable * torch.sigmoid(l_B - z_B)
+
+
 def _mixed(z_B: torch.Tensor, p_B: torch.Tensor) -> torch.Tensor:
     return p_B * F.softplus(-z_B) + (1 - p_B) * F.softplus(z_B)
 
@@ -141,4 +149,5 @@ UNARY: dict[str, Callable[[torch.Tensor, torch.Tensor, PairBatch, Values, State]
     "sppo": sppo,
     "sppo-hard": sppo_hard,
     "calibrated": calibrated,
+    "kto": kto,
 }

@@ -48,12 +48,24 @@ class Preset:
     @property
     def needs(self) -> list[str]:
         """What a pair must carry beside the policy's log-probs: scores, label_confidence, sources; of the policy
-        token_logps, square_logps.
+        token_logps, square_logps; of the step mismatched answers, each of another prompt.
         """
         return sorted({_NEEDS[name] for name in self.functions.values() if isinstance(name, str) and name in _NEEDS})
 
+    @property
+    def token_columns(self) -> tuple[str, ...]:
+        """What each token must carry beside the policy's log-prob: the reference's, and perhaps a weight, which is
+        made of a contrast of two models, or says whether the token is changed.
+        """
+        return _TOKEN_COLUMNS.get(self.reward, ())
 
-_UNARY = ("nca", "apo-zero", "apo-down", "bco", "sppo", "sppo-hard", "calibrated")
+
+_UNARY = ("nca", "apo-zero", "apo-down", "bco", "sppo", "sppo-hard", "calibrated", "kto")
+_TOKEN_COLUMNS = {
+    "weighted-tokens": ("reference", "contrast"),
+    "decayed-tokens": ("reference",),
+    "changed-tokens": ("reference", "changed"),
+}
 _NEEDS = {
     "score-offset": "scores",
     "score-gap": "scores",
@@ -69,6 +81,8 @@ _NEEDS = {
     "sppo": "label_confidence",
     "trusted": "sources",
     "like-the-policy": "square_logps",
+    **dict.fromkeys(_TOKEN_COLUMNS, "token_logps"),
+    "kto": "mismatched",
 }
 
 PRESETS: dict[str, Preset] = {
@@ -328,6 +342,28 @@ PRESETS: dict[str, Preset] = {
         scale="one",
         link="calibrated",
     ),
+    "kto": Preset(
+        "Ethayarajh et al., arXiv 2402.01306, for pairs: L_D (1 - sigmoid(z_w - z)) + L_U (1 - sigmoid(z - z_l)), z = "
+        "beta max(0, mean log-ratio of a step's answers to other prompts)",
+        {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
+        link="kto",
+    ),
+    "tis-dpo": Preset(
+        "Liu et al., arXiv 2410.04350: l(beta h), h of log-ratios weighted by token; the weights are `weigh`'s",
+        {"beta": 0.1},
+        reward="weighted-tokens",
+    ),
+    "d2po": Preset(
+        "Shao et al., arXiv 2502.14340: l(beta h), h of log-ratios weighted by decay^t, t the token's place",
+        {"beta": 0.1, "decay": 0.98},
+        reward="decayed-tokens",
+    ),
+    "bmc": Preset(
+        "Jiang et al., arXiv 2408.07471: l(beta h), h of log-ratios weighted 1 + min(1 / pi, delta) where a token is "
+        "not the other side's",
+        {"beta": 0.01, "delta": 1.5},
+        reward="changed-tokens",
+    ),
     "selective-dpo": Preset(
         "Gao et al., arXiv 2502.09650: DPO on the easier half, easy to hard, by the `difficulty` column",
         {"beta": 0.01},
@@ -366,12 +402,13 @@ _INTERVALS: dict[str, str] = {
     **dict.fromkeys(("rating_beta", "beta_prime", "reference_ratio"), "(0, inf)"),
     **dict.fromkeys(("gamma0", "tau", "alpha", "a", "eta", "fit_power", "focus", "least_fall"), "[0, inf)"),
     **dict.fromkeys(("sft_weight", "nll_weight", "threshold", "guard", "home_advantage", "drop"), "[0, inf)"),
+    **dict.fromkeys(("desirable_weight", "undesirable_weight", "delta"), "[0, inf)"),
     **dict.fromkeys(("reference_share", "adaptation"), "[0, 1]"),
     "reliability": "(0, 1]",
     **dict.fromkeys(("fit_margin", "good_score"), "(-inf, inf)"),
     "label_smoothing": "[0, 0.5)",
     "momentum": "[0, 1)",
-    "keep": "(0, 1]",
+    **dict.fromkeys(("keep", "decay"), "(0, 1]"),
     "c_max": "[1, inf)",
 }
 

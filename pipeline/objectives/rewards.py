@@ -5,7 +5,7 @@ docs/objectives.md: lp and lr are the policy's and the reference's summed log-pr
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -95,6 +95,52 @@ def bent_mean_log_prob(batch: PairBatch, parameters: Values) -> torch.Tensor:
     return chosen - bent(batch.policy_rejected_logps, batch.rejected_tokens)
 
 
+def weighted_tokens(batch: PairBatch, parameters: Values) -> torch.Tensor:
+    """TIS-DPO: each token's log-ratio times its weight, which two contrastive models gave it (arXiv 2410.04350)."""
+    chosen, rejected = batch.need("chosen_token_weights", "rejected_token_weights")
+    return _by_token(batch, chosen, rejected)
+
+
+def decayed_tokens(batch: PairBatch, parameters: Values) -> torch.Tensor:
+    """D2PO: the log-ratio of a completion's token t, from 0, times decay^t (arXiv 2502.14340)."""
+    decay = parameters.number("decay")
+
+    def weights(logps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [decay ** torch.arange(len(each)).to(each) for each in logps]
+
+    chosen, rejected = batch.need("policy_chosen_token_logps", "policy_rejected_token_logps")
+    return _by_token(batch, weights(chosen), weights(rejected))
+
+
+def changed_tokens(batch: PairBatch, parameters: Values) -> torch.Tensor:
+    """BMC: tokens that are not the other side's count 1 + min(1 / pi, delta) times, pi the policy's probability and a
+    constant to the gradient; the others once (arXiv 2408.07471).
+    """
+    delta = parameters.number("delta")
+
+    def weights(logps: Sequence[torch.Tensor], changed: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        sides = zip(logps, changed, strict=True)
+        return [1 + differs * torch.exp(-each.detach()).clamp(max=delta) for each, differs in sides]
+
+    policy = batch.need("policy_chosen_token_logps", "policy_rejected_token_logps")
+    changed = batch.need("chosen_token_weights", "rejected_token_weights")
+    return _by_token(batch, *map(weights, policy, changed))
+
+
+def _by_token(
+    batch: PairBatch, chosen_weights: Sequence[torch.Tensor], rejected_weights: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """The gap of weighted sums of tokens' log-ratios; the policy and the reference have the same weights."""
+
+    def summed(side: str, weights: Sequence[torch.Tensor]) -> torch.Tensor:
+        logps, reference = batch.need(f"policy_{side}_token_logps", f"reference_{side}_token_logps")
+        sides = zip(weights, logps, reference, strict=True)
+        sums = [(weights_n * (logps_n - reference_n)).sum() for weights_n, logps_n, reference_n in sides]
+        return torch.stack(sums) if sums else batch.policy_chosen_logps  # which is as empty: all pairs are SFT's
+
+    return summed("chosen", chosen_weights) - summed("rejected", rejected_weights)
+
+
 def log_ratios(batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Each side's log-ratio to the reference, summed over tokens: what unary links look at."""
     reference_chosen, reference_rejected = batch.need("reference_chosen_logps", "reference_rejected_logps")
@@ -111,4 +157,7 @@ REWARDS: dict[str, Callable[[PairBatch, Values], torch.Tensor]] = {
     "bent-mean-log-prob": bent_mean_log_prob,
     "log-odds": log_odds,
     "unsure-tokens": unsure_tokens,
+    "weighted-tokens": weighted_tokens,
+    "decayed-tokens": decayed_tokens,
+    "changed-tokens": changed_tokens,
 }

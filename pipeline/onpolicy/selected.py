@@ -18,9 +18,9 @@ from pipeline.settings.inputs import SAMPLED
 _READ = ["prompt", "chosen", "rejected", "chosen_score", "rejected_score", "label_confidence", "source", "split"]
 
 
-def selected_pairs(folders: Sequence[Path]) -> Source:
-    """The pairs of some results of stage pair, one after the other, in the order of their parts."""
-    return Source(Rows(lambda: _held(folders)), SAMPLED, {})
+def selected_pairs(folders: Sequence[Path], loader: str = SAMPLED) -> Source:
+    """The pairs of some results of stage pair, or of stage bridge, one after the other, in the order of their parts."""
+    return Source(Rows(lambda: _held(folders)), loader, {})
 
 
 def parts(folder: Path) -> list[Path]:

@@ -10,11 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.preferences.changes import changed
+from pipeline.preferences.tokenise import tokens_digest
 from pipeline.prepare.blocks import LZ4, ROWS, read
 from pipeline.prepare.copies import SPLITS, Copies, codes, is_kept, keys_of
-from pipeline.results.tables import PAIRS, write_tables
+from pipeline.results.tables import PAIRS, TOKEN_VALUES, write, write_tables
 
 Places = np.ndarray[Any, np.dtype[np.int64]]
+CHANGED = "changed"  # begins the names of parts of TOKEN_VALUES, which lie beside those of the pairs
 TOGETHER = 2 * ROWS  # pairs that are written by one call, about
 _BINS = 1 << 16  # of ids, by their first bits
 _FILES = 256  # of pairs that are brought into the order of their ids, at most
@@ -39,6 +42,7 @@ class Job:
     size: int
     pieces: Sequence[Piece]
     folder: Path
+    changed: bool = False  # whether it is kept, too, which tokens differ between the sides
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Written:
     lacking: dict[str, tuple[int, int]]
 
 
-def jobs(pieces: Iterable[Piece], size: int, folder: Path) -> Iterator[Job]:
+def jobs(pieces: Iterable[Piece], size: int, folder: Path, changed: bool = False) -> Iterator[Job]:
     """The pieces one after the other, as jobs of whole parts."""
     full = size * max(1, TOGETHER // size)
     number, held, count = 0, list[Piece](), 0
@@ -62,10 +66,10 @@ def jobs(pieces: Iterable[Piece], size: int, folder: Path) -> Iterator[Job]:
             held.append(Piece(piece.file, places[: full - count]))
             places, count = places[full - count :], count + len(held[-1].places)
             if count == full:
-                yield Job(number, size, held, folder)
+                yield Job(number, size, held, folder, changed)
                 number, held, count = number + full // size, [], 0
     if held:
-        yield Job(number, size, held, folder)
+        yield Job(number, size, held, folder, changed)
 
 
 def write_parts(job: Job) -> Written:
@@ -74,6 +78,8 @@ def write_parts(job: Job) -> Written:
     for number, start in enumerate(range(0, pairs.num_rows, job.size), job.number):
         name = f"part-{number:05d}.parquet"
         part = pairs.select(PAIRS.names).slice(start, job.size).combine_chunks().cast(PAIRS)
+        if job.changed:
+            write(map(_changed, part.to_pylist()), TOKEN_VALUES, job.folder / f"{CHANGED}-{number:05d}.parquet")
         rows[name] = write_tables([part], PAIRS, job.folder / name)
     train = pairs.filter(pc.equal(pairs["split"], "train"))
     lacking = {}
@@ -82,6 +88,13 @@ def write_parts(job: Job) -> Written:
             without = train["row"].filter(pc.is_null(train[column]))
             lacking[name] = len(without), without[0].as_py()
     return Written(job.number, rows, train.num_rows, lacking)
+
+
+def _changed(pair: dict[str, Any]) -> dict[str, Any]:
+    """A row of TOKEN_VALUES: 1 for each token that is not the other side's."""
+    chosen, rejected = changed(pair["chosen_ids"], pair["rejected_ids"])
+    digest = tokens_digest(pair["prompt_ids"], pair["chosen_ids"], pair["rejected_ids"])
+    return {"pair_id": pair["pair_id"], "tokens_digest": digest, "chosen": chosen, "rejected": rejected}
 
 
 def lacking(written: Sequence[Written]) -> dict[str, dict[str, int]]:

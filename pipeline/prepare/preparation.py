@@ -97,12 +97,13 @@ class Preparation:
 
     def write(self, copies: Copies, spread: Spread = map) -> Iterator[parts.Written]:
         """Write the parts."""
-        for earlier in self.folder.glob("part-*.parquet"):
+        for earlier in (*self.folder.glob("part-*.parquet"), *self.folder.glob(f"{parts.CHANGED}-*.parquet")):
             earlier.unlink()
         pieces = parts.by_row(self.files, copies)
         if self.data.limit is not None:
             pieces = parts.lowest(self.files, copies, self.data.limit, self.between)
-        yield from spread(parts.write_parts, parts.jobs(pieces, self.data.shard_pairs, self.folder))
+        jobs = parts.jobs(pieces, self.data.shard_pairs, self.folder, self.data.changed_tokens)
+        yield from spread(parts.write_parts, jobs)
 
     def clear(self) -> None:
         """Remove what the parts were made of."""

@@ -74,6 +74,19 @@ SELECTED = _schema(
     optional=("chosen_score", "rejected_score", "margin", "label_confidence", "bin", "split"),
 )
 
+# Made by bridge; read by prepare. One row a pair: of train pairs the chosen side is an edit of the rejected one.
+BRIDGED = _schema(
+    ("prompt", pa.string()),  # chat messages, as JSON
+    ("chosen", pa.string()),
+    ("rejected", pa.string()),
+    ("chosen_score", pa.float64()),  # null of edits, as the next
+    ("rejected_score", pa.float64()),
+    ("label_confidence", pa.float64()),  # null: an edit's is not known
+    ("source", pa.string()),
+    ("split", pa.string()),
+    optional=("chosen_score", "rejected_score", "label_confidence", "split"),
+)
+
 # Made by pair, beside SELECTED: one row a prompt of which no pair was made.
 UNPAIRED = _schema(
     ("prompt_id", pa.string()),
@@ -113,6 +126,18 @@ REFERENCE = _schema(
     ("chosen_tokens", pa.int32()),
     ("rejected_tokens", pa.int32()),
 )
+
+# Made by weigh, and by prepare where data.changed_tokens asks for it; read by weigh and train. A number for each token
+# of both completions: a model's log-prob in nats, a weight, or 1 where the token is not the other side's, else 0.
+TOKEN_VALUES = _schema(
+    ("pair_id", pa.string()),
+    ("tokens_digest", pa.string()),  # as in REFERENCE
+    ("chosen", pa.list_(pa.float32())),
+    ("rejected", pa.list_(pa.float32())),
+)
+
+# Made by weigh for itself: what it has scored that is no pair, a completion (as chosen) after another's prompt.
+ASKED = _schema(("pair_id", pa.string()), ("prompt_ids", _ids), ("chosen_ids", _ids), ("rejected_ids", _ids))
 
 # Made by schedule; read by train and report. It is the epoch: row `position` is trained at step position // batch_size.
 # Pairs of route drop are not trained: they stand once, after all others, so that every train pair is accounted for.

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
+from pipeline.settings.bridge import Bridge
 from pipeline.settings.faults import explain, refuse_odd_values, shown
 from pipeline.settings.file import read
 from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data, Model, Weights
@@ -19,6 +20,7 @@ from pipeline.settings.onpolicy import Pair, Rate, Sample
 from pipeline.settings.resources import Resources
 from pipeline.settings.section import Name, Section, Share, TokenId
 from pipeline.settings.shorthand import expand
+from pipeline.settings.weigh import Weigh
 
 # How answers are sampled where neither `generate` nor its preset says: greedily, and briefly.
 PLAIN: dict[str, Any] = {"max_new_tokens": 32, "temperature": 0.0, "top_p": 1.0, "stop_token_ids": ()}
@@ -36,6 +38,7 @@ class Schedule(Section):
     # Label noise: this share of all train pairs, rounded to whole pairs, is the wrong way round. Pairs that are dropped
     # or go to SFT count, too: noise is in the data, whatever is made of them. A larger share flips the same and more.
     flip_fraction: float = Field(default=0.0, ge=0, le=1)
+    swap_labels: bool = False  # then every label is exchanged: a flipped one is right again
     epochs: int = Field(default=1, ge=1)
     seed: int = 0
 
@@ -208,6 +211,8 @@ class RunConfig(Section):
     sample: Sample = Sample()  # these three where data.source is SAMPLED
     rate: Rate = Rate()
     pair: Pair = Pair()
+    bridge: Bridge = Bridge()  # where it names who edits
+    weigh: Weigh = Weigh()  # where the objective takes weights of tokens
     resources: Resources = Resources()
 
     def model_of(self, weights: Weights | None) -> Model:
@@ -237,7 +242,13 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
-        resolve(self.objective.name, self.objective.parameters)
+        preset, _ = resolve(self.objective.name, self.objective.parameters)
+        if "changed" in preset.token_columns and not self.data.changed_tokens:
+            problem = f"objective.name={self.objective.name} weighs the tokens that are not the other side's"
+            raise UserError(problem, "set data.changed_tokens=true, which has prepare keep which they are")
+        if "mismatched" in preset.needs and self.train.batch_size < 2:
+            problem = f"objective.name={self.objective.name} compares each pair of a step with another of it"
+            raise UserError(f"{problem}, and train.batch_size={self.train.batch_size}", "give 2 or more")
         routed = self.schedule.sft_percentile is not None or self.schedule.sft_below is not None
         if routed and not PRESETS[self.objective.name].routes:
             raise UserError(

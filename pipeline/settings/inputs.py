@@ -64,6 +64,8 @@ class Data(Section):
     long_prompts: Literal["drop", "keep-end"] = "drop"  # what becomes of a longer one: of its tokens the last are kept
     max_completion_tokens: int = Field(default=512, ge=1)  # a pair with a longer one is dropped
     equal_lengths: bool = False  # cut both completions to the tokens of the shorter, before their length is looked at
+    # Keep which tokens of either completion differ from the other's, as bmc asks for.
+    changed_tokens: bool = False
     max_dropped: float = Field(default=0.05, ge=0, le=1)  # share of rows that may be dropped before prepare fails
     # Share of pairs that may spell the model's control tokens, or have answers that begin with their prompt.
     max_suspect: float = Field(default=0.2, ge=0, le=1)

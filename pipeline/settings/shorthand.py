@@ -58,6 +58,7 @@ def _listed(value: Any) -> Any:
 
 _FORMS: dict[str, Callable[[Any], Any]] = {
     "model": _text_under("source"),
+    "bridge.local": _text_under("source"),
     "data": _text_under("source"),
     "data.earlier": _listed,
     "reference.model": _text_under("source"),

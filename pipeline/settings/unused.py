@@ -9,10 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.objectives.presets import resolve
+from pipeline.settings.bridge import Bridge
 from pipeline.settings.config import Judge, RunConfig
 from pipeline.settings.inputs import EMBEDDED, SAMPLED
 from pipeline.settings.onpolicy import Pair, Rate, Sample
 from pipeline.settings.resources import JudgeEndpoint
+from pipeline.settings.weigh import Weigh
 
 
 def unused(config: RunConfig) -> dict[str, str]:
@@ -53,6 +56,13 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     yield not embedded, source, _under("data", "pairs dev_pairs seed")
     yield data.source != SAMPLED, source, ["data.earlier"]
     yield from _onpolicy(config)
+    of_bridge = [f"bridge.{name}" for name in Bridge.model_fields]
+    yield config.bridge.by is None, "without bridge.judge or bridge.local", of_bridge
+    preset, _ = resolve(config.objective.name, config.objective.parameters)
+    of_weights = [f"weigh.{name}" for name in Weigh.model_fields]
+    yield "contrast" not in preset.token_columns, f"with objective.name={config.objective.name}", of_weights
+    yield config.weigh.transform == "published", "with weigh.transform=published", ["weigh.span"]
+    yield config.weigh.transform == "rank", "with weigh.transform=rank", ["weigh.clip"]
     yield os.path.exists(config.model.source), "with a model.source on this machine", ["model.revision"]
 
     yield not schedule.ranks, "where nothing is ordered, routed or dropped by difficulty", ["schedule.difficulty"]
@@ -66,7 +76,9 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
 
     by_model, here = judge.model is not None, judge.local is not None
     raters = config.rate.raters if data.source == SAMPLED else ()
-    rates_there, rates_here = any(rater.judge for rater in raters), any(rater.local for rater in raters)
+    editor = config.bridge
+    rates_there = any(rater.judge for rater in raters) or editor.judge is not None
+    rates_here = any(rater.local for rater in raters) or editor.local is not None
     of_raters = ["max_tokens", "temperature"] if rates_there or rates_here else []
     aside = {"resamples", "seed", "model", "local", *of_raters, *(["shard_prompts"] if rates_here else [])}
     of_a_model = [f"judge.{name}" for name in Judge.model_fields if name not in aside]

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from pipeline.errors import UserError
+from pipeline.objectives.presets import Preset
 from pipeline.training.epoch import Epoch
 from pipeline.training.join import MOST_SOURCES
+from pipeline.training.mismatched import Mismatched
 from pipeline.training.rows import Rows
 
 # |policy - what is cached of it| of a side, in nats a token, that is rounding at step 0.
@@ -21,8 +24,11 @@ MEAN = 4.0  # standard errors of a token's mean, whose sign rounding does not kn
 BIAS = 2e-3  # nats a token that kernels may differ by on average
 
 
-def check_columns(epoch: Epoch, needs: Sequence[str]) -> None:
+def check_columns(epoch: Epoch, preset: Preset) -> None:
     """Raise UserError where a pair that a preference objective will see lacks what it needs (Preset.needs)."""
+    needs = preset.needs
+    if missing := set(preset.token_columns) - set(epoch.columns):
+        raise ValueError(f"the objective needs {', '.join(sorted(missing))} of each token, which the epoch is not of")
     if "sources" in needs and epoch.sources is None:
         raise UserError(
             f"the objective estimates how often each source's labels are right, and the pairs are of more than "
@@ -50,13 +56,24 @@ def check_parity(rows: Rows, dtype: torch.dtype) -> None:
         cached_S = torch.tensor([example.untrained[which] for example in examples], dtype=torch.float64)
         tokens_S = torch.tensor([example.counts[which] for example in examples], dtype=torch.float64)
         off_S = rows.columns[f"{side}_logps"][known] - cached_S
-        strict = dtype in PARITY
-        allowed_S = PARITY[dtype] * tokens_S if strict else SIDE * TOKEN * tokens_S.sqrt()
-        for i in (~(off_S.abs() <= allowed_S)).nonzero().flatten().tolist():  # also where it is no number
-            what = f"pair {examples[i].pair_id}: at step 0 the policy's {side} log-prob"
-            raise _differ(what, float(off_S[i] / tokens_S[i]), float(allowed_S[i] / tokens_S[i]))
-        if examples and not strict:
-            _check_together(f"the policy's {side} log-probs of {len(examples)} pairs", off_S, tokens_S)
+        _check_side([example.pair_id for example in examples], side, off_S, tokens_S, dtype)
+
+
+def check_mismatched(step: Sequence[Mismatched], logps_M: torch.Tensor, dtype: torch.dtype) -> None:
+    """The same of the first step's mismatched answers, whose log-probs the policy, before it learnt, gives as [M]."""
+    cached_M = torch.tensor([each.prompt.mismatched for each in step], dtype=torch.float64)
+    tokens_M = torch.tensor([each.length for each in step], dtype=torch.float64)
+    _check_side([each.prompt.pair_id for each in step], "mismatched", logps_M - cached_M, tokens_M, dtype)
+
+
+def _check_side(pair_ids: Sequence[str], side: str, off_S: torch.Tensor, tokens_S: torch.Tensor, dtype: Any) -> None:
+    strict = dtype in PARITY
+    allowed_S = PARITY[dtype] * tokens_S if strict else SIDE * TOKEN * tokens_S.sqrt()
+    for i in (~(off_S.abs() <= allowed_S)).nonzero().flatten().tolist():  # also where it is no number
+        what = f"pair {pair_ids[i]}: at step 0 the policy's {side} log-prob"
+        raise _differ(what, float(off_S[i] / tokens_S[i]), float(allowed_S[i] / tokens_S[i]))
+    if pair_ids and not strict:
+        _check_together(f"the policy's {side} log-probs of {len(pair_ids)} pairs", off_S, tokens_S)
 
 
 def _check_together(what: str, off_S: torch.Tensor, tokens_S: torch.Tensor) -> None:
@@ -73,7 +90,8 @@ def _check_together(what: str, off_S: torch.Tensor, tokens_S: torch.Tensor) -> N
 def _differ(what: str, off: float, rounding: float) -> UserError:
     return UserError(
         f"{what} is {abs(off):.2g} nats a token from the cached reference; {rounding:.2g} would be rounding",
-        "the reference is of another model or compute path: python -m jobs.run --force reference",
+        "the reference is of another model or compute path: python -m jobs.run --force reference, and --force weigh "
+        "where the line has that stage",
     )
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import weakref
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,10 @@ import numpy.typing as npt
 
 from pipeline.compute.layout import Tokens
 from pipeline.errors import UserError
-from pipeline.training.join import ABOUT, HELD_OUT, LENGTHS, ONCE, SCHEDULED, TOKENS, row_type
+from pipeline.training.join import ABOUT, HELD_OUT, LENGTHS, ONCE, SCHEDULED, TOKENS, VALUES, row_type
 
 _AT_A_TIME = 1 << 14  # rows of held-out pairs
+Sides = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]  # chosen and rejected, a number a token
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Example:
     start: int = 0  # where its token ids lie in the table
     tokens_digest: bytes = b""  # and what they are
     source: int = 0  # of the data's sources, by its place in Epoch.sources
+    values: int = 0  # where the values of its tokens lie in the table
+    mismatched: float | None = None  # cached log-prob of another pair's answer to its prompt; see mismatched.py
 
     @property
     def packed(self) -> int:
@@ -62,6 +66,7 @@ class Epoch:
         self.folder, self.batch_size = folder, batch_size
         self._scheduled, self._held_out = (_Stored(folder / name, row) for name in (SCHEDULED, HELD_OUT))
         self._once, self._tokens = _Stored(folder / ONCE, "<i8"), _Stored(folder / TOKENS, "<i4")
+        self._values, self.columns = _Stored(folder / VALUES, "<f4"), tuple(about["values"])
         self._lacking: dict[str, str | None] = about["lacking"]
         self.sources: list[str] | None = about["sources"]  # None: more than join.MOST_SOURCES
 
@@ -79,13 +84,34 @@ class Epoch:
         chosen, rejected = example.counts[::-1] if example.flipped else example.counts
         ids: Any = self._tokens.read(example.start, 3 + example.prompt + chosen + rejected)
         if hashlib.sha256(ids).digest() != example.tokens_digest:
-            problem = f"pair {example.pair_id}: its token ids in {self.folder / TOKENS} are not as they were written"
-            raise UserError(problem, f"remove {self.folder}; the same command writes it again")
+            raise self._spoilt(example, "token ids", TOKENS)
         parts: list[Any] = np.split(ids, (1 + example.prompt, 2 + example.prompt + chosen))
         prompt, one, other = (part[1:] for part in parts)  # each begins with its length
         if example.flipped:
             one, other = other, one
         return Tokens(prompt, one, other if example.route == "preference" else other[:0])
+
+    def token_values(self, example: Example) -> dict[str, Sides]:
+        """Of each of `columns` a number for every token of both sides as they are trained; read now.
+
+        Raises UserError where they are not as written.
+        """
+        sides = example.counts[::-1] if example.flipped else example.counts
+        lengths = [*sides] * len(self.columns)
+        found: Any = self._values.read(example.values, 1 + sum(lengths))
+        if zlib.crc32(found[1:].tobytes()) != int(found[:1].view("<u4")[0]):
+            raise self._spoilt(example, "token values", VALUES)
+        parts = np.split(found[1:], np.cumsum(lengths)[:-1])
+        one, other = parts[::2], parts[1::2]
+        if example.flipped:
+            one, other = other, one
+        if example.route != "preference":
+            other = [each[:0] for each in other]
+        return dict(zip(self.columns, zip(one, other, strict=True), strict=True))
+
+    def _spoilt(self, example: Example, what: str, file: str) -> UserError:
+        problem = f"pair {example.pair_id}: its {what} in {self.folder / file} are not as they were written"
+        return UserError(problem, f"remove {self.folder}; the same command writes it again")
 
     def preference_examples(self, count: int) -> list[Example]:
         """Up to `count` pairs routed to preference, each once, spread evenly over the schedule, in its order."""
@@ -125,6 +151,7 @@ def _example(
     pair_id: bytes,
     digest: bytes,
     start: int,
+    values: int,
     prompt: int,
     chosen: int,
     rejected: int,
@@ -135,6 +162,7 @@ def _example(
     chosen_score: float,
     rejected_score: float,
     label_confidence: float,
+    mismatched: float,
     source: int,
     difficulty: float,
     preference: bool,
@@ -145,7 +173,8 @@ def _example(
     untrained = (start_chosen_logps, start_rejected_logps)
     if flipped:
         counts, sums, untrained = counts[::-1], sums[::-1], untrained[::-1]
-    known = [None if math.isnan(x) else x for x in (chosen_score, rejected_score, label_confidence, difficulty)]
+    labels = (chosen_score, rejected_score, label_confidence, difficulty, mismatched)
+    known = [None if math.isnan(x) else x for x in labels]
     return Example(
         position,
         pair_id.decode(),
@@ -161,6 +190,8 @@ def _example(
         start,
         digest,
         source,
+        values,
+        known[4],
     )
 
 

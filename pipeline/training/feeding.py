@@ -12,6 +12,7 @@ from pipeline.compute.layout import Pack, Tokens, lay_out
 from pipeline.compute.packing import plan
 from pipeline.objectives.batch import PairBatch
 from pipeline.training.epoch import Example
+from pipeline.training.mismatched import Mismatched
 from pipeline.training.rows import recorded
 
 T = TypeVar("T")
@@ -30,6 +31,8 @@ class MicroBatch:
 class Prepared:
     examples: Sequence[Example]  # the whole step's
     micro_batches: list[MicroBatch]  # this worker's; as many as any other's
+    mismatched: Sequence[Mismatched] = ()  # the whole step's, where the objective asks for them
+    mismatched_packs: Sequence[tuple[list[int], Pack]] = ()  # this worker's of them, as micro-batches are
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Share:
     rank: int
     world: int
     pin: bool
+    record: Callable[[Sequence[Example]], PairBatch] = recorded  # what is known of pairs before they are computed
 
     def plan(self, sizes: Sequence[int]) -> list[list[int]]:
         """Which pairs this worker's micro-batches hold, of pairs of so many packed tokens.
@@ -59,11 +63,21 @@ class Share:
 
         One without pairs computes the first pair all the same, with no index: the others wait for it to gather weights.
         """
-        for index in planned:
-            if index or self.world > 1:
-                computed = examples(index or [0])
-                pack = lay_out([tokens(example) for example in computed])
-                yield MicroBatch(index, pack.pinned() if self.pin else pack, recorded(computed))
+        for index in self._computed(planned):
+            computed = examples(index or [0])
+            yield MicroBatch(index, self._laid_out(map(tokens, computed)), self.record(computed))
+
+    def packs(self, planned: Iterable[list[int]], tokens: Callable[[int], Tokens]) -> Iterator[tuple[list[int], Pack]]:
+        """The same of what is no pair: which of them, and their pack."""
+        for index in self._computed(planned):
+            yield index, self._laid_out(map(tokens, index or [0]))
+
+    def _computed(self, planned: Iterable[list[int]]) -> Iterator[list[int]]:
+        return (index for index in planned if index or self.world > 1)
+
+    def _laid_out(self, tokens: Iterable[Tokens]) -> Pack:
+        pack = lay_out([*tokens])
+        return pack.pinned() if self.pin else pack
 
 
 class Feed(Generic[T]):

@@ -3,6 +3,7 @@
 Parts of pairs stream through; of all pairs only ids and row numbers are held. What a worker reads of it: epoch.py.
 
     tokens      of each pair that is needed its three lists of ids, each after its length: int32
+    values      of each pair a checksum, and every column of values of both sides' tokens, where there are any: float32
     scheduled   a row a position of the schedule, in its order, without those of route drop
     held_out    a row a held-out pair, in the order of their ids
     once        the positions where a pair routed to preference stands for the first time: int64
@@ -12,8 +13,9 @@ Parts of pairs stream through; of all pairs only ids and row numbers are held. W
 import hashlib
 import json
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ from pipeline.preferences.tokenise import tokens_bytes
 from pipeline.results import tables
 from pipeline.results.files import ASIDE, file_digest, write_aside
 
-TOKENS, SCHEDULED, HELD_OUT, ONCE, ABOUT = "tokens", "scheduled", "held_out", "once", "epoch.json"
+TOKENS, VALUES, SCHEDULED, HELD_OUT, ONCE = "tokens", "values", "scheduled", "held_out", "once"
+ABOUT = "epoch.json"
 LENGTHS = ("prompt", "chosen", "rejected")  # in tokens
 SUMS = ("chosen_logps", "rejected_logps")  # as they are cached of the reference
 STARTS = ("start_chosen_logps", "start_rejected_logps")  # and of the model that training starts from
@@ -53,15 +56,30 @@ def row_type(id_bytes: int) -> np.dtype[np.void]:
             ("pair_id", f"S{max(1, id_bytes)}"),
             ("tokens_digest", "V32"),  # of its bytes in `tokens`, and of what the reference scored
             ("start", "<i8"),  # where these begin, in numbers
+            ("values", "<i8"),  # where its values begin in `values`, in numbers
             *((name, "<i4") for name in LENGTHS),
             *((name, "<f8") for name in (*SUMS, *STARTS)),
             *((name, "<f8") for name in LABELS),
+            ("mismatched", "<f8"),  # the cached log-prob of another pair's answer to its prompt; see mismatched.py
             ("source", "<i4"),  # its place in `sources` of ABOUT
             ("difficulty", "<f8"),
             ("preference", "?"),  # not sft
             ("flipped", "?"),
         ]
     )
+
+
+@dataclass(frozen=True)
+class More:
+    """What some objectives read beside the three tables.
+
+    `values`: columns of numbers a token by name, each the folder and the pattern of its files, of tables.TOKEN_VALUES;
+    with a column `reference`, sums of log-probs are those of its tokens. `mismatched`: a folder of tables.REFERENCE,
+    a row a position of the schedule.
+    """
+
+    values: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
+    mismatched: Path | None = None
 
 
 def join(
@@ -71,6 +89,7 @@ def join(
     folder: Path,
     made_of: Mapping[str, str] | None = None,
     start: Path | None = None,
+    more: More = More(),
 ) -> Path:
     """Write the table of these committed tables into `folder`, whole or not at all; returns `folder`.
 
@@ -88,11 +107,13 @@ def join(
     try:
         scores = [reference, start or reference]
         wanted = _wanted(pairs, schedule, scores)
-        sources = _write_pairs(wanted, pairs, scores, beside)
-        lacking = _write_rows(wanted, schedule, beside)
+        values = {name: _Cached(*at) for name, at in more.values.items()}
+        sources = _write_pairs(wanted, pairs, [_Cached(each) for each in scores], values, beside)
+        lacking = _write_rows(wanted, schedule, beside, more.mismatched)
         (beside / _ROWS).unlink()
         about = {"format": FORMAT, "made_of": dict(made_of or {}), "id_bytes": wanted.id_bytes, "lacking": lacking}
         about["sources"] = sources if len(sources) <= MOST_SOURCES else None
+        about["values"] = list(more.values)
         write_aside(beside / ABOUT, json.dumps(about | {"files": _files(beside)}, indent=2))
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)  # the disk may be full
@@ -104,7 +125,7 @@ def join(
 def stands(folder: Path, made_of: Mapping[str, str]) -> bool:
     """Whether the table of inputs of that content is there, and whole.
 
-    Of `tokens` only the size is looked at: each pair's are checked whenever they are read.
+    Of `tokens` and `values` only the size is looked at: each pair's are checked whenever they are read.
     """
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
@@ -114,8 +135,8 @@ def stands(folder: Path, made_of: Mapping[str, str]) -> bool:
         return False
 
 
-def room(pairs: Path, schedule: Path) -> int:
-    """Bytes that the table takes while it is written, at most: by the footers of the files."""
+def room(pairs: Path, schedule: Path, values: int = 0) -> int:
+    """Bytes that the table takes while it is written, at most, with so many columns of values: by the footers."""
     numbers = rows = 0
     for part in sorted(pairs.glob("part-*.parquet")):
         footer = pq.read_metadata(part)
@@ -124,12 +145,12 @@ def room(pairs: Path, schedule: Path) -> int:
             columns = map(group.column, range(group.num_columns))
             numbers += sum(c.num_values for c in columns if c.path_in_schema.split(".")[0] in _IDS) + 3 * group.num_rows
     rows += sum(pq.read_metadata(part).num_rows for part in schedule.glob("part-*.parquet"))
-    return 4 * numbers + row_type(64).itemsize * rows
+    return 4 * numbers * (1 + values) + row_type(64).itemsize * rows
 
 
 def _files(folder: Path) -> dict[str, list[Any]]:
     digests = {name: file_digest(folder / name) for name in (SCHEDULED, HELD_OUT, ONCE)}
-    return {name: [(folder / name).stat().st_size, digests.get(name)] for name in (TOKENS, *digests)}
+    return {name: [(folder / name).stat().st_size, digests.get(name)] for name in (TOKENS, VALUES, *digests)}
 
 
 @dataclass(frozen=True)
@@ -169,35 +190,52 @@ def _found(pair_ids: pa.ChunkedArray, among: pa.ChunkedArray, table: str) -> Num
     return np.asarray(rows, dtype=np.int64)
 
 
-class _Reference:
-    """Cached log-probs by pair id. Those of a part of pairs are looked for in the part beside it, then everywhere."""
+class _Cached:
+    """Rows by pair id. Those of a part of pairs are looked for in the part beside it, then everywhere."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, pattern: str | None = None):
+        self.folder, self.pattern = folder, pattern or "part-*.parquet"
+        self.schema = tables.TOKEN_VALUES if pattern else tables.REFERENCE
         self.whole: pa.Table | None = None
 
     def of(self, pair_ids: pa.ChunkedArray, part: str) -> pa.Table:
         """The rows of these pairs, which have one, in their order."""
-        beside = tables.read(self.folder, tables.REFERENCE, pattern=part)  # none, or one
-        rows = pc.index_in(pair_ids, value_set=beside["pair_id"])
-        if not rows.null_count:
-            return beside.take(rows)
-        if self.whole is None:
-            self.whole = tables.read(self.folder, tables.REFERENCE)
-        return self.whole.take(pc.index_in(pair_ids, value_set=self.whole["pair_id"]))
+        beside = self.pattern.replace("*", part.removeprefix("part-").removesuffix(".parquet"))
+        found = tables.read(self.folder, self.schema, pattern=beside)  # none, or one
+        rows = pc.index_in(pair_ids, value_set=found["pair_id"])
+        if rows.null_count:
+            if self.whole is None:
+                self.whole = tables.read(self.folder, self.schema, pattern=self.pattern)
+            found = self.whole
+            rows = pc.index_in(pair_ids, value_set=found["pair_id"])
+        return found.take(rows)
 
 
-def _write_pairs(wanted: _Wanted, pairs: Path, scores: Sequence[Path], folder: Path) -> list[str]:
-    """`tokens`; and in _ROWS a row a needed pair, without what the schedule says of it. Returns their sources."""
-    cached, row = [_Reference(each) for each in scores], row_type(wanted.id_bytes)
+def _write_pairs(
+    wanted: _Wanted, pairs: Path, scores: Sequence[_Cached], columns: Mapping[str, _Cached], folder: Path
+) -> list[str]:
+    """`tokens` and `values`; and in _ROWS a row a needed pair, without what the schedule says of it.
+
+    Returns their sources. `scores` are log-probs of the reference and of the model that training starts from, `columns`
+    those of values.
+    """
+    row = row_type(wanted.id_bytes)
     sources: dict[str, int] = {}
-    seen = start = 0
-    with open(folder / TOKENS, "wb") as tokens, open(folder / _ROWS, "wb") as rows:
+    seen = start = at = 0
+    with (
+        open(folder / TOKENS, "wb") as tokens,
+        open(folder / VALUES, "wb") as values,
+        open(folder / _ROWS, "wb") as rows,
+    ):
         for part in sorted(pairs.glob("part-*.parquet")):
             table = tables.read(pairs, tables.PAIRS, ["pair_id", *_IDS, *LABELS, "source"], part.name)
             needed = table.filter(pa.array(wanted.needed_P[seen : seen + table.num_rows]))
             seen += table.num_rows
-            made, written = _part(needed, [each.of(needed["pair_id"], part.name) for each in cached], row)
+            made, written = _part(needed, [each.of(needed["pair_id"], part.name) for each in scores], row)
+            numbers = _values(made, {name: each.of(needed["pair_id"], part.name) for name, each in columns.items()})
+            made["values"] += at
+            at += sum(map(len, numbers)) // 4
+            values.writelines(numbers)
             made["start"] += start
             made["source"] = [sources.setdefault(name, len(sources)) for name in needed["source"].to_pylist()]
             start += sum(map(len, written)) // 4
@@ -237,19 +275,46 @@ def _part(
     return made, written
 
 
-def _lists(column: pa.ChunkedArray) -> Iterator[npt.NDArray[np.int32]]:
+def _values(made: npt.NDArray[np.void], columns: Mapping[str, pa.Table]) -> list[bytes]:
+    """The bytes of a part's values; notes in `made` where they begin, counted from the part's, and the sums of what is
+    the reference's. Raises UserError where they are of other tokens.
+    """
+    if not columns:
+        return []
+    for name, table in columns.items():
+        for i, digest in enumerate(table["tokens_digest"].to_pylist()):
+            if made["tokens_digest"][i].tobytes().hex() != digest:
+                problem = f"pair {made['pair_id'][i].decode()}: its token values ({name}) are of other tokens"
+                raise UserError(problem, "make them anew: python -m jobs.run --force weigh")
+        if name == "reference":
+            for side, sums, starts in zip(("chosen", "rejected"), SUMS, STARTS, strict=True):
+                starts_there = made[starts] == made[sums]
+                made[sums] = [values.sum(dtype=np.float64) for values in _lists(table[side])]
+                made[starts] = np.where(starts_there, made[sums], made[starts])
+    sides = [_lists(table[side]) for table in columns.values() for side in ("chosen", "rejected")]
+    written = []
+    for each in zip(*sides, strict=True):
+        content = np.concatenate(each).astype("<f4").tobytes()
+        written.append(zlib.crc32(content).to_bytes(4, "little") + content)
+    sizes = np.array([len(each) // 4 for each in written], dtype=np.int64)
+    made["values"] = sizes.cumsum() - sizes
+    return written
+
+
+def _lists(column: pa.ChunkedArray) -> Iterator[npt.NDArray[Any]]:
     """A column of lists of numbers, each as a view."""
     for chunk in column.chunks:
         offsets, values = np.asarray(chunk.offsets), np.asarray(chunk.values)
         yield from (values[begin:end] for begin, end in pairwise(offsets.tolist()))
 
 
-def _write_rows(wanted: _Wanted, schedule: Path, folder: Path) -> dict[str, str | None]:
+def _write_rows(wanted: _Wanted, schedule: Path, folder: Path, mismatched: Path | None = None) -> dict[str, str | None]:
     """`scheduled`, `held_out` and `once`; returns for each of LABELS the first pair of a preference without it."""
     row, size = row_type(wanted.id_bytes), (folder / _ROWS).stat().st_size
     pairs = np.memmap(folder / _ROWS, row, "r") if size else np.zeros(0, row)
     lacking: dict[str, str | None] = dict.fromkeys(LABELS)
     met_N = np.zeros(len(pairs), dtype=bool)
+    mismatched_P = _mismatched(mismatched, len(wanted.scheduled))
     with open(folder / SCHEDULED, "wb") as file, open(folder / ONCE, "wb") as once:
         position = 0
         for batch in _scheduled(schedule):
@@ -258,6 +323,7 @@ def _write_rows(wanted: _Wanted, schedule: Path, folder: Path) -> dict[str, str 
             rows["difficulty"] = batch["difficulty"].to_numpy(zero_copy_only=False)
             rows["preference"] = np.asarray(pc.equal(batch["route"], "preference"))
             rows["flipped"] = np.asarray(batch["flipped"])
+            rows["mismatched"] = mismatched_P[position : position + len(batch)]
             file.write(rows.tobytes())
             preferred = np.flatnonzero(rows["preference"])
             for name in LABELS:
@@ -271,9 +337,19 @@ def _write_rows(wanted: _Wanted, schedule: Path, folder: Path) -> dict[str, str 
     with open(folder / HELD_OUT, "wb") as file:
         for begin in range(0, len(wanted.held_out), _AT_A_TIME):
             rows = pairs[wanted.held_out[begin : begin + _AT_A_TIME]]
-            rows["difficulty"], rows["preference"] = np.nan, True
+            rows["difficulty"] = rows["mismatched"] = np.nan
+            rows["preference"] = True
             file.write(rows.tobytes())
     return lacking
+
+
+def _mismatched(folder: Path | None, positions: int) -> npt.NDArray[np.float64]:
+    """Of each position the cached log-prob of the mismatched answer; NaN where it has none."""
+    found_P = np.full(positions, np.nan)
+    if folder is not None:
+        table = tables.read(folder, tables.REFERENCE, ["pair_id", "chosen_logps"])
+        found_P[table["pair_id"].cast(pa.int64()).to_numpy()] = table["chosen_logps"].to_numpy()
+    return found_P
 
 
 def _scheduled(schedule: Path) -> Iterator[pa.RecordBatch]:

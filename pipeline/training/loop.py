@@ -13,6 +13,7 @@ Shapes: B pairs of a micro-batch, N their completion tokens; P pairs of a step, 
 import hashlib
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import timedelta
@@ -37,12 +38,13 @@ from pipeline.objectives.objective import Objective
 from pipeline.objectives.state import QUEUE
 from pipeline.settings.config import Train
 from pipeline.settings.resources import Resources
-from pipeline.training.checks import check_columns, check_finite, check_gradient, check_parity
-from pipeline.training.epoch import Epoch, sizes
+from pipeline.training.checks import check_columns, check_finite, check_gradient, check_mismatched, check_parity
+from pipeline.training.epoch import Epoch, Example, sizes
 from pipeline.training.feeding import Feed, MicroBatch, Prepared, Share
 from pipeline.training.journal import Journal
+from pipeline.training.mismatched import rotated
 from pipeline.training.rates import learning_rate
-from pipeline.training.rows import HELD_OUT, MEASURED, Rows, counts, displacement, measured, recorded
+from pipeline.training.rows import HELD_OUT, MEASURED, Rows, counts, displacement, measured, recorded, with_token_values
 from pipeline.training.together import Together
 
 TRIM_STEPS = 16  # between two times that freed memory goes back to the system
@@ -73,7 +75,8 @@ class Trainer:
         self.squares = "square_logps" in objective.preset.needs
         if self.squares:
             keep_head_in_chunks(self.policy.model)
-        check_columns(epoch, objective.preset.needs)
+        self.mismatched = "mismatched" in objective.preset.needs
+        check_columns(epoch, objective.preset)
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.parameters, settings)
         self.state = objective.initial_state(*self._untrained())
@@ -101,7 +104,8 @@ class Trainer:
         started, k = time.perf_counter(), self.next_step
         step = self.feed.take(k)
         torch.manual_seed(dropout_seed(self.settings.seed, k, self.rank))
-        rows = Rows(step.examples, self.together.sum(self._accumulate(step)))
+        kl = self._kl(step) if self.mismatched else None
+        rows = Rows(step.examples, self.together.sum(self._accumulate(step, kl)))
         if k == 0:
             check_parity(rows, self.policy.dtype)
         check_finite(rows, k)
@@ -174,12 +178,45 @@ class Trainer:
         share = self._share(self.budgets.micro_batch_tokens, "resources.micro_batch_tokens")
         planned = share.plan(sizes(examples))
         own = share.micro_batches(planned, lambda index: [examples[i] for i in index], self.epoch.tokens)
-        return Prepared(examples, list(own))
+        step = Prepared(examples, list(own))
+        if not self.mismatched:
+            return step
+        others = [each for each in rotated(examples) if each.prompt.mismatched is not None]
+        share = self._share(self.budgets.score_tokens, "resources.score_tokens")
+        planned = share.plan([each.packed for each in others]) if others else []
+        packs = list(share.packs(planned, lambda i: others[i].tokens(self.epoch.tokens)))
+        return replace(step, mismatched=others, mismatched_packs=packs)
 
     def _share(self, budget: int, setting: str) -> Share:
-        return Share(budget, setting, self.rank, self.world, pin=self.policy.device.type == "cuda")
+        return Share(budget, setting, self.rank, self.world, self.policy.device.type == "cuda", self._recorded)
 
-    def _accumulate(self, step: Prepared) -> torch.Tensor:
+    def _recorded(self, examples: Sequence[Example]) -> PairBatch:
+        """What the tables hold of these pairs; of their tokens, too, where the objective asks for it."""
+        batch = recorded(examples)
+        if not self.objective.preset.token_columns:
+            return batch
+        return with_token_values(batch, [self.epoch.token_values(example) for example in examples])
+
+    @torch.no_grad()
+    def _kl(self, step: Prepared) -> float:
+        """The mean log-ratio of the step's mismatched answers, of all workers, at least 0; 0 where it has none.
+
+        Computed before anything of the step is differentiated, as every pair's loss has it.
+        """
+        logps_M = torch.zeros(len(step.mismatched), dtype=torch.float64)
+        for index, pack in step.mismatched_packs:
+            found_N = self.policy(pack.on(self.policy.device), self.budgets.logits_chunk, False)
+            if index:
+                logps_M[index] = side_sums(found_N.cpu(), pack)[:, 0]
+        if not len(logps_M):
+            return 0.0
+        self.together.sum(logps_M)
+        if self.next_step == 0:
+            check_mismatched(step.mismatched, logps_M, self.policy.dtype)
+        cached_M = torch.tensor([each.prompt.mismatched for each in step.mismatched], dtype=torch.float64)
+        return max(0.0, float((logps_M - cached_M).mean()))
+
+    def _accumulate(self, step: Prepared, kl: float | None = None) -> torch.Tensor:
         """Forward and backward over this worker's share of a step; what is measured of its pairs, else zeros, [P, M].
 
         Sums are divided by counts of the whole step: gradients add up to this worker's part of its mean loss.
@@ -189,6 +226,8 @@ class Trainer:
         for number, micro in enumerate(step.micro_batches, start=1):
             self._reduce_after(last=number == len(step.micro_batches))
             logps_N, host_N, batch = self._forward(micro)
+            if kl is not None:
+                batch.step_kl = torch.full_like(batch.policy_chosen_logps, kl)
             out = self.objective(batch, self.state)
             losses_B = out.per_pair(pairs, tokens)
             share = self.world / pairs if micro.index else 0.0  # FSDP2 divides by the workers

@@ -4,7 +4,7 @@ Shapes: P pairs of a step, M of what is MEASURED of each; B pairs of a micro-bat
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from pipeline.objectives.batch import PREFERENCE, SFT, Output, PairBatch
 from pipeline.objectives.diagnostics import accuracy, diagnose
 from pipeline.results import tables
-from pipeline.training.epoch import Example
+from pipeline.training.epoch import Example, Sides
 
 PREFERENCE_ONLY = ("gap", "margin", "shift", "weight", "statistic")  # what only preference pairs have
 MEASURED = ("loss", "nll", *PREFERENCE_ONLY, "chosen_logps", "rejected_logps")
@@ -50,6 +50,24 @@ def recorded(examples: Sequence[Example]) -> PairBatch:
         routes=torch.tensor(routes),
         sources=torch.tensor([example.source for example in examples]),
     )
+
+
+def with_token_values(batch: PairBatch, values: Sequence[Mapping[str, Sides]]) -> PairBatch:
+    """The batch with what its pairs' tokens carry beside the policy's log-probs: of Epoch.columns those that are there.
+
+    A weight, of whatever kind, is a weight.
+    """
+
+    def column(name: str, side: int) -> list[torch.Tensor]:
+        return [torch.from_numpy(each[name][side].astype("f8")) for each in values]
+
+    for name in values[0] if values else ():
+        chosen, rejected = column(name, 0), column(name, 1)
+        if name == "reference":
+            batch.reference_chosen_token_logps, batch.reference_rejected_token_logps = chosen, rejected
+        else:
+            batch.chosen_token_weights, batch.rejected_token_weights = chosen, rejected
+    return batch
 
 
 def measured(batch: PairBatch, out: Output, losses_B: torch.Tensor) -> torch.Tensor:

@@ -89,7 +89,8 @@ def make_schedule(pairs: pa.Table, settings: Schedule) -> Scheduled:
     `drop_percentile` percent are dropped, the hardest or the easiest. Of those kept, SFT takes the hardest, as many as
     `sft_percentile` percent of all pairs, or every one of a margin below `sft_below` (MixDPO, arXiv 2602.00954).
     Percentages are rounded down to whole pairs; ties are broken by a hash of the seed and the pair id. Flipped are the
-    pairs of the lowest hashes, as many as `flip_fraction` of all is in whole pairs, whatever their route.
+    pairs of the lowest hashes, as many as `flip_fraction` of all is in whole pairs, whatever their route; or, with
+    `swap_labels`, all others.
     Raises UserError where difficulty is needed and a pair has none.
     """
     pair_ids = pairs["pair_id"].cast(pa.large_string()).combine_chunks()
@@ -101,6 +102,7 @@ def make_schedule(pairs: pa.Table, settings: Schedule) -> Scheduled:
     flipped_N, flips = np.zeros(total, dtype=bool), round(share_of(total, settings.flip_fraction))
     if flips:
         flipped_N[_shuffled(every, pair_ids, "flip", settings.seed)[:flips]] = True
+    flipped_N ^= settings.swap_labels
 
     count = _percent(settings.drop_percentile, total)
     if settings.drop == "hardest":

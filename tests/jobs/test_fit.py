@@ -108,6 +108,19 @@ def test_figures_are_for_machines(large: str, says: Says) -> None:
     assert found["fits"] == (status == 0) == (not error)
 
 
+def test_other_runs_and_passes_are_counted(large: str, says: Says) -> None:
+    def stages(*objective: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(says(fit.main, "--config", large, "--gpu", "h200", "--json", *objective)[1])
+        return found["stages"]
+
+    tis, kto, dpo = stages("objective=tis-dpo"), stages("objective=kto"), stages("objective=dpo")
+    assert "weigh" not in dpo and list(tis)[1:4] == ["reference", "weigh", "train"]
+    assert tis["weigh"]["gpu"] == tis["train"]["gpu"] and kto["weigh"]["gpu"] == kto["reference"]["gpu"]
+    assert tis["weigh"]["tokens"] == 3 * tis["reference"]["tokens"] + 2 * tis["train"]["tokens"]
+    assert kto["weigh"]["tokens"] == pytest.approx(kto["reference"]["tokens"] / 2, abs=1)
+    assert tis["weigh"]["disk"] > 2 * tis["train"]["disk"]
+
+
 def test_a_disk_that_is_too_small(large: str, says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of this machine that is a verdict; of GPUs, which may be elsewhere, a note."""
     monkeypatch.setattr("pipeline.fit.fit.free_disk", lambda _: 1e9)

@@ -114,3 +114,19 @@ def test_a_model_laid_over_two_devices_scores_the_same_to_the_bit(
         score_part(model, pairs, file, budget=30, chunk=4)
     assert pq.read_table(files[0]).equals(pq.read_table(files[1]))
     assert seen and all(first is second for first, second in zip(seen[::2], seen[1::2], strict=True))  # layers share it
+
+
+@pytest.mark.parametrize("family", ["Llama", "Mamba"])
+def test_each_token_by_itself(tiny_model: Callable[[str], Path], tmp_path: Path, family: str) -> None:
+    """In their order, whatever the packs; they add up to the sums."""
+    model, pairs = load_model(tiny_model(family), "float32"), pairs_file(tmp_path / "pairs.parquet", PAIRS)
+    sums, tokens, alone = (tmp_path / f"{name}.parquet" for name in ("sums", "tokens", "alone"))
+    score_part(model, pairs, sums, budget=40, chunk=4)
+    score_part(model, pairs, tokens, budget=40, chunk=4, by_token=True)
+    score_part(model, pairs, alone, budget=22, chunk=4, by_token=True)
+    for whole, found, one in zip(*(pq.read_table(file).to_pylist() for file in (sums, tokens, alone)), strict=True):
+        assert (whole["pair_id"], whole["tokens_digest"]) == (found["pair_id"], found["tokens_digest"])
+        for side in ("chosen", "rejected"):
+            assert len(found[side]) == whole[f"{side}_tokens"]
+            assert sum(found[side]) == pytest.approx(whole[f"{side}_logps"], abs=1e-4)
+            assert found[side] == pytest.approx(one[side], abs=1e-4)

@@ -10,36 +10,10 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, Plan, make_plan
-from pipeline.settings.config import RunConfig
 from pipeline.settings.resources import Resources
 
 FRONT = ["sample", "rate:rules", "pair"]
 LINE = ["prepare", "reference", "schedule", "generate:base", "train", "generate:trained", "judge", "report"]
-
-
-@pytest.fixture
-def plan(tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
-    """The plan of a small MixDPO run, with some settings of some sections changed."""
-    monkeypatch.chdir(tmp_path)  # where a changed root is made
-
-    def make(**sections: dict[str, Any]) -> Plan:
-        base: dict[str, dict[str, Any]] = {
-            "model": {"source": str(tiny_model("Llama"))},
-            "sample": {},
-            "rate": {},
-            "pair": {},
-            "data": {},
-            "schedule": {},
-            "objective": {"name": "mixdpo", "preference": "gamma-dpo"},
-            "train": {},
-            "generate": {},
-            "judge": {},
-            "resources": {"root": str(tmp_path / "runs")},
-        }
-        raw = {name: settings | sections.get(name, {}) for name, settings in base.items()}
-        return make_plan(RunConfig.model_validate(raw))
-
-    return make
 
 
 def moved(before: Plan, after: Plan) -> list[str]:
@@ -49,7 +23,7 @@ def moved(before: Plan, after: Plan) -> list[str]:
 def test_the_line(plan: Callable[..., Plan]) -> None:
     made = plan()
     assert list(made.steps) == LINE and [step.stage for step in made.of("generate")] == ["generate", "generate"]
-    assert {step.stage for step in made.steps.values()} == set(STAGES) - {"sample", "rate", "pair"}
+    assert {step.stage for step in made.steps.values()} == set(STAGES) - {"sample", "rate", "pair", "weigh"}
     assert moved(made, plan()) == []
 
 

@@ -35,6 +35,14 @@ class Pair(NamedTuple):
         return ramp(self.lp_l, self.n_l)
 
     @property
+    def reference_w(self) -> list[float]:
+        return ramp(self.lr_w, self.n_w)[::-1]
+
+    @property
+    def reference_l(self) -> list[float]:
+        return ramp(self.lr_l, self.n_l)[::-1]
+
+    @property
     def squares_w(self) -> float:
         """Sum over the tokens of log sum_v pi(v)^2, as of a policy that is 1.5 and 1.2 nats from certain."""
         return -1.5 * self.n_w
@@ -42,6 +50,11 @@ class Pair(NamedTuple):
     @property
     def squares_l(self) -> float:
         return -1.2 * self.n_l
+
+
+def weights(count: int) -> list[float]:
+    """Of a completion's tokens; for BMC whether they are changed, if by halves."""
+    return [(0.0, 1.0, 0.5)[k % 3] for k in range(count)]
 
 
 def ramp(total: float, count: int) -> list[float]:
@@ -64,6 +77,7 @@ STATEFUL = [name for name, row in PRESETS.items() if row.gamma or row.statistic]
 ELASTIC = [name for name, row in PRESETS.items() if not (row.gamma or row.unary)]  # what takes margin=gamma
 
 # What stateful rows have seen: gaps, statistics and sources of two steps.
+STEP_KL = 0.7  # nats, of KTO's step
 STEPS = [([-1.0, 0.2, 0.9], [-0.5, 1.5, 0.7], [0, 1, 0]), ([3.0, 0.4], [0.1, 0.5], [1, 1])]
 # The statistics of those that watch something of which these would be no values: P(the label is right).
 PROBABILITIES = [[0.5, 0.95, 0.7], [0.1, 0.5]]
@@ -94,6 +108,11 @@ def batch_of(
         label_confidence=column("p"),
         policy_chosen_square_logps=column("squares_w"),
         policy_rejected_square_logps=column("squares_l"),
+        reference_chosen_token_logps=[torch.tensor(pair.reference_w, dtype=dtype) for pair in present],
+        reference_rejected_token_logps=[torch.tensor(pair.reference_l, dtype=dtype) for pair in present],
+        chosen_token_weights=[torch.tensor(weights(pair.n_w), dtype=dtype) for pair in present],
+        rejected_token_weights=[torch.tensor(weights(pair.n_l), dtype=dtype) for pair in present],
+        step_kl=torch.full((len(present),), STEP_KL, dtype=dtype),
         sources=column("source").long(),
         routes=None if routes is None else torch.tensor(routes, dtype=torch.long),
         policy_chosen_token_logps=[torch.tensor(pair.tokens_w, dtype=dtype) for pair in present],

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tests.pipeline.objectives.pairs import PROBABILITIES, STEPS, Pair
+from tests.pipeline.objectives.pairs import PROBABILITIES, STEP_KL, STEPS, Pair, weights
 
 Steps = list[list[float]]
 
@@ -344,6 +344,39 @@ def cal_dpo(x: Pair, c: Any) -> Said:
     return unary(x, 1, lambda w, r: logistic(w - r) + ((w - target) ** 2 + (r + target) ** 2) / 2)
 
 
+def kto(x: Pair, c: Any) -> Said:
+    z = c.beta * STEP_KL
+
+    def loss(w: float, r: float) -> float:
+        return c.desirable_weight * (1 - sigmoid(w - z)) + c.undesirable_weight * (1 - sigmoid(z - r))
+
+    return unary(x, c.beta, loss)
+
+
+def by_token(x: Pair, beta: float, weight: Callable[[int, float, float], float]) -> Said:
+    """DPO whose log-ratios are weighed: by a token's place, the policy's log-prob, and the weight it was given."""
+
+    def side(logps: list[float], reference: list[float]) -> float:
+        given = weights(len(logps))
+        return math.fsum(
+            weight(t, p, given[t]) * (p - q) for t, (p, q) in enumerate(zip(logps, reference, strict=True))
+        )
+
+    return Said(beta * (side(x.tokens_w, x.reference_w) - side(x.tokens_l, x.reference_l)))
+
+
+def tis_dpo(x: Pair, c: Any) -> Said:
+    return by_token(x, c.beta, lambda t, p, given: given)
+
+
+def d2po(x: Pair, c: Any) -> Said:
+    return by_token(x, c.beta, lambda t, p, given: c.decay**t)
+
+
+def bmc(x: Pair, c: Any) -> Said:
+    return by_token(x, c.beta, lambda t, p, given: 1 + given * min(math.exp(min(-p, 700.0)), c.delta))
+
+
 def gamma_dpo(x: Pair, c: Any) -> Said:
     gap = c.beta * h(x)
     return Said(gap, gamma_margin(GAPS, c.gamma0, c.tau)(gap) - c.gamma0)
@@ -466,6 +499,14 @@ CASES: dict[str, tuple[Callable[[Pair, Any], Said], dict[str, Any], list[dict[st
     "sppo": (sppo, {"beta": 0.001}, [{"beta": 0.4}]),
     "sppo-hard": (sppo_hard, {"beta": 0.001}, [{"beta": 0.4}]),
     "cal-dpo": (cal_dpo, {"beta": 0.001}, [{"beta": 0.4}]),
+    "kto": (
+        kto,
+        {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
+        [{"beta": 0.6, "desirable_weight": 1.33, "undesirable_weight": 0.5}],
+    ),
+    "tis-dpo": (tis_dpo, {"beta": 0.1}, [{"beta": 0.7}]),
+    "d2po": (d2po, {"beta": 0.1, "decay": 0.98}, [{"beta": 0.3, "decay": 0.5}]),
+    "bmc": (bmc, {"beta": 0.01, "delta": 1.5}, [{"beta": 0.2, "delta": 30.0}, {"delta": 0.3}]),
     "selective-dpo": (dpo, {"beta": 0.01}, [{"beta": 0.2}]),
     "gamma-dpo": (
         gamma_dpo,

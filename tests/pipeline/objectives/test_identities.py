@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from liger_kernel.chunked_loss.dpo_loss import LigerFusedLinearDPOFunction
+from liger_kernel.chunked_loss.kto_loss import LigerFusedLinearKTOFunction
 
 from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.objective import build
@@ -88,6 +89,7 @@ IDENTITIES: list[tuple[str, dict[str, Any], str, dict[str, Any], list[Pair]]] = 
     ("rappo", {"reference_ratio": 1e-200}, "dpo", {}, MILD),
     ("re-po", {"reliability": 1.0, "adaptation": 0.0}, "dpo", {}, PAIRS),
     ("re-po", {"adaptation": 0.0}, "cdpo", {"label_smoothing": 0.1}, EVEN),
+    ("d2po", {"decay": 1.0, "beta": 0.3}, "bmc", {"delta": 0.0, "beta": 0.3}, PAIRS),
     *((name, {"margin": "gamma", "tau": 1e12}, name, {}, PAIRS) for name in ELASTIC),
 ]
 
@@ -132,6 +134,58 @@ def test_rounding_does_not_decide_whether_uni_dpo_guards() -> None:
         torch.testing.assert_close(loss, losses[1], atol=2e-3, rtol=0)
     fallen = [pair._replace(lp_w=pair.lr_w - 1.0, s_w=5.0) for pair in MILD]
     assert (run("uni-dpo", batch_of(fallen), nll_weight=10.0).losses_B > losses[1] + 0.1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "weight", "beta"),
+    [
+        ("tis-dpo", {"beta": 0.3}, 1.0, 0.3),
+        ("tis-dpo", {"beta": 0.3}, 1.7, 0.51),  # a weight of all tokens is one of beta
+        ("d2po", {"beta": 0.3, "decay": 1.0}, 0.0, 0.3),
+        ("bmc", {"beta": 0.3, "delta": 0.0}, 1.0, 0.3),
+        ("bmc", {"beta": 0.3, "delta": 0.5}, 0.0, 0.3),  # equal completions: no token is changed
+        ("bmc", {"beta": 0.3, "delta": 0.5}, 1.0, 0.45),  # 1 / pi is above it
+    ],
+)
+def test_dpo_where_all_tokens_weigh_alike(name: str, given: dict[str, Any], weight: float, beta: float) -> None:
+    """In value, and in the gradient of every token, the last one of which ends the turn."""
+    batch, leaves = with_grad(batch_of(PAIRS))
+    for side in ("chosen", "rejected"):
+        weights = getattr(batch, f"{side}_token_weights")
+        setattr(batch, f"{side}_token_weights", [torch.full_like(each, weight) for each in weights])
+    out, dpo = run(name, batch, **given), run("dpo", beta=beta)
+    torch.testing.assert_close(out.losses_B, dpo.losses_B, rtol=1e-10, atol=1e-10)
+    out.loss_sum.backward()
+    chosen, rejected = leaves[2 : 2 + len(PAIRS)], leaves[2 + len(PAIRS) :]
+    for i, (w, r) in enumerate(zip(chosen, rejected, strict=True)):
+        slope = -beta * float(dpo.weights_B[i])
+        assert w.grad is not None and r.grad is not None
+        assert w.grad.tolist() == pytest.approx([slope] * len(w), rel=1e-9, abs=1e-15)
+        assert r.grad.tolist() == pytest.approx([-slope] * len(r), rel=1e-9, abs=1e-15)
+
+
+def test_the_weights_of_bmc_are_bounded_and_constants_to_the_gradient() -> None:
+    batch, leaves = with_grad(batch_of([EASY]))
+    out = run("bmc", batch, beta=1.0, delta=5.0)
+    out.loss_sum.backward()
+    chosen, changed = leaves[2], batch.chosen_token_weights
+    assert chosen.grad is not None and changed is not None
+    weights = chosen.grad / -out.weights_B
+    expected = 1 + changed[0] * (-chosen.detach()).exp().clamp(max=5)
+    torch.testing.assert_close(weights, expected)
+    assert 1.0 == weights.min() < weights.max() <= 6.0
+
+
+def test_kto_without_its_kl_is_apo_zero() -> None:
+    batch = batch_of(PAIRS)
+    batch.step_kl = torch.zeros(len(PAIRS)).double()
+    one, other = run("kto", batch), run("apo-zero")
+    for field in ("losses_B", "gaps_B", "weights_B"):
+        torch.testing.assert_close(getattr(one, field), getattr(other, field), rtol=1e-14, atol=0)
+    batch.step_kl += 1000  # a policy that is far from the reference: nothing is chosen enough to teach
+    far, (chosen, *_) = with_grad(batch)
+    run("kto", far).loss_sum.backward()
+    assert chosen.grad is not None and not chosen.grad[:4].abs().gt(1e-30).any()
 
 
 def test_sppo_of_a_certain_label_is_half_of_trls() -> None:
@@ -239,6 +293,7 @@ def trl(batch: PairBatch) -> dict[str, torch.Tensor]:
         "sppo_hard": (chosen - 0.5 / BETA) ** 2 + (rejected + 0.5 / BETA) ** 2,
         "apo_zero": 1 - F.sigmoid(BETA * chosen) + F.sigmoid(BETA * rejected),
         "apo_down": F.sigmoid(BETA * chosen) + 1 - F.sigmoid(BETA * delta),
+        "kto": 1 - F.sigmoid(BETA * (chosen - 0.4)) + 1 - F.sigmoid(BETA * (0.4 - rejected)),
     }
 
 
@@ -255,6 +310,7 @@ def random_batch() -> PairBatch:
         rejected_tokens=counts[1],
         policy_chosen_square_logps=logps[0] / 2,  # so that no weight of WPO's reaches its bound
         policy_rejected_square_logps=logps[2] / 2,
+        step_kl=torch.full((200,), 0.4).double(),
     )
 
 
@@ -277,6 +333,7 @@ def random_batch() -> PairBatch:
         ("sppo_hard", "sppo-hard", {"beta": BETA}),
         ("apo_zero", "apo-zero", {"beta": BETA}),
         ("apo_down", "apo-down", {"beta": BETA}),
+        ("kto", "kto", {"beta": BETA}),
     ],
 )
 def test_agrees_with_trl(method: str, name: str, given: dict[str, Any]) -> None:
@@ -311,4 +368,20 @@ def test_agrees_with_liger(method: str, name: str, given: dict[str, Any]) -> Non
         loss_type=method,
         **given,
     )[0]
+    torch.testing.assert_close(objective(batch, objective.initial_state()).loss, loss, rtol=1e-6, atol=1e-6)
+
+
+def test_kto_agrees_with_ligers() -> None:
+    """By the installed code, which takes both sides as examples of their own."""
+    batch, objective = random_batch(), build("kto", beta=BETA)
+    assert batch.reference_chosen_logps is not None and batch.reference_rejected_logps is not None
+    labels = torch.cat((torch.ones(200), torch.zeros(200))).bool()
+    loss, *_ = LigerFusedLinearKTOFunction.preference_loss_fn(
+        torch.cat((batch.policy_chosen_logps, batch.policy_rejected_logps)),
+        labels,
+        torch.zeros(200),
+        torch.cat((batch.reference_chosen_logps, batch.reference_rejected_logps)),
+        beta=BETA,
+        kl=torch.tensor(0.4).double(),
+    )
     torch.testing.assert_close(objective(batch, objective.initial_state()).loss, loss, rtol=1e-6, atol=1e-6)

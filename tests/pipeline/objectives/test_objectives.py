@@ -24,7 +24,8 @@ from tests.pipeline.objectives.pairs import (
     with_grad,
 )
 
-CURVED = ("log-odds", "unsure-tokens", "bent-mean-log-prob")  # rewards whose slope is not the same on either side
+# Rewards whose slope is not the same on either side.
+CURVED = ("log-odds", "unsure-tokens", "bent-mean-log-prob", "weighted-tokens", "decayed-tokens", "changed-tokens")
 
 
 def alike(row: Preset) -> bool:
@@ -46,11 +47,12 @@ MIXED = [("mixdpo", {"preference": name}) for name in INNER]
 def test_gradcheck(name: str) -> None:
     """In float64, for both sides' sums, and each token where they are read.
 
-    What is held constant does not move: gamma is stiff, memories are empty, WPO's weight is at its bound, every label
-    of RE-PO is right.
+    What is held constant does not move: gamma is stiff, memories are empty, the weights of WPO and BMC are at their
+    bounds, every label of RE-PO is right.
     """
     row = PRESETS[name]
-    objective = build(name, **({"tau": 1e12} if row.gamma else {"reliability": 1.0} if name == "re-po" else {}))
+    still = {"re-po": {"reliability": 1.0}, "bmc": {"delta": 0.9}}
+    objective = build(name, **({"tau": 1e12} if row.gamma else still.get(name, {})))
     state = experienced(objective) if row.gamma else objective.initial_state()
     base, count = batch_of(MILD[:3]), 3
     base.policy_chosen_square_logps = base.policy_rejected_square_logps = torch.full((3,), -1e3).double()

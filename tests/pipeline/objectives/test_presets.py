@@ -79,6 +79,13 @@ BY_HAND: list[tuple[str, dict[str, Any], Pair, Steps, float, float]] = [
     ("hypo", {}, WRONG, [], 1.313261688, 0),  # the reference's -7 does not count: 0.1 * -10
     # Kept of w: -2, -2.67, -3.33 (threshold -1.59), of l: -2.4, -3.6, -4.8 (threshold -2.24): 1.5 * 0.9333 - 1.6 = -0.2
     ("confpo", {}, EASY, [], 0.798138869, 0),
+    # z = 0.1 * 0.7: 1 - sigmoid(0.1 - 0.07) + 1 - sigmoid(0.07 + 0.05)
+    ("kto", {}, EASY, [], 0.962536438, 0),
+    # Log-ratios of w's tokens 3, 1.6, 0.2, -1.2, -2.6, of l's 3.4, 1.05, -1.3, -3.65; weights 0, 1, 1/2, 0, 1 and the
+    # like: -0.9 - 0.4. BMC adds 1.5 times that to h, as no token is as likely as 1 / 1.5.
+    ("tis-dpo", {"beta": 1.0}, EASY, [], 1.541008454, 0),
+    ("bmc", {"beta": 1.0}, EASY, [], math.log1p(math.exp(0.45)), 0),
+    ("d2po", {"beta": 1.0, "decay": 0.5}, EASY, [], math.log1p(math.exp(3.14375 - 3.5375)), 0),
     ("selective-dpo", {}, EASY, [], 0.685675305, 0),  # 0.015
     # Water-filling, gaps 3, 1, -5: level -0.5. The gap is 3, gamma_i 2.5: 3 - (2.5 - 1) and 3 - 2.5.
     ("gamma-dpo", {"beta": 2.0, "tau": 0.0}, EASY, [[3.0, 1.0, -5.0]], 0.201413278, 0),
@@ -118,6 +125,10 @@ COLUMNS = {
     "sources": ("sources",),
     "token_logps": ("policy_chosen_token_logps", "policy_rejected_token_logps"),
     "square_logps": ("policy_chosen_square_logps", "policy_rejected_square_logps"),
+    "mismatched": ("step_kl",),
+    "reference": ("reference_chosen_token_logps", "reference_rejected_token_logps"),
+    "contrast": ("chosen_token_weights", "rejected_token_weights"),
+    "changed": ("chosen_token_weights", "rejected_token_weights"),
 }
 
 
@@ -128,7 +139,8 @@ def without(*names: str) -> PairBatch:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_needs_are_exactly_what_is_read(name: str) -> None:
-    needed = {column for need in PRESETS[name].needs for column in COLUMNS[need]}
+    row = PRESETS[name]
+    needed = {column for need in (*row.needs, *row.token_columns) for column in COLUMNS[need]}
     others = {column for columns in COLUMNS.values() for column in columns} - needed
     assert bool(run(name, without(*others)).losses_B.isfinite().all())
     for column in needed:

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.preferences.changes import changed
 from pipeline.preferences.rows import Rows, Unreadable
 from pipeline.preferences.sources import open_source
+from pipeline.preferences.tokenise import tokens_digest
 from pipeline.prepare import blocks, copies, parts
 from pipeline.prepare.blocks import Blocks, cut
 from pipeline.prepare.copies import COPY, grouped
@@ -252,3 +254,23 @@ def test_every_source_gives_the_same_blocks_in_another_process(tmp_path: Path) -
 
 def test_groups_hold_all_of_a_key() -> None:
     assert [len(each) for each in grouped([], COPY, 0, Path())] == [0]
+
+
+def test_which_tokens_differ_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
+    """Beside each part, of the same pairs in the same order; the pairs themselves are the same."""
+    plain, asked = (
+        prepared(mixed(300), tmp_path / name, 64, shard_pairs=50, max_dropped=1, changed_tokens=asked)
+        for name, asked in (("plain", False), ("asked", True))
+    )
+    assert plain.parts == asked.parts and not list((tmp_path / "plain").glob("changed-*"))
+    names = [name.replace("part-", "changed-") for name in asked.parts]
+    assert names == sorted(file.name for file in (tmp_path / "asked").glob("changed-*"))
+    rows = tables.read(tmp_path / "asked", tables.TOKEN_VALUES, pattern="changed-*.parquet").to_pylist()
+    for pair, row in zip(asked.pairs, rows, strict=True):
+        assert row["pair_id"] == pair["pair_id"]
+        assert row["tokens_digest"] == tokens_digest(*(pair[f"{n}_ids"] for n in ("prompt", "chosen", "rejected")))
+        for side, differs in zip(
+            ("chosen", "rejected"), changed(pair["chosen_ids"], pair["rejected_ids"]), strict=True
+        ):
+            assert row[side] == [float(each) for each in differs]
+            assert row[side][-1] == 0.0 and any(row[side])  # both end a turn

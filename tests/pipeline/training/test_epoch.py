@@ -17,7 +17,7 @@ from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 from pipeline.settings.config import Schedule
 from pipeline.training.epoch import Epoch, Example
-from pipeline.training.join import ABOUT, TOKENS, join, room
+from pipeline.training.join import ABOUT, TOKENS, VALUES, More, join, room
 from tests.pipeline.training.restated_schedule import Candidate, scheduled_rows
 
 # Score margins: a 0.1, b 0.4, c -0.2, d 0.8; e is held out and has nothing but its texts.
@@ -272,8 +272,79 @@ def test_the_table_on_disk(epoch: Any, tmp_path: Path) -> None:
     folder = joined(tmp_path, {"pairs": "1"})
     about = json.loads((folder / ABOUT).read_text())
     assert about["made_of"] == {"pairs": "1"} and about["lacking"]["label_confidence"] == "b"
-    assert sorted(file.name for file in folder.iterdir()) == ["epoch.json", "held_out", "once", "scheduled", "tokens"]
+    files = [ABOUT, "held_out", "once", "scheduled", "tokens", "values"]
+    assert sorted(file.name for file in folder.iterdir()) == files
     kept = sum(file.stat().st_size for file in folder.iterdir() if file.name != ABOUT)
     assert kept < room(tmp_path / "pairs", tmp_path / "schedule")
     ids = (folder / TOKENS).read_bytes()[: 4 * (3 + 1 + 1 + 2)]  # of a, the first in the pairs table
     assert hashlib.sha256(ids).hexdigest() == tokens_digest([9], [0], [50, 50])
+
+
+def valued(folder: Path, **columns: Any) -> More:
+    """Columns of numbers a token: `reference` is -k of the k-th, others as given."""
+    digests = {row["pair_id"]: row for row in tables.read(folder / "ref", tables.REFERENCE).to_pylist()}
+    for name, number in columns.items():
+        rows = [
+            {"pair_id": pair_id, "tokens_digest": row["tokens_digest"]}
+            | {side: [number * k for k in range(1, 1 + row[f"{side}_tokens"])] for side in ("chosen", "rejected")}
+            for pair_id, row in digests.items()
+        ]
+        commit(folder / name, rows, tables.TOKEN_VALUES)
+    return More({name: (folder / name, "part-*.parquet") for name in columns})
+
+
+def test_values_of_tokens_are_those_of_the_sides_as_they_are_trained(epoch: Any, tmp_path: Path) -> None:
+    epoch(order="easy-to-hard", sft_percentile=25, flip_fraction=1.0)
+    more = valued(tmp_path, reference=-1.0, contrast=0.5)
+    made = Epoch(join(*(tmp_path / name for name in ("pairs", "ref", "schedule")), tmp_path / "epoch", more=more), 4)
+    _, b, _, c = made.step(0)
+    found = {name: [side.tolist() for side in sides] for name, sides in made.token_values(b).items()}
+    assert found == {"reference": [[-1, -2, -3], [-1, -2]], "contrast": [[0.5, 1, 1.5], [0.5, 1]]}
+    assert b.reference == (-6.0, -3.0)  # of their own tokens, not of the table of sums
+    assert c.route == "sft" and made.token_values(c)["contrast"][1].tolist() == []
+    (e,) = made.held_out([0])
+    assert [len(side) for side in made.token_values(e)["reference"]] == [5, 6]
+    plain = Epoch(joined(tmp_path), 4)
+    assert plain.columns == ()
+
+
+def test_values_of_other_tokens_or_not_as_written_are_refused(epoch: Any, tmp_path: Path) -> None:
+    epoch(order="easy-to-hard")
+    more, places = valued(tmp_path, reference=-1.0), [tmp_path / name for name in ("pairs", "ref", "schedule")]
+    made = Epoch(join(*places, tmp_path / "epoch", more=more), 4)
+    d, b, *_ = made.step(0)
+    with open(tmp_path / "epoch" / VALUES, "r+b") as file:
+        file.seek(4 * (b.values + 1))
+        file.write(b"\1\0\0\0")
+    assert made.token_values(d)
+    with pytest.raises(UserError, match=r"pair b: its token values in .*epoch.* are not as they were written"):
+        made.token_values(b)
+    rows = tables.read(tmp_path / "reference", tables.TOKEN_VALUES).to_pylist()
+    rows[3]["tokens_digest"] = rows[0]["tokens_digest"]
+    commit(tmp_path / "reference", rows, tables.TOKEN_VALUES)
+    with pytest.raises(UserError, match=r"pair d: its token values \(reference\) are of other tokens\n.*--force weigh"):
+        join(*places, tmp_path / "epoch", more=more)
+
+
+def test_log_probs_of_other_pairs_answers_are_found_by_position(epoch: Any, tmp_path: Path) -> None:
+    epoch(order="easy-to-hard", epochs=2)
+    scored = {"tokens_digest": "", "rejected_logps": 0.0, "chosen_tokens": 1, "rejected_tokens": 0}
+    rows = [{"pair_id": str(place), "chosen_logps": -10.0 - place} | scored for place in (7, 0, 2)]
+    commit(tmp_path / "mismatched", rows, tables.REFERENCE)
+    places = [tmp_path / name for name in ("pairs", "ref", "schedule")]
+    made = Epoch(join(*places, tmp_path / "epoch", more=More(mismatched=tmp_path / "mismatched")), 4)
+    found = [example.mismatched for k in range(2) for example in made.step(k)]
+    assert found == [-10.0, None, -12.0, None, None, None, None, -17.0]
+    assert made.held_out([0])[0].mismatched is None
+
+
+def test_values_beside_other_parts(epoch: Any, tmp_path: Path) -> None:
+    """Of pairs in several parts, values in one; found by id."""
+    epoch(4, order="easy-to-hard")
+    table = tables.read(tmp_path / "pairs", tables.PAIRS)
+    for part, (start, stop) in enumerate(((0, 2), (2, 5))):
+        rows = table.slice(start, stop - start).to_pylist()
+        tables.write(rows, tables.PAIRS, tmp_path / "pairs" / f"part-{part:05}.parquet")
+    more = valued(tmp_path, reference=-1.0)
+    made = Epoch(join(*(tmp_path / name for name in ("pairs", "ref", "schedule")), tmp_path / "epoch", more=more), 4)
+    assert [len(made.token_values(each)["reference"][0]) for each in made.step(0)] == [4, 2, 1, 3]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from pipeline.compute.fused_head import fuse, is_fused
 from pipeline.compute.selfcheck import chosen
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS
+from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 from pipeline.training.checkpoints import load, save
+from pipeline.training.mismatched import rotated, write_asked
 from tests.pipeline.training.training_bench import BATCH, TRAIN, Bench, pairs_log, run, steps_log, weights
 
 SPLIT = {"micro_batch_tokens": 18, "logits_chunk": 2}
@@ -32,6 +35,7 @@ REMEMBERING: list[tuple[str, dict[str, Any]]] = [
     ("rappo", {"reference_ratio": 1e9}),
     ("re-po", {}),
     ("scaled-dpo", {"margin": "gamma"}),
+    ("bmc", {"margin": "gamma"}),
 ]
 
 
@@ -47,7 +51,7 @@ def exact(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFa
 
 def settings(name: str) -> dict[str, Any]:
     """What makes a step of this objective visit all it can do."""
-    return {**MIXED, "preference": "gamma-dpo"} if name == "mixdpo" else {"schedule": {"flip_fraction": 0.3}}
+    return MIXED if name == "mixdpo" else {"schedule": {"flip_fraction": 0.3}}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -78,6 +82,107 @@ def test_what_is_remembered_survives_a_checkpoint(
     load(forgetful := bench.trainer(name, journal=kept, **parameters), tmp_path)
     forgetful.state = bench.trainer(name, **parameters).state
     assert not torch.equal(weights(run(forgetful)), weights(straight))  # so there was something to remember
+
+
+@pytest.mark.parametrize("name", ["kto", "tis-dpo", "d2po", "bmc"])
+def test_a_resumed_run_that_reads_more_is_the_uninterrupted_one(bench: Bench, name: str, tmp_path: Path) -> None:
+    straight, interrupted = (run(bench.trainer(name), steps) for steps in (100, 2))
+    save(interrupted, tmp_path).result()
+    load(resumed := bench.trainer(name, journal=interrupted.journal.folder), tmp_path)
+    assert torch.equal(weights(run(resumed)), weights(straight)) and pairs_log(resumed) == pairs_log(straight)
+
+
+def test_kto_by_hand(exact: Bench) -> None:
+    """The second step by transformers' own logits: each prompt with an answer of the next pair, w and l in turn."""
+    trainer = exact.trainer("kto", resources=SPLIT, schedule={"flip_fraction": 0.3})
+    before, now = (
+        AutoModelForCausalLM.from_pretrained(exact.model, attn_implementation="eager", dtype=torch.float64).eval()
+        for _ in range(2)
+    )
+    trainer.step()
+    now.load_state_dict(trainer.policy.model.state_dict())
+    trainer.step()
+
+    def ratio(pair: Any, answer: list[int]) -> float:
+        return logp(now, pair["prompt_ids"], answer) - logp(before, pair["prompt_ids"], answer)
+
+    rows = [row for row in pairs_log(trainer) if row["step"] == 1]
+    by_id = {pair["pair_id"]: pair for pair in exact.pairs}
+    pairs = [by_id[row["pair_id"]] for row in rows]
+    sides = [("rejected", "chosen") if row["flipped"] else ("chosen", "rejected") for row in rows]
+    ratios = []
+    for place, pair in enumerate(pairs):
+        other = (place + 1) % BATCH
+        ratios.append(ratio(pair, pairs[other][f"{sides[other][place % 2]}_ids"]))
+    kl = max(0.0, sum(ratios) / BATCH)
+    assert any(abs(each) > 1e-3 for each in ratios)
+    for row, pair, (w, r) in zip(rows, pairs, sides, strict=True):
+        above, below = kl - ratio(pair, pair[f"{w}_ids"]), ratio(pair, pair[f"{r}_ids"]) - kl
+        expected = 2 - 1 / (1 + math.exp(0.1 * above)) - 1 / (1 + math.exp(0.1 * below))
+        assert row["loss"] == pytest.approx(expected, rel=1e-8)
+
+
+def logp(model: Any, prompt: list[int], answer: list[int]) -> float:
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([[*prompt, *answer]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return float(logits.double().log_softmax(1).gather(1, torch.tensor(answer)[:, None]).sum())
+
+
+def test_a_step_of_one_pair_has_no_kl(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    """As a last one may be. Pairs that go to SFT are no answers to compare with; z is 0, as apo-zero has it."""
+    one = Bench(tmp_path, tiny_model("Llama"))
+    routed = {"schedule": {"sft_percentile": 75}, "preference": "kto"}
+    trainer = run(one.trainer("mixdpo", **routed))  # of three steps one has 3 preference pairs, the others none
+    assert [row["preference_pairs"] for row in steps_log(trainer)] == [3, 0, 0]
+    alone = one.trainer("mixdpo", preference="kto", schedule={"sft_percentile": 92})
+    assert alone.feed.take(0).mismatched == [] and alone.step()["preference_pairs"] == 1
+
+
+def test_answers_to_the_same_prompt_are_not_mismatched(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    one = Bench(tmp_path, tiny_model("Llama"))
+    epoch = one.epoch()
+    counts = write_asked(epoch, tmp_path / "all", size=100, positions=None)
+    assert dict(counts) == {"asked": TRAIN}
+    longest = max(each.packed for k in range(3) for each in rotated(epoch.step(k)))
+    assert write_asked(epoch, tmp_path / "short", 100, positions=longest - 1)["longer-than-model"] >= 1
+    for pair in one.pairs:
+        pair["prompt_ids"] = one.pairs[0]["prompt_ids"]
+    for pair, scored in zip(one.pairs, one.reference, strict=True):
+        scored["tokens_digest"] = tokens_digest(*(pair[f"{name}_ids"] for name in ("prompt", "chosen", "rejected")))
+    one.write("pairs", one.pairs, tables.PAIRS)
+    one.write("reference", one.reference, tables.REFERENCE)
+    assert dict(write_asked(one.epoch(), tmp_path / "none", 100, None)) == {"same-prompt": TRAIN}
+
+
+def test_a_wrong_cache_of_other_answers_is_refused(bench: Bench) -> None:
+    trainer = bench.trainer("kto")
+    step = trainer.feed.take(0)
+    wrong = replace(step.mismatched[2].prompt, mismatched=(step.mismatched[2].prompt.mismatched or 0) - 0.01)
+    others = [*step.mismatched]
+    others[2] = replace(others[2], prompt=wrong)
+    trainer.feed.ahead = None
+    trainer.feed.prepare = lambda k: replace(step, mismatched=others)
+    with pytest.raises(UserError, match=rf"pair {wrong.pair_id}: at step 0 the policy's mismatched log-prob"):
+        trainer.step()
+
+
+def test_a_weighted_gap_by_the_tables(exact: Bench) -> None:
+    """The weights that are read are those of the pair's own tokens, of the side as it is trained."""
+    weights_of = {
+        row["pair_id"]: row for row in tables.read(exact.folder / "contrast", tables.TOKEN_VALUES).to_pylist()
+    }
+    trainer = exact.trainer("tis-dpo", schedule={"flip_fraction": 0.3}, resources=SPLIT)
+    trainer.step()
+    examples = trainer.epoch.step(1)
+    assert any(example.flipped for k in range(3) for example in trainer.epoch.step(k))
+    batch = trainer._recorded(examples)
+    for i, example in enumerate(examples):
+        row = weights_of[example.pair_id]
+        sides = ("rejected", "chosen") if example.flipped else ("chosen", "rejected")
+        for side, found in zip(sides, (batch.chosen_token_weights, batch.rejected_token_weights), strict=True):
+            assert found is not None and found[i].tolist() == pytest.approx(row[side])
+        reference = batch.reference_chosen_token_logps
+        assert reference is not None and float(reference[i].sum()) == pytest.approx(example.reference[0], rel=1e-6)
 
 
 def test_the_mean_over_tokens_is_over_the_whole_step(bench: Bench) -> None:

@@ -375,3 +375,13 @@ def test_what_has_values_of_its_own_is_not_hashed(monkeypatch: pytest.MonkeyPatc
     hashed.clear()
     make_schedule(pairs, Schedule(order="shuffle", epochs=2))
     assert hashed == [100, 100]
+
+
+def test_labels_the_other_way_round() -> None:
+    """All of them, so that what noise had flipped is right again, and nothing else of the schedule moves."""
+    for fraction in (0.0, 0.5, 1.0):
+        given = {"order": "easy-to-hard", "flip_fraction": fraction, "epochs": 2}
+        right, wrong = schedule(SCORED, **given), schedule(SCORED, **given, swap_labels=True)
+        for a, b in zip(right, wrong, strict=True):
+            assert b["flipped"] is not a["flipped"] and a | {"flipped": None} == b | {"flipped": None}
+    assert schedule(SCORED, swap_labels=True) == schedule(SCORED, flip_fraction=1.0)

@@ -22,7 +22,8 @@ from tests import gloo
 from tests.pipeline.training.training_bench import Bench, Row, pairs_log, run, steps_log, weights
 
 SMALL = {"micro_batch_tokens": 13}  # the longest pair's: four micro-batches or more a step
-OTHERS = ("nca", "bco", "dpop", "wpo", "dr-dpo", "rappo", "re-po")  # beside MixDPO over gamma-DPO, a mechanism each
+# Beside MixDPO over gamma-DPO, a mechanism each.
+OTHERS = ("nca", "bco", "dpop", "wpo", "dr-dpo", "rappo", "re-po", "kto", "tis-dpo", "bmc")
 UNEVEN = {"micro_batch_tokens": 40}  # two micro-batches a step of four pairs; with two workers one each
 DROPOUT = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.1}, "learning_rate": 0.05}
 Found = dict[str, Any]

@@ -1,5 +1,6 @@
 """Committed-looking tables for a tiny model, and trainers over them: what the tests of the training loop share."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,24 @@ from pipeline.compute.loading import open_empty
 from pipeline.compute.logprobs import score
 from pipeline.compute.models import load_model
 from pipeline.compute.policy import Policy
+from pipeline.compute.scoring import score_part
 from pipeline.objectives import build
+from pipeline.objectives.presets import Preset
+from pipeline.preferences.changes import changed
 from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 from pipeline.settings.config import Schedule, Train
 from pipeline.settings.resources import Resources
 from pipeline.training.epoch import Epoch
 from pipeline.training.exporting import export_weights
-from pipeline.training.join import join
+from pipeline.training.join import More, join
 from pipeline.training.journal import Journal
 from pipeline.training.loop import Trainer
+from pipeline.training.mismatched import write_asked
 from tests.pipeline.training.restated_schedule import Candidate, scheduled_rows
 
 TRAIN, DEV, BATCH = 12, 3, 4
+PART = "part-00000.parquet"
 Row = dict[str, Any]
 SETTINGS: Row = {"learning_rate": 1e-3, "lr_schedule": "constant", "warmup_fraction": 0.0, "batch_size": BATCH}
 
@@ -38,6 +44,7 @@ class Bench:
         self.pairs, self.reference = self._make()
         self.write("pairs", self.pairs, tables.PAIRS)
         self.write("reference", self.reference, tables.REFERENCE)
+        self._write_token_values()
 
     def _make(self) -> tuple[list[Row], list[Row]]:
         generator = torch.Generator().manual_seed(1)
@@ -57,14 +64,31 @@ class Bench:
             reference.append({"pair_id": named["pair_id"], "tokens_digest": tokens_digest(*ids), **logps, **counts})
         return pairs, reference
 
+    def _write_token_values(self) -> None:
+        """Of every pair's tokens the reference's log-probs, weights at random, and whether they are changed."""
+        (self.folder / "reference-tokens").mkdir()
+        tokens = self.folder / "reference-tokens" / PART
+        score_part(self.base(), self.folder / "pairs" / PART, tokens, budget=64, chunk=8, by_token=True)
+        generator = torch.Generator().manual_seed(2)
+        weights, differs = [], []
+        for pair, scored in zip(self.pairs, self.reference, strict=True):
+            sides = pair["chosen_ids"], pair["rejected_ids"]
+            named = {name: scored[name] for name in ("pair_id", "tokens_digest")}
+            drawn = ((torch.rand(len(side), generator=generator) + 0.5).tolist() for side in sides)
+            weights.append(named | dict(zip(("chosen", "rejected"), drawn, strict=True)))
+            differs.append(named | dict(zip(("chosen", "rejected"), changed(*sides), strict=True)))
+        self.write("contrast", weights, tables.TOKEN_VALUES)
+        self.write("changed", differs, tables.TOKEN_VALUES)
+
     def base(self) -> PreTrainedModel:
         return load_model(self.model, self.dtype)
 
     def write(self, table: str, rows: list[Row], schema: Any) -> None:
         (self.folder / table).mkdir(exist_ok=True)
-        tables.write(rows, schema, self.folder / table / "part-00000.parquet")
+        tables.write(rows, schema, self.folder / table / PART)
 
-    def epoch(self, **schedule: Any) -> Epoch:
+    def epoch(self, preset: Preset | None = None, **schedule: Any) -> Epoch:
+        """With what a row of the table asks of tokens, and of other pairs' answers."""
         settings = Schedule(**{"order": "easy-to-hard", **schedule})
         known = [
             Candidate(p["pair_id"], p["chosen_score"], 0.0, difficulty=p["difficulty"])
@@ -72,9 +96,26 @@ class Bench:
             if p["split"] == "train"
         ]
         self.write("schedule", scheduled_rows(known, settings), tables.SCHEDULE)
-        pairs, reference, scheduled = (self.folder / table for table in ("pairs", "reference", "schedule"))
+        made = [self.folder / table for table in ("pairs", "reference", "schedule")]
+        folders = {"reference": "reference-tokens", "contrast": "contrast", "changed": "changed"}
+        columns = preset.token_columns if preset else ()
+        values = {name: (self.folder / folders[name], "part-*.parquet") for name in columns}
+        mismatched = None
+        if preset and "mismatched" in preset.needs:
+            mismatched = self.mismatched(Epoch(join(*made, self.folder / "epoch"), BATCH))
         start = start if (start := self.folder / "start").exists() else None
-        return Epoch(join(pairs, reference, scheduled, self.folder / "epoch", start=start), BATCH)
+        return Epoch(join(*made, self.folder / "epoch", start=start, more=More(values, mismatched)), BATCH)
+
+    def mismatched(self, epoch: Epoch) -> Path:
+        """The folder of what the base model says of each prompt with an answer to another of its step."""
+        asked, folder = self.folder / "asked", self.folder / "mismatched"
+        for old in (asked, folder):
+            shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir()
+        write_asked(epoch, asked, size=5, positions=None)
+        for part in asked.iterdir():
+            score_part(self.base(), part, folder / part.name, budget=64, chunk=8)
+        return folder
 
     def trainer(
         self,
@@ -91,12 +132,14 @@ class Bench:
         """`journal` is that of a trainer whose checkpoint it goes on from; otherwise it has a new one."""
         self.trainers += 1
         if name == "mixdpo":
-            parameters = {"preference": "gamma-dpo", "tau": 0.3, **parameters}
+            inner = {} if "preference" in parameters else {"preference": "gamma-dpo", "tau": 0.3}
+            parameters = {**inner, **parameters}
             schedule = {"sft_percentile": 34, **(schedule or {})}
+        objective = build(name, **parameters)
         return Trainer(
             model or self.base(),
-            build(name, **parameters),
-            self.epoch(**(schedule or {})),
+            objective,
+            self.epoch(objective.preset, **(schedule or {})),
             Train(**{**SETTINGS, **(train or {})}),
             Resources(**(resources or {})),
             rank,

@@ -1,0 +1,42 @@
+"""The two runs of the line whose models a third one's token weights are made of, as configurations."""
+
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.objectives.presets import resolve
+from pipeline.settings.config import RunConfig, validate
+from pipeline.settings.shorthand import expand
+
+SIDES = ("positive", "negative")  # trained on the labels, and on the labels the other way round
+
+
+def contrasts(config: RunConfig) -> dict[str, RunConfig]:
+    """Both runs, by SIDES. They share pairs and reference with the run that asks for them.
+
+    Labels that the run itself has flipped, as noise, are flipped for both: no method can see a flip. Raises UserError,
+    with the setting, where `weigh.contrast` means no run.
+    """
+    changes = expand({**config.weigh.contrast})
+    raw = config.model_dump(mode="json")
+    schedule = {name: raw["schedule"][name] for name in ("flip_fraction", "epochs", "seed")}
+    sections: dict[str, Any] = {
+        "objective": changes.get("objective", {}),
+        "schedule": schedule | changes.get("schedule", {}),
+        "train": raw["train"] | changes.get("train", {}),
+    }
+    if sections["train"]["lora"]:  # a model that scores is whole
+        sections["train"] |= {"lora": sections["train"]["lora"] | {"merge": True}}
+    try:
+        return {side: _run(raw | sections, side) for side in SIDES}
+    except UserError as error:
+        raise UserError(f"weigh.contrast: {error.problem}", error.remedy) from None
+
+
+def _run(raw: dict[str, Any], side: str) -> RunConfig:
+    labels = {"swap_labels": side == "negative"}
+    run = validate(raw | {"schedule": raw["schedule"] | labels, "name": f"{raw['name']}-{side}"})
+    preset, _ = resolve(run.objective.name, run.objective.parameters)
+    if "contrast" in preset.token_columns:
+        problem = f"objective.name={run.objective.name} itself asks for two contrastive models"
+        raise UserError(problem, "choose another, such as weigh.contrast={objective: {name: dpo}}")
+    return run
