@@ -115,7 +115,7 @@ class Plan:
     judge: ModelSource | None  # judge.local
     steps: Mapping[str, Step]  # in the order of the line
     front: Front | None  # where pairs are made of answers of the model's own
-    editor: ModelSource | None = None  # bridge.local
+    editor: ModelSource | None  # bridge.local
 
     def of(self, *stages: str) -> list[Step]:
         """The steps of some stages, in the order in which they are made."""
@@ -189,11 +189,8 @@ def make_plan(config: RunConfig) -> Plan:
     before = {"selected": steps["pair"], **_earlier(config.data.earlier, root, store)} if sampled else {}
     if config.bridge.by:
         add("bridge", Path(config.bridge.by).stem, _bridge(config, editor, content), **before)
-        content, before = (
-            {name: content[name] for name in _READ_LATER if name in content},
-            {"selected": steps["bridge"]},
-        )
-        content |= {"content": BRIDGED}
+        content = {name: content[name] for name in _READ_LATER if name in content} | {"content": BRIDGED}
+        before = {"selected": steps["bridge"]}
     add("prepare", Path(config.data.source).stem, {"data": content, "tokenizer": model.digest}, **before)
     add("reference", reference.label, weights(reference), pairs="prepare")
     apart = start.digest != reference.digest
