@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +98,7 @@ def describe(
     candidates: pa.Table,
     scores: Mapping[str, pa.Table],
     selected: pa.Table,
-    ledger: Mapping[str, int | Mapping[str, int]],
+    ledger: Mapping[str, Any],
     coarse: Collection[str] = (),
 ) -> Described:
     """Of columns OF_CANDIDATES, of candidate_id and score by rater, of OF_PAIRS, and of the ledger of stage pair.
@@ -113,20 +114,19 @@ def describe(
     own = sampled & np.asarray(pc.equal(candidates["answered_by"], OWN)) & np.asarray(pc.is_null(candidates["parent"]))
     prompts = _codes(candidates["prompt_id"])
     once = _first(_codes(ids))
-    unpaired, shared = ledger["unpaired"], _numbers(selected["shared_prefix_tokens"])
-    assert isinstance(unpaired, Mapping)
+    shared = _numbers(selected["shared_prefix_tokens"])
     width = max(1.0, bin_width(0.0, float(shared.max(initial=0))))
     return Described(
-        prompts=_count(ledger, "prompts"),
+        prompts=ledger["prompts"],
         answers=len(ids),
         distinct=len(once),
         cut=len(places["cut"]),
         sampled=int(sampled.sum()),
         branches=len(ids) - candidates["parent"].null_count,
         pairs=selected.num_rows,
-        paired=_count(ledger, "paired"),
-        unpaired=unpaired,
-        beyond_cap=_count(ledger, "beyond_cap"),
+        paired=ledger["paired"],
+        unpaired=ledger["unpaired"],
+        beyond_cap=ledger["beyond_cap"],
         groups=groups,
         rewards={
             rater: _rewards(values, places, once, _families(prompts[own], values[own]), rater in coarse)
@@ -163,12 +163,6 @@ def warnings(found: Described) -> list[str]:
         if one.rounded is not None and one.rounded > ROUNDED:
             told.append(f"Of {one.rounded:.0%} of the pairs bfloat16 cannot tell apart the two scores by {rater}.")
     return told
-
-
-def _count(ledger: Mapping[str, int | Mapping[str, int]], name: str) -> int:
-    found = ledger[name]
-    assert isinstance(found, int)
-    return found
 
 
 def _places(wanted: pa.ChunkedArray, ids: pa.ChunkedArray) -> Places:

@@ -184,8 +184,9 @@ def test_a_reward_that_is_no_number_is_no_score_and_spoils_no_other(reward_model
     right = scores_of(tmp_path, rows, Rater(model="x"), reward_model)
     made = transformers.AutoTokenizer.from_pretrained(reward_model)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(reward_model)
-    texts: list[set[int]] = [{*made(row["response"], add_special_tokens=False)["input_ids"]} for row in rows]
-    word = min((texts[1] & texts[3]) - texts[0] - texts[2])
+    talks = [[*json.loads(row["prompt"]), {"role": "assistant", "content": row["response"]}] for row in rows]
+    read = [{*made.apply_chat_template(talk, return_dict=False)} for talk in talks]
+    (word, *_) = (read[1] & read[3]) - read[0] - read[2]
     model.get_input_embeddings().weight.data[word] = torch.nan
     (folder := tmp_path / "spoilt").mkdir()
     model.save_pretrained(folder)
