@@ -108,8 +108,10 @@ def test_real_answers_are_rated_as_by_transformers_and_make_the_pairs_of_a_table
     tiny: Path, reward_model: Path, head: Head, tmp_path: Path
 ) -> None:
     """People's own completions as candidates, in two shards: the doors rate and pair against one by one, by hand."""
-    given = (f"model={tiny}", f"resources.root={tmp_path}", "data=sampled", f"sample.prompts.source={PAIRS_FILE}")
-    given += ("sample.prompts.limit=20", f"rate.raters=[{reward_model}]")
+    given = (
+        *(f"model={tiny}", f"resources.root={tmp_path}", "data=sampled", f"rate.raters=[{reward_model}]"),
+        *(f"sample.prompts.source={PAIRS_FILE}", "sample.prompts.limit=20"),
+    )
     plan = make_plan(load(str(REPOSITORY / "configs" / "smoke.yaml"), given))
     step, tokeniser = plan.steps["sample"], open_tokeniser(tiny, 1, 1)
     asked = read_prompts(plan.config.sample.prompts).prompts.values()
@@ -125,7 +127,9 @@ def test_real_answers_are_rated_as_by_transformers_and_make_the_pairs_of_a_table
     assert len(scores) == len(right) == 40 and scores == pytest.approx(right, abs=1e-5)
     table = set()
     for prompt_id in {row["prompt_id"] for row in answers}:
-        one, other = sorted((row["candidate_id"] for row in answers if row["prompt_id"] == prompt_id), key=right.get)
+        one, other = sorted(
+            (row["candidate_id"] for row in answers if row["prompt_id"] == prompt_id), key=right.__getitem__
+        )
         table.add((prompt_id, other, one))
     selected = rows(only(tmp_path, "pair"))
     assert {(row["prompt_id"], row["chosen_id"], row["rejected_id"]) for row in selected} == table and len(table) == 20

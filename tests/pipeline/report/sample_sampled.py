@@ -19,7 +19,7 @@ def own_answers(hostile: Sequence[str], prompts: int = 120) -> Described:
             finish = "length" if tokens > 40 else "stop"
             parent = f"{prompt}/0" if sample > 4 else None
             answers.append((f"p{prompt}", name, "model", tokens, finish, -1.4 * tokens * draw.random(), parent))
-            met = draw.choice([0.0, 0.0, 1 / 3, 0.5, 1.0])
+            met = draw.choice([0.0, 0.0, 1 / 3, 0.5, 1.0]) if prompt % 4 else 0.0
             scores["rules"].append({"candidate_id": name, "score": met})
             scores[hostile[2]].append({"candidate_id": name, "score": draw.gauss(3 * met, 2) + tokens / 20})
             own.append((met, name, tokens))
