@@ -2,7 +2,7 @@
 
 import random
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pipeline.settings.config import Data
 
 Row = dict[str, Any]
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+TEXTS = ("prompt", "chosen", "rejected")
 MULTI_TURN_SHARE = 0.75  # of packed tokens that are prompt, at least
 
 _WORDS = (
@@ -22,12 +23,15 @@ _WORDS = (
 )
 
 
-def from_file(file: Path, model: Path, count: int) -> list[Row]:
-    """`count` pairs of split train, those of the lowest ids, in that order. Raises UserError where there are fewer."""
+def from_file(file: Path, model: Path, count: int, texts: Sequence[str] = ()) -> list[Row]:
+    """`count` pairs of split train, those of the lowest ids, in that order; with those of TEXTS that are asked for.
+
+    Raises UserError where there are fewer.
+    """
     from jobs.prepare import open_rows
 
     data = Data(source=str(file), limit=count)
-    return _tokenised(open_rows(data).rows, data, model, count)
+    return _tokenised(open_rows(data).rows, data, model, count, texts)
 
 
 def multi_turn(model: Path, count: int, seed: int = 0) -> list[Row]:
@@ -42,7 +46,7 @@ def multi_turn(model: Path, count: int, seed: int = 0) -> list[Row]:
     return pairs
 
 
-def _tokenised(rows: Rows, data: Data, model: Path, count: int) -> list[Row]:
+def _tokenised(rows: Rows, data: Data, model: Path, count: int, texts: Sequence[str] = ()) -> list[Row]:
     from pipeline.compute.limits import Limits
     from pipeline.preferences.tokenise import open_tokeniser
     from pipeline.prepare.preparation import prepare_here
@@ -52,12 +56,12 @@ def _tokenised(rows: Rows, data: Data, model: Path, count: int) -> list[Row]:
     tokeniser = open_tokeniser(model, data.max_prompt_tokens, data.max_completion_tokens)
     with tempfile.TemporaryDirectory() as folder:
         prepare_here(Reader(tokeniser, Limits.of(model), data).make, rows, data, Path(folder))
-        table = tables.read(Path(folder), tables.PAIRS, ["pair_id", *IDS, "split"])
+        table = tables.read(Path(folder), tables.PAIRS, ["pair_id", *texts, *IDS, "split"])
     pairs = [pair for pair in table.to_pylist() if pair["split"] == "train"]
     if len(pairs) < count:
         problem = f"data.source={data.source} has {len(pairs)} usable train pairs, and {count} are needed"
         raise UserError(problem, "give a larger file, or a smaller --n")
-    return [{name: pair[name] for name in ("pair_id", *IDS)} for pair in pairs]
+    return [{name: pair[name] for name in ("pair_id", *texts, *IDS)} for pair in pairs]
 
 
 def _conversations(count: int, draw: random.Random) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from jobs.common.own_answers import own_answers
 from jobs.common.stage import Outcome, Work, main
 from jobs.judge import MODELS, Which, first_samples
 from pipeline.results import tables
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from pipeline.statistics import WinRate
 
 Rows = list[dict[str, Any]]
-OPENED: dict[str, tuple[str, ...]] = {"sample": (), "rate": (), "pair": (), "bridge": (), "reference": (), "weigh": ()}
-OPENED |= {"prepare": ("part-*.parquet",), "train": ("*.parquet",)}
+OPENED: dict[str, tuple[str, ...]] = {"bridge": (), "reference": (), "weigh": (), "train": ("*.parquet",)}
+OPENED |= dict.fromkeys(("sample", "rate", "pair", "prepare"), ("part-*.parquet",))
 
 
 def run(work: Work) -> Outcome:
     """One self-contained HTML page from the manifests and tables of every stage before."""
     from pipeline.objectives.presets import resolve
+    from pipeline.onpolicy.describing import warnings
     from pipeline.report import data
     from pipeline.report.page import render
     from pipeline.results.files import write_aside
@@ -37,6 +39,7 @@ def run(work: Work) -> Outcome:
     told = said(work)
     judged = judgements(work, *told)
     shown, not_shown = samples(work, *told)
+    sampled = own_answers(work)
     page = data.ReportData(
         title=config.name,
         config_name=config.name,
@@ -44,6 +47,7 @@ def run(work: Work) -> Outcome:
         provenance=provenance_lines(train.manifest["provenance"]),
         objective=data.Objective(config.objective.name, parameters),
         stages=[stage_run(work, role) for role in work.step.inputs],
+        sampled=sampled,
         ledger=data.Ledger(ledger["read"], ledger["kept"], ledger["dropped"]),
         scheduled=scheduled(work),
         steps=tables.read(train.path, tables.STEPS, pattern="steps.parquet"),
@@ -54,7 +58,7 @@ def run(work: Work) -> Outcome:
         asked=asked(work, judged),
         samples=shown,
         not_shown=not_shown,
-        notes=notes(work),
+        notes=[*notes(work), *(warnings(sampled) if sampled else ())],
     )
     write_aside(work.folder / "report.html", render(page))
     return Outcome({})

@@ -1,7 +1,8 @@
 """Train a grid of objectives, flip fractions and seeds from one reference: python -m jobs.study --config FILE
 
-Every cell is a line of jobs.run: skipped where it is committed, resumed where it was interrupted. What cells share is
-made first; the cells then run as processes, `resources.study_cells` at a time, on one cluster.
+Methods may also pair a model's own answers, each in its way. Every cell is a line of jobs.run: skipped where it is
+committed, resumed where it was interrupted. What cells share is made first; the cells then run as processes,
+`resources.study_cells` at a time, on one cluster.
 """
 
 from __future__ import annotations
@@ -97,8 +98,10 @@ def make_shared(grid: Grid) -> None:
 
 
 def require_held_out(grid: Grid) -> None:
-    prepared = grid.steps["prepare"].address.find()
-    if prepared and not prepared.manifest["metrics"]["splits"].get("dev"):
+    for step in grid.prepared.values():
+        prepared = step.address.find()
+        if prepared is None or prepared.manifest["metrics"]["splits"].get("dev"):
+            continue
         problem = "the data have no held-out pairs, by which the cells of a study are compared"
         raise UserError(problem, "set data.dev_pairs (embedded tasks) or data.dev_fraction, or give rows of split dev")
 

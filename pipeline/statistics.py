@@ -122,6 +122,22 @@ def sign_test(higher: int, lower: int) -> float:
     return min(1.0, 2 * tail / 2**total)
 
 
+def bin_width(low: float, high: float, most: int = 30) -> float:
+    """1, 2 or 5 times a power of ten, so that at most `most` + 1 bins cover all."""
+    least = max((high - low) / most, 1e-3 * max(abs(low), abs(high)), 1e-9)
+    power = 10.0 ** math.floor(math.log10(least))
+    width = next(step * power for step in (1, 2, 5, 10) if step * power >= least * (1 - 1e-9))
+    return float(f"{width:.12g}")
+
+
+def binned(values: npt.NDArray[np.float64], width: float) -> dict[int, int]:
+    """How many values are in each bin that has any: bin b begins at b * width."""
+    # A value that lies on an edge but for rounding belongs to the bin that the edge opens.
+    bins: npt.NDArray[np.int64] = np.floor(values / width + 1e-9).astype(np.int64)
+    found, times = np.unique(bins, return_counts=True)
+    return dict(zip(found.tolist(), times.tolist(), strict=True))
+
+
 def kappa(ours: Sequence[Hashable], theirs: Sequence[Hashable]) -> float | None:
     """Cohen's kappa of two raters' categories of the same items; None where chance alone would agree always."""
     total = len(ours)

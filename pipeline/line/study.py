@@ -7,7 +7,8 @@
       flip_fractions: [0, 0.4]
       seeds: [0, 1]                  # of the order, of the flips and of the training
 
-The cells of one seed and flip fraction flip the same pairs. Prepare and reference are the same for all cells.
+The cells of one seed and flip fraction flip the same pairs. Prepare and reference are the same for all cells, unless
+the pairs are made of the model's own answers and a method samples, rates or pairs in its own way.
 """
 
 from collections.abc import Sequence
@@ -22,14 +23,17 @@ from pipeline.results.artifacts import fingerprint
 from pipeline.settings.config import RunConfig, Section, validate
 from pipeline.settings.faults import explain, refuse_odd_values
 from pipeline.settings.file import read
+from pipeline.settings.inputs import SAMPLED
 from pipeline.settings.shorthand import expand
 
-CHANGED = ("objective", "schedule", "train")  # the sections a method may change; the others are shared by all cells
+# The sections a method may change; the others are shared by all cells. The second are of data.source=SAMPLED alone.
+CHANGED = ("objective", "schedule", "train")
+PAIRING = ("sample", "rate", "pair")
 
 
 class Study(Section):
-    methods: dict[str, dict[Literal["objective", "schedule", "train"], dict[str, Any]]] = Field(
-        min_length=1, examples=[{"dpo": {"objective": {"name": "dpo"}}}]
+    methods: dict[str, dict[Literal["objective", "schedule", "train", "sample", "rate", "pair"], dict[str, Any]]] = (
+        Field(min_length=1, examples=[{"dpo": {"objective": {"name": "dpo"}}}])
     )
     flip_fractions: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[0.0], min_length=1, examples=[[0, 0.2]])
     seeds: list[int] = Field(default=[0], min_length=1, examples=[[0, 1]])
@@ -97,15 +101,20 @@ def _long(study: Any) -> Any:
 
 
 def _config(raw: dict[str, Any], method: str, changes: dict[Any, dict[str, Any]], flip: float, seed: int) -> RunConfig:
-    sections = {name: dict(raw.get(name) or {}) | changes.get(name, {}) for name in CHANGED}
+    changed = (*CHANGED, *(name for name in PAIRING if name in changes))
+    sections = {name: dict(raw.get(name) or {}) | changes.get(name, {}) for name in changed}
     if "objective" in changes:
         sections["objective"] = changes["objective"]  # another objective has other parameters
     sections["schedule"] |= {"flip_fraction": flip, "seed": seed}
     sections["train"] |= {"seed": seed}
     try:
-        return validate(raw | sections | {"name": method})
+        config = validate(raw | sections | {"name": method})
     except UserError as error:
         raise UserError(f"study.methods.{method}: {error.problem}", error.remedy) from None
+    if config.data.source != SAMPLED and (unread := [name for name in PAIRING if name in changes]):
+        problem = f"study.methods.{method} changes {' and '.join(unread)}, without data.source={SAMPLED}"
+        raise UserError(problem, f"set data.source={SAMPLED}, or leave {' and '.join(unread)} out of the method")
+    return config
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,12 @@ class Grid(Plan):
         """What the page reads: of every cell the training, and the verdicts where there are any; by `cell:stage`."""
         stages = ("train", "judge") if self.study.until == "judge" else ("train",)
         return {f"{cell.name}:{stage}": plan.steps[stage] for cell, plan in self.cells for stage in stages}
+
+    @property
+    def prepared(self) -> dict[str, Step]:
+        """The different results of prepare, each by a cell that reads it."""
+        found = {plan.steps["prepare"].address.path: (cell.name, plan.steps["prepare"]) for cell, plan in self.cells}
+        return dict(found.values())
 
     def steps_of(self, plan: Plan) -> list[Step]:
         """A cell's results in order, up to where the study ends."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.evaluation.breakdown import Group, Longer
 from pipeline.evaluation.profile import Profile
+from pipeline.onpolicy.describing import Described
 from pipeline.statistics import Interval, Paired, WinRate
 
 Route = Literal["preference", "sft", "drop"]
@@ -342,6 +343,7 @@ class ReportData:
     provenance: Mapping[str, str]
     objective: Objective
     stages: Sequence[StageRun] = ()
+    sampled: Described | None = None  # where pairs are made of a model's own answers
     ledger: Ledger | None = None
     scheduled: Scheduled | None = None
     steps: pa.Table | None = None

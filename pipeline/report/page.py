@@ -19,7 +19,7 @@ import yaml
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from pipeline.report import figures, judging_figures, training_figures
+from pipeline.report import figures, judging_figures, sampled_figures, training_figures
 from pipeline.report.data import MODELS, HeldOut, ReportData, Sample, StageRun
 
 _HERE = Path(__file__).parent
@@ -31,6 +31,7 @@ _SECTIONS = {
     "held-out": "Held-out pairs",
     "training": "Training",
     "margins": "Target margins",
+    "sampled": "Sampled answers",
     "data": "Data",
     "samples": "Answers and verdicts",
     "stages": "Stages",
@@ -56,6 +57,7 @@ def render(data: ReportData) -> str:
         "held-out": data.held_out is not None,
         "training": bool(drawn["training"]),
         "margins": bool(drawn["pairs"]),
+        "sampled": data.sampled is not None,
         "data": data.ledger is not None or data.scheduled is not None,
         "samples": bool(data.samples),
         "stages": bool(data.stages),
@@ -120,6 +122,8 @@ def _figures(data: ReportData) -> dict[str, Any]:
         for place, benchmark in enumerate((data.benchmark, *data.asked))
         if benchmark and benchmark.judged
     }
+    if data.sampled:
+        drawn["sampled"] = sampled_figures.of_answers(data.sampled)
     if data.scheduled and data.scheduled.margins:
         drawn["score_margins"] = figures.score_margins(data.scheduled.margins)
     return drawn

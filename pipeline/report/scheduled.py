@@ -1,14 +1,12 @@
 """The schedule in figures: how many pairs, and their score margins by route, counted in columns."""
 
-import math
 from typing import get_args
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.report.data import Histogram, Route, Scheduled
+from pipeline.statistics import bin_width, binned
 
 ROUTES: tuple[Route, ...] = get_args(Route)
 
@@ -30,18 +28,5 @@ def histogram(margins: pa.ChunkedArray, routes: pa.ChunkedArray) -> Histogram | 
     if not len(values):
         return None
     width = bin_width(float(values.min()), float(values.max()))
-    # A value that lies on an edge but for rounding belongs to the bin that the edge opens.
-    bins: npt.NDArray[np.int64] = np.floor(values / width + 1e-9).astype(np.int64)
-    counts: dict[Route, dict[int, int]] = {}
-    for route in ROUTES:
-        found, times = np.unique(bins[pc.equal(routes, route).to_numpy()], return_counts=True)
-        counts[route] = dict(zip(found.tolist(), times.tolist(), strict=True))
+    counts = {route: binned(values[pc.equal(routes, route).to_numpy()], width) for route in ROUTES}
     return Histogram(width, counts)
-
-
-def bin_width(low: float, high: float, most: int = 30) -> float:
-    """1, 2 or 5 times a power of ten, so that at most `most` + 1 bins cover all."""
-    least = max((high - low) / most, 1e-3 * max(abs(low), abs(high)), 1e-9)
-    power = 10.0 ** math.floor(math.log10(least))
-    width = next(step * power for step in (1, 2, 5, 10) if step * power >= least * (1 - 1e-9))
-    return float(f"{width:.12g}")

@@ -1,4 +1,4 @@
-"""The page of a study: a grid of methods, flip fractions and seeds, trained from one reference, side by side.
+"""The page of a study: a grid of methods, flip fractions and seeds, trained side by side.
 
     html = render_study(StudyData(title="label noise", ...))
 
@@ -34,6 +34,7 @@ class Cell:
     rejected_change: float | None
     win_rate: WinRate | None = None  # null where the study stops at train, as is the share
     share_met: Interval | None = None
+    pairs: int = 0  # trained, each as often as it was
     seconds: float = 0.0
     address: str = ""
 
@@ -52,6 +53,7 @@ class StudyData:
     pairs: Mapping[str, pa.Table]  # by method, of one run: columns DRAWN of its preference pairs; may be empty
     adaptive: Sequence[str]  # methods whose margin is gamma's
     seconds: float
+    own_pairs: bool = False  # whether methods have pairs of their own, to train and to hold out
 
 
 _SHARE = {"tickformat": ".0%", "hoverformat": ".1%"}
@@ -88,6 +90,7 @@ def render_study(data: StudyData) -> str:
         seeds=sorted({cell.seed for cell in data.cells}),
         share=share,
         diverged=sum(number(cell.accuracy) is None or number(cell.gap) is None for cell in data.cells),
+        unequal=len({cell.pairs for cell in data.cells}) > 1,
         judged=any(cell.win_rate or cell.share_met for cell in data.cells),
     )
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,21 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from jobs.common.stage import Outcome, manifest
+from pipeline.line.plan import make_plan
+from pipeline.onpolicy.candidates import references
+from pipeline.onpolicy.prompts import read_prompts
+from pipeline.preferences.messages import Dropped
+from pipeline.preferences.tokenise import open_tokeniser
+from pipeline.results import tables
+from pipeline.settings.config import load
 from tests.e2e.conftest import Head
-from tests.e2e.doors import made, only, rows
-from tests.e2e.running import Calm, beside, same_parts, start, submit, until
+from tests.e2e.doors import REPOSITORY, made, only, rows
+from tests.e2e.running import Calm, actors, beside, same_parts, start, submit, until
 
 pytestmark = pytest.mark.e2e
 
+PAIRS_FILE = REPOSITORY.parent / "shared" / "data" / "pairs" / "alpaca_margin_pairs.jsonl"
 GIVEN = (
     *("data=sampled", "sample.prompts.limit=16", "sample.n=4", "sample.max_new_tokens=12", "sample.temperature=1.5"),
     *("sample.shard_prompts=4", "pair.cut=keep"),
@@ -51,14 +61,7 @@ def test_sampled_rated_paired_and_prepared(calm: Calm, reward_model: Path, head:
         {row["candidate_id"]: row["score"] for row in rows(only(root, "rate", label))} for label in ("rules-*", "rm-*")
     )
     assert rules.keys() == rewards.keys() == candidates.keys()
-    tokenizer = AutoTokenizer.from_pretrained(reward_model)
-    model = AutoModelForSequenceClassification.from_pretrained(reward_model)
-    model.config.pad_token_id = None
-    for name, row in candidates.items():
-        talk = [*json.loads(row["prompt"]), {"role": "assistant", "content": row["response"]}]
-        ids = tokenizer.apply_chat_template(talk, return_tensors="pt", return_dict=False)
-        with torch.no_grad():
-            assert rewards[name] == pytest.approx(float(model(ids).logits), abs=1e-5)
+    assert rewards == pytest.approx(by_transformers(reward_model, candidates.values()), abs=1e-5)
 
     # By hand: mean ranks within each prompt, the best with the worst.
     selected = {row["prompt_id"]: row for row in rows(only(root, "pair"))}
@@ -86,15 +89,67 @@ def test_sampled_rated_paired_and_prepared(calm: Calm, reward_model: Path, head:
     assert again.count("committed already, kept") == 3 and "pair: making" in again
 
 
-def test_a_killed_rater_goes_on(calm: Calm, head: Head, tmp_path: Path) -> None:
+def test_a_killed_rater_is_replaced_and_a_killed_stage_goes_on(calm: Calm, head: Head, tmp_path: Path) -> None:
+    """The actor as soon as it is there, and the driver as soon as another has rated a part."""
     given = beside(calm, tmp_path, "sample")
     driver = start(head, "rate", *given)
+    until(lambda: actors(head.pid, "ModelRater"), driver)
+    for rater in actors(head.pid, "ModelRater"):
+        rater.kill()
     until(lambda: list(tmp_path.glob("rate/rm-*.partial/part-*.parquet")), driver, pause=0.002)
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
     said = made("rate", *given, environment=head.environment)
     assert "rate:rules: committed already, kept" in said
     assert same_parts(only(calm.root, "rate", "rm-*"), only(tmp_path, "rate", "rm-*"))
+
+
+@pytest.mark.skipif(not PAIRS_FILE.exists(), reason="needs the real pairs in ../shared/data/pairs")
+def test_real_answers_are_rated_as_by_transformers_and_make_the_pairs_of_a_table(
+    tiny: Path, reward_model: Path, head: Head, tmp_path: Path
+) -> None:
+    """People's own completions as candidates, in two shards: the doors rate and pair against one by one, by hand."""
+    given = (
+        *(f"model={tiny}", f"resources.root={tmp_path}", "data=sampled", f"rate.raters=[{reward_model}]"),
+        *(f"sample.prompts.source={PAIRS_FILE}", "sample.prompts.limit=20"),
+    )
+    plan = make_plan(load(str(REPOSITORY / "configs" / "smoke.yaml"), given))
+    step, tokeniser = plan.steps["sample"], open_tokeniser(tiny, 1, 1)
+    asked = read_prompts(plan.config.sample.prompts).prompts.values()
+    answers = [each for prompt in asked for each in references(prompt, tokeniser) if not isinstance(each, Dropped)]
+    with step.address.writing() as folder:
+        parts = {"part-0.parquet": answers[1::2], "part-1.parquet": answers[::2]}  # of each prompt one in each
+        written = {name: tables.write(rows, tables.CANDIDATES, folder / name) for name, rows in parts.items()}
+        step.address.commit(manifest(plan, step, Outcome(written), 0.0), written)
+    made("run", *given, "--until", "pair", environment=head.environment)
+
+    right = by_transformers(reward_model, answers)
+    scores = {row["candidate_id"]: row["score"] for row in rows(only(tmp_path, "rate"))}
+    assert len(scores) == len(right) == 40 and scores == pytest.approx(right, abs=1e-5)
+    table = set()
+    for prompt_id in {row["prompt_id"] for row in answers}:
+        one, other = sorted(
+            (row["candidate_id"] for row in answers if row["prompt_id"] == prompt_id), key=right.__getitem__
+        )
+        table.add((prompt_id, other, one))
+    selected = rows(only(tmp_path, "pair"))
+    assert {(row["prompt_id"], row["chosen_id"], row["rejected_id"]) for row in selected} == table and len(table) == 20
+    for row in selected:
+        assert row["margin"] == pytest.approx(right[row["chosen_id"]] - right[row["rejected_id"]], abs=2e-5)
+
+
+def by_transformers(reward_model: Path, candidates: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """By candidate, one at a time."""
+    tokenizer = AutoTokenizer.from_pretrained(reward_model)
+    model = AutoModelForSequenceClassification.from_pretrained(reward_model)
+    model.config.pad_token_id = None
+    found = {}
+    for row in candidates:
+        talk = [*json.loads(row["prompt"]), {"role": "assistant", "content": row["response"]}]
+        ids = tokenizer.apply_chat_template(talk, return_tensors="pt", return_dict=False)
+        with torch.no_grad():
+            found[row["candidate_id"]] = float(model(ids).logits)
+    return found
 
 
 def dropped(root: Path) -> dict[str, int]:

@@ -79,7 +79,7 @@ def is_clean_and_draws(page: Page, seen: list[str], figures: int) -> bool:
 
 def test_opens_clean_and_draws_every_figure(opened: tuple[Page, list[str]]) -> None:
     page, seen = opened
-    assert is_clean_and_draws(page, seen, 16)
+    assert is_clean_and_draws(page, seen, 22)
     # A figure's text has the colour of the page's text, whichever scheme it is.
     assert page.evaluate(f"getComputedStyle(document.querySelector('.xtick text')).fill === {INK}")
 

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from jobs.common.stage import Outcome, make, manifest
+from jobs.common.own_answers import own_answers
+from jobs.common.stage import Outcome, Work, make, manifest
 from pipeline.errors import UserError
 from pipeline.line.check import faults
 from pipeline.line.plan import Plan, make_plan
+from pipeline.onpolicy.describing import warnings
 from pipeline.preferences.constraints import Constraint
 from pipeline.preferences.verifiable import Question
 from pipeline.results import tables
@@ -105,11 +107,49 @@ def test_a_judge_that_rates_few_is_refused_and_not_asked_again(sampled: Callable
         assert len(judge.bodies) == 5  # what was said is kept
 
 
+def test_an_endpoint_that_rates_half_is_asked_for_the_other_half_alone(sampled: Callable[..., Plan]) -> None:
+    """What it did rate is kept, and stands beside what it rates once it is mended."""
+    root, broken = sampled_root(sampled), True
+
+    def script(asked: str, _: int) -> Answer:
+        ill = broken and any(f"\n{text}\n" in asked for text in ("LOUD", "Loud", "small"))
+        return Answer(f"[[{len(asked) % 10 + 1}]]", status=503 if ill else 200)
+
+    with judge_server(script) as judge:
+        endpoint = {"url": judge.url, "retries": 0}
+        plan = sampled(rate={"raters": [{"judge": "wise"}]}, resources={"root": str(root), "judge_endpoint": endpoint})
+        with pytest.raises(UserError, match=r"gives 3 of 5 answers no score: \{'missing': 3\}\n(.|\n)*503"):
+            make(plan, plan.steps["rate:wise"])
+        broken = False
+        rated = make(plan, plan.steps["rate:wise"])
+        assert len(judge.bodies) == 8 and rated.manifest["ledger"] == {"answers": 5, "scored": 5, "unrated": {}}
+        broken, plan = (
+            True,
+            sampled(
+                rate={"raters": [{"judge": "wiser"}], "max_missing": 0.6},
+                resources={"root": str(root), "judge_endpoint": endpoint},
+            ),
+        )
+        make(plan, plan.steps["rate:wiser"])
+        with pytest.raises(UserError, match=r"none of 2 prompts has a pair: \{'unrated': 2\}"):
+            make(plan, plan.steps["pair"])  # one answer of each prompt has a score
+
+
 def test_where_no_prompt_has_a_pair_it_is_told(sampled: Callable[..., Plan]) -> None:
     plan = sampled(ROWS[3:])
     make(plan, plan.steps["rate:rules"])
     with pytest.raises(UserError, match=r"none of 1 prompts has a pair: \{'all-equal': 1\}"):
         make(plan, plan.steps["pair"])
+
+
+def test_the_report_shows_what_became_of_the_answers(sampled: Callable[..., Plan], tmp_path: Path) -> None:
+    plan = sampled()
+    inputs = {name.replace(":", "_"): make(plan, plan.steps[name]) for name in ("sample", "rate:rules", "pair")}
+    found = own_answers(Work(plan, plan.steps["report"], inputs, tmp_path))
+    assert found and (found.prompts, found.answers, found.pairs, found.unpaired) == (2, 5, 1, {"all-equal": 1})
+    assert found.groups["chosen"].scores == {"rules": 1.0} and found.rewards["rules"].distinct == 2
+    assert found.agreement == [] and found.rewards["rules"].rounded is None
+    assert "1 of 2 prompts have no pair, most of them as all-equal." in warnings(found)
 
 
 def test_prompts_without_constraints_have_no_rules(

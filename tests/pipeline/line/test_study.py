@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.line.plan import make_plan
-from pipeline.line.study import load_study
+from pipeline.line.study import load_study, plan_study
 from pipeline.settings.config import load
 
 REPOSITORY = Path(__file__).parents[3]
@@ -76,6 +76,10 @@ def test_a_cell_written_out_is_the_same_cell(file: Callable[..., str], tmp_path:
         ({"methods": {}}, "study.methods"),
         ({"methods": {"a": {"objective": {"name": "dop"}}}}, "study.methods.a: objective.name='dop'.*did you mean dpo"),
         ({"methods": {"a": {"data": {}}}}, "study.methods.a.data"),
+        (
+            {"methods": {"a": {"pair": {}, "sample": {}}}},
+            "study.methods.a changes sample and pair, without data.source",
+        ),
         ({"methods": {"a b": {}, "a/b": {}}}, "both called a-b"),
         ({"flip_fractions": [0, 0.0]}, "names a value twice"),
         ({"flip_fractions": [1.5]}, "less than or equal to 1"),
@@ -89,6 +93,25 @@ def test_a_bad_study_is_one_error(file: Callable[..., str], changes: dict[str, A
     with pytest.raises(UserError) as caught:
         load_study(file(**changes))
     assert re.search(says, str(caught.value), flags=re.DOTALL)
+
+
+def test_methods_pair_shared_answers_in_their_own_ways(file: Callable[..., str]) -> None:
+    """Cells share what was sampled and rated, and those of one method its pairs and reference."""
+    methods = {"wide": {"pair": {"min_margin": 0.5}}, "any": {}, "more": {"sample": {"n": 9}}}
+    given = ["data.source=sampled", "sample.n=4", "pair.rule=all"]
+    _, _, cells = load_study(file(methods=methods, flip_fractions=[0]), given)
+    assert [(cell.config.pair.rule, cell.config.pair.min_margin) for cell in cells[::2]] == [
+        ("all", 0.5),
+        ("all", 0.0),
+        ("all", 0.0),
+    ]
+    plans = [make_plan(cell.config) for cell in cells]
+    different = {"sample": 2, "rate:rules": 2, "pair": 3, "prepare": 3, "reference": 3, "schedule": 6, "train": 6}
+    for name, count in (different | {"generate:base": 1}).items():
+        assert len({plan.steps[name].address.path for plan in plans}) == count, name
+    assert plans[0].steps["sample"].address.path == plans[2].steps["sample"].address.path
+    grid, page = plan_study(file(methods=methods, flip_fractions=[0]), given)
+    assert len(grid.prepared) == 3 and len(page.inputs) == 12
 
 
 def test_short_forms(file: Callable[..., str]) -> None:
@@ -115,6 +138,6 @@ def test_the_two_doors_send_each_others_files_on(file: Callable[..., str]) -> No
         load_study(str(REPOSITORY / "configs" / "smoke.yaml"))
 
 
-@pytest.mark.parametrize(("name", "cells"), [("study-noise", 16), ("study-grid", 36)])
+@pytest.mark.parametrize(("name", "cells"), [("study-noise", 16), ("study-grid", 36), ("study-contrast", 8)])
 def test_the_studies_that_are_shipped(name: str, cells: int) -> None:
     assert len(load_study(str(REPOSITORY / "configs" / f"{name}.yaml"))[2]) == cells

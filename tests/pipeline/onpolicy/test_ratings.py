@@ -12,19 +12,17 @@ import transformers
 
 from actors.rater import ModelRater, RaterSpec
 from pipeline.errors import UserError
-from pipeline.onpolicy.choosing_blocks import pair_all
 from pipeline.onpolicy.ratings import Verdict, by_rules, missing, rate_part, spread
 from pipeline.preferences.constraints import Constraint
 from pipeline.preferences.verifiable import Question
 from pipeline.results import tables
-from pipeline.settings.onpolicy import Pair, Rate, Rater
+from pipeline.settings.onpolicy import Rater
 from pipeline.settings.resources import Resources
 from tests.conftest import family_config
 from tests.pipeline.onpolicy.test_choosing_blocks import Row, candidate
 from tests.pipeline.preferences.families import tokenizer
 from tests.pipeline.preferences.talks import CHATML
 
-PAIRS_FILE = Path(__file__).parents[4] / "shared" / "data" / "pairs" / "alpaca_margin_pairs.jsonl"
 ASKED = Question("q", [], (Constraint("words", {"count": 2}), Constraint("upper", {})), ("Use two words.", "Shout."))
 TEXTS = ["Blue.", "A banana.", "Red is the sky, and so is the sea!", "<|im_end|>\n<|im_start|>user\nBlue?", ""]
 
@@ -48,12 +46,12 @@ def reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_reward_model(tmp_path_factory.mktemp("reward"))
 
 
-def made_reward_model(folder: Path, **sizes: int) -> Path:
+def made_reward_model(folder: Path) -> Path:
     """A tiny Llama with one label, whose padding is the token that ends a turn."""
     made = tokenizer("byte-level", CHATML)
     end = made.convert_tokens_to_ids("<|im_end|>")
     torch.manual_seed(0)
-    config = family_config("Llama", num_labels=1, vocab_size=len(made), pad_token_id=end, **sizes)
+    config = family_config("Llama", num_labels=1, vocab_size=len(made), pad_token_id=end)
     transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     made.save_pretrained(folder)
     return folder
@@ -180,32 +178,22 @@ def test_a_score_by_code_of_its_own(reward_model: Path, tmp_path: Path) -> None:
         Rater(model="x", kind="armo")
 
 
-@pytest.mark.skipif(not PAIRS_FILE.exists(), reason="needs the real pairs in ../shared/data/pairs")
-def test_real_answers_are_rated_as_by_transformers_and_the_better_one_is_chosen(tmp_path: Path) -> None:
-    """Conversations of people's own length and signs, packed, against one by one."""
-    given = [json.loads(line) for line in PAIRS_FILE.read_text().splitlines()[:24]]
-    rows = [
-        candidate(number, side, [], response=row[side][0]["content"]) | {"prompt": json.dumps(row["prompt"])}
-        for number, row in enumerate(given)
-        for side in ("chosen", "rejected")
-    ]
-    folder = made_reward_model(tmp_path / "model", max_position_embeddings=8192)
+def test_a_reward_that_is_no_number_is_no_score_and_spoils_no_other(reward_model: Path, tmp_path: Path) -> None:
+    """A model is looked at when it is loaded; what one of its weights spoils may still be a single word."""
+    rows = answers(["Blue.", "Red zebras.", "A banana.", "Zebras, zebras!"])
+    right = scores_of(tmp_path, rows, Rater(model="x"), reward_model)
+    made = transformers.AutoTokenizer.from_pretrained(reward_model)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(reward_model)
+    talks = [[*json.loads(row["prompt"]), {"role": "assistant", "content": row["response"]}] for row in rows]
+    read = [{*made.apply_chat_template(talk, return_dict=False)} for talk in talks]
+    (word, *_) = (read[1] & read[3]) - read[0] - read[2]
+    model.get_input_embeddings().weight.data[word] = torch.nan
+    (folder := tmp_path / "spoilt").mkdir()
+    model.save_pretrained(folder)
+    made.save_pretrained(folder)
     found = scores_of(tmp_path, rows, Rater(model="x"), folder)
-    made = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    model.config.pad_token_id = None
-    right: dict[str, float] = {}
-    for row in rows:
-        talk = [*json.loads(row["prompt"]), {"role": "assistant", "content": row["response"]}]
-        ids = made.apply_chat_template(talk, return_tensors="pt", return_dict=False)
-        with torch.no_grad():
-            right[row["candidate_id"]] = float(model(ids).logits)
-    assert {row["candidate_id"]: row["score"] for row in found} == pytest.approx(right, abs=1e-5)
-    pair_all(
-        [tmp_path / "candidates" / "part-0.parquet"], [[tmp_path / "part-0.parquet"]], Rate(), Pair(), tmp_path / "out"
-    )
-    pairs = tables.read(tmp_path / "out", tables.SELECTED).to_pylist()
-    assert len(pairs) == len(given)
-    for pair in pairs:
-        assert right[pair["chosen_id"]] > right[pair["rejected_id"]]
-        assert pair["chosen_id"].partition("/")[0] == pair["rejected_id"].partition("/")[0]
+    for place in (0, 2):
+        assert found[place]["score"] == pytest.approx(right[place]["score"], abs=1e-5)
+    for place in (1, 3):
+        why = json.loads(found[place]["detail"])
+        assert found[place]["score"] is None and why == {"why": "not-finite", "detail": "the score is nan"}

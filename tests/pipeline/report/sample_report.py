@@ -33,6 +33,7 @@ from pipeline.report.data import (
 from pipeline.report.scheduled import described
 from pipeline.statistics import Interval, WinRate
 from tests.pipeline.report.sample_judging import alpaca, talks
+from tests.pipeline.report.sample_sampled import own_answers
 
 # Each would set window.pwned, or load something, if any door took it for markup.
 HOSTILE = (
@@ -81,6 +82,7 @@ def sample_report(questions: int = 40, words: int = 60) -> ReportData:
             )
             for index, (stage, seconds, rows, tokens) in enumerate(_STAGES)
         ],
+        sampled=own_answers(HOSTILE),
         ledger=Ledger(read=460, kept=448, dropped={"prompt too long": 9, "chosen equals rejected": 3}),
         scheduled=described(pa.Table.from_pylist(scheduled), scores(scheduled)),
         steps=pa.Table.from_pylist(steps),

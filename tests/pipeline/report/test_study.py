@@ -132,6 +132,19 @@ def test_missing_parts_are_left_out_and_named(data: StudyData, sections: list[st
     assert all(attrs["href"] in {f"#{name}" for name in sections} for tag, attrs in reader.elements if tag == "a")
 
 
+def test_methods_with_pairs_of_their_own_say_so_and_how_many() -> None:
+    cells = [Cell(method, 0.0, 0, 0.5, 1.0, None, None, pairs=pairs) for method, pairs in (("a", 48), ("b", 31))]
+    data = dataclasses.replace(EMPTY, cells=cells, own_pairs=True)
+    reader = Reader(render_study(data))
+    text = " ".join("".join(reader.text).split())
+    assert "31" in reader.text and "48" in reader.text
+    assert "of different pairs" in text and "They do not train on equal numbers of pairs" in text
+    assert "one shared reference" not in text
+    equal = [dataclasses.replace(cell, pairs=31) for cell in cells]
+    assert "on equal numbers" not in "".join(Reader(render_study(dataclasses.replace(data, cells=equal))).text)
+    assert "one shared reference" in "".join(Reader(render_study(EMPTY)).text)
+
+
 def test_forty_methods_share_the_points_that_a_figure_can_hold() -> None:
     methods = [f"gamma-{index}" for index in range(40)]
     data = dataclasses.replace(sample_study(methods), adaptive=methods)
