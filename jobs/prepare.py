@@ -28,6 +28,7 @@ SMALL = 8  # blocks: what is no more than that is done here before Ray would hav
 
 def run(work: Work) -> Outcome:
     """Parts of pairs, and a ledger: what was dropped and why stands in dropped.parquet."""
+    from actors import metrics as seen
     from pipeline.onpolicy.selected import selected_pairs
     from pipeline.prepare.parts import lacking
     from pipeline.prepare.preparation import DROPPED, Preparation
@@ -48,6 +49,8 @@ def run(work: Work) -> Outcome:
         copies, account = preparation.settle()
         refuse_suspects(account, data, preparation.look.repeats)
         refuse_losses(account, data, work.folder / DROPPED)
+        seen.dropped(account.dropped)
+        seen.made("prepare", account.kept, 0)
         doing("writing pairs")
         written = sorted(preparation.write(copies, here.spread), key=lambda each: each.number)
     preparation.clear()

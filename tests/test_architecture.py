@@ -180,7 +180,7 @@ def test_doors_are_light(configs: tuple[str, str]) -> None:
     bad_for = {"study": bad.replace("bad.yaml", "bad-study.yaml")}
     calls = [(door, ["--help"], 0) for door in DOORS]
     configured = [door for door in DOORS if door != "score"]  # it reads verdicts, no configuration
-    more = {"export": ["--to", bad], "fetch": ["--to", bad]}
+    more = {"export": ["--to", bad], "fetch": ["--to", bad], "track": ["--to", "tensorboard"]}
     calls += [(door, ["--config", bad_for.get(door, bad), *more.get(door, [])], 2) for door in configured]
     calls += [("run", ["--config", good, "--dry-run"], 0), ("status", ["--config", good], 0)]
     code = f"""
@@ -206,4 +206,4 @@ for door, arguments, expected in {calls!r}:
 def test_every_stage_has_a_door() -> None:
     from pipeline.line.plan import STAGES
 
-    assert set(DOORS) == {*STAGES, "run", "study", "status", "fit", "score", "export", "fetch"}
+    assert set(DOORS) == {*STAGES, "run", "study", "status", "fit", "score", "export", "fetch", "track"}
