@@ -46,9 +46,9 @@ def replay(plan: Plan, name: str) -> tuple[int, str]:
         tracker.attach(report, figures)
         tracker.close()
     except Exception as error:
-        problem = f"--to {name}: it does not take the run ({in_a_line(error)})"
+        problem = f"{name} does not take the run ({in_a_line(error)})"
         raise UserError(
-            problem, "mend what it says; what it has is kept, and the same command sends the rest"
+            problem, "mend what it says; it keeps what it has, and the same command sends the rest"
         ) from None
     return told, tracker.where
 

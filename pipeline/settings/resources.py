@@ -118,7 +118,12 @@ class Resources(Section):
     @field_validator("trackers", mode="before")
     @classmethod
     def _one_tracker(cls, given: Any) -> Any:
-        return list(dict.fromkeys([given] if isinstance(given, str) else given or ()))
+        return [given] if isinstance(given, str) else given
+
+    @field_validator("trackers")
+    @classmethod
+    def _each_once(cls, trackers: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+        return tuple(dict.fromkeys(trackers))
 
     @field_validator("train_workers", mode="before")
     @classmethod
