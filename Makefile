@@ -15,17 +15,17 @@ demo: .venv/ready
 # Two files at a time, as tests of the doors wait for processes to start as long as they compute; these are first in order.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: check browser
+test: check browser .venv/trackers/ready
 	$(PYTEST) --durations=40
 
-quick: .venv/tools
+quick: .venv/tools .venv/trackers/ready
 	$(PYTEST) -m "not e2e"
 
 # Every fault again and again: TIMES rounds; then killed scorers, drivers and workers, and step 0's
 # check in bfloat16, of the demo model.
 TIMES ?= 5
 FAULTS := $(wildcard tests/e2e/test_*faults.py) $(patsubst %,tests/e2e/test_%.py,nodes store judge asked malformed)
-test-faults: .venv/tools
+test-faults: .venv/tools .venv/trackers/ready
 	for round in $$(seq $(TIMES)); do $(PYTEST) $(FAULTS) || exit 1; done
 	$(PY) -m pytest --real-model -k "killed and not generator" tests/e2e/test_faults.py tests/e2e/test_train_faults.py
 	$(PY) -m pytest --real-model tests/e2e/conftest.py tests/pipeline/training/test_parity.py
@@ -54,6 +54,12 @@ format: .venv/tools
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/peers -r requirements/peers.txt
 	touch .venv/tools
 
+# Trackers' own packages, for the tests that read back what they were sent; apart, as the line runs without any.
+.venv/trackers/ready: .venv/ready requirements/trackers.txt
+	rm -rf .venv/trackers
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/trackers -r requirements/trackers.txt
+	touch .venv/trackers/ready
+
 # The report's test drives a real browser: Debian's Chromium is fetched where there is none and we may install it.
 browser:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
@@ -77,4 +83,6 @@ lock: .venv/tools
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --override requirements/not-locked.txt -o requirements/cpu.txt
 	$(COMPILE) --group dev -c requirements/cpu.txt --override requirements/not-locked.txt -o requirements/dev.txt
 	$(COMPILE) --group peers -c requirements/cpu.txt --no-emit-package numpy --no-emit-package narwhals -o requirements/peers.txt
+	$(COMPILE) --group trackers -c requirements/cpu.txt -c requirements/dev.txt --override requirements/not-locked-trackers.txt -o .venv/trackers.txt
+	cat requirements/cpu.txt requirements/dev.txt | grep -vxFf - .venv/trackers.txt > requirements/trackers.txt  # what .venv has not
 	$(COMPILE) pyproject.toml --extra gpu --extra demo --override requirements/not-locked-gpu.txt -o requirements/gpu.txt

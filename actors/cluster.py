@@ -16,6 +16,7 @@ import ray
 import ray.autoscaler.sdk
 import ray.data
 
+from actors import metrics
 from actors.failures import user_error
 from actors.survival import ENDED, OnRay, is_watched, lost, uses_ray
 from pipeline.errors import UserError
@@ -36,6 +37,7 @@ def connected() -> Iterator[None]:
         return
     ray_here, shutdown = _join(), True
     uses_ray(ray_here)
+    metrics.report()
     ended = threading.Event()
     threading.Thread(target=_end_with_ray, args=(ended,), daemon=True).start()
     try:

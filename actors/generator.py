@@ -23,6 +23,8 @@ class GeneratorSpec:
 
 
 class Generator(Pooled):
+    stage = "generate"
+
     def open(self, spec: GeneratorSpec) -> None:
         self.spec, self.engine = spec, Engine(spec.engine)
 

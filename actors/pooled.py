@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from actors import metrics
+
 
 class Pooled(ABC):
     """An actor that opens what it needs and makes its parts in one thread of its own.
@@ -15,6 +17,8 @@ class Pooled(ABC):
     with more threads than cores those no longer spin where they wait for each other, but sleep (docs/performance.md).
     What opening raises comes out of the first call: of what a constructor raises, Ray keeps the text alone.
     """
+
+    stage: str  # whose parts it makes, for metrics
 
     def __init__(self, spec: Any):
         self.thread = ThreadPoolExecutor(max_workers=1)
@@ -29,7 +33,9 @@ class Pooled(ABC):
 
     def _timed(self, work: dict[str, Any]) -> dict[str, Any]:
         started = time.perf_counter()
-        return {"part": work["part"], **self.make(work), "seconds": time.perf_counter() - started}
+        done = {"part": work["part"], **self.make(work), "seconds": time.perf_counter() - started}
+        metrics.made(self.stage, done["rows"], done["tokens"])
+        return done
 
     @abstractmethod
     def open(self, spec: Any) -> None:

@@ -26,6 +26,8 @@ class RaterSpec:
 
 
 class ModelRater(Pooled):
+    stage = "rate"
+
     def open(self, spec: RaterSpec) -> None:
         import torch
 

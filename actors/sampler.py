@@ -63,6 +63,8 @@ class _Answer:
 
 
 class Sampler(Pooled):
+    stage = "sample"
+
     def open(self, spec: SamplerSpec) -> None:
         self.spec, self.engine = spec, Engine(spec.engine)
 

@@ -31,6 +31,8 @@ class ScorerSpec:
 
 
 class Scorer(Pooled):
+    stage = "reference"
+
     def open(self, spec: ScorerSpec) -> None:
         import torch
 

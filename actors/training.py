@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.trackers import Run
 from pipeline.settings.config import RunConfig
 
 STOP = "stop"  # the door writes it: end after this step
@@ -17,6 +18,7 @@ PROGRESS = "progress.json"  # the first worker writes it: its last step
 PHASE = "phase.txt"  # and this: what it is at before and after its steps
 EXPORTED = "ending"  # what stands there once the trained model is written
 NOTE = "note.txt"  # and this: how the model is run
+TRACKED = "tracked.txt"  # and this: a line whenever there is something to say of a tracker
 EPOCH = "epoch"  # the door writes it: what the workers read, a step at a time
 JOURNAL = "journal"  # the first worker writes it: the rows of its steps so far
 RAY = "ray"  # where Ray Train keeps checkpoints, and its list of those it knows
@@ -29,6 +31,7 @@ class WorkerSpec:
     model: str  # the folder of the model that training starts from
     folder: str  # where EPOCH is, and the trained model and its tables go
     threads: int
+    run: Run | None = None  # for resources.trackers
 
 
 def train(spec: dict[str, Any]) -> None:

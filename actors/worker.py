@@ -4,12 +4,17 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray.train
 import torch
 from transformers import PreTrainedModel
 
+from actors import metrics
+from actors.tracking import Tracking
 from actors.training import (
     EPOCH,
     EXPORTED,
@@ -20,6 +25,7 @@ from actors.training import (
     RAY,
     REFUSAL,
     STOP,
+    TRACKED,
     WorkerSpec,
     known_checkpoints,
 )
@@ -94,14 +100,34 @@ def _train(work: WorkerSpec) -> None:
             load(trainer, Path(folder))
     else:
         trainer.journal.go_on(0)
-    known = {"steps": trainer.epoch.steps, "resumed": trainer.next_step, "began": time.time(), "workers": world}
     at("at its steps")
+    with _followed(work, trainer) as tell:
+        if _steps(work, trainer, tell):
+            at("waiting until its last checkpoint is whole and known")
+            return
+        at("looking at the held-out pairs, writing the trained model")
+        try:
+            export(trainer, work)
+        except Exception:  # Ray Train should know of the last checkpoint before it hears of this, which is what is told
+            with contextlib.suppress(Exception):
+                ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED, timeout_s=60)
+            raise
+        at("telling the trackers of the last steps")
+    at(EXPORTED)
+
+
+def _steps(work: WorkerSpec, trainer: Trainer, tell: Callable[[Mapping[str, Any]], None]) -> bool:
+    """Train to the last step, with checkpoints; whether the door asked to end before. `tell` is given each row."""
+    rank, resumed, world = trainer.rank, trainer.next_step, trainer.world
+    known = {"steps": trainer.epoch.steps, "resumed": resumed, "began": time.time(), "workers": world}
     if rank == 0 and trainer.done:  # only the export is left, and that is said, too
         write_aside(Path(work.folder) / PROGRESS, json.dumps(known | trainer.record))
     newest, told = None, -math.inf  # the newest checkpoint of this attempt; when a step was last written down
-    while not trainer.done:
+    stopped = False
+    while not trainer.done and not stopped:
         record = trainer.step()
-        due = trainer.next_step % config.resources.checkpoint_steps == 0
+        tell(record)
+        due = trainer.next_step % work.config.resources.checkpoint_steps == 0
         stopped, due = _told(work, trainer.together, due, newest)
         if rank == 0 and (stopped or trainer.done or time.monotonic() - told >= PROGRESS_SECONDS):
             write_aside(Path(work.folder) / PROGRESS, json.dumps(known | record))
@@ -109,17 +135,30 @@ def _train(work: WorkerSpec) -> None:
         # After the last step, too: were the export to fail, the same command would go on from there.
         if stopped or due or trainer.done:
             newest = _checkpoint(trainer, work)
-        if stopped:
-            at("waiting until its last checkpoint is whole and known")
-            return
-    at("looking at the held-out pairs, writing the trained model")
-    try:
-        export(trainer, work)
-    except Exception:  # Ray Train should know of the last checkpoint before it hears of this, which is what is told
-        with contextlib.suppress(Exception):
-            ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED, timeout_s=60)
-        raise
-    at(EXPORTED)
+    return stopped
+
+
+@contextlib.contextmanager
+def _followed(work: WorkerSpec, trainer: Trainer) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """What each step's row is given to: of the first worker it goes to Prometheus, and to the trackers."""
+    names = work.config.resources.trackers if work.run and trainer.rank == 0 else ()
+    begins = trainer.next_step
+
+    def say(text: str) -> None:
+        with contextlib.suppress(OSError), (Path(work.folder) / TRACKED).open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+
+    with contextlib.ExitStack() as stack:
+        tells: list[Callable[[Mapping[str, Any]], None]] = [metrics.stepped] if trainer.rank == 0 else []
+        if names and work.run:
+            earlier = partial(trainer.journal.steps_before, begins)
+            tells.append(stack.enter_context(Tracking(names, work.run, begins, earlier, say)))
+
+        def tell(row: Mapping[str, Any]) -> None:
+            for each in tells:
+                each(row)
+
+        yield tell
 
 
 def base_model(work: WorkerSpec, world: int) -> PreTrainedModel | EmptyModel:

@@ -28,6 +28,7 @@ SMALL = 8  # blocks: what is no more than that is done here before Ray would hav
 
 def run(work: Work) -> Outcome:
     """Parts of pairs, and a ledger: what was dropped and why stands in dropped.parquet."""
+    from actors import metrics as seen
     from pipeline.onpolicy.bridging import SOURCE as BRIDGED
     from pipeline.onpolicy.selected import origins, selected_pairs
     from pipeline.prepare.parts import lacking
@@ -54,6 +55,8 @@ def run(work: Work) -> Outcome:
         refuse_suspects(account, data, preparation.look.repeats)
         joined = origins(selected, work.folder / DROPPED) if data.earlier else []
         refuse_losses(account, data, work.folder / DROPPED, repeated=sum(each.repeated for each in joined[1:]))
+        seen.dropped(account.dropped)
+        seen.made("prepare", account.kept, 0)
         doing("writing pairs")
         written = sorted(preparation.write(copies, here.spread), key=lambda each: each.number)
     preparation.clear()

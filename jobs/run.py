@@ -68,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for result in walk(plan, steps, pending, options.force):
             for line in places(result):
                 say(line)
+        if plan.config.resources.trackers and any(step.stage in ("train", "judge", "report") for step in pending):
+            from jobs.common.tracked import hand_over
+
+            hand_over(plan, plan.config.resources.trackers)
         made, seconds = len(pending), time.perf_counter() - started
         say(f"{plan.config.name}: {made} results made, {len(steps) - made} kept, {seconds:.1f} s")
 

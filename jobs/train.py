@@ -48,11 +48,13 @@ def run(work: Work) -> Outcome:
         REFUSAL,
         SNAPSHOT,
         STOP,
+        TRACKED,
         WorkerSpec,
         known_checkpoints,
     )
     from jobs.common.elastic import fit
     from jobs.common.models import start_model
+    from jobs.common.tracked import run_of
     from jobs.common.waiting import claimed
     from pipeline.training.join import join
     from pipeline.training.saving import rehearse
@@ -76,14 +78,15 @@ def run(work: Work) -> Outcome:
         if idle := idle_gpus(gpus, nodes_here()):
             say(f"train: {idle}")
         asked = claimed("train", "resources.train_workers", resources.workers, gpus, resources)
-        spec = WorkerSpec(config=config, model=str(base), folder=str(work.folder), threads=1)
+        run = run_of(work.step, config) if resources.trackers else None
+        spec = WorkerSpec(config=config, model=str(base), folder=str(work.folder), threads=1, run=run)
         refusal = work.folder / REFUSAL
         refusal.unlink(missing_ok=True)
         clear_unknown(work.folder)
         os.environ.setdefault(POLL, str(POLL_SECONDS))
         os.environ.setdefault(STARTING, str(START_SECONDS))
         with (
-            watched(work.folder / PROGRESS, work.folder / PHASE, work.folder / NOTE, resources.log_seconds),
+            watched(work.folder, resources.log_seconds),
             interruptible(),
             Keeping(work.step.address, "train") as keeping,
             CheckpointsKept(
@@ -97,7 +100,7 @@ def run(work: Work) -> Outcome:
     for name in (RAY, EPOCH, JOURNAL):  # of no use once the model and its tables are there
         shutil.rmtree(work.folder / name, ignore_errors=True)
     how = (work.folder / NOTE).read_text(encoding="utf-8")
-    for name in (PROGRESS, PHASE, NOTE):
+    for name in (PROGRESS, PHASE, NOTE, TRACKED):
         (work.folder / name).unlink(missing_ok=True)
     names = ("steps.parquet", "trained_pairs.parquet", "reliability.parquet")
     rows = {name: pq.read_metadata(file).num_rows for name in names if (file := work.folder / name).exists()}
@@ -276,23 +279,34 @@ class watched:
     How it runs the model is said once.
     """
 
-    def __init__(self, file: Path, phase: Path, note: Path, every: float):
-        self.file, self.phase, self.note, self.every, self.stop = file, phase, note, every, threading.Event()
+    def __init__(self, folder: Path, every: float):
+        from actors.training import NOTE, PHASE, PROGRESS, TRACKED
+
+        self.file, self.phase, self.note, self.tracked = (folder / x for x in (PROGRESS, PHASE, NOTE, TRACKED))
+        self.every, self.stop, self.lines = every, threading.Event(), 0  # of what there was to say of trackers
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> None:
-        self.file.unlink(missing_ok=True)
-        self.phase.unlink(missing_ok=True)
-        self.note.unlink(missing_ok=True)
+        for file in (self.file, self.phase, self.note, self.tracked):
+            file.unlink(missing_ok=True)
         self.thread.start()
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()
         self.thread.join()
+        self._tell_tracked()
+
+    def _tell_tracked(self) -> None:
+        if self.tracked.exists():
+            *lines, _ = self.tracked.read_text(encoding="utf-8").split("\n")  # the last is not whole, or empty
+            for line in lines[self.lines :]:
+                say(f"train: {line}")
+            self.lines = len(lines)
 
     def _watch(self) -> None:
         progress, began, phase, told, workers = None, None, "", False, 0
         while not self.stop.wait(1.0):
+            self._tell_tracked()
             if not told and self.note.exists():
                 told = True
                 say(f"train: {self.note.read_text(encoding='utf-8')}")

@@ -28,6 +28,14 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(sys.prefix) / "peers")
 
 
+@pytest.fixture
+def trackers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trackers' own packages, in this process and in the doors that it opens; which are as if they were not there."""
+    folder = str(Path(sys.prefix) / "trackers")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", folder, prepend=os.pathsep)
+
+
 VOCABULARY = 97
 
 # Weights are drawn wide, so that a token seen or not seen moves a log-prob by far more than rounding.

@@ -181,7 +181,7 @@ def test_doors_are_light(configs: tuple[str, str]) -> None:
     bad_for = {name: bad.replace("bad.yaml", f"bad-{name}.yaml") for name in ("study", "rounds")}
     calls = [(door, ["--help"], 0) for door in DOORS]
     configured = [door for door in DOORS if door != "score"]  # it reads verdicts, no configuration
-    more = {"export": ["--to", bad], "fetch": ["--to", bad]}
+    more = {"export": ["--to", bad], "fetch": ["--to", bad], "track": ["--to", "tensorboard"]}
     calls += [(door, ["--config", bad_for.get(door, bad), *more.get(door, [])], 2) for door in configured]
     calls += [("run", ["--config", good, "--dry-run"], 0), ("status", ["--config", good], 0)]
     code = f"""
@@ -207,4 +207,5 @@ for door, arguments, expected in {calls!r}:
 def test_every_stage_has_a_door() -> None:
     from pipeline.line.plan import STAGES
 
-    assert set(DOORS) == {*STAGES, "run", "study", "rounds", "status", "fit", "score", "export", "fetch"}
+    more = {"run", "study", "rounds", "status", "fit", "score", "export", "fetch", "track"}
+    assert set(DOORS) == {*STAGES, *more}

@@ -36,7 +36,7 @@ def recheck(planned: Sequence[tuple[Plan, Sequence[Step]]]) -> None:
     """Once more, now that something is made that says more: of the pairs, which columns they lack."""
     errors: dict[str, UserError] = {}
     for plan, steps in planned:
-        here = [partial(look, plan, steps) for look in (endpoint, places, root)]
+        here = [partial(look, plan, steps) for look in (endpoint, places, root, trackers)]
         for error in [*faults(plan, steps), *found(here)]:
             errors.setdefault(str(error), error)
     if errors:
@@ -70,6 +70,19 @@ def root(plan: Plan, steps: Sequence[Step]) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         what = "is no folder" if not there.is_dir() else "may not be written"
         raise UserError(f"resources.root={given}: {there} {what}", "give a folder with room that you may write")
+
+
+def trackers(plan: Plan, steps: Sequence[Step]) -> None:
+    """A tracker whose package is not here; or its key, where workers find what this process does."""
+    if not plan.config.resources.trackers or not any(step.stage == "train" for step in steps):
+        return
+    from actors.cluster import starts_its_own
+    from actors.trackers import require_installed, require_key
+
+    for name in plan.config.resources.trackers:
+        require_installed(name)
+        if starts_its_own():
+            require_key(name)
 
 
 def places(plan: Plan, steps: Sequence[Step]) -> None:

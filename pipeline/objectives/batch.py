@@ -68,6 +68,8 @@ class Output:
     losses_B: torch.Tensor  # differentiable; averaged over the pairs of a step
     token_losses_B: torch.Tensor  # differentiable; averaged over the chosen tokens of a step's preference pairs
     gaps_B: torch.Tensor  # scale * H
+    chosen_rewards_B: torch.Tensor  # scale * the reward of each side, of which H is the difference
+    rejected_rewards_B: torch.Tensor
     margins_B: torch.Tensor  # what is subtracted from the gap
     shifts_B: torch.Tensor  # the part of it that gamma-PO adds, gamma_i - gamma0
     weights_B: torch.Tensor  # -d loss / d gap; of a unary link at the pair's sum of both rewards

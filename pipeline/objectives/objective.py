@@ -19,7 +19,7 @@ from pipeline.objectives.margins import DIFFERENTIABLE, MARGINS
 from pipeline.objectives.memories import Level, Reliability, Worst
 from pipeline.objectives.presets import Preset, Values, resolve
 from pipeline.objectives.published import PublishedState
-from pipeline.objectives.rewards import REWARDS, log_ratios
+from pipeline.objectives.rewards import REWARDS, SIDES, log_ratios
 from pipeline.objectives.scales import SCALES
 from pipeline.objectives.state import QUEUE, GammaState, Memory, Moments, State
 from pipeline.objectives.weights import WEIGHTS
@@ -50,6 +50,7 @@ class Objective:
         unweighted = link(z)
         weights = WEIGHTS[self.preset.weight](unweighted.detach(), pairs, self.parameters, state)
         losses = weights * unweighted
+        chosen, rejected = self.rewards(pairs, state)
         statistics = state.statistics(pairs, z.detach(), unweighted.detach())
         auxiliary = AUXILIARIES[self.preset.auxiliary](pairs, self.parameters)
         per_token = self.preset.auxiliary in PER_TOKEN
@@ -63,6 +64,8 @@ class Objective:
             losses_B=losses_B,
             token_losses_B=spread(auxiliary, 0.0) if per_token else torch.zeros_like(losses_B),
             gaps_B=spread(gaps.detach()),
+            chosen_rewards_B=spread(chosen),
+            rejected_rewards_B=spread(rejected),
             margins_B=spread(margins.detach()),
             shifts_B=spread(shifts),
             weights_B=spread(weights.detach() * _slopes(link, z)),
@@ -77,6 +80,13 @@ class Objective:
     def gaps(self, batch: PairBatch, state: State) -> torch.Tensor:
         """scale * H, [B]."""
         return SCALES[self.preset.scale](batch, self.parameters, state) * self.reward_gaps(batch)
+
+    @torch.no_grad()
+    def rewards(self, batch: PairBatch, state: State) -> tuple[torch.Tensor, torch.Tensor]:
+        """scale * the reward of each side, [B] each: what a gap is the difference of, to rounding."""
+        scale = SCALES[self.preset.scale](batch, self.parameters, state)
+        chosen_B, rejected_B = SIDES[self.preset.reward](batch, self.parameters)
+        return scale * chosen_B, scale * rejected_B
 
     def initial_state(self, capacity: int = QUEUE, untrained: PairBatch | None = None) -> State:
         """What is remembered between steps, at most `capacity` gaps of it.

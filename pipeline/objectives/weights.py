@@ -11,7 +11,7 @@ import torch
 from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.memories import Level, Worst
 from pipeline.objectives.presets import Values
-from pipeline.objectives.rewards import mean_log_prob, unsure
+from pipeline.objectives.rewards import REWARDS, unsure
 from pipeline.objectives.state import State, score_gap
 
 
@@ -46,7 +46,7 @@ def quality_and_fit(losses_B: torch.Tensor, batch: PairBatch, parameters: Values
     chosen_B, rejected_B = batch.need("chosen_scores", "rejected_scores")
     quality_B = torch.sigmoid(parameters.number("eta") * (chosen_B - rejected_B))
     fit_B = torch.sigmoid(
-        parameters.number("fit_margin") - parameters.number("beta") * mean_log_prob(batch, parameters)
+        parameters.number("fit_margin") - parameters.number("beta") * REWARDS["mean-log-prob"](batch, parameters)
     )
     return quality_B * fit_B ** parameters.number("fit_power")
 

@@ -171,6 +171,8 @@ _MEASURED = (
     *_SPLIT,
     *(f"{name}_{part}" for part in ("clean", "flipped") for name in _SPLIT),
     *(f"{name}_q{share}" for name in ("gap", "margin") for share in (10, 50, 90)),
+    # Of each side: the scaled reward, whose difference is the gap, and the policy's log-prob sum in nats.
+    *(f"{side}_{name}" for name in ("reward", "logps") for side in ("chosen", "rejected")),
     "weak_share",  # of pairs whose gradient weight is below 0.05
     "noise_rate",  # mean effective noise rate of gamma-PO's margins where it has a meaning
     "noise_rate_null",  # share of pairs where it has none

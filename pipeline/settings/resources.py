@@ -1,6 +1,6 @@
 """The section `resources`: where and how. It never enters an identity."""
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,6 +23,9 @@ class JudgeEndpoint(Section):
 
 
 WHOLE_GRADIENTS = 0.25  # of a GPU, that resources.whole_gradients may take where nothing is said
+
+
+TrackerName = Literal["wandb", "tensorboard", "mlflow", "trackio", "swanlab"]
 
 
 class Workers(NamedTuple):
@@ -86,6 +89,8 @@ class Resources(Section):
     # How long train workers wait for each other in one operation; the slowest checkpoint must be written meanwhile.
     collective_timeout_seconds: float = Field(default=1800.0, ge=1)
     log_seconds: float = Field(default=10.0, gt=0)  # between two lines of progress
+    # Told of each step while it trains, and of the report (docs/cluster.md); keys come from the environment.
+    trackers: tuple[TrackerName, ...] = Field(default=(), examples=[["wandb", "tensorboard"]])
 
     @property
     def workers(self) -> Workers:
@@ -109,6 +114,16 @@ class Resources(Section):
                 f"set {int(gpus)} or {int(gpus) + 1}; a part alone, such as 0.5, shares a GPU between actors",
             )
         return gpus
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _one_tracker(cls, given: Any) -> Any:
+        return [given] if isinstance(given, str) else given
+
+    @field_validator("trackers")
+    @classmethod
+    def _each_once(cls, trackers: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+        return tuple(dict.fromkeys(trackers))
 
     @field_validator("train_workers", mode="before")
     @classmethod

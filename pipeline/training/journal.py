@@ -4,7 +4,7 @@ A part holds the rows of steps `first` to `end` - 1. Rows are written before the
 step k covers those of all steps before k: a run that goes on from there removes what is beyond, and has each row once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,12 @@ class Journal:
                     f"{self.folder} has rows of {table} up to step {covered}, and the checkpoint is of step {step}",
                     "remove the folder that this one is in; the same command trains from the start",
                 )
+
+    def steps_before(self, step: int) -> Iterator[Row]:
+        """The rows of tables.STEPS that `go_on(step)` kept, read as they are asked for, by whatever thread."""
+        for part in self._parts("steps"):
+            if int(part.stem.split("-")[2]) <= step:
+                yield from tables.read(part.parent, tables.STEPS, pattern=part.name).to_pylist()
 
     def export(self, folder: Path) -> None:
         """All rows, as steps.parquet, trained_pairs.parquet and, where there are any, reliability.parquet."""

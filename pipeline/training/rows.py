@@ -15,7 +15,8 @@ from pipeline.results import tables
 from pipeline.training.epoch import Example, Sides
 
 PREFERENCE_ONLY = ("gap", "margin", "shift", "weight", "statistic")  # what only preference pairs have
-MEASURED = ("loss", "nll", *PREFERENCE_ONLY, "chosen_logps", "rejected_logps")
+SIDES = ("chosen_reward", "rejected_reward", "chosen_logps", "rejected_logps")  # means over preference pairs
+MEASURED = ("loss", "nll", *PREFERENCE_ONLY, *SIDES)
 HELD_OUT = ("accuracy", "gap", "chosen_logps", "rejected_logps")  # means over the held-out pairs
 SPLIT_FIGURES = ("accuracy", "gap", "margin", "weight")  # told apart by clean and flipped labels
 
@@ -80,6 +81,8 @@ def measured(batch: PairBatch, out: Output, losses_B: torch.Tensor) -> torch.Ten
         "shift": out.shifts_B,
         "weight": out.weights_B,
         "statistic": out.statistics_B,
+        "chosen_reward": out.chosen_rewards_B,
+        "rejected_reward": out.rejected_rewards_B,
         "chosen_logps": batch.policy_chosen_logps,
         "rejected_logps": batch.policy_rejected_logps,
     }
@@ -113,6 +116,7 @@ class Rows:
             "preference_pairs": int(preferred_P.sum()),
             "sft_pairs": int((~preferred_P).sum()),
             "nll": _mean(self.columns["nll"][~preferred_P]),
+            **{name: _mean(self.preferred(name)) for name in SIDES},
         }
         parts = ("", preferred_P), ("_clean", preferred_P & ~flipped_P), ("_flipped", preferred_P & flipped_P)
         for suffix, part_P in parts:

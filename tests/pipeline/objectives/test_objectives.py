@@ -67,6 +67,27 @@ def test_gradcheck(name: str) -> None:
     assert torch.autograd.gradcheck(losses, leaves if row.needs == ["token_logps"] else leaves[:2])
 
 
+def test_the_reward_of_each_side() -> None:
+    """beta (lp - lr) of DPO, beta lp / n of SimPO, by hand for EASY and WRONG; and their difference is every gap."""
+    batch = batch_of(MILD[:2])
+    dpo, simpo = (
+        objective(batch, objective.initial_state()) for objective in (build("dpo", beta=0.1), build("simpo", beta=2.0))
+    )
+    assert dpo.chosen_rewards_B.tolist() == pytest.approx([0.1, -0.2])
+    assert dpo.rejected_rewards_B.tolist() == pytest.approx([-0.05, 0.1])
+    assert simpo.chosen_rewards_B.tolist() == pytest.approx([-4.0, -5.0])
+    assert simpo.rejected_rewards_B.tolist() == pytest.approx([-6.0, -4.0])
+
+
+@pytest.mark.parametrize(("name", "given"), ROWS, ids=str)
+def test_gaps_are_the_difference_of_both_sides_rewards(name: str, given: dict[str, Any]) -> None:
+    out = run(
+        name, batch_of(MILD, [PREFERENCE, PREFERENCE, PREFERENCE, SFT if name == "mixdpo" else PREFERENCE]), **given
+    )
+    torch.testing.assert_close(out.chosen_rewards_B - out.rejected_rewards_B, out.gaps_B, equal_nan=True)
+    assert not out.chosen_rewards_B.requires_grad
+
+
 @pytest.mark.parametrize("name", [*(name for name in pairs.STATEFUL if not PRESETS[name].unary), "wpo"])
 def test_margins_scales_and_weights_are_constants_to_the_gradient(name: str) -> None:
     """d loss / d lp_w is -weight times scale (over the length for means), however the margin moves with the gap."""
