@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.compute.generation import exported
 from pipeline.compute.limits import require_trainable
@@ -32,6 +32,10 @@ from pipeline.results.artifacts import Artifact, fingerprint
 from pipeline.results.files import DigestMemory, file_digest, given_path
 from pipeline.settings.config import RunConfig, Train
 from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
+from pipeline.settings.resources import Resources
+
+if TYPE_CHECKING:
+    from pipeline.results.store import Store
 
 COLUMNS = {  # what a row may carry beside the pair, and what to do where it does not
     "scores": "give rows chosen_score and rejected_score, or choose a setting that asks for none",
@@ -99,6 +103,12 @@ class Plan:
         """Where the base model is, or will be once prepare has converted it."""
         return self.converted(self.model).path if self.model.is_gguf else self.model.path
 
+    def conversions(self) -> list[Address]:
+        """The addresses of all .gguf models of the configuration in Hugging Face format."""
+        front = self.front
+        others = (front.model, front.against, *(each.model for each in front.raters)) if front else ()
+        return [self.converted(each) for each in (self.model, self.judge, *others) if each and each.is_gguf]
+
     def converted(self, model: ModelSource) -> Address:
         """The address of a .gguf model in Hugging Face format: the only result that is not a stage of the line."""
         digest = fingerprint("model", VERSIONS["model"], {"model": model.digest}, {})
@@ -107,14 +117,7 @@ class Plan:
 
 def make_plan(config: RunConfig) -> Plan:
     """Everything a configuration will make. Raises UserError where the model or the data cannot be found."""
-    store = None
-    if "://" in config.resources.root:
-        from pipeline.results.store import Store
-
-        store = Store(config.resources.root)
-        root = store.mirror(given_path(config.resources.mirror, "resources.mirror").absolute())
-    else:
-        root = given_path(config.resources.root, "resources.root").absolute()  # workers run elsewhere
+    root, store = root_of(config.resources)
     memory = DigestMemory(root)
     model = locate(config.model, memory)
     if not model.is_gguf:  # which is made float as it is converted
@@ -171,6 +174,16 @@ def make_plan(config: RunConfig) -> Plan:
     shown = {"report": section("report"), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
     return Plan(config, model, judge, steps, sampled)
+
+
+def root_of(resources: Resources) -> tuple[Path, "Store | None"]:
+    """The folder that stages work in, and the store that it mirrors, if there is one. Raises UserError."""
+    if "://" not in resources.root:
+        return given_path(resources.root, "resources.root").absolute(), None  # workers run elsewhere
+    from pipeline.results.store import Store
+
+    store = Store(resources.root)
+    return store.mirror(given_path(resources.mirror, "resources.mirror").absolute()), store
 
 
 def _exported(config: RunConfig, model: ModelSource) -> dict[str, str]:
