@@ -7,6 +7,7 @@ rater. The first three are there where data.source is SAMPLED (onpolicy.py).
 """
 
 import itertools
+import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -19,6 +20,7 @@ from pipeline.compute.limits import require_trainable
 from pipeline.compute.models import ModelSource, locate
 from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.errors import UserError
+from pipeline.evaluation import harness
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.judging import baselines, words
 from pipeline.line.onpolicy import Front, front
@@ -30,7 +32,7 @@ from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.address import Address
 from pipeline.results.artifacts import Artifact, fingerprint
 from pipeline.results.files import DigestMemory, file_digest, given_path
-from pipeline.settings.config import RunConfig, Train
+from pipeline.settings.config import Report, RunConfig, Train
 from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
 from pipeline.settings.resources import Resources
 
@@ -52,7 +54,7 @@ STAGES = ("sample", "rate", "pair", "prepare", "reference", "schedule", "train",
 # Raise a stage's version when its code changes what it writes.
 VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 7}
 VERSIONS |= {"sample": 1, "rate": 1, "pair": 1}
-VERSIONS["study"] = 2  # not of the line: the page of jobs.study
+VERSIONS |= {"study": 2, "rank": 1}  # not of the line: the page of jobs.study, and what jobs.rank makes
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def make_plan(config: RunConfig) -> Plan:
         base="generate:base",
         trained="generate:trained",
     )
-    shown = {"report": section("report"), "name": config.name}
+    shown = {"report": _report(config.report, steps["train"]), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
     return Plan(config, model, judge, steps, sampled)
 
@@ -217,6 +219,33 @@ def _judge(config: RunConfig, local: ModelSource | None) -> dict[str, Any]:
         for name, given in settings.baselines.items()
     }
     return judge
+
+
+def _report(settings: Report, train: "Step") -> dict[str, Any]:
+    """What the page shows beside the line's own results: that by content. Raises UserError for another training's."""
+    found = settings.model_dump(mode="json", exclude={"ranked", "lm_eval"})
+    if settings.ranked:
+        found["ranked"] = [_ranking(name, train.address.fingerprint) for name in settings.ranked]
+    if settings.lm_eval:
+        folder = given_path(settings.lm_eval, "report.lm_eval")
+        files = {model: harness.newest(folder / model) for model in harness.MODELS}
+        harness.compare(*map(harness.read, files.values()))
+        found["lm_eval"] = {model: file_digest(file) for model, file in files.items()}
+    return found
+
+
+def _ranking(name: str, train: str) -> str:
+    """The digest of a file that jobs.rank made."""
+    file = given_path(name, "report.ranked")
+    try:
+        ranked = json.loads(file.read_text(encoding="utf-8"))["train"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f"report.ranked={name}: is no ranking ({type(error).__name__}: {error})"
+        raise UserError(problem, "python -m jobs.rank makes one, and says where it is") from None
+    if ranked != train:
+        problem = f"report.ranked={name}: it is of the training {str(ranked)[:12]}, and this one is {train[:12]}"
+        raise UserError(problem, "python -m jobs.rank with this configuration makes its own")
+    return file_digest(file)
 
 
 def _train(settings: Train) -> dict[str, Any]:
