@@ -95,9 +95,7 @@ def tagged(api: "HfApi", place: Place) -> dict[str, str]:
 
     def look() -> dict[str, str]:
         try:
-            return {
-                ref.name: ref.target_commit for ref in api.list_repo_refs(place.repository, repo_type=place.kind).tags
-            }
+            refs = api.list_repo_refs(place.repository, repo_type=place.kind)
         except RepositoryNotFoundError:
             return {}
         return {ref.name: ref.target_commit for ref in refs.tags}
