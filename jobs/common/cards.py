@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.line.plan import Plan, Step
+from pipeline.objectives.presets import resolve
 from pipeline.report.card import Card, Figure, share
 from pipeline.results.artifacts import Artifact
 from pipeline.results.files import MANIFEST
 from pipeline.settings.config import EMBEDDED
-
-SETTINGS = ("objective", "schedule", "train")  # that say how a model was trained
 
 
 def hub_name(source: str, given: str | None = None) -> str | None:
@@ -26,6 +25,8 @@ def model_card(plan: Plan, trained: Artifact, licence: str, base: str | None, ad
     """Of a trained model, or of adapters."""
     config, source = plan.config, hub_name(plan.config.model.source, base)
     lora = config.train.lora is not None
+    _, parameters = resolve(config.objective.name, config.objective.parameters)
+    settings = {section: getattr(config, section).model_dump(mode="json") for section in ("schedule", "train")}
     metadata = {
         "license": licence,
         "library_name": "peft" if adapter else "transformers",
@@ -42,7 +43,7 @@ def model_card(plan: Plan, trained: Artifact, licence: str, base: str | None, ad
         metadata=metadata,
         figures=list(figures(plan, trained)),
         warnings=warnings(plan),
-        settings={section: getattr(config, section).model_dump(mode="json") for section in SETTINGS},
+        settings={"objective": {"name": config.objective.name, **parameters}, **settings},
         facts=facts(plan, trained),
         usage=usage(name, source, adapter),
     )
