@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.pooled import Pooled
 from pipeline.errors import memory_for
+from pipeline.settings.config import Lora
 from pipeline.settings.resources import Resources
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class ScorerSpec:
     threads: int
     trust_remote_code: bool = False
     by_token: bool = False  # each token's log-prob in place of sums
+    adapter: str | None = None  # a folder of unmerged adapters, which are merged as the model is loaded
+    lora: Lora | None = None  # how they were put into the model
 
 
 class Scorer(Pooled):
@@ -45,22 +48,29 @@ class Scorer(Pooled):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         where = "auto" if torch.cuda.device_count() > 1 else device
         trusted = spec.trust_remote_code
+        adapter = (Path(spec.adapter), spec.lora) if spec.adapter and spec.lora else None
         with memory_for(f"loading the model in {spec.dtype}, a scorer", LARGE):
             self.model = load_model(
-                Path(spec.model), spec.dtype, where, trust_remote_code=trusted, resources=spec.resources
+                Path(spec.model),
+                spec.dtype,
+                where,
+                trust_remote_code=trusted,
+                resources=spec.resources,
+                adapter=adapter,
             )
         self.lanes = Lanes(self.model)
         self.note = chosen(self.model).words(device, spec.dtype, devices(self.model))
 
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
-        """Score a part of pairs. `note` is how the model is run, for the door to say once."""
+        """Score a part of pairs: that of its name, or the file `pairs`. `note` is how the model is run, for the door to
+        say once."""
         from pipeline.compute.scoring import score_part
 
         part, asked = work["part"], self.spec.resources.budgets(self.model.device.type)
         budgets = f"resources.score_tokens={asked.score_tokens} and logits_chunk={asked.logits_chunk}"
         with memory_for(f"with {budgets} a scorer", f"lower these; {LARGE}"):
-            pairs, reference = Path(self.spec.pairs) / part, Path(self.spec.folder) / part
-            sizes = asked.score_tokens, asked.logits_chunk
+            pairs = Path(work["pairs"]) if "pairs" in work else Path(self.spec.pairs) / part
+            reference, sizes = Path(self.spec.folder) / part, (asked.score_tokens, asked.logits_chunk)
             done = score_part(self.model, pairs, reference, *sizes, self.lanes, self.spec.by_token)
         return {"rows": done.rows, "tokens": done.tokens, "packs": done.packs, "note": self.note}
 

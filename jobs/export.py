@@ -1,4 +1,7 @@
-"""Write answers and verdicts for the benchmarks' own tools: python -m jobs.export --config FILE --to DIR"""
+"""Write answers and verdicts for the benchmarks' own tools: python -m jobs.export --config FILE --to DIR
+
+With --for lm-eval both models are handed to lm-evaluation-harness: its commands are said, and run where it is there.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.common.lm_eval import hand_over
 from jobs.common.saying import say
 from jobs.common.stage import door, planned, reported
 from jobs.judge import MODELS, Answers, baseline_answers, contest, first_samples
 from pipeline.errors import UserError
+from pipeline.evaluation.harness import TASKS
 from pipeline.line.plan import Plan, readable
 from pipeline.settings.config import EMBEDDED
 
@@ -24,9 +29,18 @@ Files = Iterator[tuple[str, str]]  # name below the folder, content
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = door("python -m jobs.export", "Write committed answers and verdicts for AlpacaEval, Arena-Hard, FastChat.")
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="a folder; one below it a benchmark")
+    parser.add_argument("--for", dest="tool", choices=("benchmarks", "lm-eval"), default="benchmarks")
+    parser.add_argument("--tasks", metavar="TASKS", help=f"of lm-eval, by commas ({','.join(TASKS)})")
+    parser.add_argument("--dry-run", action="store_true", help="of lm-eval: say its commands, and run none")
     options = parser.parse_intermixed_args(arguments)
+    if options.tool == "benchmarks" and (options.tasks or options.dry_run):
+        parser.error("--tasks and --dry-run are for --for lm-eval")
     with reported():
-        write(options.config, options.overrides, options.to)
+        if options.tool == "lm-eval":
+            tasks = options.tasks.split(",") if options.tasks else list(TASKS)
+            hand_over(planned("export", options.config, options.overrides), tasks, options.to, options.dry_run)
+        else:
+            write(options.config, options.overrides, options.to)
 
 
 def write(config: str, overrides: Sequence[str], folder: Path) -> None:

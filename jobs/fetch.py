@@ -40,7 +40,8 @@ def fetch(config: str, overrides: Sequence[str], stages: Sequence[str], folder: 
             continue
         with heard("fetch", plan.config.resources.log_seconds):
             doing(f"bringing {artifact.name}")
-            copy = replace(step.address, root=folder, store=None).copy(artifact.verify())
+            with artifact.held():
+                copy = replace(step.address, root=folder, store=None).copy(artifact.verify())
         say(f"fetch: {step.name}, {copy.size() / 1e6:,.1f} MB in {shown(copy.path)}")
         for line in places(copy):
             say(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.common.own_answers import own_answers
@@ -13,7 +14,6 @@ from pipeline.settings.config import EMBEDDED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     import pyarrow as pa
 
@@ -54,6 +54,8 @@ def run(work: Work) -> Outcome:
         trained_pairs=tables.read(train.path, tables.TRAINED_PAIRS, data.DRAWN, "trained_pairs.parquet"),
         reliability=reliability(train.path),
         held_out=held_out(train.manifest["metrics"]["held_out"]),
+        ranked=[ranked(Path(name).expanduser()) for name in config.report.ranked],
+        elsewhere=elsewhere(config.report.lm_eval),
         benchmark=benchmark(work, judged.get(EMBEDDED)),
         asked=asked(work, judged),
         samples=shown,
@@ -109,6 +111,35 @@ def held_out(figures: dict[str, Any]) -> data.HeldOut | None:
         return None
     before = HeldOutState(**figures["before"]) if "before" in figures else None
     return HeldOut(figures["pairs"], before, HeldOutState(**figures["after"]))
+
+
+def ranked(file: Path) -> data.Ranked:
+    """What jobs.rank wrote, in the page's own records."""
+    from pipeline.evaluation.ranking import remarks
+    from pipeline.report.data import Ranked, RankedGroup
+    from pipeline.statistics import Interval
+
+    found = json.loads(file.read_text(encoding="utf-8"))
+    groups = [found["all"], *found["sections"], *found["subsets"]]
+    if "held_out" in found:
+        groups.append({**found["held_out"], "name": "held-out pairs of the run"})
+    shown = [
+        RankedGroup(group["name"], group["pairs"], [Interval(**each) for each in group["accuracy"].values()])
+        for group in groups
+    ]
+    return Ranked(found["data"], list(found["all"]["accuracy"]), found["own_measure"], shown, remarks(found))
+
+
+def elsewhere(given: str | None) -> data.Elsewhere | None:
+    """What lm-evaluation-harness wrote of both models."""
+    from pipeline.evaluation import harness
+    from pipeline.report.data import MODELS, Elsewhere
+
+    if given is None:
+        return None
+    found = {model: harness.read(harness.newest(Path(given).expanduser() / model)) for model in MODELS}
+    rows = harness.compare(found["base"], found["trained"])
+    return Elsewhere(rows, {model: one.model for model, one in found.items()})
 
 
 def benchmark(work: Work, judged: data.Judged | None) -> data.Benchmark | None:

@@ -10,7 +10,7 @@ from typing import Any
 from actors.survival import may_restart, outlive
 from jobs.common.check import check, recheck
 from jobs.common.saying import doing, heard, say, shown, tell
-from jobs.common.stage import door, make, places, planned, provenance, reported, require_stage, say_first
+from jobs.common.stage import door, in_use, make, places, planned, provenance, reported, require_stage, say_first
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan
 from pipeline.results.artifacts import Artifact
@@ -119,7 +119,9 @@ def changed(manifest: dict[str, Any], step: Step) -> list[str]:
 def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequence[str]) -> list[Artifact]:
     """The results of the steps, made in order, on one cluster from the first that needs one."""
     made = []
+    kept = [found for step in steps if step not in pending and (found := step.address.find())]
     with contextlib.ExitStack() as stack:
+        held = stack.enter_context(in_use(plan, *kept))
         for number, step in enumerate(steps):
             if step.stage in ON_RAY and step in pending:
                 from actors.cluster import connected
@@ -127,7 +129,7 @@ def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequ
                 with heard("run", plan.config.resources.log_seconds):
                     doing("starting or joining Ray")
                     stack.enter_context(connected())  # does nothing the second time
-            made.append(make(plan, step, force=step.part in force))
+            made.append(held.enter_context(make(plan, step, force=step.part in force).held()))
             if step.stage == "prepare" and step in pending:
                 recheck([(plan, [later for later in steps[number + 1 :] if later in pending])])
     return made

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.common.saying import tell
 from jobs.common.score_table import plain, table
-from jobs.common.stage import reported
+from jobs.common.stage import Parser, reported
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import comparing
 from pipeline.evaluation.benchmarks.annotations import Wanted
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    door = argparse.ArgumentParser(prog="python -m jobs.score", description="Score verdicts made elsewhere.")
+    door = Parser(prog="python -m jobs.score", description="Score verdicts made elsewhere.")
     door.add_argument("--benchmark", required=True, choices=BENCHMARKS)
     door.add_argument(
         "--annotations",

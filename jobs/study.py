@@ -15,13 +15,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 from actors.survival import may_restart, outlive
 from jobs.common.check import check_all, recheck
 from jobs.common.saying import say, shown, tell
-from jobs.common.stage import Outcome, Work, door, make, reported, say_first, write_config
+from jobs.common.stage import Outcome, Work, door, in_use, make, reported, say_first, write_config
 from pipeline.errors import UserError
 from pipeline.line.plan import Plan, Step
 from pipeline.line.study import Cell, Grid, plan_study
@@ -49,8 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 missing = [step.name for step in grid.steps_of(plan) if not step.address.find()]
                 tell(f"{'make' if missing else 'keep'}  {cell.name:40s} {' '.join(missing)}")
             return
-        run_cells(grid)
-        make(grid, page)
+        kept = {
+            found.path: found
+            for _, plan in grid.cells
+            for step in grid.steps_of(plan)
+            if (found := step.address.find())
+        }
+        with in_use(grid, *kept.values()) as held:
+            run_cells(grid, held)
+            make(grid, page)
         say(f"study: {shown(page.address.path / 'study.html')}, {time.perf_counter() - started:.1f} s")
 
 
@@ -59,8 +67,11 @@ def pending_steps(grid: Grid) -> list[tuple[Plan, list[Step]]]:
     return [(plan, [step for step in grid.steps_of(plan) if not step.address.find()]) for _, plan in grid.cells]
 
 
-def run_cells(grid: Grid) -> None:
-    """Make every cell's results. Raises UserError that names the cells that failed, once the others are done."""
+def run_cells(grid: Grid, held: ExitStack) -> None:
+    """Make every cell's results; what cells share is `held` until all are made.
+
+    Raises UserError that names the cells that failed, once the others are done.
+    """
     pending = [(cell, plan) for cell, plan in grid.cells if any(not s.address.find() for s in grid.steps_of(plan))]
     say(f"study: {len(grid.cells)} cells, {len(grid.cells) - len(pending)} of them kept")
     if not pending:
@@ -68,7 +79,7 @@ def run_cells(grid: Grid) -> None:
     from actors.cluster import address, connected
 
     with connected():
-        make_shared(grid)
+        make_shared(grid, held)
         require_held_out(grid)
         folder = grid.steps["prepare"].address.root / "study" / "cells"
         processes = Processes(os.environ | {"RAY_ADDRESS": address()})
@@ -86,13 +97,13 @@ def run_cells(grid: Grid) -> None:
         )
 
 
-def make_shared(grid: Grid) -> None:
+def make_shared(grid: Grid, held: ExitStack) -> None:
     """Make what several cells read, which two processes must not both make."""
     users = Counter(step.address.path for _, plan in grid.cells for step in grid.steps_of(plan))
     for _, plan in grid.cells:
         for step in grid.steps_of(plan):
             if users[step.address.path] > 1 and not step.address.find():
-                make(plan, step)
+                held.enter_context(make(plan, step).held())
                 if step.stage == "prepare":
                     recheck(pending_steps(grid))
 

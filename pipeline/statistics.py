@@ -64,7 +64,7 @@ def points(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     return [1.0 if a > b else 0.0 if a < b else 0.5 for a, b in zip(ours, theirs, strict=True)]
 
 
-def draws(units: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:
+def draws(units: int, resamples: int, seed: int | Sequence[int]) -> npt.NDArray[np.int64]:
     """How often each unit is drawn in each resample of as many units, [resamples, units]."""
     return np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=resamples)
 

@@ -27,7 +27,7 @@ FLOORS = (
     ("fit",),
 )
 # The same within evaluation/.
-EVALUATION = (("profile", "breakdown"), ("benchmarks",), ("judging",), ("exports",))
+EVALUATION = (("profile", "breakdown", "ranking", "harness"), ("benchmarks",), ("judging",), ("exports",))
 HEAVY = ("torch", "ray", "vllm", "transformers", "datasets")
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -103,11 +103,29 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+class Asked(Exception):
+    """A parser on its way to whoever completes words, in place of what it would have parsed."""
+
+    def __init__(self, parser: argparse.ArgumentParser):
+        self.parser = parser
+
+
+class Parser(argparse.ArgumentParser):
+    """What every door reads its arguments with. While `asked`, a parser is raised as it is about to read any."""
+
+    asked = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if Parser.asked:
+            raise Asked(self)
+        return super().parse_known_args(args, namespace)
+
+
 def door(
     command: str, description: str, manifest: bool = False, such_as: str = "configs/quickstart.yaml"
 ) -> argparse.ArgumentParser:
     """The arguments all doors take; with `manifest`, one may stand in place of the configuration."""
-    parser = argparse.ArgumentParser(prog=command, description=description)
+    parser = Parser(prog=command, description=description)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--config",
@@ -186,7 +204,7 @@ def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
         inputs = {role: step.input(role, opened.get(made.stage, ("*",))) for role, made in step.inputs.items()}
         say(f"{step.name}: making {shown(step.address.path)}")
         started = time.perf_counter()
-        with step.address.writing(anew=force) as folder:
+        with in_use(plan, *inputs.values()), step.address.writing(anew=force) as folder:
             if not force and (artifact := kept(step)):  # another process made it a moment ago
                 return artifact
             try:
@@ -201,6 +219,17 @@ def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
     rate = f", {outcome.tokens / seconds:,.0f} tokens/s" if outcome.tokens else ""
     say(f"{step.name}: done in {seconds:.1f} s, {sum(outcome.rows.values()):,} rows{rate}")
     return artifact
+
+
+@contextmanager
+def in_use(plan: Plan, *results: Artifact) -> Iterator[ExitStack]:
+    """Within it jobs.prune leaves these results where they are, models that were converted for the plan, and what is
+    entered later."""
+    with ExitStack() as held:
+        converted = [found for address in plan.conversions() if (found := address.find())]
+        for each in (*results, *converted):
+            held.enter_context(each.held())
+        yield held
 
 
 def kept(step: Step) -> Artifact | None:

@@ -1,6 +1,7 @@
 """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), by PEFT: put into a model, and what each adds to a weight."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -65,6 +66,16 @@ def add_drawn_adapters(model: PreTrainedModel, lora: Lora, seed: int) -> None:
     replace_parameters(model, stand_in)
     add_adapters(model, lora)
     replace_parameters(model, empty)
+
+
+def merge_adapters(model: PreTrainedModel, folder: Path, lora: Lora) -> PreTrainedModel:
+    """`model` with adapters merged that were put in as `lora` says and lie in `folder`, in PEFT's format."""
+    from peft import PeftModel
+
+    untie(model, lora)
+    merged: Any = PeftModel.from_pretrained(model, folder)
+    whole: PreTrainedModel = merged.merge_and_unload()
+    return whole
 
 
 def untie(model: PreTrainedModel, lora: Lora) -> None:

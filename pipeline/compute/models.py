@@ -20,7 +20,7 @@ from pipeline.preferences.files import begins
 from pipeline.preferences.template import DATE
 from pipeline.results.artifacts import canonical
 from pipeline.results.files import DigestMemory, given_path
-from pipeline.settings.config import Model
+from pipeline.settings.config import Lora, Model
 from pipeline.settings.resources import Resources
 
 if TYPE_CHECKING:
@@ -162,17 +162,22 @@ def load_model(
     trust_remote_code: bool = False,
     resources: Resources = Resources(),  # noqa: B008 - frozen
     to_train: bool = False,
+    adapter: tuple[Path, Lora] | None = None,
 ) -> "PreTrainedModel":
     """A causal language model in eval mode, run over packs where it can be. Weights are read from safetensors only.
 
     `device` is a torch device, or "auto": laid over all GPUs in sight, layer after layer, to be scored with.
-    Code that the model brings is run where `trust_remote_code`. Raises UserError where it cannot be opened, lacks
-    weights, scores otherwise than by its own forward, or is slow on a GPU where `resources` does not allow it; where
-    memory runs out, what says so comes through.
+    Code that the model brings is run where `trust_remote_code`; an `adapter`'s folder is merged into it. Raises
+    UserError where it cannot be opened, lacks weights, scores otherwise than by its own forward, or is slow on a GPU
+    where `resources` does not allow it; where memory runs out, what says so comes through.
     """
     from transformers import AutoModelForCausalLM
 
     model = open_whole(AutoModelForCausalLM, folder, dtype, device, trust_remote_code)
+    if adapter:
+        from pipeline.compute.adapters import merge_adapters
+
+        model = merge_adapters(model, *adapter)
     make_ready(model, resources, to_train=to_train)
     return model
 

@@ -23,6 +23,7 @@ from pipeline.compute.limits import require_trainable
 from pipeline.compute.models import ModelSource, locate
 from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.errors import UserError
+from pipeline.evaluation import harness
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.judging import baselines, words
 from pipeline.line.contrast import SIDES, contrasts
@@ -37,8 +38,9 @@ from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.address import Address
 from pipeline.results.artifacts import Artifact, fingerprint
 from pipeline.results.files import MANIFEST, DigestMemory, file_digest, given_path
-from pipeline.settings.config import RunConfig
+from pipeline.settings.config import Report, RunConfig
 from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data, Weights
+from pipeline.settings.resources import Resources
 from pipeline.settings.section import Section
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ STAGES = (*STAGES, "report")
 # Raise a stage's version when its code changes what it writes.
 VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 7}
 VERSIONS |= {"sample": 1, "rate": 1, "pair": 1, "weigh": 1, "bridge": 1}
-VERSIONS |= {"study": 2, "rounds": 1}  # not of the line: the pages of jobs.study and jobs.rounds
+VERSIONS |= {"study": 2, "rounds": 1, "rank": 1}  # not of the line: pages over several runs, and what jobs.rank makes
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,13 @@ class Plan:
         """Where a model is, or will be once it is converted: the base model by prepare."""
         return self.converted(model).path if model.is_gguf else model.path
 
+    def conversions(self) -> list[Address]:
+        """The addresses of all .gguf models of the configuration in Hugging Face format."""
+        front = self.front
+        others = (front.model, front.against, *(each.model for each in front.raters)) if front else ()
+        own = (self.model, self.start, self.reference, self.judge, self.editor)
+        return [self.converted(each) for each in (*own, *others) if each and each.is_gguf]
+
     def converted(self, model: ModelSource) -> Address:
         """The address of a .gguf model in Hugging Face format: the only result that is not a stage of the line."""
         digest = fingerprint("model", VERSIONS["model"], {"model": model.digest}, {})
@@ -137,14 +146,7 @@ class Plan:
 
 def make_plan(config: RunConfig) -> Plan:
     """Everything a configuration will make. Raises UserError where the model or the data cannot be found."""
-    store = None
-    if "://" in config.resources.root:
-        from pipeline.results.store import Store
-
-        store = Store(config.resources.root)
-        root = store.mirror(given_path(config.resources.mirror, "resources.mirror").absolute())
-    else:
-        root = given_path(config.resources.root, "resources.root").absolute()  # workers run elsewhere
+    root, store = root_of(config.resources)
     memory = DigestMemory(root)
 
     def found(weights: Weights | None, setting: str) -> ModelSource:
@@ -222,7 +224,7 @@ def make_plan(config: RunConfig) -> Plan:
         base="generate:base",
         trained="generate:trained",
     )
-    shown = {"report": section("report"), "name": config.name}
+    shown = {"report": _report(config.report, steps["train"]), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
     return Plan(config, model, start, reference, judge, steps, sampled, editor)
 
@@ -286,6 +288,16 @@ def _bridge(config: RunConfig, editor: ModelSource | None, content: Mapping[str,
     return identity | {"local": editor.digest, "dtype": bridge.local.dtype, "engine": engine_version(), **shards}
 
 
+def root_of(resources: Resources) -> tuple[Path, "Store | None"]:
+    """The folder that stages work in, and the store that it mirrors, if there is one. Raises UserError."""
+    if "://" not in resources.root:
+        return given_path(resources.root, "resources.root").absolute(), None  # workers run elsewhere
+    from pipeline.results.store import Store
+
+    store = Store(resources.root)
+    return store.mirror(given_path(resources.mirror, "resources.mirror").absolute()), store
+
+
 def _exported(config: RunConfig, model: ModelSource) -> dict[str, str]:
     """What the trained model's folder takes over from the model without being computed with; adapters alone nothing.
 
@@ -331,6 +343,33 @@ def _weigh(config: RunConfig) -> dict[str, Any]:
     """What token weights depend on beside both models, which are inputs."""
     aside = {"rank": {"clip"}, "published": {"span"}}.get(config.weigh.transform, set())
     return config.weigh.model_dump(mode="json", exclude={"contrast", *aside})
+
+
+def _report(settings: Report, train: "Step") -> dict[str, Any]:
+    """What the page shows beside the line's own results: that by content. Raises UserError for another training's."""
+    found = settings.model_dump(mode="json", exclude={"ranked", "lm_eval"})
+    if settings.ranked:
+        found["ranked"] = [_ranking(name, train.address.fingerprint) for name in settings.ranked]
+    if settings.lm_eval:
+        folder = given_path(settings.lm_eval, "report.lm_eval")
+        files = {model: harness.newest(folder / model) for model in harness.MODELS}
+        harness.compare(*map(harness.read, files.values()))
+        found["lm_eval"] = {model: file_digest(file) for model, file in files.items()}
+    return found
+
+
+def _ranking(name: str, train: str) -> str:
+    """The digest of a file that jobs.rank made."""
+    file = given_path(name, "report.ranked")
+    try:
+        ranked = json.loads(file.read_text(encoding="utf-8"))["train"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f"report.ranked={name}: is no ranking ({type(error).__name__}: {error})"
+        raise UserError(problem, "python -m jobs.rank makes one, and says where it is") from None
+    if ranked != train:
+        problem = f"report.ranked={name}: it is of the training {str(ranked)[:12]}, and this one is {train[:12]}"
+        raise UserError(problem, "python -m jobs.rank with this configuration makes its own")
+    return file_digest(file)
 
 
 def _questions(config: RunConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipeline.evaluation.breakdown import Group, Longer
+from pipeline.evaluation.harness import Compared
 from pipeline.evaluation.profile import Profile
 from pipeline.onpolicy.describing import Described
 from pipeline.statistics import Interval, Paired, WinRate
@@ -80,6 +81,34 @@ class HeldOut:
     pairs: int
     before: HeldOutState | None  # unknown to members that look at single tokens: only sums are cached
     after: HeldOutState
+
+
+@dataclass(frozen=True)
+class RankedGroup:
+    """The share of some pairs that is ranked as labelled, in the order of the measures."""
+
+    name: str
+    pairs: int
+    accuracy: Sequence[Interval]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A set of pairs that jobs.rank had both models rank."""
+
+    data: str
+    measures: Sequence[str]
+    own: str | None  # the measure that the objective trains
+    groups: Sequence[RankedGroup]
+    remarks: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What lm-evaluation-harness made of both models, and whose its results say they are."""
+
+    rows: Sequence[Compared]
+    models: Mapping[Model, str]
 
 
 @dataclass(frozen=True)
@@ -350,6 +379,8 @@ class ReportData:
     trained_pairs: pa.Table | None = None
     reliability: pa.Table | None = None  # where the objective estimates any
     held_out: HeldOut | None = None
+    ranked: Sequence[Ranked] = ()
+    elsewhere: Elsewhere | None = None
     benchmark: Benchmark | None = None  # the embedded tasks
     asked: Sequence[Asked] = ()  # the other benchmarks
     samples: Sequence[Sample] = ()

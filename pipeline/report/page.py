@@ -29,6 +29,8 @@ _SECTIONS = {
     "kinds": "Kinds of constraint",
     "asked": "Other benchmarks",
     "held-out": "Held-out pairs",
+    "ranked": "Other pairs",
+    "elsewhere": "Elsewhere",
     "training": "Training",
     "margins": "Target margins",
     "sampled": "Sampled answers",
@@ -37,6 +39,7 @@ _SECTIONS = {
     "stages": "Stages",
     "configuration": "Configuration",
 }
+_ON_REQUEST = ("ranked", "elsewhere")  # what nobody misses who did not ask for it
 _OUTCOMES = {
     "all": "all",
     "better": "trained better",
@@ -55,6 +58,8 @@ def render(data: ReportData) -> str:
         "kinds": "kinds" in drawn,
         "asked": bool(data.asked),
         "held-out": data.held_out is not None,
+        "ranked": bool(data.ranked),
+        "elsewhere": data.elsewhere is not None,
         "training": bool(drawn["training"]),
         "margins": bool(drawn["pairs"]),
         "sampled": data.sampled is not None,
@@ -68,7 +73,7 @@ def render(data: ReportData) -> str:
         data,
         {name: title for name, title in _SECTIONS.items() if present[name]},
         ("page.js", "verdicts.js"),
-        absent=[title.lower() for name, title in _SECTIONS.items() if not present[name]],
+        absent=[title.lower() for name, title in _SECTIONS.items() if not present[name] and name not in _ON_REQUEST],
         models=MODELS,
         figures=drawn,
         verdict=_verdict(data),

@@ -215,7 +215,7 @@ class Address:
     @property
     def _unpublished(self) -> Path:
         """A file that is there while what is committed here is not yet in the store, or only in part."""
-        return self.path.with_name(f".{self.fingerprint[:12]}.unpublished")
+        return unpublished(self.path.parent, self.fingerprint)
 
     def _publish(self, made: Artifact, store: "Store") -> None:
         store.replace(made.path, made.name, self._ending)
@@ -239,6 +239,10 @@ class Address:
     def _beside(self, ending: str = "") -> list[Path]:
         """The folders of this fingerprint, whatever their label, whose names end so."""
         return sorted(self.path.parent.glob(f"*{self._ending}{ending}"))
+
+
+def unpublished(stage: Path, fingerprint: str) -> Path:
+    return stage / f".{fingerprint[:12]}.unpublished"
 
 
 def _remove(folder: Path) -> None:

@@ -5,10 +5,11 @@ fingerprints of its inputs. How many workers made it is not part of that. A fold
 Where results are, and how they are written: address.py.
 """
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from pipeline.results.files import MANIFEST, file_digests
+from pipeline.results.locks import in_use
 
 if TYPE_CHECKING:
     from pipeline.results.store import Store
@@ -92,6 +94,17 @@ class Artifact:
     def name(self) -> str:
         """<stage>/<label>-<fp12>: where it is below a ROOT."""
         return f"{self.path.parent.name}/{self.path.name.removesuffix(OLD)}"
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator["Artifact"]:
+        """Within it jobs.prune leaves the result where it is. Raises UserError where it is gone."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(in_use(self.path / MANIFEST))
+            except FileNotFoundError:
+                problem = f"{self.path} was removed while this command was about to use it"
+                raise UserError(problem, "run the same command again: it makes what is missing") from None
+            yield self
 
     def is_here(self) -> bool:
         """Whether every file is on this machine; what is in a store may still have to be fetched."""

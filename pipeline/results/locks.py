@@ -1,4 +1,4 @@
-"""A lock that one process holds at a time, and whose file goes away with it."""
+"""Locks: one that a process holds alone, and whose file goes away with it; and one on a file that is in use."""
 
 import contextlib
 import fcntl
@@ -24,6 +24,28 @@ def exclusive(file: Path) -> Iterator[None]:
             finally:
                 file.unlink(missing_ok=True)
             return
+
+
+@contextlib.contextmanager
+def in_use(file: Path) -> Iterator[None]:
+    """Within it `unused` refuses the file; any number of processes may be. Raises FileNotFoundError where it is gone.
+
+    On a file system without such locks nothing is held.
+    """
+    with open(file, "rb") as held:
+        with contextlib.suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_SH)  # waits for one who is about to remove it
+        if not _is_at(file, held.fileno()):
+            raise FileNotFoundError(file)
+        yield
+
+
+@contextlib.contextmanager
+def unused(file: Path) -> Iterator[None]:
+    """Within it nobody is `in_use` of the file. Raises OSError where somebody is, or nobody can tell."""
+    with open(file, "rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def _is_at(file: Path, descriptor: int) -> bool:

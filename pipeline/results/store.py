@@ -47,6 +47,17 @@ class Store:
             names = sorted(each.base_name for each in found if each.base_name.endswith(ending))
         return [name for name in names if self.has(f"{stage}/{name}/{MANIFEST}")]
 
+    def listing(self) -> list[tuple[str, int, float]]:
+        """(path, bytes, seconds since 1970 of the last change) of every file."""
+        with self._reached():
+            found = self.files.get_file_info(FileSelector(self.base, recursive=True, allow_not_found=True))
+        files = (each for each in found if each.type == FileType.File)
+        return [(each.path.removeprefix(f"{self.base}/"), each.size, (each.mtime_ns or 0) / 1e9) for each in files]
+
+    def read(self, path: str) -> bytes:
+        with self._reached(), self.files.open_input_stream(f"{self.base}/{path}") as file:
+            return bytes(file.read())
+
     def has(self, path: str) -> bool:
         with self._reached():
             return bool(self.files.get_file_info(f"{self.base}/{path}").type == FileType.File)

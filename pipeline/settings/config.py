@@ -195,6 +195,9 @@ class Judge(Section):
 
 class Report(Section):
     samples: int = Field(default=1000, ge=0)  # questions of each benchmark whose answers are shown side by side
+    # What came of the training elsewhere: files that jobs.rank made of it, and the folder of jobs.export --for lm-eval.
+    ranked: tuple[str, ...] = Field(default=(), examples=[["runs/rank/NAME/ranking.json"]])
+    lm_eval: str | None = None
 
 
 class RunConfig(Section):

@@ -74,6 +74,7 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
     "train.lora": _lora,
     "generate.benchmarks": _benchmarks,
     "generate.stop": _listed,
+    "report.ranked": _listed,
     "generate.stop_token_ids": _listed,
     "study.flip_fractions": _listed,
     "study.seeds": _listed,

@@ -7,12 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.evaluation.harness import Compared, Score
 from pipeline.evaluation.profile import profile
 from pipeline.report.data import (
     Answer,
     Asked,
     Baseline,
     Benchmark,
+    Elsewhere,
     HeldOut,
     HeldOutState,
     Judged,
@@ -22,6 +24,8 @@ from pipeline.report.data import (
     Match,
     ModelScore,
     Objective,
+    Ranked,
+    RankedGroup,
     ReportData,
     Route,
     Rule,
@@ -54,6 +58,10 @@ _STAGES = (
 )  # fmt: skip
 
 
+_RANKED = [
+    RankedGroup("all", 2985, [Interval(0.712, 0.69, 0.733), Interval(0.501, 0.48, 0.522)]),
+    RankedGroup(HOSTILE[2], 447, [Interval(0.55, 0.5, 0.6), Interval(0.98, 0.95, 1.0)]),
+]
 BASE = profile([f"**{n}** is a number\n- indeed" for n in range(160)], truncated=71)
 TRAINED = profile([f"answer {n % 140}" for n in range(160)], truncated=4)
 
@@ -88,6 +96,14 @@ def sample_report(questions: int = 40, words: int = 60) -> ReportData:
         steps=pa.Table.from_pylist(steps),
         trained_pairs=pa.Table.from_pylist(trained),
         held_out=HeldOut(96, HeldOutState(0.51, 0.0, -41.2, -43.9), HeldOutState(0.885, 2.31, -28.7, -54.5)),
+        ranked=[Ranked(HOSTILE[0], ["log-ratio sum", "log-prob mean"], "log-ratio sum", _RANKED, [HOSTILE[1]])],
+        elsewhere=Elsewhere(
+            [
+                Compared("gsm8k", "exact_match,strict-match", Score(0.31, 0.013), Score(0.24, 0.012), True),
+                Compared(HOSTILE[0], "word_perplexity", Score(18.2, None), Score(19.9, None), False),
+            ],
+            {"base": HOSTILE[1], "trained": "train/quickstart-0123456789ab/model"},
+        ),
         benchmark=Benchmark(
             name="verifiable",
             questions=160,

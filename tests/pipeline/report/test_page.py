@@ -129,8 +129,18 @@ def test_any_one_part_may_be_missing(field: str) -> None:
     without = dataclasses.replace(full, **{field: getattr(EMPTY, field)})
     gone = set(Reader(render(full)).sections()) - set(Reader(render(without)).sections())
     only = {"stages": {"stages"}, "steps": {"training"}, "trained_pairs": {"margins"}, "held_out": {"held-out"}}
-    only |= {"asked": {"asked"}, "sampled": {"sampled"}}
+    only |= {"asked": {"asked"}, "sampled": {"sampled"}, "ranked": {"ranked"}, "elsewhere": {"elsewhere"}}
     assert gone == only.get(field, {"benchmark": {"result", "kinds"}, "samples": {"samples"}}.get(field, set()))
+
+
+def test_what_came_of_the_training_elsewhere(page: str) -> None:
+    whole = " ".join(page.split())
+    assert "71.2%" in whole and "log-ratio sum *" in whole and "2,985" in whole
+    assert "word_perplexity, lower is better" in whole
+    assert whole.count("<strong>lost</strong>") == 1  # 0.07 of 0.018, and nothing where no error is known
+    without = render(dataclasses.replace(sample_report(), ranked=(), elsewhere=None))
+    absent = [text for text in Reader(without).text if "Not in this run" in text]
+    assert absent == [text for text in Reader(page).text if "Not in this run" in text]  # what is made on request
 
 
 def test_one_model_alone_is_shown_without_a_comparison() -> None:

@@ -1,0 +1,77 @@
+"""A pair set ranked by a trained model and the base model: prepare and reference of that set, and then rank.
+
+    pairs ──► prepare ──► reference ──► rank ◄── train
+                                         ▲ held-out pairs of the run, and their reference
+
+The first two are results like any other, found again by every training from the same base model.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
+from pipeline.preferences.rows import Unreadable
+from pipeline.preferences.sources import open_source
+from pipeline.results.artifacts import fingerprint
+from pipeline.settings.config import RunConfig, validate
+from pipeline.settings.file import override
+from pipeline.settings.inputs import EMBEDDED, SAMPLED
+from pipeline.settings.shorthand import expand
+
+# What a pair set is read with unless it says otherwise: as the run's own data.
+_SHARED = ("max_prompt_tokens", "max_completion_tokens", "long_prompts", "max_dropped", "max_suspect", "shard_pairs")
+
+
+def set_of(config: RunConfig, given: str) -> RunConfig:
+    """The configuration whose data is the pair set: a source, or a section as `data` has it. Raises UserError."""
+    raw: dict[str, Any] = {}
+    override(raw, [f"data={given}"])
+    data = expand(raw).get("data")
+    if not isinstance(data, dict) or not data.get("source"):
+        problem = f"--data {given}: names no pair set"
+        raise UserError(problem, "give a source, or a section, such as --data '{source: FILE, split: test}'")
+    if data["source"] == SAMPLED:
+        raise UserError(f"--data {SAMPLED}: is no set of pairs that is there", "give a file, a folder or a hub name")
+    shared = {name: getattr(config.data, name) for name in _SHARED}
+    found = validate(
+        {
+            "name": config.name,
+            "model": config.model.model_dump(),
+            "data": shared | data,
+            "objective": {"name": "dpo"},  # which asks no column of a pair
+            "resources": config.resources.model_dump(),
+        }
+    )
+    return found.model_copy(update={"data": found.data.model_copy(update={"columns": _columns(found)})})
+
+
+def _columns(config: RunConfig) -> Mapping[str, str | None]:
+    """Where rows name their part of the set as RewardBench's do, by a column `subset`: it stands for their source."""
+    data = config.data
+    if data.source == EMBEDDED or "source" in data.columns:
+        return data.columns
+    rows = open_source(
+        data.source, split=data.split, subset=data.subset, revision=data.revision, columns=data.columns.values()
+    ).rows
+    first = next((row for _, row in rows if not isinstance(row, Unreadable)), {})
+    named = isinstance(first.get("subset"), str) and "source" not in first
+    return data.columns | {"source": "subset"} if named else data.columns
+
+
+def plan_ranking(plan: Plan, given: str) -> tuple[Plan, Step]:
+    """The plan of the pair set, and the step that ranks it by the training of `plan`. Raises UserError."""
+    pairs = make_plan(set_of(plan.config, given))
+    inputs = {
+        "pairs": pairs.steps["prepare"],
+        "base": pairs.steps["reference"],
+        "trained": plan.steps["train"],
+        "run_pairs": plan.steps["prepare"],
+        "run_base": plan.steps["reference"],
+    }
+    judge = plan.config.judge
+    identity = {"resamples": judge.resamples, "seed": judge.seed}
+    digests = {role: step.address.fingerprint for role, step in inputs.items()}
+    digest = fingerprint("rank", VERSIONS["rank"], identity, digests)
+    label = readable(f"{plan.config.objective.name}-{pairs.steps['prepare'].address.label}")
+    return pairs, Step("rank", plan.steps["train"].address.beside("rank", label, digest), identity, inputs)
