@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -98,7 +98,7 @@ def run(work: Work) -> Outcome:
     how = (work.folder / NOTE).read_text(encoding="utf-8")
     for name in (PROGRESS, PHASE, NOTE):
         (work.folder / name).unlink(missing_ok=True)
-    names = ("steps.parquet", "trained_pairs.parquet", "reliability.parquet")
+    names = ("steps.parquet", "trained_pairs.parquet", "reliability.parquet", "streams.parquet")
     rows = {name: pq.read_metadata(file).num_rows for name in names if (file := work.folder / name).exists()}
     steps = pq.read_table(work.folder / "steps.parquet")
     metrics = {
@@ -157,10 +157,16 @@ def clear_unknown(folder: Path) -> None:
 
 
 def joined(work: Work) -> dict[str, Any]:
-    """What the epoch is joined from: the folders by role, and what is in them."""
-    inputs = {role: work.inputs[role] for role in ("pairs", "reference", "schedule")}
-    made_of = {role: artifact.manifest["digest"] for role, artifact in inputs.items()}
-    return {role: artifact.path for role, artifact in inputs.items()} | {"made_of": made_of}
+    """What the epoch is joined from: the folders by role and by stream, and what is in them."""
+    from pipeline.line.plan import LINE, stream_roles
+    from pipeline.training.join import Line
+
+    def line(roles: Iterable[str]) -> Line:
+        return Line(*(work.inputs[role].path for role in roles))
+
+    streams = {name: line(stream_roles(name)) for name in work.config.streams}
+    made_of = {role: artifact.manifest["digest"] for role, artifact in work.inputs.items()}
+    return {**line(LINE)._asdict(), "made_of": made_of, "streams": streams}
 
 
 def require_room(work: Work, model: Path) -> None:
@@ -179,7 +185,11 @@ def require_room(work: Work, model: Path) -> None:
         with safe_open(file, framework="np") as tensors:
             weights += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - it is no dictionary
     models, checkpoints = int(lora is None or lora.merge), 2 * int(lora is None)
-    epoch = 0 if stands(folder / EPOCH, inputs["made_of"]) else room(inputs["pairs"], inputs["schedule"])
+    tables = [
+        (inputs["pairs"], inputs["schedule"]),
+        *((line.pairs, line.schedule) for line in inputs["streams"].values()),
+    ]
+    epoch = 0 if stands(folder / EPOCH, inputs["made_of"]) else sum(room(*each) for each in tables)
     needed, free = 4 * weights * (models + 3 * checkpoints) + epoch, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

@@ -3,14 +3,15 @@
     [sample ─► rate ─► pair ─►] prepare ─► reference ─► schedule ─► train ─► generate ─► judge ─► report
 
 Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model, and rate one a
-rater. The first three are there where data.source is SAMPLED (onpolicy.py).
+rater. The first three are there where data.source is SAMPLED (onpolicy.py). A stream of further pairs is a line of its
+own up to its schedule, the one that its configuration alone would have; train joins the lines.
 """
 
 import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked fo
 
 STAGES = ("sample", "rate", "pair", "prepare", "reference", "schedule", "train", "generate", "judge", "report")
 
+LINE = {"pairs": "prepare", "reference": "reference", "schedule": "schedule"}  # what train reads of a line, by role
+OF_A_STREAM = STAGES[: STAGES.index("schedule") + 1]  # what its own line makes
+
 # Raise a stage's version when its code changes what it writes.
 VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 7}
 VERSIONS |= {"sample": 1, "rate": 1, "pair": 1}
@@ -55,10 +59,11 @@ VERSIONS["study"] = 2  # not of the line: the page of jobs.study
 class Step:
     """One result: its address, and the steps whose results it reads, by role."""
 
-    name: str  # the stage, or stage:model for generate, stage:rater for rate
+    name: str  # the stage, or stage:model for generate, stage:rater for rate; of a stream's line stream/stage
     address: Address
     identity: Mapping[str, Any]
     inputs: Mapping[str, "Step"] = field(default_factory=dict)
+    stream: str | None = None  # whose line it is of
 
     @property
     def stage(self) -> str:
@@ -89,10 +94,18 @@ class Plan:
     judge: ModelSource | None  # judge.local
     steps: Mapping[str, Step]  # in the order of the line
     front: Front | None  # where pairs are made of answers of the model's own
+    streams: Mapping[str, "Plan"] = field(default_factory=dict)  # of each its own line's
 
     def of(self, *stages: str) -> list[Step]:
         """The steps of some stages, in the order in which they are made."""
         return [step for step in self.steps.values() if step.stage in stages]
+
+    def line_of(self, step: Step) -> tuple["Plan", Step]:
+        """The plan of the line that a step is of, and the step as it stands there."""
+        if step.stream is None:
+            return self, step
+        line = self.streams[step.stream]
+        return line, line.steps[step.name.removeprefix(f"{step.stream}/")]
 
     @property
     def model_folder(self) -> Path:
@@ -156,10 +169,16 @@ def make_plan(config: RunConfig) -> Plan:
         pairs="prepare",
         **({"reference": "reference"} if compared else {}),
     )
+    streams = {name: make_plan(config.of_stream(name)) for name in config.streams}
+    for name, line in streams.items():
+        steps.update(_of_stream(name, line))
     # Before the training, which would be for nothing with a model that vLLM cannot serve.
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
     train = {"objective": trained, "train": _train(config.train), **weights, **_exported(config, model)}
-    add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule")
+    if streams:
+        train["streams"] = [[name, stream.weight] for name, stream in config.streams.items()]
+    lines = {role: f"{name}/{stage}" for name in streams for role, stage in stream_roles(name).items()}
+    add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule", **lines)
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
     add(
         "judge",
@@ -170,7 +189,21 @@ def make_plan(config: RunConfig) -> Plan:
     )
     shown = {"report": section("report"), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
-    return Plan(config, model, judge, steps, sampled)
+    return Plan(config, model, judge, steps, sampled, streams)
+
+
+def stream_roles(name: str) -> dict[str, str]:
+    """The roles in which train reads a stream's results, and the stages that make them."""
+    return {f"{role}:{name}": stage for role, stage in LINE.items()}
+
+
+def _of_stream(stream: str, line: Plan) -> dict[str, Step]:
+    """The steps of a stream's own line, under its name."""
+    found: dict[str, Step] = {}
+    for step in line.of(*OF_A_STREAM):
+        inputs = {role: found[other.name] for role, other in step.inputs.items()}
+        found[step.name] = replace(step, name=f"{stream}/{step.name}", inputs=inputs, stream=stream)
+    return {step.name: step for step in found.values()}
 
 
 def _exported(config: RunConfig, model: ModelSource) -> dict[str, str]:

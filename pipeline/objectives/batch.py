@@ -34,6 +34,7 @@ class PairBatch:
     policy_chosen_square_logps: torch.Tensor | None = None
     policy_rejected_square_logps: torch.Tensor | None = None
     sources: torch.Tensor | None = None  # [B] integers: which of the data's sources the label is from
+    streams: torch.Tensor | None = None  # [B] integers: which stream the pair is of (streams.py); None: all of one
 
     def select(self, index: torch.Tensor) -> "PairBatch":
         """The pairs at `index`, as a batch of their own."""

@@ -42,6 +42,8 @@ class Example:
     start: int = 0  # where its token ids lie in the table
     tokens_digest: bytes = b""  # and what they are
     source: int = 0  # of the data's sources, by its place in Epoch.sources
+    stream: int = 0  # by its place in Epoch.streams
+    number: int = 0  # of all pairs of the table, held-out ones too
 
     @property
     def packed(self) -> int:
@@ -63,6 +65,10 @@ class Epoch:
         self._once, self._tokens = _Stored(folder / ONCE, "<i8"), _Stored(folder / TOKENS, "<i4")
         self._lacking: dict[str, str | None] = about["lacking"]
         self.sources: list[str] | None = about["sources"]  # None: more than join.MOST_SOURCES
+        self.streams: dict[str, int] = dict(
+            zip(about["streams"], about["positions"], strict=True)
+        )  # by name, positions
+        self._once_each: list[int] = about["once"]
 
     @property
     def steps(self) -> int:
@@ -86,10 +92,13 @@ class Epoch:
             one, other = other, one
         return Tokens(prompt, one, other if example.route == "preference" else other[:0])
 
-    def preference_examples(self, count: int) -> list[Example]:
-        """Up to `count` pairs routed to preference, each once, spread evenly over the schedule, in its order."""
-        count, known = min(count, len(self._once)), len(self._once)
-        positions = (int(self._once.read(i * known // count, 1)[0]) for i in range(count))
+    def preference_examples(self, count: int, stream: int = 0) -> list[Example]:
+        """Up to `count` of a stream's pairs routed to preference, each once, spread evenly over the schedule, in its
+        order.
+        """
+        before, known = sum(self._once_each[:stream]), self._once_each[stream]
+        count = min(count, known)
+        positions = (int(self._once.read(before + i * known // count, 1)[0]) for i in range(count))
         return self._each(self._scheduled, positions)
 
     def first_without(self, column: str) -> str | None:
@@ -133,6 +142,8 @@ def _example(
     rejected_score: float,
     label_confidence: float,
     source: int,
+    stream: int,
+    number: int,
     difficulty: float,
     preference: bool,
     flipped: bool,
@@ -156,6 +167,8 @@ def _example(
         start,
         digest,
         source,
+        stream,
+        number,
     )
 
 

@@ -7,16 +7,19 @@ Parts of pairs stream through; of all pairs only ids and row numbers are held. W
     held_out    a row a held-out pair, in the order of their ids
     once        the positions where a pair routed to preference stands for the first time: int64
     epoch.json  what it was made of, and what the other files must be
+
+Of several streams, each of a line of its own, every stretch of `scheduled` holds them in proportion to their positions,
+each in its own order; `held_out` and `once` have one stream after the other.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,18 +31,27 @@ from pipeline.errors import UserError
 from pipeline.preferences.tokenise import tokens_bytes
 from pipeline.results import tables
 from pipeline.results.files import ASIDE, file_digest, write_aside
+from pipeline.settings.streams import FIRST
 
 TOKENS, SCHEDULED, HELD_OUT, ONCE, ABOUT = "tokens", "scheduled", "held_out", "once", "epoch.json"
 LENGTHS = ("prompt", "chosen", "rejected")  # in tokens
 SUMS = ("chosen_logps", "rejected_logps")  # as they are cached
 LABELS = ("chosen_score", "rejected_score", "label_confidence")
-FORMAT = 2  # raised when a table that was left by a killed run could not be read any more
+FORMAT = 3  # raised when a table that was left by a killed run could not be read any more
 MOST_SOURCES = 10_000  # whose names are kept; a column of more names no sources of labels, such as one of addresses
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 _ROWS = "rows"  # while it is written: the rows of all pairs that are needed, in the order of the pairs table
 _AT_A_TIME = 1 << 16  # rows
 
 Numbers = npt.NDArray[np.integer[Any]]
+
+
+class Line(NamedTuple):
+    """The tables of a stream: of a line of its own up to its schedule."""
+
+    pairs: Path
+    reference: Path
+    schedule: Path
 
 
 def row_type(id_bytes: int) -> np.dtype[np.void]:
@@ -56,6 +68,8 @@ def row_type(id_bytes: int) -> np.dtype[np.void]:
             *((name, "<f8") for name in SUMS),
             *((name, "<f8") for name in LABELS),
             ("source", "<i4"),  # its place in `sources` of ABOUT
+            ("stream", "<i4"),
+            ("number", "<i4"),  # of the pair, among all that are needed
             ("difficulty", "<f8"),
             ("preference", "?"),  # not sft
             ("flipped", "?"),
@@ -63,12 +77,19 @@ def row_type(id_bytes: int) -> np.dtype[np.void]:
     )
 
 
-def join(pairs: Path, reference: Path, schedule: Path, folder: Path, made_of: Mapping[str, str] | None = None) -> Path:
+def join(
+    pairs: Path,
+    reference: Path,
+    schedule: Path,
+    folder: Path,
+    made_of: Mapping[str, str] | None = None,
+    streams: Mapping[str, Line] | None = None,
+) -> Path:
     """Write the table of these committed tables into `folder`, whole or not at all; returns `folder`.
 
-    `made_of` says what the three are by content. A table of the same that a killed run left there is kept; without
-    `made_of` it is written anew. Raises UserError where a pair that is needed is in no other table, or where its cached
-    log-probs are of other tokens, as another template gives them.
+    `streams` are those beside the first, by name. `made_of` says what all of them are by content. A table of the same
+    that a killed run left there is kept; without `made_of` it is written anew. Raises UserError where a pair that is
+    needed is in no other table, or where its cached log-probs are of other tokens, as another template gives them.
     """
     if made_of and stands(folder, made_of):
         return folder
@@ -76,13 +97,18 @@ def join(pairs: Path, reference: Path, schedule: Path, folder: Path, made_of: Ma
     for old in (beside, folder):
         shutil.rmtree(old, ignore_errors=True)
     beside.mkdir(parents=True)
+    lines = [Line(pairs, reference, schedule), *(streams or {}).values()]
     try:
-        wanted = _wanted(pairs, schedule, reference)
-        sources = _write_pairs(wanted, pairs, reference, beside)
-        lacking = _write_rows(wanted, schedule, beside)
+        wanted = [_wanted(*line) for line in lines]
+        row = row_type(max(each.id_bytes for each in wanted))
+        sources = _write_pairs(lines, wanted, row, beside)
+        about: dict[str, Any] = {"format": FORMAT, "made_of": dict(made_of or {})}
+        about |= _write_rows(lines, wanted, row, beside)
         (beside / _ROWS).unlink()
-        about = {"format": FORMAT, "made_of": dict(made_of or {}), "id_bytes": wanted.id_bytes, "lacking": lacking}
-        about["sources"] = sources if len(sources) <= MOST_SOURCES else None
+        about["streams"] = [FIRST, *(streams or {})]
+        named = [name if len(lines) == 1 else f"{about['streams'][stream]}: {name}" for stream, name in sources]
+        about["sources"] = named if len(named) <= MOST_SOURCES else None
+        about["id_bytes"] = row["pair_id"].itemsize
         write_aside(beside / ABOUT, json.dumps(about | {"files": _files(beside)}, indent=2))
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)  # the disk may be full
@@ -105,7 +131,7 @@ def stands(folder: Path, made_of: Mapping[str, str]) -> bool:
 
 
 def room(pairs: Path, schedule: Path) -> int:
-    """Bytes that the table takes while it is written, at most: by the footers of the files."""
+    """Bytes that the table of a stream takes while it is written, at most: by the footers of the files."""
     numbers = rows = 0
     for part in sorted(pairs.glob("part-*.parquet")):
         footer = pq.read_metadata(part)
@@ -132,7 +158,7 @@ class _Wanted:
     id_bytes: int
 
 
-def _wanted(pairs: Path, schedule: Path, reference: Path) -> _Wanted:
+def _wanted(pairs: Path, reference: Path, schedule: Path) -> _Wanted:
     known = tables.read(pairs, tables.PAIRS, ["pair_id", "split"])
     trained = tables.read(schedule, tables.SCHEDULE, ["pair_id", "route"])
     trained_ids = trained.filter(pc.not_equal(trained["route"], "drop"))["pair_id"]
@@ -176,22 +202,30 @@ class _Reference:
         return self.whole.take(pc.index_in(pair_ids, value_set=self.whole["pair_id"]))
 
 
-def _write_pairs(wanted: _Wanted, pairs: Path, reference: Path, folder: Path) -> list[str]:
-    """`tokens`; and in _ROWS a row a needed pair, without what the schedule says of it. Returns their sources."""
-    cached, row = _Reference(reference), row_type(wanted.id_bytes)
-    sources: dict[str, int] = {}
-    seen = start = 0
+def _write_pairs(
+    lines: Sequence[Line], wanted: Sequence[_Wanted], row: np.dtype[np.void], folder: Path
+) -> list[tuple[int, str]]:
+    """`tokens`; and in _ROWS a row a needed pair, without what the schedule says of it. Returns their sources, each of
+    one stream.
+    """
+    sources: dict[tuple[int, str], int] = {}
+    start = number = 0
     with open(folder / TOKENS, "wb") as tokens, open(folder / _ROWS, "wb") as rows:
-        for part in sorted(pairs.glob("part-*.parquet")):
-            table = tables.read(pairs, tables.PAIRS, ["pair_id", *_IDS, *LABELS, "source"], part.name)
-            needed = table.filter(pa.array(wanted.needed_P[seen : seen + table.num_rows]))
-            seen += table.num_rows
-            made, written = _part(needed, cached.of(needed["pair_id"], part.name), row)
-            made["start"] += start
-            made["source"] = [sources.setdefault(name, len(sources)) for name in needed["source"].to_pylist()]
-            start += sum(map(len, written)) // 4
-            tokens.writelines(written)
-            rows.write(made.tobytes())
+        for stream, (line, own) in enumerate(zip(lines, wanted, strict=True)):
+            cached, seen = _Reference(line.reference), 0
+            for part in sorted(line.pairs.glob("part-*.parquet")):
+                table = tables.read(line.pairs, tables.PAIRS, ["pair_id", *_IDS, *LABELS, "source"], part.name)
+                needed = table.filter(pa.array(own.needed_P[seen : seen + table.num_rows]))
+                seen += table.num_rows
+                made, written = _part(needed, cached.of(needed["pair_id"], part.name), row)
+                made["start"] += start
+                made["stream"], made["number"] = stream, number + np.arange(len(made))
+                made["source"] = [
+                    sources.setdefault((stream, name), len(sources)) for name in needed["source"].to_pylist()
+                ]
+                start, number = start + sum(map(len, written)) // 4, number + len(made)
+                tokens.writelines(written)
+                rows.write(made.tobytes())
     return list(sources)
 
 
@@ -225,36 +259,78 @@ def _lists(column: pa.ChunkedArray) -> Iterator[npt.NDArray[np.int32]]:
         yield from (values[begin:end] for begin, end in pairwise(offsets.tolist()))
 
 
-def _write_rows(wanted: _Wanted, schedule: Path, folder: Path) -> dict[str, str | None]:
-    """`scheduled`, `held_out` and `once`; returns for each of LABELS the first pair of a preference without it."""
-    row, size = row_type(wanted.id_bytes), (folder / _ROWS).stat().st_size
-    pairs = np.memmap(folder / _ROWS, row, "r") if size else np.zeros(0, row)
+def _write_rows(
+    lines: Sequence[Line], wanted: Sequence[_Wanted], row: np.dtype[np.void], folder: Path
+) -> dict[str, Any]:
+    """`scheduled`, `held_out` and `once`. Returns of each stream its positions and how many of them are in `once`, and
+    of each of LABELS the first pair of a preference that lacks it.
+    """
+    pairs = _mapped(folder / _ROWS, row)
+    firsts = np.cumsum([0, *(np.count_nonzero(own.needed_P) for own in wanted)])
+    for stream, (line, own) in enumerate(zip(lines, wanted, strict=True)):
+        _write_stream(pairs, own.scheduled + firsts[stream], line.schedule, folder / f"{_ROWS}-{stream}")
+    streams = [_mapped(folder / f"{_ROWS}-{stream}", row) for stream in range(len(lines))]
     lacking: dict[str, str | None] = dict.fromkeys(LABELS)
-    met_N = np.zeros(len(pairs), dtype=bool)
-    with open(folder / SCHEDULED, "wb") as file, open(folder / ONCE, "wb") as once:
+    met_N, once = np.zeros(len(pairs), dtype=bool), [list[Numbers]() for _ in lines]
+    with open(folder / SCHEDULED, "wb") as file:
         position = 0
-        for batch in _scheduled(schedule):
-            numbers = wanted.scheduled[position : position + len(batch)]
-            rows = pairs[numbers]
-            rows["difficulty"] = batch["difficulty"].to_numpy(zero_copy_only=False)
-            rows["preference"] = np.asarray(pc.equal(batch["route"], "preference"))
-            rows["flipped"] = np.asarray(batch["flipped"])
+        for rows in _in_proportion(streams, row):
             file.write(rows.tobytes())
             preferred = np.flatnonzero(rows["preference"])
             for name in LABELS:
                 without = preferred[np.isnan(rows[name][preferred])][:1]
                 lacking[name] = lacking[name] or next((rows["pair_id"][i].decode() for i in without), None)
-            pair, first = np.unique(numbers[preferred], return_index=True)
-            first = np.sort(first[~met_N[pair]])
+            pair, first = np.unique(rows["number"][preferred], return_index=True)
+            first = preferred[np.sort(first[~met_N[pair]])]
             met_N[pair] = True
-            once.write((position + preferred[first]).astype("<i8").tobytes())
-            position += len(batch)
+            for stream, found in enumerate(once):
+                found.append(position + first[rows["stream"][first] == stream])
+            position += len(rows)
+    with open(folder / ONCE, "wb") as file:
+        file.writelines(each.astype("<i8").tobytes() for found in once for each in found)
     with open(folder / HELD_OUT, "wb") as file:
-        for begin in range(0, len(wanted.held_out), _AT_A_TIME):
-            rows = pairs[wanted.held_out[begin : begin + _AT_A_TIME]]
-            rows["difficulty"], rows["preference"] = np.nan, True
-            file.write(rows.tobytes())
-    return lacking
+        for first, own in zip(firsts, wanted, strict=False):
+            for begin in range(0, len(own.held_out), _AT_A_TIME):
+                rows = pairs[first + own.held_out[begin : begin + _AT_A_TIME]]
+                rows["difficulty"], rows["preference"] = np.nan, True
+                file.write(rows.tobytes())
+    positions = [len(own) for own in streams]
+    for stream in range(len(lines)):
+        (folder / f"{_ROWS}-{stream}").unlink()
+    return {"lacking": lacking, "positions": positions, "once": [sum(map(len, found)) for found in once]}
+
+
+def _write_stream(pairs: npt.NDArray[np.void], scheduled: Numbers, schedule: Path, file: Path) -> None:
+    """A stream's rows, in the order of its own schedule."""
+    position = 0
+    with open(file, "wb") as opened:
+        for batch in _scheduled(schedule):
+            rows = pairs[scheduled[position : position + len(batch)]]
+            rows["difficulty"] = batch["difficulty"].to_numpy(zero_copy_only=False)
+            rows["preference"] = np.asarray(pc.equal(batch["route"], "preference"))
+            rows["flipped"] = np.asarray(batch["flipped"])
+            opened.write(rows.tobytes())
+            position += len(batch)
+
+
+def _in_proportion(streams: Sequence[npt.NDArray[np.void]], row: np.dtype[np.void]) -> Iterator[npt.NDArray[np.void]]:
+    """The rows of all streams, so many at a time: every stretch holds of each about its share of all."""
+    places = np.concatenate([(np.arange(len(own)) + 0.5) / max(1, len(own)) for own in streams])
+    of = np.repeat(np.arange(len(streams)), [len(own) for own in streams])
+    of = of[np.argsort(places, kind="stable")]  # each stream's own order stays
+    taken = [0] * len(streams)
+    for begin in range(0, len(of), _AT_A_TIME):
+        now = of[begin : begin + _AT_A_TIME]
+        rows = np.empty(len(now), dtype=row)
+        for stream, own in enumerate(streams):
+            here = np.flatnonzero(now == stream)
+            rows[here] = own[taken[stream] : taken[stream] + len(here)]
+            taken[stream] += len(here)
+        yield rows
+
+
+def _mapped(file: Path, row: np.dtype[np.void]) -> npt.NDArray[np.void]:
+    return np.memmap(file, row, "r") if file.stat().st_size else np.zeros(0, row)
 
 
 def _scheduled(schedule: Path) -> Iterator[pa.RecordBatch]:

@@ -1,5 +1,6 @@
 """Committed-looking tables for a tiny model, and trainers over them: what the tests of the training loop share."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipeline.settings.config import Schedule, Train
 from pipeline.settings.resources import Resources
 from pipeline.training.epoch import Epoch
 from pipeline.training.exporting import export_weights
-from pipeline.training.join import join
+from pipeline.training.join import Line, join
 from pipeline.training.journal import Journal
 from pipeline.training.loop import Trainer
 from tests.pipeline.training.restated_schedule import Candidate, scheduled_rows
@@ -30,24 +31,25 @@ SETTINGS: Row = {"learning_rate": 1e-3, "lr_schedule": "constant", "warmup_fract
 
 
 class Bench:
-    """The tables of TRAIN + DEV pairs in a folder."""
+    """The tables of TRAIN + DEV pairs in a folder; of other pairs by another seed, and of so many of split train."""
 
-    def __init__(self, folder: Path, model: Path, dtype: str = "float32"):
+    def __init__(self, folder: Path, model: Path, dtype: str = "float32", seed: int = 1, train: int = TRAIN):
         self.folder, self.model, self.dtype = folder, model, dtype
+        self.seed, self.train = seed, train
         self.trainers = 0
         self.pairs, self.reference = self._make()
         self.write("pairs", self.pairs, tables.PAIRS)
         self.write("reference", self.reference, tables.REFERENCE)
 
     def _make(self) -> tuple[list[Row], list[Row]]:
-        generator = torch.Generator().manual_seed(1)
+        generator = torch.Generator().manual_seed(self.seed)
         pairs, reference = [], []
         model = self.base()
-        for i in range(TRAIN + DEV):
+        for i in range(self.train + DEV):
             lengths = (3 + i % 4, 2 + i % 5, 1 + i % 3)
             ids = [torch.randint(3, 97, (n,), generator=generator).tolist() for n in lengths]
             text = {name: "" for name in ("prompt", "chosen", "rejected")} | {"source": ("web", "staff")[i % 2]}
-            named = {"pair_id": f"pair-{i:02}", "split": "train" if i < TRAIN else "dev"}
+            named = {"pair_id": f"pair-{i:02}", "split": "train" if i < self.train else "dev"}
             columns = dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), ids, strict=True))
             scores = {"chosen_score": i / TRAIN, "rejected_score": 0.0, "label_confidence": 0.5 + i / 40}
             pairs.append({**text, **named, **columns, **scores, "difficulty": float(-i)})
@@ -64,7 +66,12 @@ class Bench:
         (self.folder / table).mkdir(exist_ok=True)
         tables.write(rows, schema, self.folder / table / "part-00000.parquet")
 
-    def epoch(self, **schedule: Any) -> Epoch:
+    def epoch(self, streams: Mapping[str, "Bench"] | None = None, batch: int = BATCH, **schedule: Any) -> Epoch:
+        """Of these pairs, and of other benches' beside them."""
+        others = {name: bench.line(**schedule) for name, bench in (streams or {}).items()}
+        return Epoch(join(*self.line(**schedule), self.folder / "epoch", streams=others), batch)
+
+    def line(self, **schedule: Any) -> Line:
         settings = Schedule(**{"order": "easy-to-hard", **schedule})
         known = [
             Candidate(p["pair_id"], p["chosen_score"], 0.0, difficulty=p["difficulty"])
@@ -72,8 +79,7 @@ class Bench:
             if p["split"] == "train"
         ]
         self.write("schedule", scheduled_rows(known, settings), tables.SCHEDULE)
-        pairs, reference, scheduled = (self.folder / table for table in ("pairs", "reference", "schedule"))
-        return Epoch(join(pairs, reference, scheduled, self.folder / "epoch"), BATCH)
+        return Line(*(self.folder / table for table in ("pairs", "reference", "schedule")))
 
     def trainer(
         self,
@@ -85,6 +91,9 @@ class Bench:
         world: int = 1,
         journal: Path | None = None,
         model: PreTrainedModel | None = None,
+        streams: Mapping[str, "Bench"] | None = None,
+        weights: Sequence[float] | None = None,
+        batch: int = BATCH,
         **parameters: Any,
     ) -> Trainer:
         """`journal` is that of a trainer whose checkpoint it goes on from; otherwise it has a new one."""
@@ -95,12 +104,13 @@ class Bench:
         return Trainer(
             model or self.base(),
             build(name, **parameters),
-            self.epoch(**(schedule or {})),
+            self.epoch(streams, batch, **(schedule or {})),
             Train(**{**SETTINGS, **(train or {})}),
             Resources(**(resources or {})),
             rank,
             world,
             Journal(journal or self.folder / f"journal-{self.trainers}"),
+            weights,
         )
 
 
