@@ -94,7 +94,7 @@ class Plan:
     judge: ModelSource | None  # judge.local
     steps: Mapping[str, Step]  # in the order of the line
     front: Front | None  # where pairs are made of answers of the model's own
-    streams: Mapping[str, "Plan"] = field(default_factory=dict)  # of each its own line's
+    streams: Mapping[str, "Plan"]  # of each its own line's
 
     def of(self, *stages: str) -> list[Step]:
         """The steps of some stages, in the order in which they are made."""
@@ -161,6 +161,10 @@ def make_plan(config: RunConfig) -> Plan:
 
     prepared = {"data": content, "tokenizer": model.digest}
     add("prepare", Path(config.data.source).stem, prepared, **({"selected": "pair"} if sampled else {}))
+    streams = {name: make_plan(config.of_stream(name)) for name in config.streams}
+    beside = {step.name: step for name, line in streams.items() for step in _of_stream(name, line)}
+    # All pairs first: what is wrong with them is told before any is scored.
+    steps.update({name: step for name, step in beside.items() if step.stage not in ("reference", "schedule")})
     add("reference", model.label, weights, pairs="prepare")
     add(
         "schedule",
@@ -169,9 +173,7 @@ def make_plan(config: RunConfig) -> Plan:
         pairs="prepare",
         **({"reference": "reference"} if compared else {}),
     )
-    streams = {name: make_plan(config.of_stream(name)) for name in config.streams}
-    for name, line in streams.items():
-        steps.update(_of_stream(name, line))
+    steps.update(beside)
     # Before the training, which would be for nothing with a model that vLLM cannot serve.
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
     train = {"objective": trained, "train": _train(config.train), **weights, **_exported(config, model)}
@@ -197,13 +199,13 @@ def stream_roles(name: str) -> dict[str, str]:
     return {f"{role}:{name}": stage for role, stage in LINE.items()}
 
 
-def _of_stream(stream: str, line: Plan) -> dict[str, Step]:
+def _of_stream(stream: str, line: Plan) -> list[Step]:
     """The steps of a stream's own line, under its name."""
     found: dict[str, Step] = {}
     for step in line.of(*OF_A_STREAM):
         inputs = {role: found[other.name] for role, other in step.inputs.items()}
         found[step.name] = replace(step, name=f"{stream}/{step.name}", inputs=inputs, stream=stream)
-    return {step.name: step for step in found.values()}
+    return [*found.values()]
 
 
 def _exported(config: RunConfig, model: ModelSource) -> dict[str, str]:

@@ -448,6 +448,8 @@ CASES: dict[str, tuple[Callable[[Pair, Any], Said], dict[str, Any], list[dict[st
     "sppo": (sppo, {"beta": 0.001}, [{"beta": 0.4}]),
     "sppo-hard": (sppo_hard, {"beta": 0.001}, [{"beta": 0.4}]),
     "cal-dpo": (cal_dpo, {"beta": 0.001}, [{"beta": 0.4}]),
+    # Of one stream; how two are weighed stands in test_streams.py.
+    "bvpo": (dpo, {"beta": 0.1, "trace_weight": 0.5, "balance": "fixed", "momentum": 0.9}, [{"beta": 0.2}]),
     "selective-dpo": (dpo, {"beta": 0.01}, [{"beta": 0.2}]),
     "gamma-dpo": (
         gamma_dpo,
