@@ -91,6 +91,7 @@ def _train(work: WorkerSpec) -> None:
         rank,
         world,
         Journal(Path(work.folder) / JOURNAL if rank == 0 else None),
+        config.stream_weights,
     )
     if rank == 0:
         how = chosen(trainer.policy.model).words(trainer.policy.device.type, config.model.dtype)

@@ -185,7 +185,7 @@ def _steps(trainer: Any) -> Iterator[float]:
         rows = Rows(step.examples, torch.zeros(len(step.examples), len(MEASURED), dtype=torch.float64))
         known = {"step": k, "learning_rate": 0.0, "grad_norm": 0.0, "seconds": 0.0, "tokens": sum(sizes(step.examples))}
         trainer.record = known | rows.summary()
-        trainer.state.observe(rows.preferred("gap"), rows.preferred("statistic"))
+        trainer.state.observe(*map(rows.preferred, ("stream", "gap", "statistic")))
         trainer.journal.add(trainer.record, rows)
         trainer.next_step += 1
         if trainer.next_step % CHECKPOINT_STEPS == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.report import data
+    from pipeline.results.artifacts import Artifact
     from pipeline.statistics import WinRate
 
 Rows = list[dict[str, Any]]
@@ -35,7 +37,7 @@ def run(work: Work) -> Outcome:
 
     config, train = work.config, work.inputs["train"]
     _, parameters = resolve(config.objective.name, config.objective.parameters)
-    ledger = work.inputs["prepare"].manifest["ledger"]
+    ledger = ledgers(work)
     told = said(work)
     judged = judgements(work, *told)
     shown, not_shown = samples(work, *told)
@@ -48,11 +50,12 @@ def run(work: Work) -> Outcome:
         objective=data.Objective(config.objective.name, parameters),
         stages=[stage_run(work, role) for role in work.step.inputs],
         sampled=sampled,
-        ledger=data.Ledger(ledger["read"], ledger["kept"], ledger["dropped"]),
+        ledger=ledger,
         scheduled=scheduled(work),
         steps=tables.read(train.path, tables.STEPS, pattern="steps.parquet"),
         trained_pairs=tables.read(train.path, tables.TRAINED_PAIRS, data.DRAWN, "trained_pairs.parquet"),
-        reliability=reliability(train.path),
+        reliability=optional(train.path, "reliability.parquet", tables.RELIABILITY),
+        streams=optional(train.path, "streams.parquet", tables.STREAMS),
         held_out=held_out(train.manifest["metrics"]["held_out"]),
         ranked=[ranked(Path(name).expanduser()) for name in config.report.ranked],
         elsewhere=elsewhere(config.report.lm_eval),
@@ -89,19 +92,32 @@ def provenance_lines(provenance: dict[str, Any]) -> dict[str, str]:
     return {"commit": provenance["commit"] or "unknown", "versions": versions, "host": host}
 
 
+def lines(work: Work, stage: str) -> list[Artifact]:
+    """A stage's results, of the configuration's own line and of each stream's."""
+    return [work.inputs[stage], *(work.inputs[f"{name}/{stage}"] for name in work.config.streams)]
+
+
+def ledgers(work: Work) -> data.Ledger:
+    """Of all lines together."""
+    from pipeline.report.data import Ledger
+
+    found = [each.manifest["ledger"] for each in lines(work, "prepare")]
+    dropped = sum((Counter(each["dropped"]) for each in found), Counter[str]())
+    return Ledger(sum(each["read"] for each in found), sum(each["kept"] for each in found), dict(dropped))
+
+
 def scheduled(work: Work) -> data.Scheduled:
     from pipeline.report.scheduled import described
 
-    columns = ["pair_id", "chosen_score", "rejected_score"]
-    return described(
-        tables.read(work.inputs["schedule"].path, tables.SCHEDULE, ["pair_id", "route", "flipped"]),
-        tables.read(work.inputs["prepare"].path, tables.PAIRS, columns),
-    )
+    positions, scores = ["pair_id", "route", "flipped"], ["pair_id", "chosen_score", "rejected_score"]
+    schedules = (tables.read(each.path, tables.SCHEDULE, positions) for each in lines(work, "schedule"))
+    pairs = (tables.read(each.path, tables.PAIRS, scores) for each in lines(work, "prepare"))
+    return described([*zip(schedules, pairs, strict=True)])
 
 
-def reliability(folder: Path) -> pa.Table | None:
-    name = "reliability.parquet"
-    return tables.read(folder, tables.RELIABILITY, pattern=name) if (folder / name).exists() else None
+def optional(folder: Path, name: str, schema: pa.Schema) -> pa.Table | None:
+    """A table that not every training has."""
+    return tables.read(folder, schema, pattern=name) if (folder / name).exists() else None
 
 
 def held_out(figures: dict[str, Any]) -> data.HeldOut | None:
@@ -246,8 +262,6 @@ def win_rate(figures: dict[str, Any]) -> WinRate:
 
 
 def kind_counts(work: Work) -> dict[str, int]:
-    from collections import Counter
-
     rows = responses(work, "base").get(EMBEDDED, [])
     return Counter(constraint["kind"] for row in rows for constraint in json.loads(row["meta"])["constraints"])
 

@@ -102,7 +102,7 @@ def run(work: Work) -> Outcome:
     how = (work.folder / NOTE).read_text(encoding="utf-8")
     for name in (PROGRESS, PHASE, NOTE, TRACKED):
         (work.folder / name).unlink(missing_ok=True)
-    names = ("steps.parquet", "trained_pairs.parquet", "reliability.parquet")
+    names = ("steps.parquet", "trained_pairs.parquet", "reliability.parquet", "streams.parquet")
     rows = {name: pq.read_metadata(file).num_rows for name in names if (file := work.folder / name).exists()}
     steps = pq.read_table(work.folder / "steps.parquet")
     metrics = {
@@ -161,11 +161,16 @@ def clear_unknown(folder: Path) -> None:
 
 
 def joined(work: Work) -> dict[str, Any]:
-    """What the epoch is joined from: the folders by role, and what is in them."""
+    """What the epoch is joined from: the folders by role and by stream, and what is in them."""
+    from pipeline.training.join import Line
+
+    def line(stream: str = "") -> Line:
+        folders = {role: work.inputs[role + stream].path for role in Line._fields if role + stream in work.inputs}
+        return Line(**folders)
+
+    streams = {name: line(f":{name}") for name in work.config.streams}
     made_of = {role: artifact.manifest["digest"] for role, artifact in work.inputs.items()}
-    tables = work.inputs.keys() & {"pairs", "reference", "start", "schedule"}
-    folders = {role: work.inputs[role].path for role in tables}
-    return {**folders, "made_of": made_of}
+    return {**line()._asdict(), "made_of": made_of, "streams": streams}
 
 
 def more(work: Work) -> "More":
@@ -199,8 +204,12 @@ def require_room(work: Work, model: Path) -> None:
         with safe_open(file, framework="np") as tensors:
             weights += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - it is no dictionary
     models, checkpoints = int(lora is None or lora.merge), 2 * int(lora is None)
-    stood = stands(folder / EPOCH, inputs["made_of"])
-    epoch = 0 if stood else room(inputs["pairs"], inputs["schedule"], len(more(work).values))
+    tables = [
+        (inputs["pairs"], inputs["schedule"]),
+        *((line.pairs, line.schedule) for line in inputs["streams"].values()),
+    ]
+    stood, values = stands(folder / EPOCH, inputs["made_of"]), len(more(work).values)
+    epoch = 0 if stood else sum(room(*each, values) for each in tables)
     needed, free = 4 * weights * (models + 3 * checkpoints) + epoch, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

@@ -202,6 +202,7 @@ def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
         stage = importlib.import_module(f"jobs.{step.stage}")
         opened = getattr(stage, "OPENED", {})
         inputs = {role: step.input(role, opened.get(made.stage, ("*",))) for role, made in step.inputs.items()}
+        line, own = plan.line_of(step)
         say(f"{step.name}: making {shown(step.address.path)}")
         started = time.perf_counter()
         with in_use(plan, *inputs.values()), step.address.writing(anew=force) as folder:
@@ -209,13 +210,13 @@ def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
                 return artifact
             try:
                 doing("loading its libraries")
-                outcome = stage.run(Work(step.run or plan, step, inputs, folder))
+                outcome = stage.run(Work(line, own, inputs, folder))
             except Exception as error:
                 error.add_note(f"{step.name} is not done, its finished parts are kept in {shown(folder)}")
                 raise
             doing("committing it")
             seconds = time.perf_counter() - started
-            artifact = step.address.commit(manifest(step.run or plan, step, outcome, seconds), outcome.rows)
+            artifact = step.address.commit(manifest(line, own, outcome, seconds), outcome.rows)
     rate = f", {outcome.tokens / seconds:,.0f} tokens/s" if outcome.tokens else ""
     say(f"{step.name}: done in {seconds:.1f} s, {sum(outcome.rows.values()):,} rows{rate}")
     return artifact

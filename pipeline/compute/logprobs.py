@@ -1,6 +1,6 @@
 """THE path from tokens to log-probs: used by the reference scorer and by the trainer, so that both agree to rounding.
 
-Shapes: T packed tokens, N completion tokens, S = 2 * pairs sides, C hidden size, V vocabulary.
+Shapes: T packed tokens, N completion tokens, P pairs, S = 2 * P sides, C hidden size, V vocabulary.
 """
 
 import math
@@ -22,9 +22,12 @@ from pipeline.compute.fused_head import fused_logps, is_fused
 from pipeline.compute.layout import Pack
 
 
-def token_logps(model: PreTrainedModel, pack: Pack, chunk: int, squares: bool = False) -> torch.Tensor:
+def token_logps(
+    model: PreTrainedModel, pack: Pack, chunk: int, squares: bool = False, gains_PC: torch.Tensor | None = None
+) -> torch.Tensor:
     """log p of every completion token, [N] float32 (float64 of a float64 model) in nats, differentiable.
 
+    Each pair's states are multiplied by its `gains_PC`: by ones, whose gradient is then a gradient of each pair's own.
     With `squares` [2, N]: below it log sum_v p(v)^2 over the vocabulary at each position, a constant to the gradient.
 
     The output head runs on completion positions only, at most `chunk` of them at a time, and is run again in the
@@ -32,6 +35,8 @@ def token_logps(model: PreTrainedModel, pack: Pack, chunk: int, squares: bool = 
     which the backward begins. A fused head is for what is differentiated, and knows no squares.
     """
     hidden_NC, kind = hidden_states(model, pack)
+    if gains_PC is not None:  # in float32, as the sums of their gradient are
+        hidden_NC = (hidden_NC * gains_PC.index_select(0, pack.side_N // 2)).to(hidden_NC.dtype)
     # Not for a scorer: it waits for the device, as a scorer's host must not.
     if is_fused(model) and torch.is_grad_enabled() and not squares:
         return fused_logps(model, hidden_NC, pack.target_N, chunk)

@@ -54,7 +54,7 @@ class Policy(torch.nn.Module):
             self.within(partial(make_ready, to_train=True), resources)
 
     def forward(self, *given: Any) -> Any:
-        """`token_logps(model, pack, chunk, squares)`; or, for as long as `within` lasts, what is computed there."""
+        """`token_logps(model, ...)` of what is given; or, for as long as `within` lasts, what is computed there."""
         return self._compute(self.model, *given)
 
     @property

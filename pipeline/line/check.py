@@ -20,17 +20,22 @@ from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
 from pipeline.evaluation.judging import baselines, contest, words
-from pipeline.line.plan import COLUMNS, Plan, Step, needed_columns
+from pipeline.line.plan import COLUMNS, OF_A_STREAM, Plan, Step, needed_columns
 from pipeline.line.raters import require_reward, require_rules
+from pipeline.objectives.presets import resolve
 from pipeline.onpolicy.prompts import look as look_at_prompts
 from pipeline.preferences.arguments import require_arguments
 from pipeline.settings.config import Model
+from pipeline.settings.streams import FIRST, require_in_each_step
 
 
 def faults(plan: Plan, steps: Sequence[Step]) -> list[UserError]:
     """What will go wrong when `steps` are made in order, as far as it can be known now."""
     stages = {step.stage for step in steps}
-    return found([partial(inputs, steps), *(partial(look, plan) for of, look in LOOKS if stages & of)])
+    looks = [partial(look, plan) for of, look in LOOKS if stages & of]
+    for line in plan.streams.values():
+        looks += [partial(look, line) for of, look in LOOKS if stages & of & {*OF_A_STREAM}]
+    return found([partial(inputs, steps), *looks])
 
 
 def found(looks: Sequence[Callable[[], None]]) -> list[UserError]:
@@ -303,6 +308,19 @@ def train_pairs(plan: Plan) -> None:
         raise UserError(problem, "give rows of split train, or rows without a split; or lower data.dev_fraction")
 
 
+def streams(plan: Plan) -> None:
+    """An objective that weighs two streams, without a second; and streams too small to be in every step."""
+    config, names = plan.config, [FIRST, *plan.streams]
+    preset, _ = resolve(config.objective.name, config.objective.parameters)
+    if preset.two_streams and len(names) != 2:
+        problem = f"objective.name={config.objective.name} weighs two streams of pairs, and there are {len(names)}"
+        raise UserError(problem, "give one beside the first, such as 'streams={off: {data: PAIRS}}'")
+    prepared = [line.steps["prepare"].address.find() for line in (plan, *plan.streams.values())]
+    known = [each.manifest["metrics"].get("splits", {}).get("train", 0) for each in prepared if each]
+    if config.stream_weights and len(known) == len(names):
+        require_in_each_step(dict(zip(names, known, strict=True)), config.train.batch_size)
+
+
 def columns(plan: Plan) -> None:
     """A column that some of the prepared pairs lack, and that the objective or the schedule lives on."""
     prepared = plan.steps["prepare"].address.find()
@@ -342,6 +360,7 @@ LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"prepare", "generate"}, chat_template),
     ({"reference", "schedule", "train"}, train_pairs),
     ({"reference", "schedule", "train"}, columns),
+    ({"train"}, streams),
     ({"train"}, a_gpu_a_worker),
     ({"train"}, adapter_layers),
     ({"train"}, optimizer),

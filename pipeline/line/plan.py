@@ -6,7 +6,8 @@
 Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model, reference two
 where training does not start from the reference, and rate one a rater. The first three are there where data.source is
 SAMPLED (onpolicy.py), bridge where somebody edits pairs, and weigh where the objective asks for it: it may take results
-of two other runs (contrast.py).
+of two other runs (contrast.py). A stream of further pairs is a line of its own up to its schedule, the one that its
+configuration alone would have; train joins the lines.
 """
 
 import itertools
@@ -64,6 +65,9 @@ LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked fo
 STAGES = ("sample", "rate", "pair", "bridge", "prepare", "reference", "schedule", "weigh", "train", "generate", "judge")
 STAGES = (*STAGES, "report")
 
+LINE = {"pairs": "prepare", "reference": "reference", "schedule": "schedule"}  # what train reads of a line, by role
+OF_A_STREAM = STAGES[: STAGES.index("schedule") + 1]  # what its own line makes
+
 # Raise a stage's version when its code changes what it writes.
 VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 7}
 VERSIONS |= {"sample": 1, "rate": 1, "pair": 1, "weigh": 1, "bridge": 1}
@@ -74,12 +78,14 @@ VERSIONS |= {"study": 2, "rounds": 1, "rank": 1}  # not of the line: pages over 
 class Step:
     """One result: its address, and the steps whose results it reads, by role."""
 
-    # The stage, or stage:model for generate, stage:rater for rate, stage:side of another run for weigh; or START.
+    # The stage, or stage:model for generate, stage:rater for rate, stage:side of another run for weigh; or START. Of a
+    # stream's line stream/name.
     name: str
     address: Address
     identity: Mapping[str, Any]
     inputs: Mapping[str, "Step"] = field(default_factory=dict)
     run: "Plan | None" = field(default=None, compare=False, repr=False)  # another run that it is of; weigh reads it
+    stream: str | None = None  # whose line it is of
 
     @property
     def stage(self) -> str:
@@ -118,10 +124,18 @@ class Plan:
     steps: Mapping[str, Step]  # in the order of the line
     front: Front | None  # where pairs are made of answers of the model's own
     editor: ModelSource | None  # bridge.local
+    streams: Mapping[str, "Plan"]  # of each its own line's
 
     def of(self, *stages: str) -> list[Step]:
         """The steps of some stages, in the order in which they are made."""
         return [step for step in self.steps.values() if step.part in stages]
+
+    def line_of(self, step: Step) -> tuple["Plan", Step]:
+        """The plan of the run or line that a step is of, and the step as it stands there."""
+        if step.stream is None:
+            return step.run or self, step
+        line = self.streams[step.stream]
+        return line, line.steps[step.name.removeprefix(f"{step.stream}/")]
 
     @property
     def model_folder(self) -> Path:
@@ -194,6 +208,10 @@ def make_plan(config: RunConfig) -> Plan:
         content = {name: content[name] for name in _READ_LATER if name in content} | {"content": BRIDGED}
         before = {"selected": steps["bridge"]}
     add("prepare", Path(config.data.source).stem, {"data": content, "tokenizer": model.digest}, **before)
+    streams = {name: make_plan(config.of_stream(name)) for name in config.streams}
+    beside = {step.name: step for name, line in streams.items() for step in _of_stream(name, line)}
+    # All pairs first: what is wrong with them is told before any is scored.
+    steps.update({name: step for name, step in beside.items() if step.stage not in ("reference", "schedule")})
     add("reference", reference.label, weights(reference), pairs="prepare")
     apart = start.digest != reference.digest
     if apart:
@@ -205,6 +223,7 @@ def make_plan(config: RunConfig) -> Plan:
         pairs="prepare",
         **({"reference": "reference"} if compared else {}),
     )
+    steps.update(beside)
     weighed = _add_weighing(add, steps, config, reference, weights(reference))
     # Before the training, which would be for nothing with a model that vLLM cannot serve.
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
@@ -214,8 +233,11 @@ def make_plan(config: RunConfig) -> Plan:
         **weights(start),
         **_exported(config, start),
     }
-    read = {"pairs": "prepare", "reference": "reference", "schedule": "schedule", **weighed}
-    add("train", config.objective.name, train, **read, **({"start": START} if apart else {}))
+    if streams:
+        train["streams"] = [[name, stream.weight] for name, stream in config.streams.items()]
+    roles = LINE | ({"start": START} if apart else {})
+    lines = {f"{role}:{name}": f"{name}/{step}" for name in streams for role, step in roles.items()}
+    add("train", config.objective.name, train, **roles, **lines, **weighed)
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
     add(
         "judge",
@@ -226,7 +248,7 @@ def make_plan(config: RunConfig) -> Plan:
     )
     shown = {"report": _report(config.report, steps["train"]), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
-    return Plan(config, model, start, reference, judge, steps, sampled, editor)
+    return Plan(config, model, start, reference, judge, steps, sampled, editor, streams)
 
 
 def _earlier(given: Sequence[str], root: Path, store: "Store | None") -> dict[str, Step]:
@@ -255,6 +277,11 @@ def _add_weighing(
 ) -> dict[str, str]:
     """Add what the objective asks of tokens, and of other runs; returns what training reads of it, by role."""
     preset, _ = resolve(config.objective.name, config.objective.parameters)
+    if config.streams and (preset.token_columns or "mismatched" in preset.needs):
+        problem = (
+            f"objective.name={config.objective.name} looks at tokens or pairs of one source, and there are streams"
+        )
+        raise UserError(problem, "leave out streams, or choose another objective")
     read = {}
     if preset.token_columns:
         add("weigh:base", model.label, weights, pairs="prepare")
@@ -296,6 +323,15 @@ def root_of(resources: Resources) -> tuple[Path, "Store | None"]:
 
     store = Store(resources.root)
     return store.mirror(given_path(resources.mirror, "resources.mirror").absolute()), store
+
+
+def _of_stream(stream: str, line: Plan) -> list[Step]:
+    """The steps of a stream's own line, under its name."""
+    found: dict[str, Step] = {}
+    for step in line.of(*OF_A_STREAM):
+        inputs = {role: found[other.name] for role, other in step.inputs.items()}
+        found[step.name] = replace(step, name=f"{stream}/{step.name}", inputs=inputs, stream=stream)
+    return [*found.values()]
 
 
 def _exported(config: RunConfig, model: ModelSource) -> dict[str, str]:

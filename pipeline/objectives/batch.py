@@ -43,6 +43,7 @@ class PairBatch:
     # for each of its pairs.
     step_kl: torch.Tensor | None = None
     sources: torch.Tensor | None = None  # [B] integers: which of the data's sources the label is from
+    streams: torch.Tensor | None = None  # [B] integers: which stream the pair is of (streams.py); None: all of one
 
     def select(self, index: torch.Tensor) -> "PairBatch":
         """The pairs at `index`, as a batch of their own."""

@@ -32,6 +32,7 @@ class Preset:
     gamma: bool = False  # whether gamma-PO's gamma_i - gamma0 is added to the margin
     statistic: str | None = None  # what is remembered of earlier steps' pairs, where a function asks for it: state.py
     schedule: Mapping[str, Any] = field(default_factory=dict)  # what the schedule does unless told otherwise
+    two_streams: bool = False  # whether it weighs two streams of pairs against each other; see streams.py
     routes: bool = False  # whether pairs routed to SFT are taken; the preference side is then another row
 
     @property
@@ -364,6 +365,12 @@ PRESETS: dict[str, Preset] = {
         {"beta": 0.01, "delta": 1.5},
         reward="changed-tokens",
     ),
+    "bvpo": Preset(
+        "arXiv 2510.05095: a l(beta h) on answers with their thoughts + (1 - a) l(beta h) on answers without any, a as "
+        "given or the one of least mean squared error",
+        {"beta": 0.1, "trace_weight": 0.5, "balance": "fixed", "momentum": 0.9},
+        two_streams=True,
+    ),
     "selective-dpo": Preset(
         "Gao et al., arXiv 2502.09650: DPO on the easier half, easy to hard, by the `difficulty` column",
         {"beta": 0.01},
@@ -393,6 +400,7 @@ _CHOICES = {
     "solver": ("exact", "paper"),
     "offset": ("log", "log1p", "identity"),
     "curve": ("logistic", "arctan"),
+    "balance": ("fixed", "least-error"),
 }
 _WHOLE = {"drop"}  # numbers of pairs
 
@@ -403,7 +411,7 @@ _INTERVALS: dict[str, str] = {
     **dict.fromkeys(("gamma0", "tau", "alpha", "a", "eta", "fit_power", "focus", "least_fall"), "[0, inf)"),
     **dict.fromkeys(("sft_weight", "nll_weight", "threshold", "guard", "home_advantage", "drop"), "[0, inf)"),
     **dict.fromkeys(("desirable_weight", "undesirable_weight", "delta"), "[0, inf)"),
-    **dict.fromkeys(("reference_share", "adaptation"), "[0, 1]"),
+    **dict.fromkeys(("reference_share", "adaptation", "trace_weight"), "[0, 1]"),
     "reliability": "(0, 1]",
     **dict.fromkeys(("fit_margin", "good_score"), "(-inf, inf)"),
     "label_smoothing": "[0, 0.5)",

@@ -363,7 +363,7 @@ class Objective:
 @dataclass(frozen=True)
 class ReportData:
     """Everything the page shows. `steps` is a table of tables.STEPS, `trained_pairs` has the columns DRAWN,
-    `reliability` is a table of tables.RELIABILITY.
+    `reliability` is a table of tables.RELIABILITY, `streams` one of tables.STREAMS.
     """
 
     title: str
@@ -378,6 +378,7 @@ class ReportData:
     steps: pa.Table | None = None
     trained_pairs: pa.Table | None = None
     reliability: pa.Table | None = None  # where the objective estimates any
+    streams: pa.Table | None = None  # where pairs are of several
     held_out: HeldOut | None = None
     ranked: Sequence[Ranked] = ()
     elsewhere: Elsewhere | None = None

@@ -1,5 +1,6 @@
 """The schedule in figures: how many pairs, and their score margins by route, counted in columns."""
 
+from collections.abc import Sequence
 from typing import get_args
 
 import pyarrow as pa
@@ -11,14 +12,24 @@ from pipeline.statistics import bin_width, binned
 ROUTES: tuple[Route, ...] = get_args(Route)
 
 
-def described(schedule: pa.Table, pairs: pa.Table) -> Scheduled:
-    """Of rows of tables.SCHEDULE and tables.PAIRS. Raises KeyError where a scheduled pair is not among `pairs`."""
+def described(lines: Sequence[tuple[pa.Table, pa.Table]]) -> Scheduled:
+    """Of rows of tables.SCHEDULE and tables.PAIRS, of each stream's line.
+
+    Raises KeyError where a scheduled pair is not among the pairs of its line.
+    """
+    margins = [_margins(*line) for line in lines]
+    schedule = pa.concat_tables([schedule for schedule, _ in lines])
+    known = pa.chunked_array([chunk for each in margins for chunk in each.chunks], pa.float64())
+    flipped = pc.sum(schedule["flipped"]).as_py() or 0
+    return Scheduled(schedule.num_rows, flipped, known.null_count, histogram(known, schedule["route"]))
+
+
+def _margins(schedule: pa.Table, pairs: pa.Table) -> pa.ChunkedArray:
+    """The score margin of each position; null where it is unknown."""
     places = pc.index_in(schedule["pair_id"], value_set=pairs["pair_id"])
     if places.null_count:
         raise KeyError(schedule["pair_id"].filter(pc.is_null(places))[0].as_py())
-    margins = pc.subtract(pairs["chosen_score"], pairs["rejected_score"]).take(places)
-    flipped = pc.sum(schedule["flipped"]).as_py() or 0
-    return Scheduled(schedule.num_rows, flipped, margins.null_count, histogram(margins, schedule["route"]))
+    return pc.subtract(pairs["chosen_score"], pairs["rejected_score"]).take(places)
 
 
 def histogram(margins: pa.ChunkedArray, routes: pa.ChunkedArray) -> Histogram | None:

@@ -107,14 +107,8 @@ def flip_rates(rows: pa.Table, flipped: float) -> Figure:
     pairs: Counter[str] = Counter()
     for source, count in zip(rows["source"].to_pylist(), rows["pairs"].to_pylist(), strict=True):
         pairs[source] += count
-    data = []
-    for place, (source, _) in enumerate(pairs.most_common(MOST_SOURCES)):
-        own = rows.filter(pc.equal(rows["source"], source))
-        # plotly reads names as its own small markup, so a source's is escaped here.
-        name = html.escape(source[:40], quote=False) or "all labels"
-        dash = ("solid", "dash", "dot", "dashdot")[place % 4]
-        line = {"color": "var(--trained)" if place < 4 else "var(--base)", "width": 2, "dash": dash}
-        data.append(_curve(own, "flip_rate", name, line, "lines"))
+    most = [source for source, _ in pairs.most_common(MOST_SOURCES)]
+    data = [_of_one(rows, "source", source, "flip_rate", place) for place, source in enumerate(most)]
     true = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": flipped, "y1": flipped}
     drawn = spec(
         data,
@@ -131,6 +125,41 @@ def flip_rates(rows: pa.Table, flipped: float) -> Figure:
         "schedule flipped, to which the data may add errors of their own."
     )
     return Figure("fig-flip-rate", "estimated flip rate", caption + some, drawn)
+
+
+def streams(rows: pa.Table) -> list[Figure]:
+    """Of each stream of pairs (tables.STREAMS) its gap; and its weight, where that is no constant."""
+    names = list(dict.fromkeys(rows["stream"].to_pylist()))
+    figures = [("gap", "mean gap by stream", "Mean gap of each stream's preference pairs, before the step's update.")]
+    weights = [pc.count_distinct(rows.filter(pc.equal(rows["stream"], name))["weight"]).as_py() for name in names]
+    if max(weights) > 1:
+        told = "What each stream is of a step's loss: the pairs it has there, or its weight as given or estimated."
+        figures.append(("weight", "weight by stream", told))
+    return [
+        Figure(
+            f"fig-streams-{column}",
+            title,
+            caption,
+            spec(
+                [_of_one(rows, "stream", name, column, place) for place, name in enumerate(names)],
+                260,
+                axis("step"),
+                axis(rangemode="tozero"),
+                showlegend=True,
+                hovermode="x unified",
+            ),
+        )
+        for column, title, caption in figures
+    ]
+
+
+def _of_one(rows: pa.Table, key: str, name: str, column: str, place: int) -> Spec:
+    """The curve of one source, or of one stream."""
+    # plotly reads names as its own small markup, so they are escaped here.
+    shown = html.escape(name[:40], quote=False) or "all labels"
+    dash = ("solid", "dash", "dot", "dashdot")[place % 4]
+    line = {"color": "var(--trained)" if place < 4 else "var(--base)", "width": 2, "dash": dash}
+    return _curve(rows.filter(pc.equal(rows[key], name)), column, shown, line, "lines")
 
 
 def _curve(steps: pa.Table, column: str, name: str, line: Spec, mode: str) -> Spec:

@@ -205,6 +205,18 @@ RELIABILITY = _schema(
     ("flip_rate", pa.float64()),  # share of the source's labels that are taken to be wrong
 )
 
+# Made by train where the pairs are of several streams; read by report. A row a step and a stream; means over its pairs.
+STREAMS = _schema(
+    ("step", pa.int64()),
+    ("stream", pa.string()),  # its name in the configuration; `data` is the first
+    ("pairs", pa.int64()),
+    ("weight", pa.float64()),  # of the step's loss
+    ("loss", pa.float64()),  # before it is weighted; null without pairs
+    ("gap", pa.float64()),  # null without preference pairs, like the next
+    ("accuracy", pa.float64()),
+    optional=("loss", "gap", "accuracy"),
+)
+
 # Why a turn was not asked: it does not fit into the model, or the chat template does not render it.
 UNASKED = ("no-room", "not-rendered")
 

@@ -20,6 +20,7 @@ from pipeline.settings.onpolicy import Pair, Rate, Sample
 from pipeline.settings.resources import Resources
 from pipeline.settings.section import Name, Section, Share, TokenId
 from pipeline.settings.shorthand import expand
+from pipeline.settings.streams import FIRST, Stream
 from pipeline.settings.weigh import Weigh
 
 # How answers are sampled where neither `generate` nor its preset says: greedily, and briefly.
@@ -216,6 +217,9 @@ class RunConfig(Section):
     pair: Pair = Pair()
     bridge: Bridge = Bridge()  # where it names who edits
     weigh: Weigh = Weigh()  # where the objective takes weights of tokens
+    # Further pairs, by a name of yours: each stream is prepared, scored and scheduled by itself, and has its share of
+    # every step.
+    streams: dict[Name, Stream] = Field(default={}, examples=[{"own": {"data": "own.jsonl", "weight": 0.3}}])
     resources: Resources = Resources()
 
     def model_of(self, weights: Weights | None) -> Model:
@@ -272,6 +276,7 @@ class RunConfig(Section):
         if not self.rate.raters and self.pair.rule != "delta":
             problem = f"rate.raters names nobody, and pair.rule={self.pair.rule} goes by scores"
             raise UserError(problem, "give a rater, such as rate.raters=[rules]")
+        self._streams_are_weighed()
         for name in ("methods", "wording", "baselines"):
             for benchmark in getattr(self.judge, name):
                 if benchmark not in self.generate.benchmarks:
@@ -280,6 +285,45 @@ class RunConfig(Section):
                         f"generate.benchmarks holds {', '.join(self.generate.benchmarks)}",
                     )
         return self
+
+    def _streams_are_weighed(self) -> None:
+        weights = {name: stream.weight for name, stream in self.streams.items()}
+        given = [weight for weight in weights.values() if weight is not None]
+        preset, _ = resolve(self.objective.name, self.objective.parameters)
+        if given and preset.two_streams:
+            problem = f"streams.*.weight is set, and objective.name={self.objective.name} weighs its two streams itself"
+            raise UserError(problem, "leave the weights out, and set objective.trace_weight")
+        if given and len(given) < len(weights):
+            without = next(name for name, weight in weights.items() if weight is None)
+            problem = f"streams.{without} has no weight, and others have"
+            raise UserError(problem, "give every stream one, or none; the first has the rest")
+        if sum(given) >= 1:
+            problem = f"the weights of streams add up to {sum(given):g}, which leaves none for the pairs of `data`"
+            raise UserError(problem, "give weights that add up to less than 1")
+        if FIRST in self.streams:
+            raise UserError(f"streams.{FIRST}: that is what the first stream is called", "give another name")
+        for name in self.streams:
+            self.of_stream(name)  # says what is wrong with it
+
+    def of_stream(self, name: str) -> "RunConfig":
+        """The configuration of a stream's own line. Raises UserError, with its name, where it is none."""
+        raw = self.streams[name].over(self.model_dump(mode="json") | {"streams": {}})
+        try:
+            return RunConfig.model_validate(raw)
+        except ValidationError as error:
+            told = explain(error, RunConfig)
+        except UserError as error:
+            told = error
+        raise UserError(f"streams.{name}: {told.problem}", told.remedy)
+
+    @property
+    def stream_weights(self) -> list[float] | None:
+        """What each stream is of a step's loss, the first that of `data`; None where each pair counts alike."""
+        preset, parameters = resolve(self.objective.name, self.objective.parameters)
+        if preset.two_streams:
+            return [parameters.number("trace_weight"), 1 - parameters.number("trace_weight")]
+        given = [stream.weight for stream in self.streams.values() if stream.weight is not None]
+        return [1 - sum(given), *given] if given else None
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:

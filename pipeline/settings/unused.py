@@ -15,11 +15,31 @@ from pipeline.settings.config import Judge, RunConfig
 from pipeline.settings.inputs import EMBEDDED, SAMPLED
 from pipeline.settings.onpolicy import Pair, Rate, Sample
 from pipeline.settings.resources import JudgeEndpoint
+from pipeline.settings.streams import SECTIONS, Stream
 from pipeline.settings.weigh import Weigh
 
 
 def unused(config: RunConfig) -> dict[str, str]:
-    """Why each of them is not used, such as `without judge.local`, by its dotted name."""
+    """Why each of them is not used, such as `without judge.local`, by its dotted name.
+
+    What a stream uses is used; what it says itself and does not use is named as its own.
+    """
+    found = _unused(config)
+    for name, stream in config.streams.items():
+        theirs, said = _unused(config.of_stream(name)), [*_said(stream)]
+        found = {setting: why for setting, why in found.items() if setting in theirs}
+        found |= {f"streams.{name}.{setting}": why for setting, why in theirs.items() if setting in said}
+    return found
+
+
+def _said(stream: Stream) -> Iterator[str]:
+    """The dotted names of what a stream says."""
+    for section in SECTIONS:
+        given = getattr(stream, section)
+        yield from (f"{section}.{name}" for name in (given if isinstance(given, dict) else {"source": given}))
+
+
+def _unused(config: RunConfig) -> dict[str, str]:
     return {
         setting: why
         for applies, why, settings in rules(config)

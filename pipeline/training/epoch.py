@@ -47,6 +47,8 @@ class Example:
     source: int = 0  # of the data's sources, by its place in Epoch.sources
     values: int = 0  # where the values of its tokens lie in the table
     mismatched: float | None = None  # cached log-prob of another pair's answer to its prompt; see mismatched.py
+    stream: int = 0  # by its place in Epoch.streams
+    number: int = 0  # of all pairs of the table, held-out ones too
 
     @property
     def packed(self) -> int:
@@ -69,6 +71,10 @@ class Epoch:
         self._values, self.columns = _Stored(folder / VALUES, "<f4"), tuple(about["values"])
         self._lacking: dict[str, str | None] = about["lacking"]
         self.sources: list[str] | None = about["sources"]  # None: more than join.MOST_SOURCES
+        self.streams: dict[str, int] = dict(
+            zip(about["streams"], about["positions"], strict=True)
+        )  # by name, positions
+        self._once_each: list[int] = about["once"]
 
     @property
     def steps(self) -> int:
@@ -113,10 +119,13 @@ class Epoch:
         problem = f"pair {example.pair_id}: its {what} in {self.folder / file} are not as they were written"
         return UserError(problem, f"remove {self.folder}; the same command writes it again")
 
-    def preference_examples(self, count: int) -> list[Example]:
-        """Up to `count` pairs routed to preference, each once, spread evenly over the schedule, in its order."""
-        count, known = min(count, len(self._once)), len(self._once)
-        positions = (int(self._once.read(i * known // count, 1)[0]) for i in range(count))
+    def preference_examples(self, count: int, stream: int = 0) -> list[Example]:
+        """Up to `count` of a stream's pairs routed to preference, each once, spread evenly over the schedule, in its
+        order.
+        """
+        before, known = sum(self._once_each[:stream]), self._once_each[stream]
+        count = min(count, known)
+        positions = (int(self._once.read(before + i * known // count, 1)[0]) for i in range(count))
         return self._each(self._scheduled, positions)
 
     def first_without(self, column: str) -> str | None:
@@ -164,6 +173,8 @@ def _example(
     label_confidence: float,
     mismatched: float,
     source: int,
+    stream: int,
+    number: int,
     difficulty: float,
     preference: bool,
     flipped: bool,
@@ -192,6 +203,8 @@ def _example(
         source,
         values,
         known[4],
+        stream,
+        number,
     )
 
 

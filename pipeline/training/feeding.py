@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import torch
+
 from pipeline.compute.layout import Pack, Tokens, lay_out
 from pipeline.compute.packing import plan
 from pipeline.objectives.batch import PairBatch
@@ -25,6 +27,26 @@ class MicroBatch:
     index: list[int]  # of which pairs; none where the worker has none left, and computes one for the others' sake
     pack: Pack
     recorded: PairBatch
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A micro-batch after its forward: what the device computed, and copies of it on the host, which its pairs hold."""
+
+    device: list[torch.Tensor]
+    host: list[torch.Tensor]
+    batch: PairBatch
+    gains_PC: torch.Tensor | None = None  # ones on the device, whose gradient is each pair's own
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """The host differentiates, and the device's backward begins with what it found."""
+        found = torch.autograd.grad(loss, self.host)
+        torch.autograd.backward(self.device, [g.to(d.device) for g, d in zip(found, self.device, strict=True)])
+
+    def own_gradients(self) -> torch.Tensor:
+        """Of each pair by its gains, [B, C] float64, after the backward."""
+        assert self.gains_PC is not None and self.gains_PC.grad is not None
+        return self.gains_PC.grad.double().cpu()
 
 
 @dataclass(frozen=True)

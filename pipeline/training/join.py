@@ -8,6 +8,9 @@ Parts of pairs stream through; of all pairs only ids and row numbers are held. W
     held_out    a row a held-out pair, in the order of their ids
     once        the positions where a pair routed to preference stands for the first time: int64
     epoch.json  what it was made of, and what the other files must be
+
+Of several streams, each of a line of its own, every stretch of `scheduled` holds them in proportion to their positions,
+each in its own order; `held_out` and `once` have one stream after the other.
 """
 
 import hashlib
@@ -18,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +33,7 @@ from pipeline.errors import UserError
 from pipeline.preferences.tokenise import tokens_bytes
 from pipeline.results import tables
 from pipeline.results.files import ASIDE, file_digest, write_aside
+from pipeline.settings.streams import FIRST
 
 TOKENS, VALUES, SCHEDULED, HELD_OUT, ONCE = "tokens", "values", "scheduled", "held_out", "once"
 ABOUT = "epoch.json"
@@ -44,6 +48,22 @@ _ROWS = "rows"  # while it is written: the rows of all pairs that are needed, in
 _AT_A_TIME = 1 << 16  # rows
 
 Numbers = npt.NDArray[np.integer[Any]]
+
+
+class Line(NamedTuple):
+    """The tables of a stream: of a line of its own up to its schedule.
+
+    `start` holds log-probs as `reference` does, of the model that training starts from where that is another one.
+    """
+
+    pairs: Path
+    reference: Path
+    schedule: Path
+    start: Path | None = None
+
+    @property
+    def scores(self) -> tuple[Path, Path]:
+        return self.reference, self.start or self.reference
 
 
 def row_type(id_bytes: int) -> np.dtype[np.void]:
@@ -62,6 +82,8 @@ def row_type(id_bytes: int) -> np.dtype[np.void]:
             *((name, "<f8") for name in LABELS),
             ("mismatched", "<f8"),  # the cached log-prob of another pair's answer to its prompt; see mismatched.py
             ("source", "<i4"),  # its place in `sources` of ABOUT
+            ("stream", "<i4"),
+            ("number", "<i4"),  # of the pair, among all that are needed
             ("difficulty", "<f8"),
             ("preference", "?"),  # not sft
             ("flipped", "?"),
@@ -89,14 +111,15 @@ def join(
     folder: Path,
     made_of: Mapping[str, str] | None = None,
     start: Path | None = None,
+    streams: Mapping[str, Line] | None = None,
     more: More = More(),
 ) -> Path:
     """Write the table of these committed tables into `folder`, whole or not at all; returns `folder`.
 
-    `start` holds log-probs as `reference` does, of the model that training starts from where that is another one.
-    `made_of` says what all of them are by content. A table of the same that a killed run left there is kept; without
-    `made_of` it is written anew. Raises UserError where a pair that is needed is in no other table, or where its cached
-    log-probs are of other tokens, as another template gives them.
+    `streams` are those beside the first, by name; then there is no `more`. `made_of` says what all of them are by
+    content. A table of the same that a killed run left there is kept; without `made_of` it is written anew. Raises
+    UserError where a pair that is needed is in no other table, or where its cached log-probs are of other tokens, as
+    another template gives them.
     """
     if made_of and stands(folder, made_of):
         return folder
@@ -104,16 +127,19 @@ def join(
     for old in (beside, folder):
         shutil.rmtree(old, ignore_errors=True)
     beside.mkdir(parents=True)
+    lines = [Line(pairs, reference, schedule, start), *(streams or {}).values()]
     try:
-        scores = [reference, start or reference]
-        wanted = _wanted(pairs, schedule, scores)
+        wanted = [_wanted(line) for line in lines]
+        row = row_type(max(each.id_bytes for each in wanted))
         values = {name: _Cached(*at) for name, at in more.values.items()}
-        sources = _write_pairs(wanted, pairs, [_Cached(each) for each in scores], values, beside)
-        lacking = _write_rows(wanted, schedule, beside, more.mismatched)
+        sources = _write_pairs(lines, wanted, row, values, beside)
+        about: dict[str, Any] = {"format": FORMAT, "made_of": dict(made_of or {})}
+        about |= _write_rows(lines, wanted, row, beside, more.mismatched)
         (beside / _ROWS).unlink()
-        about = {"format": FORMAT, "made_of": dict(made_of or {}), "id_bytes": wanted.id_bytes, "lacking": lacking}
-        about["sources"] = sources if len(sources) <= MOST_SOURCES else None
-        about["values"] = list(more.values)
+        about |= {"streams": [FIRST, *(streams or {})], "values": list(values)}
+        named = [name if len(lines) == 1 else f"{about['streams'][stream]}: {name}" for stream, name in sources]
+        about["sources"] = named if len(named) <= MOST_SOURCES else None
+        about["id_bytes"] = row["pair_id"].itemsize
         write_aside(beside / ABOUT, json.dumps(about | {"files": _files(beside)}, indent=2))
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)  # the disk may be full
@@ -163,14 +189,14 @@ class _Wanted:
     id_bytes: int
 
 
-def _wanted(pairs: Path, schedule: Path, scores: Sequence[Path]) -> _Wanted:
-    known = tables.read(pairs, tables.PAIRS, ["pair_id", "split"])
-    trained = tables.read(schedule, tables.SCHEDULE, ["pair_id", "route"])
+def _wanted(line: Line) -> _Wanted:
+    known = tables.read(line.pairs, tables.PAIRS, ["pair_id", "split"])
+    trained = tables.read(line.schedule, tables.SCHEDULE, ["pair_id", "route"])
     trained_ids = trained.filter(pc.not_equal(trained["route"], "drop"))["pair_id"]
     scheduled = _found(trained_ids, known["pair_id"], "pairs")
     held_out = np.flatnonzero(np.asarray(pc.equal(known["split"], "dev")))
     held_out_ids = known["pair_id"].take(pa.array(held_out))
-    for folder in dict.fromkeys(scores):
+    for folder in dict.fromkeys(line.scores):
         scored = tables.read(folder, tables.REFERENCE, ["pair_id"])["pair_id"]
         _found(pa.chunked_array(trained_ids.chunks + held_out_ids.chunks, pa.string()), scored, "reference")
     held_out = held_out[np.asarray(pc.sort_indices(held_out_ids), dtype=np.int64)]
@@ -212,36 +238,48 @@ class _Cached:
 
 
 def _write_pairs(
-    wanted: _Wanted, pairs: Path, scores: Sequence[_Cached], columns: Mapping[str, _Cached], folder: Path
-) -> list[str]:
-    """`tokens` and `values`; and in _ROWS a row a needed pair, without what the schedule says of it.
-
-    Returns their sources. `scores` are log-probs of the reference and of the model that training starts from, `columns`
-    those of values.
+    lines: Sequence[Line],
+    wanted: Sequence[_Wanted],
+    row: np.dtype[np.void],
+    columns: Mapping[str, _Cached],
+    folder: Path,
+) -> list[tuple[int, str]]:
+    """`tokens` and `values`; and in _ROWS a row a needed pair, without what the schedule says of it. Returns their
+    sources, each of one stream. `columns` are those of values.
     """
-    row = row_type(wanted.id_bytes)
-    sources: dict[str, int] = {}
-    seen = start = at = 0
+    sources: dict[tuple[int, str], int] = {}
+    start = at = number = 0
     with (
         open(folder / TOKENS, "wb") as tokens,
         open(folder / VALUES, "wb") as values,
         open(folder / _ROWS, "wb") as rows,
     ):
-        for part in sorted(pairs.glob("part-*.parquet")):
-            table = tables.read(pairs, tables.PAIRS, ["pair_id", *_IDS, *LABELS, "source"], part.name)
-            needed = table.filter(pa.array(wanted.needed_P[seen : seen + table.num_rows]))
-            seen += table.num_rows
-            made, written = _part(needed, [each.of(needed["pair_id"], part.name) for each in scores], row)
-            numbers = _values(made, {name: each.of(needed["pair_id"], part.name) for name, each in columns.items()})
-            made["values"] += at
-            at += sum(map(len, numbers)) // 4
-            values.writelines(numbers)
-            made["start"] += start
-            made["source"] = [sources.setdefault(name, len(sources)) for name in needed["source"].to_pylist()]
-            start += sum(map(len, written)) // 4
-            tokens.writelines(written)
-            rows.write(made.tobytes())
+        for stream, (line, own) in enumerate(zip(lines, wanted, strict=True)):
+            scores = [_Cached(each) for each in line.scores]
+            for name, needed in _needed(line.pairs, own):
+                made, written = _part(needed, [each.of(needed["pair_id"], name) for each in scores], row)
+                numbers = _values(made, {key: each.of(needed["pair_id"], name) for key, each in columns.items()})
+                made["start"] += start
+                made["values"] += at
+                made["stream"], made["number"] = stream, number + np.arange(len(made))
+                made["source"] = [
+                    sources.setdefault((stream, source), len(sources)) for source in needed["source"].to_pylist()
+                ]
+                start, at = start + sum(map(len, written)) // 4, at + sum(map(len, numbers)) // 4
+                number += len(made)
+                tokens.writelines(written)
+                values.writelines(numbers)
+                rows.write(made.tobytes())
     return list(sources)
+
+
+def _needed(pairs: Path, own: _Wanted) -> Iterator[tuple[str, pa.Table]]:
+    """The pairs of each part that are needed, with the part's name."""
+    seen = 0
+    for part in sorted(pairs.glob("part-*.parquet")):
+        table = tables.read(pairs, tables.PAIRS, ["pair_id", *_IDS, *LABELS, "source"], part.name)
+        yield part.name, table.filter(pa.array(own.needed_P[seen : seen + table.num_rows]))
+        seen += table.num_rows
 
 
 def _part(
@@ -308,39 +346,92 @@ def _lists(column: pa.ChunkedArray) -> Iterator[npt.NDArray[Any]]:
         yield from (values[begin:end] for begin, end in pairwise(offsets.tolist()))
 
 
-def _write_rows(wanted: _Wanted, schedule: Path, folder: Path, mismatched: Path | None = None) -> dict[str, str | None]:
-    """`scheduled`, `held_out` and `once`; returns for each of LABELS the first pair of a preference without it."""
-    row, size = row_type(wanted.id_bytes), (folder / _ROWS).stat().st_size
-    pairs = np.memmap(folder / _ROWS, row, "r") if size else np.zeros(0, row)
+def _write_rows(
+    lines: Sequence[Line],
+    wanted: Sequence[_Wanted],
+    row: np.dtype[np.void],
+    folder: Path,
+    mismatched: Path | None = None,
+) -> dict[str, Any]:
+    """`scheduled`, `held_out` and `once`. Returns of each stream its positions and how many of them are in `once`, and
+    of each of LABELS the first pair of a preference that lacks it.
+    """
+    pairs = _mapped(folder / _ROWS, row)
+    firsts = np.cumsum([0, *(np.count_nonzero(own.needed_P) for own in wanted)])
+    for stream, (line, own) in enumerate(zip(lines, wanted, strict=True)):
+        mismatched_P = _mismatched(mismatched, len(own.scheduled))
+        file = folder / f"{_ROWS}-{stream}"
+        _write_stream(pairs, own.scheduled + firsts[stream], mismatched_P, line.schedule, file)
+    streams = [_mapped(folder / f"{_ROWS}-{stream}", row) for stream in range(len(lines))]
     lacking: dict[str, str | None] = dict.fromkeys(LABELS)
-    met_N = np.zeros(len(pairs), dtype=bool)
-    mismatched_P = _mismatched(mismatched, len(wanted.scheduled))
-    with open(folder / SCHEDULED, "wb") as file, open(folder / ONCE, "wb") as once:
+    met_N, once = np.zeros(len(pairs), dtype=bool), [list[Numbers]() for _ in lines]
+    with open(folder / SCHEDULED, "wb") as scheduled:
         position = 0
-        for batch in _scheduled(schedule):
-            numbers = wanted.scheduled[position : position + len(batch)]
-            rows = pairs[numbers]
-            rows["difficulty"] = batch["difficulty"].to_numpy(zero_copy_only=False)
-            rows["preference"] = np.asarray(pc.equal(batch["route"], "preference"))
-            rows["flipped"] = np.asarray(batch["flipped"])
-            rows["mismatched"] = mismatched_P[position : position + len(batch)]
-            file.write(rows.tobytes())
+        for rows in _in_proportion(streams, row):
+            scheduled.write(rows.tobytes())
             preferred = np.flatnonzero(rows["preference"])
             for name in LABELS:
                 without = preferred[np.isnan(rows[name][preferred])][:1]
                 lacking[name] = lacking[name] or next((rows["pair_id"][i].decode() for i in without), None)
-            pair, first = np.unique(numbers[preferred], return_index=True)
-            first = np.sort(first[~met_N[pair]])
+            pair, first = np.unique(rows["number"][preferred], return_index=True)
+            first = preferred[np.sort(first[~met_N[pair]])]
             met_N[pair] = True
-            once.write((position + preferred[first]).astype("<i8").tobytes())
-            position += len(batch)
+            for stream, found in enumerate(once):
+                found.append(position + first[rows["stream"][first] == stream])
+            position += len(rows)
+    with open(folder / ONCE, "wb") as file:
+        file.writelines(each.astype("<i8").tobytes() for found in once for each in found)
     with open(folder / HELD_OUT, "wb") as file:
-        for begin in range(0, len(wanted.held_out), _AT_A_TIME):
-            rows = pairs[wanted.held_out[begin : begin + _AT_A_TIME]]
-            rows["difficulty"] = rows["mismatched"] = np.nan
-            rows["preference"] = True
-            file.write(rows.tobytes())
-    return lacking
+        for first, own in zip(firsts, wanted, strict=False):
+            for begin in range(0, len(own.held_out), _AT_A_TIME):
+                rows = pairs[first + own.held_out[begin : begin + _AT_A_TIME]]
+                rows["difficulty"] = rows["mismatched"] = np.nan
+                rows["preference"] = True
+                file.write(rows.tobytes())
+    positions = [len(own) for own in streams]
+    for stream in range(len(lines)):
+        (folder / f"{_ROWS}-{stream}").unlink()
+    return {"lacking": lacking, "positions": positions, "once": [sum(map(len, found)) for found in once]}
+
+
+def _write_stream(
+    pairs: npt.NDArray[np.void],
+    scheduled: Numbers,
+    mismatched_P: npt.NDArray[np.float64],
+    schedule: Path,
+    file: Path,
+) -> None:
+    """A stream's rows, in the order of its own schedule."""
+    position = 0
+    with open(file, "wb") as opened:
+        for batch in _scheduled(schedule):
+            rows = pairs[scheduled[position : position + len(batch)]]
+            rows["difficulty"] = batch["difficulty"].to_numpy(zero_copy_only=False)
+            rows["preference"] = np.asarray(pc.equal(batch["route"], "preference"))
+            rows["flipped"] = np.asarray(batch["flipped"])
+            rows["mismatched"] = mismatched_P[position : position + len(batch)]
+            opened.write(rows.tobytes())
+            position += len(batch)
+
+
+def _in_proportion(streams: Sequence[npt.NDArray[np.void]], row: np.dtype[np.void]) -> Iterator[npt.NDArray[np.void]]:
+    """The rows of all streams, so many at a time: every stretch holds of each about its share of all."""
+    places = np.concatenate([(np.arange(len(own)) + 0.5) / max(1, len(own)) for own in streams])
+    of = np.repeat(np.arange(len(streams)), [len(own) for own in streams])
+    of = of[np.argsort(places, kind="stable")]  # each stream's own order stays
+    taken = [0] * len(streams)
+    for begin in range(0, len(of), _AT_A_TIME):
+        now = of[begin : begin + _AT_A_TIME]
+        rows = np.empty(len(now), dtype=row)
+        for stream, own in enumerate(streams):
+            here = np.flatnonzero(now == stream)
+            rows[here] = own[taken[stream] : taken[stream] + len(here)]
+            taken[stream] += len(here)
+        yield rows
+
+
+def _mapped(file: Path, row: np.dtype[np.void]) -> npt.NDArray[np.void]:
+    return np.memmap(file, row, "r") if file.stat().st_size else np.zeros(0, row)
 
 
 def _mismatched(folder: Path | None, positions: int) -> npt.NDArray[np.float64]:

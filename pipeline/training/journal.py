@@ -14,8 +14,8 @@ from pipeline.training.rows import Rows
 
 Row = dict[str, Any]
 _PAIRS = 10_000  # rows that are held at most, and those of a step
-_TABLES = {"steps": tables.STEPS, "trained_pairs": tables.TRAINED_PAIRS, "reliability": tables.RELIABILITY}
-_OPTIONAL = {"reliability"}  # which not every objective has
+_OPTIONAL = {"reliability": tables.RELIABILITY, "streams": tables.STREAMS}  # which not every training has
+_TABLES = {"steps": tables.STEPS, "trained_pairs": tables.TRAINED_PAIRS, **_OPTIONAL}
 
 
 class Journal:
@@ -23,17 +23,23 @@ class Journal:
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder
-        self.steps: list[Row] = []  # not yet written, like the next
-        self.pairs: list[Row] = []
-        self.reliability: list[Row] = []
+        self.rows: dict[str, list[Row]] = {table: [] for table in _TABLES}  # not yet written
 
-    def add(self, step: Row, rows: Rows, reliability: Sequence[Row] = ()) -> None:
-        """A row of tables.STEPS, that step's pairs, and of tables.RELIABILITY what was estimated in it."""
+    @property
+    def steps(self) -> list[Row]:
+        """Those not yet written, like the next."""
+        return self.rows["steps"]
+
+    @property
+    def pairs(self) -> list[Row]:
+        return self.rows["trained_pairs"]
+
+    def add(self, step: Row, rows: Rows, **more: Sequence[Row]) -> None:
+        """A row of tables.STEPS, that step's pairs, and what it has of the tables that not every training has."""
         if not self.folder:
             return
-        self.steps.append(step)
-        self.pairs += rows.trained(step["step"])
-        self.reliability += reliability
+        for table, added in ({"steps": [step], "trained_pairs": rows.trained(step["step"])} | more).items():
+            self.rows[table] += added
         if len(self.pairs) >= _PAIRS:
             self.write()
 
@@ -43,14 +49,14 @@ class Journal:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{self.steps[0]['step']:09}-{self.steps[-1]['step'] + 1:09}.parquet"
-        for (table, schema), rows in zip(_TABLES.items(), (self.steps, self.pairs, self.reliability), strict=True):
-            if rows or table not in _OPTIONAL:
-                tables.write(rows, schema, self.folder / f"{table}-{name}")
-        self.steps, self.pairs, self.reliability = [], [], []
+        for table, schema in _TABLES.items():
+            if self.rows[table] or table not in _OPTIONAL:
+                tables.write(self.rows[table], schema, self.folder / f"{table}-{name}")
+        self.rows = {table: [] for table in _TABLES}
 
     def go_on(self, step: int) -> None:
         """Keep the rows of the steps before `step`, and no others. Raises UserError where some are not there."""
-        self.steps, self.pairs, self.reliability = [], [], []
+        self.rows = {table: [] for table in _TABLES}
         for table in _TABLES if self.folder else ():
             covered = 0
             for part in self._parts(table):
@@ -72,7 +78,7 @@ class Journal:
                 yield from tables.read(part.parent, tables.STEPS, pattern=part.name).to_pylist()
 
     def export(self, folder: Path) -> None:
-        """All rows, as steps.parquet, trained_pairs.parquet and, where there are any, reliability.parquet."""
+        """All rows, as steps.parquet, trained_pairs.parquet and, where there are any, the others."""
         self.write()
         for table, schema in _TABLES.items():
             parts = self._parts(table)

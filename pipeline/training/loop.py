@@ -36,11 +36,13 @@ from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.memories import Reliability
 from pipeline.objectives.objective import Objective
 from pipeline.objectives.state import QUEUE
+from pipeline.objectives.streams import Counts, Streams
 from pipeline.settings.config import Train
 from pipeline.settings.resources import Resources
+from pipeline.settings.streams import require_in_each_step
 from pipeline.training.checks import check_columns, check_finite, check_gradient, check_mismatched, check_parity
 from pipeline.training.epoch import Epoch, Example, sizes
-from pipeline.training.feeding import Feed, MicroBatch, Prepared, Share
+from pipeline.training.feeding import Feed, MicroBatch, Prepared, Seen, Share
 from pipeline.training.journal import Journal
 from pipeline.training.mismatched import rotated
 from pipeline.training.rates import learning_rate
@@ -67,7 +69,9 @@ class Trainer:
         rank: int = 0,
         world: int = 1,
         journal: Journal | None = None,
+        weights: Sequence[float] | None = None,
     ):
+        """`weights` are those of the epoch's streams in the loss; None: each pair counts alike."""
         self.policy, self.objective, self.epoch = Policy(model, settings, resources, world), objective, epoch
         self.settings, self.resources, self.rank, self.world = settings, resources, rank, world
         self.budgets = resources.budgets(self.policy.device.type)
@@ -77,9 +81,12 @@ class Trainer:
             keep_head_in_chunks(self.policy.model)
         self.mismatched = "mismatched" in objective.preset.needs
         check_columns(epoch, objective.preset)
+        if weights:
+            require_in_each_step(epoch.streams, epoch.batch_size)
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.parameters, settings)
-        self.state = objective.initial_state(*self._untrained())
+        states = [objective.initial_state(*self._untrained(stream)) for stream in range(len(epoch.streams))]
+        self.state = Streams(objective, states, weights)
         self.next_step = 0
         self.record: dict[str, Any] = {}  # of the newest step
         self.journal = journal or Journal()
@@ -105,7 +112,10 @@ class Trainer:
         step = self.feed.take(k)
         torch.manual_seed(dropout_seed(self.settings.seed, k, self.rank))
         kl = self._kl(step) if self.mismatched else None
-        rows = Rows(step.examples, self.together.sum(self._accumulate(step, kl)))
+        of_step = counts(step.examples, len(self.epoch.streams))
+        factors = self.state.factors(of_step)
+        values_PM, own_PC = self._accumulate(step, of_step, kl)
+        rows = Rows(step.examples, values_PM)
         if k == 0:
             check_parity(rows, self.policy.dtype)
         check_finite(rows, k)
@@ -113,7 +123,9 @@ class Trainer:
         rate = learning_rate(k, self.epoch.steps, self.settings)
         self._update(rate)
         # From here on a GPU is at the update. What the host still has to wait for comes last: the norm.
-        self.state.observe(*map(rows.preferred, ("gap", "statistic", "source")))
+        self.state.observe(*map(rows.preferred, ("stream", "gap", "statistic", "source")))
+        if self.state.balance and own_PC is not None:
+            self.state.balance.observe(own_PC, rows.columns["stream"])
         self.next_step += 1
         if self.next_step % TRIM_STEPS == 0:
             give_back_memory()
@@ -121,7 +133,7 @@ class Trainer:
             "step": k,
             "learning_rate": rate,
             "tokens": sum(sizes(step.examples)),
-            "queue_fill": self.state.gamma.fill if self.state.gamma else None,
+            "queue_fill": self.state.fill,
             **rows.summary(),
             "grad_norm": float(norm.full_tensor() if isinstance(norm, DTensor) else norm),
             "seconds": time.perf_counter() - started,
@@ -131,19 +143,23 @@ class Trainer:
         looked = self.held_out().get("after", {}) if due else {}
         record |= {f"held_out_{name}": looked.get(name) for name in HELD_OUT}
         self.record = record
-        self.journal.add(record, rows, self._reliability(rows))
+        names = [*self.epoch.streams]
+        streams = rows.by_stream(k, names, factors) if len(names) > 1 else ()
+        self.journal.add(record, rows, reliability=self._reliability(rows), streams=streams)
         return record
 
     def _reliability(self, rows: Rows) -> list[dict[str, Any]]:
         """Rows of tables.RELIABILITY, of the sources of a step's preference pairs; none where none is estimated."""
-        memory = self.state.memory
-        if not isinstance(memory, Reliability) or self.epoch.sources is None:
+        shares: dict[int, float] = {}  # a source is of one stream
+        for state in self.state.states:
+            shares |= state.memory.shares if isinstance(state.memory, Reliability) else {}
+        if not shares or self.epoch.sources is None:
             return []
-        counts = Counter(rows.preferred("source").tolist())
+        pairs = Counter(rows.preferred("source").tolist())
         return [
             {"step": self.next_step - 1, "source": self.epoch.sources[source], "pairs": count}
-            | {"flip_rate": 1 - memory.shares[source]}
-            for source, count in sorted(counts.items())
+            | {"flip_rate": 1 - shares[source]}
+            for source, count in sorted(pairs.items())
         ]
 
     @torch.no_grad()
@@ -164,10 +180,10 @@ class Trainer:
         if self.held_out_plan is None:
             self.held_out_plan = share.plan(self.epoch.held_out_sizes())
         for micro in share.micro_batches(self.held_out_plan, self.epoch.held_out, self.epoch.tokens):
-            batches = {"before": micro.recorded, "after": self._forward(micro)[2]}
+            batches = {"before": micro.recorded, "after": self._forward(micro).batch}
             for moment, values in seen.items() if micro.index else ():
                 batch = batches[moment]
-                figures_B = (self.objective.reward_gaps(batch), self.objective.gaps(batch, self.state))
+                figures_B = (self.objective.reward_gaps(batch), self.state.gaps(batch))
                 sums_B = (batch.policy_chosen_logps, batch.policy_rejected_logps)
                 values[micro.index] = torch.stack((*figures_B, *sums_B), dim=1)
         self.policy.train()
@@ -216,26 +232,31 @@ class Trainer:
         cached_M = torch.tensor([each.prompt.mismatched for each in step.mismatched], dtype=torch.float64)
         return max(0.0, float((logps_M - cached_M).mean()))
 
-    def _accumulate(self, step: Prepared, kl: float | None = None) -> torch.Tensor:
-        """Forward and backward over this worker's share of a step; what is measured of its pairs, else zeros, [P, M].
+    def _accumulate(
+        self, step: Prepared, of_step: Counts, kl: float | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Forward and backward over this worker's share of a step; what is measured of all its pairs, [P, M].
 
-        Sums are divided by counts of the whole step: gradients add up to this worker's part of its mean loss.
+        Sums are divided by counts of the whole step: gradients add up to this worker's part of its mean loss. And,
+        where streams are balanced by it, the gradient of each pair's own loss by the gains of its states, [P, C].
         """
-        pairs, tokens = counts(step.examples)
+        pairs, factors = len(step.examples), self.state.factors(of_step)
         values_PM = torch.zeros(pairs, len(MEASURED), dtype=torch.float64)
+        own_PC = torch.zeros(pairs, self._channels, dtype=torch.float64) if self.state.balance else None
         for number, micro in enumerate(step.micro_batches, start=1):
             self._reduce_after(last=number == len(step.micro_batches))
-            logps_N, host_N, batch = self._forward(micro)
+            seen = self._forward(micro)
             if kl is not None:
-                batch.step_kl = torch.full_like(batch.policy_chosen_logps, kl)
-            out = self.objective(batch, self.state)
-            losses_B = out.per_pair(pairs, tokens)
+                seen.batch.step_kl = torch.full_like(seen.batch.policy_chosen_logps, kl)
+            out, losses_B = self.state.losses(seen.batch, of_step)
             share = self.world / pairs if micro.index else 0.0  # FSDP2 divides by the workers
-            (gradient_N,) = torch.autograd.grad(losses_B.sum() * share, host_N)
-            logps_N.backward(gradient_N.to(logps_N.device))
+            seen.backward(losses_B.sum() * share)
             if micro.index:
-                values_PM[micro.index] = measured(batch, out, losses_B)
-        return values_PM
+                values_PM[micro.index] = measured(seen.batch, out, losses_B)
+                if own_PC is not None:
+                    counted = [share * factors[step.examples[i].stream] for i in micro.index]
+                    own_PC[micro.index] = seen.own_gradients() / torch.tensor(counted, dtype=torch.float64)[:, None]
+        return self.together.sum(values_PM), own_PC if own_PC is None else self.together.sum(own_PC)
 
     def _reduce_after(self, last: bool) -> None:
         """Whether the workers add up their gradients in the backward that comes, or keep their own until the last."""
@@ -243,9 +264,13 @@ class Trainer:
             self.policy.set_requires_gradient_sync(last or not self.whole_gradients)
             self.policy.set_requires_all_reduce(last)  # between groups of workers, where each group has all weights
 
-    def _forward(self, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, PairBatch]:
-        """Log-probs of a micro-batch, [N] on the device; a copy on the host, to be differentiated by; its pairs."""
-        found = self.policy(micro.pack.on(self.policy.device), self.budgets.logits_chunk, self.squares)
+    def _forward(self, micro: MicroBatch) -> Seen:
+        gains_PC = None
+        if self.state.balance and torch.is_grad_enabled():
+            exact = torch.promote_types(self.policy.dtype, torch.float32)
+            gains_PC = torch.ones(micro.pack.pairs, self._channels, dtype=exact, device=self.policy.device)
+            gains_PC.requires_grad_()
+        found = self.policy(micro.pack.on(self.policy.device), self.budgets.logits_chunk, self.squares, gains_PC)
         logps_N, host = found[0] if self.squares else found, found.detach().cpu()
         host_N = (host[0] if self.squares else host).requires_grad_(logps_N.requires_grad)
         chosen_B, rejected_B = side_sums(host_N, micro.pack).unbind(1)
@@ -257,7 +282,13 @@ class Trainer:
             lengths = [length for segment in micro.pack.segments for length in (segment.chosen, segment.rejected)]
             sides = host_N.double().split(lengths)
             batch.policy_chosen_token_logps, batch.policy_rejected_token_logps = sides[::2], sides[1::2]
-        return logps_N, host_N, batch
+        return Seen([logps_N], [host_N], batch, gains_PC)
+
+    @property
+    def _channels(self) -> int:
+        """Of the states that the output head reads."""
+        head: Any = self.policy.model.get_output_embeddings()
+        return int(head.weight.shape[-1])
 
     def _update(self, rate: float) -> None:
         if self.unread:
@@ -267,9 +298,9 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _untrained(self) -> tuple[int, PairBatch | None]:
-        """The capacity of the objective's queue, and the pairs it starts from as the untrained policy sees them."""
-        examples = self.epoch.preference_examples(QUEUE)
+    def _untrained(self, stream: int) -> tuple[int, PairBatch | None]:
+        """The capacity of a stream's queue, and the pairs it starts from as the untrained policy sees them."""
+        examples = self.epoch.preference_examples(QUEUE, stream)
         return len(examples), None if self.by_token or not examples else recorded(examples)
 
 

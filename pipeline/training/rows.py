@@ -21,9 +21,13 @@ HELD_OUT = ("accuracy", "gap", "chosen_logps", "rejected_logps")  # means over t
 SPLIT_FIGURES = ("accuracy", "gap", "margin", "weight")  # told apart by clean and flipped labels
 
 
-def counts(examples: Sequence[Example]) -> tuple[int, int]:
-    """What a step's sums are divided by: its pairs, and the chosen tokens of its preference pairs."""
-    return len(examples), sum(example.counts[0] for example in examples if example.route == "preference")
+def counts(examples: Sequence[Example], streams: int = 1) -> list[tuple[int, int]]:
+    """What a step's sums are divided by, of each stream: its pairs, and the chosen tokens of its preference pairs."""
+    found = []
+    for stream in range(streams):
+        own = [example for example in examples if example.stream == stream]
+        found.append((len(own), sum(example.counts[0] for example in own if example.route == "preference")))
+    return found
 
 
 def recorded(examples: Sequence[Example]) -> PairBatch:
@@ -50,6 +54,7 @@ def recorded(examples: Sequence[Example]) -> PairBatch:
         difficulty=column([example.difficulty for example in examples]),
         routes=torch.tensor(routes),
         sources=torch.tensor([example.source for example in examples]),
+        streams=torch.tensor([example.stream for example in examples]),
     )
 
 
@@ -96,6 +101,7 @@ class Rows:
         self.examples = examples
         self.columns = dict(zip(MEASURED, values_PM.unbind(1), strict=True))
         self.columns["source"] = torch.tensor([example.source for example in examples])
+        self.columns["stream"] = torch.tensor([example.stream for example in examples])
         self.preferred_P = torch.tensor([example.route == "preference" for example in examples])
         self.flipped_P = torch.tensor([example.flipped for example in examples])
 
@@ -124,6 +130,19 @@ class Rows:
             names = SPLIT_FIGURES if suffix else said
             figures |= {f"{name}{suffix}": said[name] for name in names}
         return figures
+
+    def by_stream(self, step: int, names: Sequence[str], factors: Sequence[float]) -> list[dict[str, Any]]:
+        """Rows of tables.STREAMS, of streams of these names whose pairs count so much in the step's mean."""
+        rows = []
+        for stream, name in enumerate(names):
+            own_P = self.columns["stream"] == stream
+            preferred_P, pairs = own_P & self.preferred_P, int(own_P.sum())
+            weight = factors[stream] * pairs / len(own_P)
+            gaps = self.columns["gap"][preferred_P]
+            seen = {"loss": self.columns["loss"][own_P] / (factors[stream] or 1.0), "gap": gaps}
+            figures = {key: _mean(values) for key, values in (seen | {"accuracy": accuracy(gaps)}).items()}
+            rows.append({"step": step, "stream": name, "pairs": pairs, "weight": weight, **figures})
+        return rows
 
     def trained(self, step: int) -> list[dict[str, Any]]:
         """Rows of tables.TRAINED_PAIRS."""

@@ -181,6 +181,20 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         (("resources.train_workers=4", "resources.shard_within=3"), "resources.shard_within=3 does not divide"),
         (("resources.train_workers=[2, 4]", "resources.shard_within=4"), "(resources.train_workers=2..4)"),
     ],
+    "an objective that weighs two streams, without a second": lambda p: [
+        (("objective=bvpo",), "objective.name=bvpo weighs two streams of pairs, and there are 1"),
+        (("objective=bvpo", "streams={a: {}, b: {}}"), "and there are 3"),
+    ],
+    "a stream whose own line has any of these faults": lambda p: [
+        (("streams={own: {data: nowhere.jsonl}}",), "nowhere.jsonl"),
+        (("objective=odpo", f"streams={{own: {{data: {p.file('bare.jsonl', *ROWS)}}}}}"), "objective.name=odpo needs"),
+        (("streams={own: {model: {template_arguments: {enable_thinking: false}}}}",), "ignores it"),
+        (("streams={own: {data: sampled, rate: {raters: [nobody]}}}",), "nobody"),
+        (
+            ("streams={own: {data: sampled, pair: {rule: all, among: siblings}}}",),
+            "streams.own.pair.among has no effect",
+        ),
+    ],
     "layers to adapt that the model has not got": lambda p: [
         (("train.lora.layers=q_prj",), "the model has no q_prj"),
         (("train.lora={layers: [q_proj, v_prj]}",), "the model has no v_prj"),
@@ -275,7 +289,8 @@ def test_the_table_is_complete() -> None:
     by_stage = {fault for fault, when in told.items() if when.startswith("by the stage")}  # see tests/e2e
     here = ("RAY_ADDRESS where no cluster answers", "a resources.root that is no folder, or may not be written")
     apart = dict.fromkeys(here, "before anything")
-    apart |= dict.fromkeys(("a column that some rows lack", "pairs of which none is to be trained"), "after prepare")
+    later = ("a column that some rows lack", "pairs of which none is to be trained")
+    apart |= dict.fromkeys((*later, "a weighted stream that some steps would lack"), "after prepare")
     assert by_stage and {*TOLD, *apart} == set(told) - by_stage
     assert {told[fault].partition(";")[0] for fault in TOLD} == {"before anything"}
     assert {fault: told[fault] for fault in apart} == apart  # by tests of their own
@@ -354,6 +369,20 @@ def test_pairs_of_which_none_is_trained_are_told_before_they_are_scored(place: P
     problem = f"data.source={held} holds no pair to train: 4 of split dev, 4 of split test"
     assert status == 2 and problem in said and "prepare: done" in said and "reference: making" not in said
     assert problem in place.says(run.main, *asked, "--dry-run")[1]
+
+
+def test_a_weighted_stream_that_some_steps_would_lack_is_told_before_anything_is_scored(place: Place) -> None:
+    few = place.file("few.jsonl", *ROWS[:2])
+    streams = {"few": {"data": few, "weight": 0.5}}
+    config = place.config(data={"source": place.file("many.jsonl", *ROWS)}, streams=streams, train={"batch_size": 4})
+    asked = ("--config", config, *place.given, "objective=dpo")
+    status, said = place.says(run.main, *asked)
+    problem = (
+        "stream few has 2 of 10 pairs, so that not every step of 4 holds one\n  remedy: give train.batch_size=5 or"
+    )
+    assert status == 2 and problem in said and "few/prepare: done" in said and "reference: making" not in said
+    assert problem in place.says(run.main, *asked, "--dry-run")[1]
+    assert place.says(run.main, *asked, "train.batch_size=5", "--dry-run")[0] == 0
 
 
 def test_what_a_file_says_for_another_variant_is_said_once_and_kept_in_the_manifest(place: Place) -> None:

@@ -33,6 +33,6 @@ def plan(tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.
         if sections.get("objective", {}).get("name", "mixdpo") != "mixdpo":
             base["objective"] = {}  # another has other parameters
         raw = {name: settings | sections.get(name, {}) for name, settings in base.items()}
-        return make_plan(RunConfig.model_validate(raw))
+        return make_plan(RunConfig.model_validate(raw | {"streams": sections.get("streams", {})}))
 
     return make

@@ -10,7 +10,9 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, Plan, make_plan
+from pipeline.settings.config import validate
 from pipeline.settings.resources import Resources
+from pipeline.settings.unused import unused
 
 FRONT = ["sample", "rate:rules", "pair"]
 LINE = ["prepare", "reference", "schedule", "generate:base", "train", "generate:trained", "judge", "report"]
@@ -294,3 +296,73 @@ def test_what_is_cut_of_pairs_is_in_an_identity_where_it_is_given(plan: Callable
     assert not {"long_prompts", "equal_lengths"} & before.steps["prepare"].identity["data"].keys()
     for given in ({"equal_lengths": True}, {"long_prompts": "keep-end"}):
         assert moved(before, plan(data=given)) == [name for name in LINE if name != "generate:base"]
+
+
+# --- streams
+
+
+def test_a_stream_is_a_line_of_its_own_up_to_its_schedule(plan: Callable[..., Plan]) -> None:
+    """The one that its configuration alone would have, so that runs share it; train reads all."""
+    own = {"data": "sampled", "sample": {"n": 3}, "schedule": {"seed": 7}}
+    made = plan(streams={"own": own})
+    alone = plan(data={"source": "sampled"}, sample={"n": 3}, schedule={"seed": 7})
+    line = [*FRONT, "prepare", "reference", "schedule"]
+    assert [name for name in made.steps if "/" in name] == [f"own/{name}" for name in line]
+    for name in line:
+        step = made.steps[f"own/{name}"]
+        assert (step.address.fingerprint, step.stream) == (alone.steps[name].address.fingerprint, "own")
+        assert {each.stream for each in step.inputs.values()} <= {"own"}
+        plan_of, there = made.line_of(step)
+        assert plan_of is made.streams["own"] and there is plan_of.steps[name]
+    inputs = {role: step.name for role, step in made.steps["train"].inputs.items()}
+    assert inputs == {"pairs": "prepare", "reference": "reference", "schedule": "schedule"} | {
+        f"{role}:own": f"own/{stage}"
+        for role, stage in (("pairs", "prepare"), ("reference", "reference"), ("schedule", "schedule"))
+    }
+    assert moved(plan(), made) == ["train", "generate:trained", "judge", "report"]
+    assert moved(plan(), plan(streams={})) == [] and "streams" not in plan().steps["train"].identity
+
+
+def test_what_moves_a_stream_and_what_it_weighs(plan: Callable[..., Plan]) -> None:
+    after = ["train", "generate:trained", "judge", "report"]
+    two = {"more": {"data": {"seed": 3}, "weight": 0.5}}
+    assert moved(plan(streams=two), plan(streams={"more": {"data": {"seed": 3}, "weight": 0.4}})) == after
+    assert moved(plan(streams=two), plan(streams={"more": {"data": {"seed": 4}, "weight": 0.5}})) == after
+    template = {"model": {"template_arguments": {"enable_thinking": False}}}
+    other = plan(streams={"more": template})
+    digest = other.steps["more/prepare"].identity["tokenizer"]
+    assert digest != other.steps["prepare"].identity["tokenizer"] and other.streams["more"].model.digest == digest
+
+
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        (
+            {"streams": {"a": {"model": {"dtype": "bfloat16"}}}},
+            r"model.dtype: all streams train one model",
+        ),
+        ({"streams": {"a": {"data": {"sorce": "x"}}}}, r"streams.a: data.sorce is not a key .*\n.*data.source"),
+        ({"streams": {"data": {}}}, "streams.data: that is what the first stream is called"),
+        ({"streams": {"a": {"weight": 0.5}, "b": {}}}, "streams.b has no weight, and others have"),
+        ({"streams": {"a": {"weight": 0.5}, "b": {"weight": 0.5}}}, "add up to 1, which leaves none"),
+        ({"streams": {"a": {"weight": 0.5}}, "objective": {"name": "bvpo"}}, "weighs its two streams itself"),
+        ({"streams": {"a": {"schedule": {"epochs": 0}}}}, "streams.a: schedule.epochs=0"),
+    ],
+)
+def test_a_stream_that_means_nothing_is_refused(sections: dict[str, Any], says: str) -> None:
+    raw = {"model": {"source": "x"}, "objective": {"name": "dpo"}} | sections
+    with pytest.raises(UserError, match=says):
+        validate(raw)
+
+
+def test_settings_of_streams_that_nobody_reads_are_named() -> None:
+    raw = {"model": {"source": "x"}, "data": {"seed": 3}, "sample": {"n": 3}}
+    said = {
+        "data": {"source": "sampled"},
+        "pair": {"rule": "all", "contrast": {"high": 1.0, "middle": 0.0, "low": 0.0}},
+    }
+    found = unused(validate(raw | {"streams": {"own": said}}))
+    assert found == {"streams.own.pair.contrast": "with pair.rule=all"}  # and n is the stream's
+    assert unused(validate(raw | {"streams": {}})) == {"sample.n": "without data.source=sampled"}
+    both = validate(raw | {"streams": {"own": {"data": {"pairs": 9}, "schedule": {"difficulty": "column"}}}})
+    assert "streams.own.schedule.difficulty" in unused(both)

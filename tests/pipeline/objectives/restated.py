@@ -507,6 +507,8 @@ CASES: dict[str, tuple[Callable[[Pair, Any], Said], dict[str, Any], list[dict[st
     "tis-dpo": (tis_dpo, {"beta": 0.1}, [{"beta": 0.7}]),
     "d2po": (d2po, {"beta": 0.1, "decay": 0.98}, [{"beta": 0.3, "decay": 0.5}]),
     "bmc": (bmc, {"beta": 0.01, "delta": 1.5}, [{"beta": 0.2, "delta": 30.0}, {"delta": 0.3}]),
+    # Of one stream; how two are weighed stands in test_streams.py.
+    "bvpo": (dpo, {"beta": 0.1, "trace_weight": 0.5, "balance": "fixed", "momentum": 0.9}, [{"beta": 0.2}]),
     "selective-dpo": (dpo, {"beta": 0.01}, [{"beta": 0.2}]),
     "gamma-dpo": (
         gamma_dpo,

@@ -92,7 +92,7 @@ def sample_report(questions: int = 40, words: int = 60) -> ReportData:
         ],
         sampled=own_answers(HOSTILE),
         ledger=Ledger(read=460, kept=448, dropped={"prompt too long": 9, "chosen equals rejected": 3}),
-        scheduled=described(pa.Table.from_pylist(scheduled), scores(scheduled)),
+        scheduled=described([(pa.Table.from_pylist(scheduled), scores(scheduled))]),
         steps=pa.Table.from_pylist(steps),
         trained_pairs=pa.Table.from_pylist(trained),
         held_out=HeldOut(96, HeldOutState(0.51, 0.0, -41.2, -43.9), HeldOutState(0.885, 2.31, -28.7, -54.5)),

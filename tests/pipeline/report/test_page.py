@@ -253,12 +253,12 @@ def test_the_schedule_in_figures() -> None:
     rows = [("a", "sft", True), ("b", "preference", False), ("a", "sft", True), ("c", "drop", False)]
     schedule = pa.Table.from_pylist([dict(zip(("pair_id", "route", "flipped"), row, strict=True)) for row in rows])
     pairs = scores([{"pair_id": "c", "margin": None}, {"pair_id": "b", "margin": 2.0}, {"pair_id": "a", "margin": 1.0}])
-    found = described(schedule, pairs)
+    found = described([(schedule, pairs)])
     assert (found.pairs, found.flipped, found.unscored) == (4, 2, 1)
     assert found.margins and found.margins.counts == {"preference": {40: 1}, "sft": {20: 2}, "drop": {}}
     assert found.margins.width == 0.05
     with pytest.raises(KeyError, match="a"):
-        described(schedule, pairs.slice(0, 2))
+        described([(schedule, pairs.slice(0, 2))])
 
 
 def many_pairs(count: int) -> pa.Table:
@@ -337,7 +337,7 @@ def test_a_page_does_not_grow_with_its_pairs() -> None:
         schedule = trained.select(["pair_id", "flipped"]).append_column("route", routes)
         paired = trained.select(["pair_id", "gap"]).rename_columns(["pair_id", "chosen_score"])
         paired = paired.append_column("rejected_score", paired["chosen_score"])
-        data = {"steps": steps, "trained_pairs": trained, "scheduled": described(schedule, paired)}
+        data = {"steps": steps, "trained_pairs": trained, "scheduled": described([(schedule, paired)])}
         return len(render(dataclasses.replace(EMPTY, **data)))
 
     assert page(100_000) < 1.01 * page(20_000)

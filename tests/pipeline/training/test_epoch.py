@@ -68,7 +68,7 @@ def joined(folder: Path, made_of: dict[str, str] | None = None) -> Path:
 
 def plain(example: Example) -> Example:
     """Without where it lies."""
-    return replace(example, start=0, tokens_digest=b"")
+    return replace(example, start=0, number=0, tokens_digest=b"")
 
 
 def lists(epoch: Epoch, example: Example) -> Tokens:

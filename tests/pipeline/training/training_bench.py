@@ -1,6 +1,7 @@
 """Committed-looking tables for a tiny model, and trainers over them: what the tests of the training loop share."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pipeline.settings.config import Schedule, Train
 from pipeline.settings.resources import Resources
 from pipeline.training.epoch import Epoch
 from pipeline.training.exporting import export_weights
-from pipeline.training.join import More, join
+from pipeline.training.join import Line, More, join
 from pipeline.training.journal import Journal
 from pipeline.training.loop import Trainer
 from pipeline.training.mismatched import write_asked
@@ -36,10 +37,11 @@ SETTINGS: Row = {"learning_rate": 1e-3, "lr_schedule": "constant", "warmup_fract
 
 
 class Bench:
-    """The tables of TRAIN + DEV pairs in a folder."""
+    """The tables of TRAIN + DEV pairs in a folder; of other pairs by another seed, and of so many of split train."""
 
-    def __init__(self, folder: Path, model: Path, dtype: str = "float32"):
+    def __init__(self, folder: Path, model: Path, dtype: str = "float32", seed: int = 1, train: int = TRAIN):
         self.folder, self.model, self.dtype = folder, model, dtype
+        self.seed, self.train = seed, train
         self.trainers = 0
         self.pairs, self.reference = self._make()
         self.write("pairs", self.pairs, tables.PAIRS)
@@ -47,14 +49,14 @@ class Bench:
         self._write_token_values()
 
     def _make(self) -> tuple[list[Row], list[Row]]:
-        generator = torch.Generator().manual_seed(1)
+        generator = torch.Generator().manual_seed(self.seed)
         pairs, reference = [], []
         model = self.base()
-        for i in range(TRAIN + DEV):
+        for i in range(self.train + DEV):
             lengths = (3 + i % 4, 2 + i % 5, 1 + i % 3)
             ids = [torch.randint(3, 97, (n,), generator=generator).tolist() for n in lengths]
             text = {name: "" for name in ("prompt", "chosen", "rejected")} | {"source": ("web", "staff")[i % 2]}
-            named = {"pair_id": f"pair-{i:02}", "split": "train" if i < TRAIN else "dev"}
+            named = {"pair_id": f"pair-{i:02}", "split": "train" if i < self.train else "dev"}
             columns = dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), ids, strict=True))
             scores = {"chosen_score": i / TRAIN, "rejected_score": 0.0, "label_confidence": 0.5 + i / 40}
             pairs.append({**text, **named, **columns, **scores, "difficulty": float(-i)})
@@ -87,8 +89,26 @@ class Bench:
         (self.folder / table).mkdir(exist_ok=True)
         tables.write(rows, schema, self.folder / table / PART)
 
-    def epoch(self, preset: Preset | None = None, **schedule: Any) -> Epoch:
-        """With what a row of the table asks of tokens, and of other pairs' answers."""
+    def epoch(
+        self,
+        streams: Mapping[str, "Bench"] | None = None,
+        batch: int = BATCH,
+        preset: Preset | None = None,
+        **schedule: Any,
+    ) -> Epoch:
+        """Of these pairs, and of other benches' beside them; with what a row of the table asks of tokens, and of other
+        pairs' answers."""
+        others = {name: bench.line(**schedule) for name, bench in (streams or {}).items()}
+        line, folder = self.line(**schedule)._asdict(), self.folder / "epoch"
+        folders = {"reference": "reference-tokens", "contrast": "contrast", "changed": "changed"}
+        columns = preset.token_columns if preset else ()
+        values = {name: (self.folder / folders[name], "part-*.parquet") for name in columns}
+        mismatched = None
+        if preset and "mismatched" in preset.needs:
+            mismatched = self.mismatched(Epoch(join(**line, folder=folder), batch))
+        return Epoch(join(**line, folder=folder, streams=others, more=More(values, mismatched)), batch)
+
+    def line(self, **schedule: Any) -> Line:
         settings = Schedule(**{"order": "easy-to-hard", **schedule})
         known = [
             Candidate(p["pair_id"], p["chosen_score"], 0.0, difficulty=p["difficulty"])
@@ -96,15 +116,8 @@ class Bench:
             if p["split"] == "train"
         ]
         self.write("schedule", scheduled_rows(known, settings), tables.SCHEDULE)
-        made = [self.folder / table for table in ("pairs", "reference", "schedule")]
-        folders = {"reference": "reference-tokens", "contrast": "contrast", "changed": "changed"}
-        columns = preset.token_columns if preset else ()
-        values = {name: (self.folder / folders[name], "part-*.parquet") for name in columns}
-        mismatched = None
-        if preset and "mismatched" in preset.needs:
-            mismatched = self.mismatched(Epoch(join(*made, self.folder / "epoch"), BATCH))
         start = start if (start := self.folder / "start").exists() else None
-        return Epoch(join(*made, self.folder / "epoch", start=start, more=More(values, mismatched)), BATCH)
+        return Line(*(self.folder / table for table in ("pairs", "reference", "schedule")), start)
 
     def mismatched(self, epoch: Epoch) -> Path:
         """The folder of what the base model says of each prompt with an answer to another of its step."""
@@ -127,6 +140,9 @@ class Bench:
         world: int = 1,
         journal: Path | None = None,
         model: PreTrainedModel | None = None,
+        streams: Mapping[str, "Bench"] | None = None,
+        weights: Sequence[float] | None = None,
+        batch: int = BATCH,
         **parameters: Any,
     ) -> Trainer:
         """`journal` is that of a trainer whose checkpoint it goes on from; otherwise it has a new one."""
@@ -139,12 +155,13 @@ class Bench:
         return Trainer(
             model or self.base(),
             objective,
-            self.epoch(objective.preset, **(schedule or {})),
+            self.epoch(streams, batch, objective.preset, **(schedule or {})),
             Train(**{**SETTINGS, **(train or {})}),
             Resources(**(resources or {})),
             rank,
             world,
             Journal(journal or self.folder / f"journal-{self.trainers}"),
+            weights,
         )
 
 
