@@ -100,13 +100,13 @@ def bent_mean_log_prob(batch: PairBatch, parameters: Values) -> tuple[torch.Tens
     return chosen, bent(batch.policy_rejected_logps, batch.rejected_tokens)
 
 
-def weighted_tokens(batch: PairBatch, parameters: Values) -> torch.Tensor:
+def weighted_tokens(batch: PairBatch, parameters: Values) -> tuple[torch.Tensor, torch.Tensor]:
     """TIS-DPO: each token's log-ratio times its weight, which two contrastive models gave it (arXiv 2410.04350)."""
     chosen, rejected = batch.need("chosen_token_weights", "rejected_token_weights")
     return _by_token(batch, chosen, rejected)
 
 
-def decayed_tokens(batch: PairBatch, parameters: Values) -> torch.Tensor:
+def decayed_tokens(batch: PairBatch, parameters: Values) -> tuple[torch.Tensor, torch.Tensor]:
     """D2PO: the log-ratio of a completion's token t, from 0, times decay^t (arXiv 2502.14340)."""
     decay = parameters.number("decay")
 
@@ -117,7 +117,7 @@ def decayed_tokens(batch: PairBatch, parameters: Values) -> torch.Tensor:
     return _by_token(batch, weights(chosen), weights(rejected))
 
 
-def changed_tokens(batch: PairBatch, parameters: Values) -> torch.Tensor:
+def changed_tokens(batch: PairBatch, parameters: Values) -> tuple[torch.Tensor, torch.Tensor]:
     """BMC: tokens that are not the other side's count 1 + min(1 / pi, delta) times, pi the policy's probability and a
     constant to the gradient; the others once (arXiv 2408.07471).
     """
@@ -134,8 +134,8 @@ def changed_tokens(batch: PairBatch, parameters: Values) -> torch.Tensor:
 
 def _by_token(
     batch: PairBatch, chosen_weights: Sequence[torch.Tensor], rejected_weights: Sequence[torch.Tensor]
-) -> torch.Tensor:
-    """The gap of weighted sums of tokens' log-ratios; the policy and the reference have the same weights."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted sums of tokens' log-ratios; the policy and the reference have the same weights."""
 
     def summed(side: str, weights: Sequence[torch.Tensor]) -> torch.Tensor:
         logps, reference = batch.need(f"policy_{side}_token_logps", f"reference_{side}_token_logps")
@@ -143,7 +143,7 @@ def _by_token(
         sums = [(weights_n * (logps_n - reference_n)).sum() for weights_n, logps_n, reference_n in sides]
         return torch.stack(sums) if sums else batch.policy_chosen_logps  # which is as empty: all pairs are SFT's
 
-    return summed("chosen", chosen_weights) - summed("rejected", rejected_weights)
+    return summed("chosen", chosen_weights), summed("rejected", rejected_weights)
 
 
 def log_ratios(batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:

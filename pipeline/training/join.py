@@ -360,8 +360,8 @@ def _write_rows(
     firsts = np.cumsum([0, *(np.count_nonzero(own.needed_P) for own in wanted)])
     for stream, (line, own) in enumerate(zip(lines, wanted, strict=True)):
         mismatched_P = _mismatched(mismatched, len(own.scheduled))
-        file = folder / f"{_ROWS}-{stream}"
-        _write_stream(pairs, own.scheduled + firsts[stream], mismatched_P, line.schedule, file)
+        to = folder / f"{_ROWS}-{stream}"
+        _write_stream(pairs, own.scheduled + firsts[stream], mismatched_P, line.schedule, to)
     streams = [_mapped(folder / f"{_ROWS}-{stream}", row) for stream in range(len(lines))]
     lacking: dict[str, str | None] = dict.fromkeys(LABELS)
     met_N, once = np.zeros(len(pairs), dtype=bool), [list[Numbers]() for _ in lines]
