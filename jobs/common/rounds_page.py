@@ -92,7 +92,7 @@ def reward(rater: Artifact, selected: pa.Table) -> Reward:
     return Reward(rater.manifest["metrics"]["scores"]["mean"], mean("chosen_id"), mean("rejected_id"))
 
 
-def lengths(selected: pa.Table) -> dict[str, float | None]:
+def lengths(selected: pa.Table) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     chosen, rejected = selected["chosen_tokens"], selected["rejected_tokens"]
