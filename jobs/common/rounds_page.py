@@ -57,11 +57,19 @@ def one_round(series: Series, work: Work, number: int) -> Round:
         paired=paired["ledger"]["paired"] / max(1, paired["ledger"]["prompts"]),
         rewards={rater.manifest["metrics"]["rater"]: reward(rater, selected) for rater in raters(made)},
         accuracy=made["train"].manifest["metrics"]["held_out"].get("after", {}).get("accuracy"),
-        seconds=sum(artifact.manifest["seconds"] for artifact in made.values()),
+        seconds=seconds(series, number),
         report=shown(made["report"].path / "report.html") if "report" in made else "",
         **lengths(selected),
         **(judged(made["judge"]) if "judge" in made else {}),
     )
+
+
+def seconds(series: Series, number: int) -> float:
+    """What a round's own results took; those that a round before it has, too, are that one's."""
+    *before, own = ([step.address for step in series.steps_of(plan)] for plan in series.planned[:number])
+    shared = {address.path for each in before for address in each}
+    found = [address.find() for address in own if address.path not in shared]
+    return sum(artifact.manifest["seconds"] for artifact in found if artifact)
 
 
 def raters(made: dict[str, Artifact]) -> list[Artifact]:
@@ -84,7 +92,7 @@ def reward(rater: Artifact, selected: pa.Table) -> Reward:
     return Reward(rater.manifest["metrics"]["scores"]["mean"], mean("chosen_id"), mean("rejected_id"))
 
 
-def lengths(selected: pa.Table) -> dict[str, float | None]:
+def lengths(selected: pa.Table) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     chosen, rejected = selected["chosen_tokens"], selected["rejected_tokens"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.compute.limits import Limits
 from pipeline.errors import UserError
-from pipeline.preferences.messages import Message, said
+from pipeline.preferences.messages import Dropped, Message, said
 from pipeline.preferences.tokenise import Tokeniser, open_tokeniser
 from pipeline.settings.inputs import Model
 
@@ -49,12 +49,14 @@ def _difference(one: Tokeniser, other: Tokeniser) -> str | None:
         return f"its tokenizer is another one (token {token!r} is {known.get(token)} and {its.get(token)})"
     if one.end_id != other.end_id:
         return f"its chat template ends a turn with {other.end['text']}, and not with {one.end['text']}"
-    for talk in _talks():
-        if one.prompt(talk[:-1]) != other.prompt(talk[:-1]) or one.answer(talk[:-1], talk[-1]) != other.answer(
-            talk[:-1], talk[-1]
-        ):
-            return "its tokenizer or chat template makes other tokens of a conversation"
+    if any(_ids(one, talk) != _ids(other, talk) for talk in _talks()):
+        return "its tokenizer or chat template makes other tokens of a conversation"
     return None
+
+
+def _ids(tokeniser: Tokeniser, talk: list[Message]) -> tuple[list[int] | Dropped, ...]:
+    *asked, answer = talk
+    return tokeniser.prompt(asked), tokeniser.answer(asked, answer)
 
 
 def _talks() -> list[list[Message]]:

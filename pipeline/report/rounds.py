@@ -67,6 +67,7 @@ class RoundsData:
     rounds: Sequence[Round]
 
 
+Lines = Mapping[str, Mapping[int, float | Interval | None]]  # by name, a value a round
 _SHARE = {"tickformat": ".0%", "hoverformat": ".1%"}
 _SECTIONS = {
     "rounds": "Rounds",
@@ -118,7 +119,7 @@ def _warnings(rounds: Sequence[Round]) -> list[str]:
 def _win_rates(rounds: Sequence[Round]) -> list[Figure]:
     by_rules = {each.number: each.win_rate.rate for each in rounds if each.win_rate}
     judges = dict.fromkeys(name for each in rounds for name in each.judged)
-    lines = {"by the tasks' rules": by_rules} if by_rules else {}
+    lines: dict[str, dict[int, Interval]] = {"by the tasks' rules": by_rules} if by_rules else {}
     lines |= {
         f"{name}, by a judge": {each.number: each.judged[name] for each in rounds if name in each.judged}
         for name in judges
@@ -134,7 +135,7 @@ def _win_rates(rounds: Sequence[Round]) -> list[Figure]:
 
 def _reward(rounds: Sequence[Round], rater: str, place: int) -> Figure:
     known = {each.number: each.rewards[rater] for each in rounds if rater in each.rewards}
-    lines = {
+    lines: Lines = {
         ALL: {name: reward.all for name, reward in known.items()},
         CHOSEN: {name: reward.chosen for name, reward in known.items()},
         REJECTED: {name: reward.rejected for name, reward in known.items()},
@@ -145,7 +146,7 @@ def _reward(rounds: Sequence[Round], rater: str, place: int) -> Figure:
 
 
 def _length(rounds: Sequence[Round]) -> Figure:
-    lines = {
+    lines: Lines = {
         ALL: {each.number: each.tokens for each in rounds},
         CHOSEN: {each.number: each.chosen_tokens for each in rounds},
         REJECTED: {each.number: each.rejected_tokens for each in rounds},
@@ -158,7 +159,7 @@ def _length(rounds: Sequence[Round]) -> Figure:
 
 
 def _longer(rounds: Sequence[Round]) -> Figure:
-    lines = {
+    lines: Lines = {
         "longer wins": {each.number: each.longer for each in rounds},
         "answers cut": {each.number: each.cut for each in rounds},
         "prompts with a pair": {each.number: each.paired for each in rounds},
@@ -168,9 +169,7 @@ def _longer(rounds: Sequence[Round]) -> Figure:
     return Figure("fig-shares", "Shares", caption, drawing)
 
 
-def _lines(
-    rounds: Sequence[Round], lines: Mapping[str, Mapping[int, float | Interval | None]], y: Spec, height: int
-) -> Spec:
+def _lines(rounds: Sequence[Round], lines: Lines, y: Spec, height: int) -> Spec:
     """A line each over the rounds, with whiskers where its values are intervals."""
     numbers = [each.number for each in rounds]
     traces = []

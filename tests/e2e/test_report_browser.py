@@ -11,9 +11,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from pipeline.report.page import render
+from pipeline.report.rounds import render_rounds
 from pipeline.report.study import StudyData, render_study
 from tests.pipeline.report.sample_judging import BASELINE
 from tests.pipeline.report.sample_report import HOSTILE, sample_report
+from tests.pipeline.report.sample_rounds import sample_rounds
 from tests.pipeline.report.sample_study import METHODS, sample_study
 
 pytestmark = pytest.mark.e2e
@@ -230,6 +232,13 @@ def test_a_study_opens_clean(
     (tmp_path / "study.html").write_text(render_study(data), encoding="utf-8")
     with opening(browser, (tmp_path / "study.html").as_uri(), width, scheme) as (page, seen):
         assert is_clean_and_draws(page, seen, figures)
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_rounds_open_clean(browser: Browser, tmp_path: Path, width: int) -> None:
+    (tmp_path / "rounds.html").write_text(render_rounds(sample_rounds()), encoding="utf-8")
+    with opening(browser, (tmp_path / "rounds.html").as_uri(), width, "light") as (page, seen):
+        assert is_clean_and_draws(page, seen, 5)
 
 
 def test_the_legend_of_a_study_hides_a_method_in_every_figure(browser: Browser, tmp_path: Path) -> None:

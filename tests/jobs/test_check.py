@@ -109,6 +109,9 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         (("generate.benchmarks={mine: /nowhere.json}",), "/nowhere.json"),
         (("data=sampled", "sample.model=/nowhere"), "sample.model.source=/nowhere"),
         (("data=sampled", "rate.raters=/nowhere"), "rate.raters.source=/nowhere"),
+        (("train.start=/nowhere",), "train.start.source=/nowhere"),
+        (("reference.model=/nowhere",), "reference.model.source=/nowhere"),
+        (("data=sampled", "data.earlier=/nowhere"), "data.earlier=/nowhere: is no result of stage pair"),
     ],
     "a rater without a head, of several labels, without a chat template, or whose code is not pinned": lambda p: [
         ((SAMPLED, f"rate.raters={p.model}"), "is a language model (LlamaForCausalLM), and gives no score"),
@@ -288,7 +291,10 @@ def test_the_table_is_complete() -> None:
     told = table()
     by_stage = {fault for fault, when in told.items() if when.startswith("by the stage")}  # see tests/e2e
     here = ("RAY_ADDRESS where no cluster answers", "a resources.root that is no folder, or may not be written")
-    apart = dict.fromkeys(here, "before anything")
+    rounds = "prompts that do not last for all rounds, adapters that the next round could not start from"
+    apart = dict.fromkeys((*here, rounds), "before anything")
+    other = "a start or a reference of another tokenizer or chat template, or of fewer positions or embeddings"
+    apart[other] = "before anything; beside a .gguf file by the stage that opens it"
     later = ("a column that some rows lack", "pairs of which none is to be trained")
     apart |= dict.fromkeys((*later, "a weighted stream that some steps would lack"), "after prepare")
     assert by_stage and {*TOLD, *apart} == set(told) - by_stage
