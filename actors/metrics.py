@@ -1,7 +1,7 @@
 """What Prometheus finds at a node's metrics endpoint, as ray_NAME: what stages do, from where they do it.
 
 What is counted before Ray is there waits for it. A process reports every ten seconds (metrics_report_interval_ms of
-Ray's), and what it counted is gone some time after its end: rates are to be looked at.
+Ray's). What is counted stays with its node; a gauge goes soon after the process that set it.
 """
 
 import sys

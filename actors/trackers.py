@@ -261,7 +261,7 @@ def require_key(name: str) -> None:
 def _logged_in(host: str, file: str) -> bool:
     """Whether the tracker's own login left a key for this host."""
     try:
-        return any(host in known for known in netrc.netrc(Path(file).expanduser()).hosts)
+        return any(host in known or known in host for known in netrc.netrc(Path(file).expanduser()).hosts)
     except (OSError, netrc.NetrcParseError):
         return False
 

@@ -45,7 +45,7 @@ def replay(plan: Plan, name: str) -> tuple[int, str]:
         told = send(tracker, rows(file))
         tracker.attach(report, figures)
         tracker.close()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = f"{name} does not take the run ({in_a_line(error)})"
         raise UserError(
             problem, "mend what it says; it keeps what it has, and the same command sends the rest"

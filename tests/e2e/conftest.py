@@ -86,6 +86,7 @@ class Head:
     token: dict[str, str]
     dashboard: str
     pid: int  # of `ray start`, above all of its processes
+    metrics: int  # the port of its Prometheus endpoint
 
 
 KEY = "planted-7f3a9c"  # of a judge's endpoint, as JUDGE_KEY in the environment of the head node's daemons
@@ -100,12 +101,13 @@ def head() -> Iterator[Head]:
 @contextmanager
 def running_head(cpus: int, **environment: str) -> Iterator[Head]:
     """`environment` is that of its daemons."""
-    port, dashboard, agent = free_ports(3)
+    port, dashboard, agent, metrics = free_ports(4)
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--disable-usage-stats"]
     start += [f"--port={port}", f"--num-cpus={cpus}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
     start += [f"--dashboard-agent-listen-port={agent}", "--node-ip-address=127.0.0.1"]
+    start += [f"--metrics-export-port={metrics}"]
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # short, for its sockets
         node = subprocess.Popen(
             [*start, f"--temp-dir={folder}"],
@@ -117,7 +119,8 @@ def running_head(cpus: int, **environment: str) -> Iterator[Head]:
         try:
             wait_for(dashboard, node)
             wait_for(agent, node)  # begun by the node's own daemon: from then on its CPUs are the cluster's
-            yield Head(token | {"RAY_ADDRESS": f"127.0.0.1:{port}"}, token, f"http://127.0.0.1:{dashboard}", node.pid)
+            address = {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+            yield Head(token | address, token, f"http://127.0.0.1:{dashboard}", node.pid, metrics)
         finally:
             os.killpg(node.pid, signal.SIGKILL)  # its daemons die with it
             node.wait()

@@ -67,21 +67,35 @@ def start(head: "Head | None", stage: str, *arguments: str) -> "subprocess.Popen
     )
 
 
-def submit(head: "Head", stage: str, *arguments: str) -> str:
+def submit(head: "Head", stage: str, *arguments: str, config: str = "configs/smoke.yaml") -> str:
     """What a door says that runs, and must succeed, as a job of `head`."""
+    job = submitting(head, stage, *arguments, config=config)
+    said, _ = job.communicate(timeout=300)
+    assert job.returncode == 0, said
+    return said
+
+
+def submitting(
+    head: "Head", stage: str, *arguments: str, config: str = "configs/smoke.yaml", name: str | None = None
+) -> "subprocess.Popen[str]":
+    """The same, left running."""
     ray = str(Path(sys.executable).parent / "ray")
-    job = [ray, "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--", "python"]
-    done = subprocess.run(
-        [*job, *command(stage, *arguments)[1:]],
+    job = [ray, "job", "submit", "--address", head.dashboard, "--working-dir", "."]
+    named = ["--submission-id", name] if name else []
+    return subprocess.Popen(
+        [*job, *named, "--", "python", *command(stage, *arguments, config=config)[1:]],
         cwd=REPOSITORY,
         env=os.environ | head.token,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
-        check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+
+
+def stop_job(head: "Head", name: str) -> None:
+    ray = str(Path(sys.executable).parent / "ray")
+    stop = [ray, "job", "stop", "--address", head.dashboard, name]
+    subprocess.run(stop, env=os.environ | head.token, capture_output=True, check=True, timeout=120)
 
 
 def until(

@@ -1,4 +1,4 @@
-"""On a cluster: a submitted job, Ctrl-C, and what an actor raises."""
+"""On a cluster: Ctrl-C, and what an actor raises; submitted jobs are in test_nodes.py and test_judge.py."""
 
 import json
 import os
@@ -7,24 +7,15 @@ import shutil
 import signal
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import SMALL_MEMORY, with_code
 from tests.e2e.conftest import Head, Line, running_head
 from tests.e2e.doors import door, made, only, refused
-from tests.e2e.running import MANY, parts, settings, start, submit, until
+from tests.e2e.running import MANY, settings, start, until
 
 pytestmark = pytest.mark.e2e
-
-
-def test_a_submitted_job_commits_its_result(line: Line, head: Head, tmp_path: Path) -> None:
-    done = submit(head, "reference", *settings(line, tmp_path, "prepare"))
-    assert "reference: done in" in done
-    committed, here = only(tmp_path, "reference"), only(line.root, "reference")
-    assert committed.name == here.name
-    assert [pq.read_table(part) for part in parts(committed)] == [pq.read_table(part) for part in parts(here)]
 
 
 @pytest.mark.parametrize("stage", ["reference", "train"])

@@ -6,21 +6,26 @@ The tests stand in the order in which the cluster shrinks.
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from actors.environment import environment
-from tests.e2e.conftest import Head, running_head
-from tests.e2e.doors import made, only
+from tests.e2e.conftest import Head, Line, free_ports, running_head
+from tests.e2e.doors import REPOSITORY, made, only
 from tests.e2e.running import (
+    LONG,
     PARTS,
     Calm,
     actors,
@@ -32,13 +37,17 @@ from tests.e2e.running import (
     same_parts,
     same_training,
     start,
+    stop_job,
+    submitting,
     until,
 )
 
 pytestmark = pytest.mark.e2e
 
-# How soon a lost node is noticed; by default after some fifteen seconds.
+# How soon a lost node is noticed, by default after some fifteen seconds, and how often metrics are reported, after ten.
 IMPATIENT = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
+AS_HERE = ("--node-ip-address=127.0.0.1", "--disable-usage-stats")
+IMPATIENT |= {"RAY_metrics_report_interval_ms": "1000"}
 
 
 @dataclass(frozen=True)
@@ -46,25 +55,41 @@ class Cluster:
     head: Head
     nodes: list["subprocess.Popen[bytes]"]
     words: Path  # what nodes say when they start
+    metrics: list[int]  # the ports of their Prometheus endpoints
 
     def join(self, cpus: int) -> "subprocess.Popen[bytes]":
         """One more node, once it is up."""
         ray = [str(Path(sys.executable).parent / "ray"), "start", f"--address={self.head.environment['RAY_ADDRESS']}"]
-        said = self.words / f"{len(self.nodes)}.txt"
+        said, port = self.words / f"{len(self.nodes)}.txt", *free_ports(1)
         with said.open("wb") as out:
             node = subprocess.Popen(
-                [*ray, "--block", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"],
+                [*ray, "--block", f"--num-cpus={cpus}", f"--metrics-export-port={port}", *AS_HERE],
                 env=os.environ | self.head.environment | IMPATIENT,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         self.nodes.append(node)
+        self.metrics.append(port)
         deadline = time.monotonic() + 120
         while "Ray runtime started" not in said.read_text():
             assert node.poll() is None and time.monotonic() < deadline, said.read_text()
             time.sleep(0.2)
         return node
+
+    def measured(self) -> dict[str, float]:
+        """What the endpoints of all nodes say of us now, by name and our tags: loss, x_total{stage=train}."""
+        found: dict[str, float] = {}
+        for port in self.metrics:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+                for line in answer.read().decode().splitlines():
+                    if line.startswith("ray_widemargin_"):
+                        name, _, rest = line.removeprefix("ray_widemargin_").partition("{")
+                        tags = [each for each in ("stage", "reason", "le") if f'{each}="' in rest]
+                        told = ",".join(f"{tag}={rest.partition(f'{tag}=')[2].split(chr(34))[1]}" for tag in tags)
+                        key = f"{name}{{{told}}}" if told else name
+                        found[key] = found.get(key, 0.0) + float(rest.rpartition(" ")[2])
+        return found
 
     def workers(self) -> list[psutil.Process]:
         return [worker for node in self.nodes if node.poll() is None for worker in actors(node.pid, "RayTrainWorker")]
@@ -79,7 +104,7 @@ class Cluster:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Every test may lose a node."""
     with running_head(cpus=0, **IMPATIENT) as head:
-        one = Cluster(head, [], tmp_path_factory.mktemp("nodes"))
+        one = Cluster(head, [], tmp_path_factory.mktemp("nodes"), [head.metrics])
         try:
             for _ in range(4):  # one after the other: two that start at once can take each other's ports
                 one.join(cpus=2)
@@ -98,10 +123,46 @@ def lose(node: "subprocess.Popen[bytes]") -> None:
     node.wait()
 
 
+def test_every_stage_as_a_job(line: Line, cluster: Cluster, tmp_path: Path, trackers: None) -> None:
+    """By a configuration from elsewhere; stopped in its training, and submitted again. What nodes measure of it."""
+    root = tmp_path / "root"
+    (base,) = (
+        file.parent for file in line.root.glob("generate/*/manifest.json") if "generate:base" in file.read_text()
+    )
+    shutil.copytree(base, root / "generate" / base.name)  # which is what else the second engine would be started for
+    config = yaml.safe_load((REPOSITORY / "configs" / "smoke.yaml").read_text())
+    config["model"]["source"] = line.settings[0].partition("=")[2]
+    (tmp_path / "elsewhere.yaml").write_text(yaml.safe_dump(config | {"resources": {"root": str(root)}}))
+    given = (*LONG, "resources.trackers=tensorboard")
+    first = submitting(cluster.head, "run", *given, config=str(tmp_path / "elsewhere.yaml"), name="first")
+    until(lambda: knows_a_checkpoint(root), first)
+    stop_job(cluster.head, "first")
+    first.communicate(timeout=120)
+    assert not list(root.glob("train/*/manifest.json"))
+    again = submitting(cluster.head, "run", *given, config=str(tmp_path / "elsewhere.yaml"))
+    seen: dict[str, float] = {}
+    while again.poll() is None:
+        seen |= cluster.measured()
+        time.sleep(0.5)
+    said, _ = again.communicate()
+    assert again.returncode == 0 and "steps are in a checkpoint and kept" in said, said
+    assert "tensorboard has the run's figures and its page" in said
+    assert same_parts(only(root, "reference"), only(line.root, "reference"))
+    steps = pq.read_table(only(root, "train") / "steps.parquet")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read = EventAccumulator(str(root / "tracking" / "tensorboard" / only(root, "train").name))
+    read.Reload()
+    assert [each.step for each in read.Scalars("train/loss")] == steps["step"].to_pylist()
+    for stage in ("prepare", "reference", "train", "generate"):
+        assert seen[f"stage_pairs_total{{stage={stage}}}"] > 0
+    assert seen["step_seconds_count"] > 0 and seen["step"] <= len(steps) and {"loss", "gap"} <= seen.keys()
+
+
 def test_a_node_lost_in_prepare(tiny: Path, cluster: Cluster, tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
     pairs = ({"prompt": f"Name colour {n}.", "chosen": "Red.", "rejected": f"Seven {n}."} for n in range(10_000))
-    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in [*pairs, {"prompt": "Alone.", "chosen": "Yes."}]))
     given = (f"model.source={tiny}", f"data.source={file}", "data.shard_pairs=4000", "resources.log_seconds=1")
     made("prepare", *given, f"resources.root={tmp_path / 'calm'}", "resources.prepare_workers=1")
     root = tmp_path / "root"
@@ -111,6 +172,9 @@ def test_a_node_lost_in_prepare(tiny: Path, cluster: Cluster, tmp_path: Path) ->
     lose(next(node for node in cluster.nodes if actors(node.pid, "ray::_call")))
     finish(driver)
     assert same_parts(only(tmp_path / "calm", "prepare"), only(root, "prepare"))
+    assert (
+        sum(value for name, value in cluster.measured().items() if name.startswith("dropped_rows_total{reason=")) == 1
+    )
 
 
 def test_a_node_lost_in_the_reference_stage(scored: Calm, cluster: Cluster, tmp_path: Path) -> None:
