@@ -142,13 +142,15 @@ def _held_out(made: Proposal, work: Work) -> None:
 
 def _training(made: Proposal, looked: Known) -> None:
     """A batch that leaves steps enough, and a learning rate by the size of the model."""
-    pairs = looked.work.trained.pairs
+    pairs = round(looked.work.trained.pairs * (1 - made.raw["data"].get("dev_fraction", 0.0)))
     batch = next((size for size in (128, 64, 32, 16, 8) if pairs >= STEPS * size), 4)
     made.set("train.batch_size", batch, f"{math.ceil(pairs / batch):,} steps of {pairs:,} pairs")
     rate = next(rate for size, rate in RATES if looked.shape.parameters >= size)
     lora = made.raw["train"].get("lora") not in (None, False)
-    billions = f"{looked.shape.parameters / 1e9:.2g}B parameters"
-    reason = f"a first guess for {'adapters of ' if lora else ''}{billions}: try a third and three times as much"
+    size = looked.shape.parameters
+    written = f"{size / 1e9:.3g}B" if size >= 1e9 else f"{size / 1e6:.3g}M"
+    what = f"{'adapters of ' if lora else ''}{written} parameters"
+    reason = f"a first guess for {what}: try a third and three times as much"
     made.set("train.learning_rate", rate * (OF_ADAPTERS if lora else 1), reason)
 
 
