@@ -9,7 +9,7 @@ TORCH := torch==2.13.0
 
 .PHONY: demo test test-faults quick check format browser lock gpu-kit
 
-demo: .venv/ready
+demo: .venv/command
 	$(PY) -m jobs.run --config configs/quickstart.yaml
 
 # Two files at a time, as tests of the doors wait for processes to start as long as they compute; these are first in order.
@@ -46,9 +46,14 @@ format: .venv/tools
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/cpu.txt -r requirements/owners.txt
 	touch .venv/ready
 
+# The command `widemargin`, in .venv/bin: the package as it stands here, so that a change of code changes it.
+.venv/command: .venv/ready pyproject.toml
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch .venv/command
+
 # What tests compare with, and the checks. The line needs none of it. Peers are apart, for the tests that ask for them:
 # transformers imports scikit-learn wherever it finds it.
-.venv/tools: .venv/ready requirements/dev.txt requirements/peers.txt
+.venv/tools: .venv/command requirements/dev.txt requirements/peers.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/dev.txt
 	rm -rf .venv/peers
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/peers -r requirements/peers.txt

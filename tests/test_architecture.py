@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "actors", "jobs")
-DOORS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if '__name__ == "__main__"' in file.read_text())
+ALL = "__main__"  # in jobs/: all doors under one name
+HAS_MAIN = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if '__name__ == "__main__"' in file.read_text())
+DOORS = [name for name in HAS_MAIN if name != ALL]
 FORBIDDEN = {
     "pipeline": ("actors", "jobs", "ray", "vllm"),
     "actors": ("jobs",),
@@ -117,7 +119,7 @@ def test_a_planted_climb_is_named() -> None:
 
 
 def test_jobs_shows_doors() -> None:
-    assert sorted(file.stem for file in (ROOT / "jobs").glob("*.py")) == sorted([*DOORS, "__init__"])
+    assert sorted(file.stem for file in (ROOT / "jobs").glob("*.py")) == sorted([*DOORS, ALL, "__init__"])
     assert [file.name for file in (ROOT / "jobs").iterdir() if file.is_dir() and file.name != "__pycache__"] == [
         "common"
     ]
@@ -180,10 +182,12 @@ def test_doors_are_light(configs: tuple[str, str]) -> None:
     good, bad = configs
     bad_for = {name: bad.replace("bad.yaml", f"bad-{name}.yaml") for name in ("study", "rounds")}
     calls = [(door, ["--help"], 0) for door in DOORS]
-    configured = [door for door in DOORS if door != "score"]  # it reads verdicts, no configuration
-    more = {"export": ["--to", bad], "fetch": ["--to", bad], "track": ["--to", "tensorboard"]}
+    configured = [door for door in DOORS if door not in ("score", "init")]  # which read verdicts, and write one
+    more = {door: ["--to", bad] for door in ("export", "fetch")} | {"track": ["--to", "tensorboard"]}
+    more |= {"rank": ["--data", bad], "publish": ["--to", "owner/name", "--licence", "mit"]}
     calls += [(door, ["--config", bad_for.get(door, bad), *more.get(door, [])], 2) for door in configured]
     calls += [("run", ["--config", good, "--dry-run"], 0), ("status", ["--config", good], 0)]
+    calls += [("list", ["--config", good], 0), ("prune", ["--config", good], 0)]
     code = f"""
 import runpy, sys
 for door, arguments, expected in {calls!r}:
@@ -207,5 +211,8 @@ for door, arguments, expected in {calls!r}:
 def test_every_stage_has_a_door() -> None:
     from pipeline.line.plan import STAGES
 
-    more = {"run", "study", "rounds", "status", "fit", "score", "export", "fetch", "track"}
-    assert set(DOORS) == {*STAGES, *more}
+    assert set(DOORS) == {
+        *STAGES,
+        *("run", "study", "rounds", "status", "fit", "init", "list", "prune"),
+        *("score", "export", "fetch", "rank", "publish", "track"),
+    }

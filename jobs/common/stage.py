@@ -114,6 +114,11 @@ class Parser(argparse.ArgumentParser):
     """What every door reads its arguments with. While `asked`, a parser is raised as it is about to read any."""
 
     asked = False
+    before = "python -m jobs."  # a door's name, as it was called
+
+    def __init__(self, **options: Any):
+        prog = options.pop("prog").replace("python -m jobs.", self.before)
+        super().__init__(prog=prog, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if Parser.asked:
