@@ -106,7 +106,7 @@ class Plan:
     judge: ModelSource | None  # judge.local
     steps: Mapping[str, Step]  # in the order of the line
     front: Front | None  # where pairs are made of answers of the model's own
-    editor: ModelSource | None = None  # bridge.local
+    editor: ModelSource | None  # bridge.local
 
     def of(self, *stages: str) -> list[Step]:
         """The steps of some stages, in the order in which they are made."""

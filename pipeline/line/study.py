@@ -130,7 +130,7 @@ def plan_study(path: str, overrides: Sequence[str]) -> tuple[Grid, Step]:
     study, config, cells = load_study(path, overrides)
     base = make_plan(config)
     planned = tuple((cell, make_plan(cell.config)) for cell in cells)
-    grid = Grid(base.config, base.model, base.judge, base.steps, base.front, study, planned)
+    grid = Grid(base.config, base.model, base.judge, base.steps, base.front, base.editor, study, planned)
     inputs = grid.results()
     identity = {"study": study.model_dump(mode="json"), "name": config.name, "judge": config.judge.model_dump()}
     digest = fingerprint(
