@@ -7,38 +7,46 @@ from jobs.common.stage import Outcome, Work, main
 
 
 def run(work: Work) -> Outcome:
-    """One part of log-prob sums for every part of pairs, by a pool of scorers."""
+    """One part of log-prob sums for every part of pairs."""
+    return scored(work, work.inputs["pairs"].path)
+
+
+def scored(work: Work, pairs: Path, model: Path | None = None, by_token: bool = False) -> Outcome:
+    """A part of log-probs, sums or `by_token`, for every part of `pairs`: by a pool of scorers of the base model, or of
+    the one in the folder `model`.
+    """
     from actors.cluster import connected, threads
     from actors.environment import environment
     from actors.scorer import Scorer, ScorerSpec
     from jobs.common.models import base_model
     from jobs.common.pool import run_parts
 
-    pairs, resources = work.inputs["pairs"], work.config.resources
-    parts = sorted(path.name for path in pairs.path.glob("part-*.parquet"))
+    resources = work.config.resources
+    parts = sorted(path.name for path in pairs.glob("part-*.parquet"))
     doing("starting or joining Ray")
     with connected():
         spec = ScorerSpec(
-            model=str(base_model(work.plan)),
+            model=str(model or base_model(work.plan)),
             dtype=work.config.model.dtype,
             trust_remote_code=work.config.model.trust_remote_code,
-            pairs=str(pairs.path),
+            pairs=str(pairs),
             folder=str(work.folder),
             resources=resources,
             threads=threads(resources.scorers),
+            by_token=by_token,
         )
         outcome = run_parts(
             [{"part": name} for name in parts],
             Scorer,
             spec,
-            what="reference",
+            what=work.step.name,
             setting="resources.scorers",
             actors=resources.scorers,
             resources=resources,
             address=work.step.address,
             environment=environment(resources.gpus_per_actor),
         )
-    outcome.tokens = sum(tokens(pairs.path / name) for name in parts)
+    outcome.tokens = sum(tokens(pairs / name) for name in parts)
     return outcome
 
 
