@@ -8,29 +8,39 @@ from pipeline.line.plan import START
 
 
 def run(work: Work) -> Outcome:
-    """One part of log-prob sums for every part of pairs, by a pool of scorers.
+    """One part of log-prob sums for every part of pairs.
 
     Under the reference; or, where training starts from another model, under that: what it is before it is trained.
+    """
+    from jobs.common.models import start_model
+
+    model = start_model(work.plan) if work.step.name == START else None
+    return scored(work, work.inputs["pairs"].path, model)
+
+
+def scored(work: Work, pairs: Path, model: Path | None = None, by_token: bool = False) -> Outcome:
+    """A part of log-probs, sums or `by_token`, for every part of `pairs`: by a pool of scorers of the reference, or of
+    the model in the folder `model`.
     """
     from actors.cluster import connected, threads
     from actors.environment import environment
     from actors.scorer import Scorer, ScorerSpec
-    from jobs.common.models import reference_model, start_model
+    from jobs.common.models import reference_model
     from jobs.common.pool import run_parts
 
-    pairs, resources = work.inputs["pairs"], work.config.resources
-    parts = sorted(path.name for path in pairs.path.glob("part-*.parquet"))
-    model = start_model(work.plan) if work.step.name == START else reference_model(work.plan)
+    resources = work.config.resources
+    parts = sorted(path.name for path in pairs.glob("part-*.parquet"))
     doing("starting or joining Ray")
     with connected():
         spec = ScorerSpec(
-            model=str(model),
+            model=str(model or reference_model(work.plan)),
             dtype=work.config.model.dtype,
             trust_remote_code=work.config.model.trust_remote_code,
-            pairs=str(pairs.path),
+            pairs=str(pairs),
             folder=str(work.folder),
             resources=resources,
             threads=threads(resources.scorers),
+            by_token=by_token,
         )
         outcome = run_parts(
             [{"part": name} for name in parts],
@@ -43,7 +53,7 @@ def run(work: Work) -> Outcome:
             address=work.step.address,
             environment=environment(resources.gpus_per_actor),
         )
-    outcome.tokens = sum(tokens(pairs.path / name) for name in parts)
+    outcome.tokens = sum(tokens(pairs / name) for name in parts)
     return outcome
 
 

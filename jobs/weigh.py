@@ -8,10 +8,10 @@ weigh:mismatched  log-probs of each prompt of a step with an answer to another o
 """
 
 import shutil
-from pathlib import Path
 
 from jobs.common.saying import doing, say
 from jobs.common.stage import Outcome, Work, main
+from jobs.reference import scored
 from pipeline.errors import UserError
 from pipeline.line.contrast import SIDES
 
@@ -24,46 +24,8 @@ def run(work: Work) -> Outcome:
     which = work.step.name.partition(":")[2]
     if which == "mismatched":
         return mismatched(work)
-    return scored(work, work.inputs["pairs"].path, by_token=True) if which else weights(work)
-
-
-def scored(work: Work, pairs: Path, by_token: bool) -> Outcome:
-    """A part of log-probs for every part of `pairs`, by a pool of scorers, under the model that the step is of."""
-    from actors.cluster import connected, threads
-    from actors.environment import environment
-    from actors.scorer import Scorer, ScorerSpec
-    from jobs.common.models import reference_model
-    from jobs.common.pool import run_parts
-    from jobs.reference import tokens
-
-    resources, model = work.config.resources, work.config.model
-    folder = work.inputs["model"].path / "model" if "model" in work.inputs else reference_model(work.plan)
-    parts = sorted(path.name for path in pairs.glob("part-*.parquet"))
-    doing("starting or joining Ray")
-    with connected():
-        spec = ScorerSpec(
-            model=str(folder),
-            dtype=model.dtype,
-            trust_remote_code=model.trust_remote_code,
-            pairs=str(pairs),
-            folder=str(work.folder),
-            resources=resources,
-            threads=threads(resources.scorers),
-            by_token=by_token,
-        )
-        outcome = run_parts(
-            [{"part": name} for name in parts],
-            Scorer,
-            spec,
-            what=work.step.name,
-            setting="resources.scorers",
-            actors=resources.scorers,
-            resources=resources,
-            address=work.step.address,
-            environment=environment(resources.gpus_per_actor),
-        )
-    outcome.tokens = sum(tokens(pairs / name) for name in parts)
-    return outcome
+    model = work.inputs["model"].path / "model" if "model" in work.inputs else None
+    return scored(work, work.inputs["pairs"].path, model, by_token=True) if which else weights(work)
 
 
 def weights(work: Work) -> Outcome:
@@ -106,7 +68,7 @@ def mismatched(work: Work) -> Outcome:
         raise UserError(problem, "raise train.batch_size, or choose another objective, such as apo-zero")
     if left := {reason: count for reason, count in counts.items() if reason != "asked"}:
         say(f"{work.step.name}: {sum(left.values())} pairs are compared with no other: {left}")
-    outcome = scored(work, asked, by_token=False)
+    outcome = scored(work, asked)
     shutil.rmtree(asked)
     shutil.rmtree(epoch)
     outcome.ledger = {"compared": counts["asked"], "left_out": left}

@@ -84,13 +84,14 @@ def require_stage(plan: Plan, stage: str) -> list[Step]:
     """The results of a stage. Raises UserError where this line has none."""
     steps = plan.of(stage)
     if not steps:
-        if stage == "weigh":
-            problem = f"there is no stage weigh with objective.name={plan.config.objective.name}"
-            raise UserError(problem, "it is there for tis-dpo, d2po, bmc and kto")
-        if stage == "bridge":
-            raise UserError("there is no stage bridge where nobody edits pairs", "set bridge.judge or bridge.local")
-        problem = f"there is no stage {stage} with data.source={plan.config.data.source}"
-        raise UserError(problem, f"set data.source={SAMPLED} for pairs of the model's own answers")
+        config = plan.config
+        why = {
+            "weigh": (f"with objective.name={config.objective.name}", "it is there for tis-dpo, d2po, bmc and kto"),
+            "bridge": ("where nobody edits pairs", "set bridge.judge or bridge.local"),
+        }
+        sampled = f"set data.source={SAMPLED} for pairs of the model's own answers"
+        where, remedy = why.get(stage, (f"with data.source={config.data.source}", sampled))
+        raise UserError(f"there is no stage {stage} {where}", remedy)
     return steps
 
 

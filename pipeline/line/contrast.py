@@ -5,7 +5,6 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.objectives.presets import resolve
 from pipeline.settings.config import RunConfig, validate
-from pipeline.settings.shorthand import expand
 
 SIDES = ("positive", "negative")  # trained on the labels, and on the labels the other way round
 
@@ -16,7 +15,7 @@ def contrasts(config: RunConfig) -> dict[str, RunConfig]:
     Labels that the run itself has flipped, as noise, are flipped for both: no method can see a flip. Raises UserError,
     with the setting, where `weigh.contrast` means no run.
     """
-    changes = expand({**config.weigh.contrast})
+    changes: dict[str, Any] = {**config.weigh.contrast}
     raw = config.model_dump(mode="json")
     schedule = {name: raw["schedule"][name] for name in ("flip_fraction", "epochs", "seed")}
     sections: dict[str, Any] = {

@@ -72,6 +72,7 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
     "objective": _text_under("name"),
     "judge.local": _text_under("source"),
     "train.lora": _lora,
+    "weigh.contrast": lambda value: expand(value) if isinstance(value, dict) else value,
     "generate.benchmarks": _benchmarks,
     "generate.stop": _listed,
     "report.ranked": _listed,

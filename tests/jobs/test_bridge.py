@@ -24,7 +24,7 @@ from tests.judge_server import Answer, JudgeServer, judge_server
 PAIR = Preference(({"role": "user", "content": "2+2?"},), said("It is 4."), said("It is 5."))
 # The rejected answer of a row, and what its editor says.
 REPLIES = {
-    "It is 5.": Answer("<think>five is wrong</think>It is 4, yes."),
+    "It is 5.": Answer("<think>five is wrong</think>It is 4 now"),
     "Red": Answer("Red"),
     "Seven": Answer("x" * 400),
     "Wet": Answer("so wet", finish_reason="length"),
@@ -89,7 +89,7 @@ def test_what_becomes_of_each_pair(plan: Callable[..., Plan]) -> None:
     rows = tables.read(make(made, made.steps["prepare"]).path, tables.PAIRS).to_pylist()
     found = {(row["chosen"], row["rejected"], row["source"], row["split"], row["chosen_score"]) for row in rows}
     assert found == {
-        ("It is 4, yes.", "It is 5.", "bridged", "train", None),
+        ("It is 4 now", "It is 5.", "bridged", "train", None),
         ("It is new.", "Old", "bridged", "train", None),
         ("a", "b", "", "dev", 2.0),
     }

@@ -25,7 +25,7 @@ def moved(before: Plan, after: Plan) -> list[str]:
 def test_the_line(plan: Callable[..., Plan]) -> None:
     made = plan()
     assert list(made.steps) == LINE and [step.stage for step in made.of("generate")] == ["generate", "generate"]
-    assert {step.stage for step in made.steps.values()} == set(STAGES) - {"sample", "rate", "pair", "weigh"}
+    assert {step.stage for step in made.steps.values()} == set(STAGES) - {"sample", "rate", "pair", "bridge", "weigh"}
     assert moved(made, plan()) == []
 
 

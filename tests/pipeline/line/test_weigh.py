@@ -97,7 +97,6 @@ def test_other_objectives_ask_for_less(plan: Any) -> None:
         (TIS | {"weigh": {"contrast": {"train": {"batchsize": 3}}}}, "weigh.contrast: train.batchsize"),
         (TIS | {"weigh": {"contrast": {"objective": {"name": "gdpo"}}}}, "gdpo needs label_confidence"),
         ({"weigh": {"span": [1.3, 0.7]}}, r"weigh.span=\[1.3, 0.7\] begins after its end"),
-        ({"weigh": {"transform": "ranked"}}, "weigh.transform"),
     ],
 )
 def test_what_cannot_be_made_is_told_before_any_work(plan: Any, sections: dict[str, Any], says: str) -> None:
