@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.pooled import Pooled
 from pipeline.errors import memory_for
+from pipeline.settings.features import Features
 from pipeline.settings.resources import Resources
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class ScorerSpec:
     resources: Resources
     threads: int
     trust_remote_code: bool = False
+    autoencoder: str | None = None  # a folder, where features are read in place of log-probs
+    features: Features | None = None
 
 
 class Scorer(Pooled):
@@ -46,18 +49,26 @@ class Scorer(Pooled):
             self.model = load_model(
                 Path(spec.model), spec.dtype, where, trust_remote_code=trusted, resources=spec.resources
             )
-        self.lanes = Lanes(self.model)
+        self.lanes, self.reader = Lanes(self.model), None
+        if spec.autoencoder and spec.features:
+            from pipeline.compute.features import Reader, open_autoencoder
+
+            autoencoder, layer = open_autoencoder(Path(spec.autoencoder), Path(spec.model), spec.features)
+            self.reader = Reader(self.model, layer, autoencoder)
         self.note = chosen(self.model).words(device, spec.dtype, devices(self.model))
 
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
         """Score a part of pairs. `note` is how the model is run, for the door to say once."""
-        from pipeline.compute.scoring import score_part
+        from pipeline.compute.scoring import read_part, score_part
 
         part, asked = work["part"], self.spec.resources.budgets(self.model.device.type)
         budgets = f"resources.score_tokens={asked.score_tokens} and logits_chunk={asked.logits_chunk}"
         with memory_for(f"with {budgets} a scorer", f"lower these; {LARGE}"):
             pairs, reference = Path(self.spec.pairs) / part, Path(self.spec.folder) / part
-            done = score_part(self.model, pairs, reference, asked.score_tokens, asked.logits_chunk, self.lanes)
+            if self.reader:
+                done = read_part(self.model, self.reader, pairs, reference, asked.score_tokens, self.lanes)
+            else:
+                done = score_part(self.model, pairs, reference, asked.score_tokens, asked.logits_chunk, self.lanes)
         return {"rows": done.rows, "tokens": done.tokens, "packs": done.packs, "note": self.note}
 
 

@@ -29,6 +29,7 @@ class WorkerSpec:
     model: str  # the base model's folder
     folder: str  # where EPOCH is, and the trained model and its tables go
     threads: int
+    autoencoder: str | None = None  # the folder of the one that features are read by
 
 
 def train(spec: dict[str, Any]) -> None:

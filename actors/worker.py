@@ -23,6 +23,8 @@ from actors.training import (
     WorkerSpec,
     known_checkpoints,
 )
+from pipeline.compute.autoencoders import Autoencoder
+from pipeline.compute.features import open_autoencoder
 from pipeline.compute.loading import EmptyModel, open_empty
 from pipeline.compute.models import load_model
 from pipeline.compute.selfcheck import chosen
@@ -86,6 +88,7 @@ def _train(work: WorkerSpec) -> None:
         world,
         Journal(Path(work.folder) / JOURNAL if rank == 0 else None),
         config.stream_weights,
+        autoencoder(work),
     )
     if rank == 0:
         how = chosen(trainer.policy.model).words(trainer.policy.device.type, config.model.dtype)
@@ -121,6 +124,13 @@ def _train(work: WorkerSpec) -> None:
             ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED, timeout_s=60)
         raise
     at(EXPORTED)
+
+
+def autoencoder(work: WorkerSpec) -> tuple[Autoencoder, int] | None:
+    """What features are read by, and the layer, where the objective looks at any."""
+    if work.autoencoder is None:
+        return None
+    return open_autoencoder(Path(work.autoencoder), Path(work.model), work.config.features)
 
 
 def base_model(work: WorkerSpec, world: int) -> PreTrainedModel | EmptyModel:

@@ -7,11 +7,11 @@ from jobs.common.stage import Outcome, Work, main
 
 
 def run(work: Work) -> Outcome:
-    """One part of log-prob sums for every part of pairs, by a pool of scorers."""
+    """One part of log-prob sums for every part of pairs, by a pool of scorers; or of the pairs' features."""
     from actors.cluster import connected, threads
     from actors.environment import environment
     from actors.scorer import Scorer, ScorerSpec
-    from jobs.common.models import base_model
+    from jobs.common.models import autoencoder, base_model
     from jobs.common.pool import run_parts
 
     pairs, resources = work.inputs["pairs"], work.config.resources
@@ -26,12 +26,14 @@ def run(work: Work) -> Outcome:
             folder=str(work.folder),
             resources=resources,
             threads=threads(resources.scorers),
+            autoencoder=autoencoder(work) if work.step.name == "reference:features" else None,
+            features=work.config.features,
         )
         outcome = run_parts(
             [{"part": name} for name in parts],
             Scorer,
             spec,
-            what="reference",
+            what=work.step.name,
             setting="resources.scorers",
             actors=resources.scorers,
             resources=resources,

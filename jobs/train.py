@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -51,7 +51,7 @@ def run(work: Work) -> Outcome:
         known_checkpoints,
     )
     from jobs.common.elastic import fit
-    from jobs.common.models import base_model
+    from jobs.common.models import autoencoder, base_model
     from jobs.common.waiting import claimed
     from pipeline.training.join import join
     from pipeline.training.saving import rehearse
@@ -75,7 +75,7 @@ def run(work: Work) -> Outcome:
         if idle := idle_gpus(gpus, nodes_here()):
             say(f"train: {idle}")
         asked = claimed("train", "resources.train_workers", resources.workers, gpus, resources)
-        spec = WorkerSpec(config=config, model=str(base), folder=str(work.folder), threads=1)
+        spec = WorkerSpec(config, str(base), str(work.folder), threads=1, autoencoder=autoencoder(work))
         refusal = work.folder / REFUSAL
         refusal.unlink(missing_ok=True)
         clear_unknown(work.folder)
@@ -158,15 +158,14 @@ def clear_unknown(folder: Path) -> None:
 
 def joined(work: Work) -> dict[str, Any]:
     """What the epoch is joined from: the folders by role and by stream, and what is in them."""
-    from pipeline.line.plan import LINE, stream_roles
     from pipeline.training.join import Line
 
-    def line(roles: Iterable[str]) -> Line:
-        return Line(*(work.inputs[role].path for role in roles))
+    def line(of: str = "") -> Line:
+        return Line(**{role: work.inputs[role + of].path for role in Line._fields if role + of in work.inputs})
 
-    streams = {name: line(stream_roles(name)) for name in work.config.streams}
     made_of = {role: artifact.manifest["digest"] for role, artifact in work.inputs.items()}
-    return {**line(LINE)._asdict(), "made_of": made_of, "streams": streams}
+    streams = {name: line(f":{name}") for name in work.config.streams}
+    return {**line()._asdict(), "made_of": made_of, "streams": streams}
 
 
 def require_room(work: Work, model: Path) -> None:

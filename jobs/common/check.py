@@ -77,6 +77,7 @@ def places(plan: Plan, steps: Sequence[Step]) -> None:
     pools = {
         "sample": ("resources.generators", resources.generators, gpus),
         "rate": ("resources.scorers", resources.scorers, gpus),
+        "features": ("resources.scorers", 1, gpus),
         "reference": ("resources.scorers", resources.scorers, gpus),
         "generate": ("resources.generators", resources.generators, gpus),
         "train": ("resources.train_workers", resources.workers.least, min(gpus, 1.0)),

@@ -1,10 +1,12 @@
 """The line as data: which results a configuration means, what each depends on, and where it is.
 
-    [sample ─► rate ─► pair ─►] prepare ─► reference ─► schedule ─► train ─► generate ─► judge ─► report
+    [sample ─► rate ─► pair ─►] prepare ─► [features ─►] reference ─► schedule ─► train ─► generate ─► judge ─► report
 
 Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model, and rate one a
-rater. The first three are there where data.source is SAMPLED (onpolicy.py). A stream of further pairs is a line of its
-own up to its schedule, the one that its configuration alone would have; train joins the lines.
+rater. The first three are there where data.source is SAMPLED (onpolicy.py). Where the objective looks at features,
+reference makes two, the second of these; the stage features trains what finds them, where nothing is given that does. A
+stream of further pairs is a line of its own up to its schedule, the one that its configuration alone would have; train
+joins the lines.
 """
 
 import itertools
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.compute.autoencoders import find
 from pipeline.compute.generation import exported
 from pipeline.compute.limits import require_trainable
 from pipeline.compute.models import ModelSource, locate
@@ -44,14 +47,14 @@ _LATER = ("columns", "pairing", "long_prompts", "equal_lengths")  # settings of 
 
 LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
 
-STAGES = ("sample", "rate", "pair", "prepare", "reference", "schedule", "train", "generate", "judge", "report")
+STAGES = ("sample", "rate", "pair", "prepare", "features", "reference", "schedule", "train", "generate", "judge")
+STAGES += ("report",)
 
-LINE = {"pairs": "prepare", "reference": "reference", "schedule": "schedule"}  # what train reads of a line, by role
 OF_A_STREAM = STAGES[: STAGES.index("schedule") + 1]  # what its own line makes
 
 # Raise a stage's version when its code changes what it writes.
 VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 7}
-VERSIONS |= {"sample": 1, "rate": 1, "pair": 1}
+VERSIONS |= {"sample": 1, "rate": 1, "pair": 1, "features": 1}
 VERSIONS["study"] = 2  # not of the line: the page of jobs.study
 
 
@@ -59,7 +62,8 @@ VERSIONS["study"] = 2  # not of the line: the page of jobs.study
 class Step:
     """One result: its address, and the steps whose results it reads, by role."""
 
-    name: str  # the stage, or stage:model for generate, stage:rater for rate; of a stream's line stream/stage
+    # The stage, or stage:model for generate, stage:rater for rate, reference:features; of a stream's line stream/stage.
+    name: str
     address: Address
     identity: Mapping[str, Any]
     inputs: Mapping[str, "Step"] = field(default_factory=dict)
@@ -166,6 +170,13 @@ def make_plan(config: RunConfig) -> Plan:
     # All pairs first: what is wrong with them is told before any is scored.
     steps.update({name: step for name, step in beside.items() if step.stage not in ("reference", "schedule")})
     add("reference", model.label, weights, pairs="prepare")
+    read = _features(config, memory)
+    if read:
+        by = {}
+        if config.features.source is None:
+            add("features", model.label, {**weights, **read}, pairs="prepare")
+            by["autoencoder"] = "features"
+        add("reference:features", model.label, {**weights, **read}, pairs="prepare", **by)
     add(
         "schedule",
         config.schedule.order or "",
@@ -179,8 +190,9 @@ def make_plan(config: RunConfig) -> Plan:
     train = {"objective": trained, "train": _train(config.train), **weights, **_exported(config, model)}
     if streams:
         train["streams"] = [[name, stream.weight] for name, stream in config.streams.items()]
-    lines = {role: f"{name}/{stage}" for name in streams for role, stage in stream_roles(name).items()}
-    add("train", config.objective.name, train, pairs="prepare", reference="reference", schedule="schedule", **lines)
+    own = line_roles(config)
+    lines = {f"{role}:{name}": f"{name}/{step}" for name in streams for role, step in own.items()}
+    add("train", config.objective.name, train, **own, **lines)
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
     add(
         "judge",
@@ -194,9 +206,28 @@ def make_plan(config: RunConfig) -> Plan:
     return Plan(config, model, judge, steps, sampled, streams)
 
 
-def stream_roles(name: str) -> dict[str, str]:
-    """The roles in which train reads a stream's results, and the stages that make them."""
-    return {f"{role}:{name}": stage for role, stage in LINE.items()}
+def line_roles(config: RunConfig) -> dict[str, str]:
+    """The roles in which train reads a line's results, and the steps that make them; of a stream `role:stream`."""
+    roles = {"pairs": "prepare", "reference": "reference", "schedule": "schedule"}
+    if config.reads_features:
+        roles["features"] = "reference:features"
+        roles |= {"autoencoder": "features"} if config.features.source is None else {}
+    return roles
+
+
+def _features(config: RunConfig, memory: DigestMemory) -> dict[str, Any]:
+    """What features depend on beside the model: the autoencoder's content, or how it is trained; and the layer.
+
+    Raises UserError where it cannot be read, or is of another layer.
+    """
+    settings = config.features
+    if not config.reads_features:
+        return {}
+    if settings.source is None:
+        return {"features": settings.model_dump(mode="json", exclude={"source"})}
+    found = find(given_path(settings.source, "features.source"))
+    settings.require_layer(found.layer)
+    return {"features": {"layer": settings.layer}, "autoencoder": found.digest(memory)}
 
 
 def _of_stream(stream: str, line: Plan) -> list[Step]:

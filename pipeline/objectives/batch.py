@@ -33,6 +33,11 @@ class PairBatch:
     # Sums over completion tokens of log sum_v pi(v)^2, the log of the policy's probability to agree with itself there.
     policy_chosen_square_logps: torch.Tensor | None = None
     policy_rejected_square_logps: torch.Tensor | None = None
+    # [B, K]: the K strongest features of the policy's states at a side, and what the same are under the reference.
+    policy_chosen_features: torch.Tensor | None = None
+    policy_rejected_features: torch.Tensor | None = None
+    reference_chosen_features: torch.Tensor | None = None
+    reference_rejected_features: torch.Tensor | None = None
     sources: torch.Tensor | None = None  # [B] integers: which of the data's sources the label is from
     streams: torch.Tensor | None = None  # [B] integers: which stream the pair is of (streams.py); None: all of one
 

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
 from pipeline.settings.faults import explain, refuse_odd_values, shown
+from pipeline.settings.features import Features
 from pipeline.settings.file import read
 from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data, Model
 from pipeline.settings.onpolicy import Pair, Rate, Sample
@@ -206,7 +207,12 @@ class RunConfig(Section):
     # Further pairs, by a name of yours: each stream is prepared, scored and scheduled by itself, and has its share of
     # every step.
     streams: dict[Name, Stream] = Field(default={}, examples=[{"own": {"data": "own.jsonl", "weight": 0.3}}])
+    features: Features = Features()  # of an objective that looks at any
     resources: Resources = Resources()
+
+    @property
+    def reads_features(self) -> bool:
+        return "features" in resolve(self.objective.name, self.objective.parameters)[0].needs
 
     @model_validator(mode="before")
     @classmethod

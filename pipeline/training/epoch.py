@@ -9,19 +9,44 @@ import json
 import math
 import os
 import weakref
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.compute.layout import Tokens
 from pipeline.errors import UserError
-from pipeline.training.join import ABOUT, HELD_OUT, LENGTHS, ONCE, SCHEDULED, TOKENS, row_type
+from pipeline.training.join import (
+    ABOUT,
+    FEATURES,
+    FEATURES_AT,
+    HELD_OUT,
+    LENGTHS,
+    ONCE,
+    SCHEDULED,
+    TOKENS,
+    row_type,
+)
 
 _AT_A_TIME = 1 << 14  # rows of held-out pairs
+
+
+class Sparse(NamedTuple):
+    """Features that are not 0: which, in rising order, and their values."""
+
+    latents: npt.NDArray[np.int32]
+    values: npt.NDArray[np.float32]
+
+    def at(self, latents: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """The values of these latents; 0 of one that is not here."""
+        if not len(self.latents):
+            return np.zeros(len(latents))
+        places = np.searchsorted(self.latents, latents).clip(max=len(self.latents) - 1)
+        return np.where(self.latents[places] == latents, self.values[places], 0.0).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -63,6 +88,8 @@ class Epoch:
         self.folder, self.batch_size = folder, batch_size
         self._scheduled, self._held_out = (_Stored(folder / name, row) for name in (SCHEDULED, HELD_OUT))
         self._once, self._tokens = _Stored(folder / ONCE, "<i8"), _Stored(folder / TOKENS, "<i4")
+        at = folder / FEATURES_AT
+        self._features = (_Stored(folder / FEATURES, "u1"), _Stored(at, "<i8")) if at.exists() else None
         self._lacking: dict[str, str | None] = about["lacking"]
         self.sources: list[str] | None = about["sources"]  # None: more than join.MOST_SOURCES
         self.streams: dict[str, int] = dict(
@@ -91,6 +118,25 @@ class Epoch:
         if example.flipped:
             one, other = other, one
         return Tokens(prompt, one, other if example.route == "preference" else other[:0])
+
+    @property
+    def has_features(self) -> bool:
+        return self._features is not None
+
+    def features(self, example: Example) -> tuple[Sparse, Sparse]:
+        """The cached features of an example's sides. Raises UserError where they are not as written."""
+        assert self._features
+        stored, at = self._features
+        begin, end = at.read(example.number, 2).tolist()
+        found = stored.read(begin, end - begin)
+        chosen, rejected, checksum = found[:12].view("<u4").tolist()
+        if zlib.crc32(found[12:]) != checksum:
+            problem = f"pair {example.pair_id}: its features in {self.folder / FEATURES} are not as they were written"
+            raise UserError(problem, f"remove {self.folder}; the same command writes it again")
+        numbers = [chosen, rejected, chosen, rejected]
+        parts = np.split(found[12:], np.cumsum([4 * each for each in numbers])[:-1])
+        sides = [Sparse(parts[side].view("<i4"), parts[side + 2].view("<f4")) for side in (0, 1)]
+        return (sides[1], sides[0]) if example.flipped else (sides[0], sides[1])
 
     def preference_examples(self, count: int, stream: int = 0) -> list[Example]:
         """Up to `count` of a stream's pairs routed to preference, each once, spread evenly over the schedule, in its

@@ -118,6 +118,12 @@ COLUMNS = {
     "sources": ("sources",),
     "token_logps": ("policy_chosen_token_logps", "policy_rejected_token_logps"),
     "square_logps": ("policy_chosen_square_logps", "policy_rejected_square_logps"),
+    "features": (
+        "policy_chosen_features",
+        "policy_rejected_features",
+        "reference_chosen_features",
+        "reference_rejected_features",
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """Committed-looking tables for a tiny model, and trainers over them: what the tests of the training loop share."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel
 
+from pipeline.compute.autoencoders import Autoencoder
+from pipeline.compute.features import Reader
 from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.loading import open_empty
 from pipeline.compute.logprobs import score
 from pipeline.compute.models import load_model
 from pipeline.compute.policy import Policy
+from pipeline.compute.scoring import read_part
 from pipeline.objectives import build
 from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
@@ -26,6 +30,7 @@ from pipeline.training.loop import Trainer
 from tests.pipeline.training.restated_schedule import Candidate, scheduled_rows
 
 TRAIN, DEV, BATCH = 12, 3, 4
+LATENTS = 40
 Row = dict[str, Any]
 SETTINGS: Row = {"learning_rate": 1e-3, "lr_schedule": "constant", "warmup_fraction": 0.0, "batch_size": BATCH}
 
@@ -62,6 +67,18 @@ class Bench:
     def base(self) -> PreTrainedModel:
         return load_model(self.model, self.dtype)
 
+    @cached_property
+    def autoencoder(self) -> tuple[Autoencoder, int]:
+        """Features of the first layer's output, about half of them 0 at a position; the reference's are written."""
+        generator = torch.Generator().manual_seed(5)
+        width = self.base().config.hidden_size
+        weight_CM, bias_M = torch.randn(width, LATENTS, generator=generator), torch.randn(LATENTS, generator=generator)
+        made = Autoencoder(weight_CM / width**0.5, bias_M / 10, threshold_M=torch.full((LATENTS,), 0.02))
+        (self.folder / "features").mkdir(exist_ok=True)
+        part, model = "part-00000.parquet", self.base()
+        read_part(model, Reader(model, 0, made), self.folder / "pairs" / part, self.folder / "features" / part, 64)
+        return made, 0
+
     def write(self, table: str, rows: list[Row], schema: Any) -> None:
         (self.folder / table).mkdir(exist_ok=True)
         tables.write(rows, schema, self.folder / table / "part-00000.parquet")
@@ -69,7 +86,7 @@ class Bench:
     def epoch(self, streams: Mapping[str, "Bench"] | None = None, batch: int = BATCH, **schedule: Any) -> Epoch:
         """Of these pairs, and of other benches' beside them."""
         others = {name: bench.line(**schedule) for name, bench in (streams or {}).items()}
-        return Epoch(join(*self.line(**schedule), self.folder / "epoch", streams=others), batch)
+        return Epoch(join(**self.line(**schedule)._asdict(), folder=self.folder / "epoch", streams=others), batch)
 
     def line(self, **schedule: Any) -> Line:
         settings = Schedule(**{"order": "easy-to-hard", **schedule})
@@ -79,7 +96,8 @@ class Bench:
             if p["split"] == "train"
         ]
         self.write("schedule", scheduled_rows(known, settings), tables.SCHEDULE)
-        return Line(*(self.folder / table for table in ("pairs", "reference", "schedule")))
+        found = Line(*(self.folder / table for table in ("pairs", "reference", "schedule")))
+        return found._replace(features=self.folder / "features") if (self.folder / "features").exists() else found
 
     def trainer(
         self,
@@ -101,9 +119,11 @@ class Bench:
         if name == "mixdpo":
             parameters = {"preference": "gamma-dpo", "tau": 0.3, **parameters}
             schedule = {"sft_percentile": 34, **(schedule or {})}
+        objective = build(name, **parameters)
+        autoencoder = self.autoencoder if "features" in objective.preset.needs else None
         return Trainer(
             model or self.base(),
-            build(name, **parameters),
+            objective,
             self.epoch(streams, batch, **(schedule or {})),
             Train(**{**SETTINGS, **(train or {})}),
             Resources(**(resources or {})),
@@ -111,6 +131,7 @@ class Bench:
             world,
             Journal(journal or self.folder / f"journal-{self.trainers}"),
             weights,
+            autoencoder,
         )
 
 
