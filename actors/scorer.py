@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from actors.pooled import Pooled
 from pipeline.errors import memory_for
 from pipeline.settings.config import Lora
+from pipeline.settings.features import Features
 from pipeline.settings.resources import Resources
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class ScorerSpec:
     by_token: bool = False  # each token's log-prob in place of sums
     adapter: str | None = None  # a folder of unmerged adapters, which are merged as the model is loaded
     lora: Lora | None = None  # how they were put into the model
+    autoencoder: str | None = None  # a folder, where features are read in place of log-probs
+    features: Features | None = None
 
 
 class Scorer(Pooled):
@@ -58,20 +61,28 @@ class Scorer(Pooled):
                 resources=spec.resources,
                 adapter=adapter,
             )
-        self.lanes = Lanes(self.model)
+        self.lanes, self.reader = Lanes(self.model), None
+        if spec.autoencoder and spec.features:
+            from pipeline.compute.features import Reader, open_autoencoder
+
+            autoencoder, layer = open_autoencoder(Path(spec.autoencoder), Path(spec.model), spec.features)
+            self.reader = Reader(self.model, layer, autoencoder)
         self.note = chosen(self.model).words(device, spec.dtype, devices(self.model))
 
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
         """Score a part of pairs: that of its name, or the file `pairs`. `note` is how the model is run, for the door to
         say once."""
-        from pipeline.compute.scoring import score_part
+        from pipeline.compute.scoring import read_part, score_part
 
         part, asked = work["part"], self.spec.resources.budgets(self.model.device.type)
         budgets = f"resources.score_tokens={asked.score_tokens} and logits_chunk={asked.logits_chunk}"
         with memory_for(f"with {budgets} a scorer", f"lower these; {LARGE}"):
             pairs = Path(work["pairs"]) if "pairs" in work else Path(self.spec.pairs) / part
             reference, sizes = Path(self.spec.folder) / part, (asked.score_tokens, asked.logits_chunk)
-            done = score_part(self.model, pairs, reference, *sizes, self.lanes, self.spec.by_token)
+            if self.reader:
+                done = read_part(self.model, self.reader, pairs, reference, asked.score_tokens, self.lanes)
+            else:
+                done = score_part(self.model, pairs, reference, *sizes, self.lanes, self.spec.by_token)
         return {"rows": done.rows, "tokens": done.tokens, "packs": done.packs, "note": self.note}
 
 

@@ -32,6 +32,7 @@ class WorkerSpec:
     folder: str  # where EPOCH is, and the trained model and its tables go
     threads: int
     run: Run | None = None  # for resources.trackers
+    autoencoder: str | None = None  # the folder of the one that features are read by
 
 
 def train(spec: dict[str, Any]) -> None:

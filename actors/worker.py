@@ -29,6 +29,8 @@ from actors.training import (
     WorkerSpec,
     known_checkpoints,
 )
+from pipeline.compute.autoencoders import Autoencoder
+from pipeline.compute.features import open_autoencoder
 from pipeline.compute.loading import EmptyModel, open_empty
 from pipeline.compute.models import load_model
 from pipeline.compute.selfcheck import chosen
@@ -92,6 +94,7 @@ def _train(work: WorkerSpec) -> None:
         world,
         Journal(Path(work.folder) / JOURNAL if rank == 0 else None),
         config.stream_weights,
+        autoencoder(work),
     )
     if rank == 0:
         how = chosen(trainer.policy.model).words(trainer.policy.device.type, config.model.dtype)
@@ -160,6 +163,13 @@ def _followed(work: WorkerSpec, trainer: Trainer) -> Iterator[Callable[[Mapping[
                 each(row)
 
         yield tell
+
+
+def autoencoder(work: WorkerSpec) -> tuple[Autoencoder, int] | None:
+    """What features are read by, and the layer, where the objective looks at any."""
+    if work.autoencoder is None:
+        return None
+    return open_autoencoder(Path(work.autoencoder), Path(work.model), work.config.features)
 
 
 def base_model(work: WorkerSpec, world: int) -> PreTrainedModel | EmptyModel:

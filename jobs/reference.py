@@ -8,7 +8,7 @@ from pipeline.line.plan import START
 
 
 def run(work: Work) -> Outcome:
-    """One part of log-prob sums for every part of pairs.
+    """One part of log-prob sums for every part of pairs; or of the pairs' features.
 
     Under the reference; or, where training starts from another model, under that: what it is before it is trained.
     """
@@ -25,7 +25,7 @@ def scored(work: Work, pairs: Path, model: Path | None = None, by_token: bool = 
     from actors.cluster import connected, threads
     from actors.environment import environment
     from actors.scorer import Scorer, ScorerSpec
-    from jobs.common.models import reference_model
+    from jobs.common.models import autoencoder, reference_model
     from jobs.common.pool import run_parts
 
     resources = work.config.resources
@@ -41,6 +41,8 @@ def scored(work: Work, pairs: Path, model: Path | None = None, by_token: bool = 
             resources=resources,
             threads=threads(resources.scorers),
             by_token=by_token,
+            autoencoder=autoencoder(work) if work.step.name == "reference:features" else None,
+            features=work.config.features,
         )
         outcome = run_parts(
             [{"part": name} for name in parts],

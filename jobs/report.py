@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 OPENED: dict[str, tuple[str, ...]] = {"bridge": (), "reference": (), "weigh": (), "train": ("*.parquet",)}
-OPENED |= dict.fromkeys(("sample", "rate", "pair", "prepare"), ("part-*.parquet",))
+OPENED |= dict.fromkeys(("sample", "rate", "pair", "prepare", "features"), ("part-*.parquet",))
 
 
 def run(work: Work) -> Outcome:
@@ -55,6 +55,7 @@ def run(work: Work) -> Outcome:
         steps=tables.read(train.path, tables.STEPS, pattern="steps.parquet"),
         trained_pairs=tables.read(train.path, tables.TRAINED_PAIRS, data.DRAWN, "trained_pairs.parquet"),
         reliability=optional(train.path, "reliability.parquet", tables.RELIABILITY),
+        dictionary=dictionary(work),
         streams=optional(train.path, "streams.parquet", tables.STREAMS),
         held_out=held_out(train.manifest["metrics"]["held_out"]),
         ranked=[ranked(Path(name).expanduser()) for name in config.report.ranked],
@@ -113,6 +114,12 @@ def scheduled(work: Work) -> data.Scheduled:
     schedules = (tables.read(each.path, tables.SCHEDULE, positions) for each in lines(work, "schedule"))
     pairs = (tables.read(each.path, tables.PAIRS, scores) for each in lines(work, "prepare"))
     return described([*zip(schedules, pairs, strict=True)])
+
+
+def dictionary(work: Work) -> pa.Table | None:
+    """How an autoencoder was trained, where one was."""
+    trained = work.inputs.get("features")
+    return tables.read(trained.path, tables.DICTIONARY) if trained else None
 
 
 def optional(folder: Path, name: str, schema: pa.Schema) -> pa.Table | None:

@@ -17,7 +17,7 @@ from pipeline.results.artifacts import Artifact
 from pipeline.settings.config import load, validate
 from pipeline.settings.file import override
 
-ON_RAY = ("sample", "rate", "bridge", "reference", "weigh", "train", "generate")
+ON_RAY = ("sample", "rate", "bridge", "features", "reference", "weigh", "train", "generate")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -53,7 +53,7 @@ def run(work: Work) -> Outcome:
         known_checkpoints,
     )
     from jobs.common.elastic import fit
-    from jobs.common.models import start_model
+    from jobs.common.models import autoencoder, start_model
     from jobs.common.tracked import run_of
     from jobs.common.waiting import claimed
     from pipeline.training.join import join
@@ -79,7 +79,7 @@ def run(work: Work) -> Outcome:
             say(f"train: {idle}")
         asked = claimed("train", "resources.train_workers", resources.workers, gpus, resources)
         run = run_of(work.step, config) if resources.trackers else None
-        spec = WorkerSpec(config=config, model=str(base), folder=str(work.folder), threads=1, run=run)
+        spec = WorkerSpec(config, str(base), str(work.folder), threads=1, run=run, autoencoder=autoencoder(work))
         refusal = work.folder / REFUSAL
         refusal.unlink(missing_ok=True)
         clear_unknown(work.folder)
@@ -164,12 +164,11 @@ def joined(work: Work) -> dict[str, Any]:
     """What the epoch is joined from: the folders by role and by stream, and what is in them."""
     from pipeline.training.join import Line
 
-    def line(stream: str = "") -> Line:
-        folders = {role: work.inputs[role + stream].path for role in Line._fields if role + stream in work.inputs}
-        return Line(**folders)
+    def line(of: str = "") -> Line:
+        return Line(**{role: work.inputs[role + of].path for role in Line._fields if role + of in work.inputs})
 
-    streams = {name: line(f":{name}") for name in work.config.streams}
     made_of = {role: artifact.manifest["digest"] for role, artifact in work.inputs.items()}
+    streams = {name: line(f":{name}") for name in work.config.streams}
     return {**line()._asdict(), "made_of": made_of, "streams": streams}
 
 

@@ -91,6 +91,7 @@ def places(plan: Plan, steps: Sequence[Step]) -> None:
     pools = {
         "sample": ("resources.generators", resources.generators, gpus),
         "rate": ("resources.scorers", resources.scorers, gpus),
+        "features": ("resources.scorers", 1, gpus),
         "reference": ("resources.scorers", resources.scorers, gpus),
         "weigh": ("resources.scorers", resources.scorers, gpus),
         "generate": ("resources.generators", resources.generators, gpus),

@@ -8,15 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.common.saying import doing, say
-from jobs.common.stage import provenance
+from jobs.common.stage import Work, provenance
 from pipeline.compute.limits import require_language_model
 from pipeline.errors import UserError
 from pipeline.line.plan import VERSIONS, Plan
+from pipeline.results.files import given_path
 from pipeline.settings.config import Model
 
 if TYPE_CHECKING:
     from pipeline.compute.models import ModelSource
     from pipeline.settings.inputs import Weights
+
+
+def autoencoder(work: Work) -> str | None:
+    """The folder of the autoencoder that features are read by, if they are: a given one, or the one trained here."""
+    if not work.config.reads_features:
+        return None
+    trained = work.inputs.get("autoencoder")
+    return str(trained.path if trained else given_path(str(work.config.features.source), "features.source"))
 
 
 def base_model(plan: Plan) -> Path:

@@ -22,7 +22,7 @@ def compile_layers(model: PreTrainedModel, backend: str | Callable[..., Any] = "
     """Let every layer of the decoder compute by compiled code, made when it is first called. Returns their number."""
     allow_variants()
     restore_layers(model)
-    layers = _layers(model)
+    layers = layers_of(model)
     for layer in layers:
         kind: Any = type(layer)
         layer.__class__ = _compiled(kind, backend)
@@ -31,11 +31,12 @@ def compile_layers(model: PreTrainedModel, backend: str | Callable[..., Any] = "
 
 def restore_layers(model: PreTrainedModel) -> None:
     """Let the layers compute as they did before."""
-    for layer in _layers(model):
+    for layer in layers_of(model):
         layer.__class__ = vars(type(layer)).get(_PLAIN, type(layer))
 
 
-def _layers(model: PreTrainedModel) -> list[torch.nn.Module]:
+def layers_of(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The layers of a decoder, in order: what transformers marks as such."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 

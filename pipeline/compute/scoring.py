@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel
 
+from pipeline.compute.features import Reader, reading
 from pipeline.compute.layout import Tokens, lay_out
-from pipeline.compute.logprobs import score, score_tokens
+from pipeline.compute.logprobs import hidden_states, score, score_tokens
 from pipeline.compute.packing import plan
 from pipeline.errors import UserError
 from pipeline.preferences.tokenise import tokens_digest
@@ -81,6 +82,39 @@ def score_part(
     row, schema = (_token_row, tables.TOKEN_VALUES) if by_token else (_row, tables.REFERENCE)
     tables.write([row(each["pair_id"], tokens[i], placed[i]) for i, each in enumerate(rows)], schema, reference)
     return Scored(len(rows), sum(pair.packed for pair in tokens), len(packs))
+
+
+def read_part(
+    model: PreTrainedModel, reader: Reader, pairs: Path, features: Path, budget: int, lanes: Lanes | None = None
+) -> Scored:
+    """The same of the pairs' features, into the file `features`: rows of tables.FEATURES."""
+    rows = pq.read_table(pairs, columns=["pair_id", "prompt_ids", "chosen_ids", "rejected_ids"]).to_pylist()
+    tokens = [Tokens(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in rows]
+    (packs,) = plan([pair.packed for pair in tokens], budget, "resources.score_tokens")
+    read: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for number, index in enumerate(packs):
+        with torch.no_grad(), (lanes or Lanes(model)).lane(number):
+            pack = lay_out([tokens[i] for i in index], model.device)
+            with reading(reader.layer) as seen:
+                hidden_states(model, pack)
+            pooled = reader.pooled(seen[0], pack).cpu().view(len(index), 2, -1)
+        read |= {i: (chosen, rejected) for i, (chosen, rejected) in zip(index, pooled, strict=True)}
+    found = [_features(row["pair_id"], tokens[i], read[i]) for i, row in enumerate(rows)]
+    tables.write(found, tables.FEATURES, features)
+    return Scored(len(rows), sum(pair.packed for pair in tokens), len(packs))
+
+
+def _features(pair_id: str, pair: Tokens, sides: tuple[torch.Tensor, torch.Tensor]) -> dict[str, Any]:
+    row: dict[str, Any] = {"pair_id": pair_id, "tokens_digest": tokens_digest(*pair)}
+    for name, values_M in zip(("chosen", "rejected"), sides, strict=True):
+        if not bool(values_M.isfinite().all()):
+            raise UserError(
+                f"pair {pair_id}: a feature of its {name} side is no finite number",
+                "the model or the autoencoder gives none: try model.dtype=float32, or another features.source",
+            )
+        latents = values_M.nonzero().flatten()
+        row |= {f"{name}_latents": latents.tolist(), f"{name}_values": values_M[latents].tolist()}
+    return row
 
 
 def _scored(

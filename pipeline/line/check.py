@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.compute import gguf
+from pipeline.compute.autoencoders import channels, find
 from pipeline.compute.configuration import embeddings
 from pipeline.compute.limits import built, read_config, read_json, require_buildable, weight_files
 from pipeline.compute.models import ModelSource
@@ -25,6 +26,7 @@ from pipeline.line.raters import require_reward, require_rules
 from pipeline.objectives.presets import resolve
 from pipeline.onpolicy.prompts import look as look_at_prompts
 from pipeline.preferences.arguments import require_arguments
+from pipeline.results.files import given_path
 from pipeline.settings.config import Model
 from pipeline.settings.streams import FIRST, require_in_each_step
 
@@ -321,6 +323,29 @@ def streams(plan: Plan) -> None:
         require_in_each_step(dict(zip(names, known, strict=True)), config.train.batch_size)
 
 
+def features(plan: Plan) -> None:
+    """A layer that the model has not got, an autoencoder of another size, or one to be trained for several streams."""
+    config, settings = plan.config, plan.config.features
+    if not config.reads_features:
+        return
+    if plan.streams and settings.source is None:
+        problem = f"objective.name={config.objective.name} with streams: each would have features of its own training"
+        raise UserError(problem, "give features.source, such as the one that a run without streams has trained")
+    if not (plan.model_folder / "config.json").is_file():
+        return  # a .gguf file that prepare has yet to convert
+    known = read_config(plan.model_folder)
+    layers, width = known.get("num_hidden_layers"), known.get("hidden_size")
+    found = find(given_path(settings.source, "features.source")) if settings.source else None
+    layer = settings.layer_of(layers, found.layer if found else None) if isinstance(layers, int) else 0
+    if isinstance(layers, int) and layer >= layers:
+        whose = f"model.source={config.model.source} has {layers}, from 0"
+        problem = f"features are to be read of layer {layer}, and {whose}"
+        raise UserError(problem, "give features.layer one that is there, or leave it out")
+    if found and isinstance(width, int) and (read := channels(found)) != width:
+        problem = f"features.source={settings.source} is of states of {read} channels, and the model's are of {width}"
+        raise UserError(problem, "give one that was made for this model, or leave features.source out")
+
+
 def columns(plan: Plan) -> None:
     """A column that some of the prepared pairs lack, and that the objective or the schedule lives on."""
     prepared = plan.steps["prepare"].address.find()
@@ -352,14 +377,15 @@ def sampled(plan: Plan) -> None:
 
 LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"sample"}, sampled),
-    ({"prepare", "reference", "train", "generate"}, configuration),
+    ({"prepare", "features", "reference", "train", "generate"}, configuration),
     ({"sample", "reference", "train"}, other_weights),
     ({"rate"}, raters),
     ({"bridge"}, editor),
     ({"prepare"}, vocabulary),
     ({"prepare", "generate"}, chat_template),
-    ({"reference", "schedule", "train"}, train_pairs),
-    ({"reference", "schedule", "train"}, columns),
+    ({"features", "reference", "schedule", "train"}, train_pairs),
+    ({"features", "reference", "schedule", "train"}, columns),
+    ({"features", "reference", "train"}, features),
     ({"train"}, streams),
     ({"train"}, a_gpu_a_worker),
     ({"train"}, adapter_layers),

@@ -1,13 +1,14 @@
 """The line as data: which results a configuration means, what each depends on, and where it is.
 
-    [sample ─► rate ─► pair ─►] [bridge ─►] prepare ─► reference ─► schedule [─► weigh] ─► train ─► generate ─► judge
-    ─► report
+    [sample ─► rate ─► pair ─►] [bridge ─►] prepare ─► [features ─►] reference ─► schedule [─► weigh] ─► train
+    ─► generate ─► judge ─► report
 
-Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model, reference two
-where training does not start from the reference, and rate one a rater. The first three are there where data.source is
-SAMPLED (onpolicy.py), bridge where somebody edits pairs, and weigh where the objective asks for it: it may take results
-of two other runs (contrast.py). A stream of further pairs is a line of its own up to its schedule, the one that its
-configuration alone would have; train joins the lines.
+Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model, and rate one a
+rater. The first three are there where data.source is SAMPLED (onpolicy.py), bridge where somebody edits pairs, and weigh
+where the objective asks for it: it may take results of two other runs (contrast.py). reference makes a second result
+where training does not start from the reference, and one where the objective looks at features; the stage features
+trains what finds them, where nothing is given that does. A stream of further pairs is a line of its own up to its
+schedule, the one that its configuration alone would have; train joins the lines.
 """
 
 import itertools
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.compute.autoencoders import find
 from pipeline.compute.generation import exported
 from pipeline.compute.limits import require_trainable
 from pipeline.compute.models import ModelSource, locate
@@ -62,15 +64,14 @@ _READ_LATER = (*_READ_LATER, "long_prompts", "equal_lengths", "changed_tokens")
 
 LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
 
-STAGES = ("sample", "rate", "pair", "bridge", "prepare", "reference", "schedule", "weigh", "train", "generate", "judge")
-STAGES = (*STAGES, "report")
+STAGES = ("sample", "rate", "pair", "bridge", "prepare", "features", "reference", "schedule", "weigh", "train")
+STAGES = (*STAGES, "generate", "judge", "report")
 
-LINE = {"pairs": "prepare", "reference": "reference", "schedule": "schedule"}  # what train reads of a line, by role
 OF_A_STREAM = STAGES[: STAGES.index("schedule") + 1]  # what its own line makes
 
 # Raise a stage's version when its code changes what it writes.
 VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 7}
-VERSIONS |= {"sample": 1, "rate": 1, "pair": 1, "weigh": 1, "bridge": 1}
+VERSIONS |= {"sample": 1, "rate": 1, "pair": 1, "weigh": 1, "bridge": 1, "features": 1}
 VERSIONS |= {"study": 2, "rounds": 1, "rank": 1}  # not of the line: pages over several runs, and what jobs.rank makes
 
 
@@ -78,8 +79,8 @@ VERSIONS |= {"study": 2, "rounds": 1, "rank": 1}  # not of the line: pages over 
 class Step:
     """One result: its address, and the steps whose results it reads, by role."""
 
-    # The stage, or stage:model for generate, stage:rater for rate, stage:side of another run for weigh; or START. Of a
-    # stream's line stream/name.
+    # The stage, or stage:model for generate, stage:rater for rate, stage:side of another run for weigh; START or
+    # reference:features. Of a stream's line stream/name.
     name: str
     address: Address
     identity: Mapping[str, Any]
@@ -216,6 +217,13 @@ def make_plan(config: RunConfig) -> Plan:
     apart = start.digest != reference.digest
     if apart:
         add(START, start.label, weights(start), pairs="prepare")
+    read = _features(config, memory)
+    if read:
+        by = {}
+        if config.features.source is None:
+            add("features", reference.label, {**weights(reference), **read}, pairs="prepare")
+            by["autoencoder"] = "features"
+        add("reference:features", reference.label, {**weights(reference), **read}, pairs="prepare", **by)
     add(
         "schedule",
         config.schedule.order or "",
@@ -235,9 +243,9 @@ def make_plan(config: RunConfig) -> Plan:
     }
     if streams:
         train["streams"] = [[name, stream.weight] for name, stream in config.streams.items()]
-    roles = LINE | ({"start": START} if apart else {})
-    lines = {f"{role}:{name}": f"{name}/{step}" for name in streams for role, step in roles.items()}
-    add("train", config.objective.name, train, **roles, **lines, **weighed)
+    own = line_roles(config, apart)
+    lines = {f"{role}:{name}": f"{name}/{step}" for name in streams for role, step in own.items()}
+    add("train", config.objective.name, train, **own, **lines, **weighed)
     add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
     add(
         "judge",
@@ -323,6 +331,32 @@ def root_of(resources: Resources) -> tuple[Path, "Store | None"]:
 
     store = Store(resources.root)
     return store.mirror(given_path(resources.mirror, "resources.mirror").absolute()), store
+
+
+def line_roles(config: RunConfig, apart: bool) -> dict[str, str]:
+    """The roles in which train reads a line's results, and the steps that make them; of a stream `role:stream`."""
+    roles = {"pairs": "prepare", "reference": "reference", "schedule": "schedule"}
+    if apart:
+        roles["start"] = START
+    if config.reads_features:
+        roles["features"] = "reference:features"
+        roles |= {"autoencoder": "features"} if config.features.source is None else {}
+    return roles
+
+
+def _features(config: RunConfig, memory: DigestMemory) -> dict[str, Any]:
+    """What features depend on beside the model: the autoencoder's content, or how it is trained; and the layer.
+
+    Raises UserError where it cannot be read, or is of another layer.
+    """
+    settings = config.features
+    if not config.reads_features:
+        return {}
+    if settings.source is None:
+        return {"features": settings.model_dump(mode="json", exclude={"source"})}
+    found = find(given_path(settings.source, "features.source"))
+    settings.require_layer(found.layer)
+    return {"features": {"layer": settings.layer}, "autoencoder": found.digest(memory)}
 
 
 def _of_stream(stream: str, line: Plan) -> list[Step]:

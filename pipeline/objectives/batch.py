@@ -42,6 +42,11 @@ class PairBatch:
     # KTO's estimate of KL(policy, reference) in nats, from answers to other prompts: of a whole step, and so the same
     # for each of its pairs.
     step_kl: torch.Tensor | None = None
+    # [B, K]: the K strongest features of the policy's states at a side, and what the same are under the reference.
+    policy_chosen_features: torch.Tensor | None = None
+    policy_rejected_features: torch.Tensor | None = None
+    reference_chosen_features: torch.Tensor | None = None
+    reference_rejected_features: torch.Tensor | None = None
     sources: torch.Tensor | None = None  # [B] integers: which of the data's sources the label is from
     streams: torch.Tensor | None = None  # [B] integers: which stream the pair is of (streams.py); None: all of one
 

@@ -87,6 +87,16 @@ def chosen_guard(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, sta
     return parameters.number("beta") * parameters.number("guard") * torch.relu(fall_B)
 
 
+def feature_drift(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
+    """FPO: beta alpha (E_l - E_w), E the mean squared change of a side's strongest features; E_w, the chosen side's, is
+    a constant (arXiv 2411.07618).
+    """
+    names = ("policy_chosen_features", "reference_chosen_features", "policy_rejected_features")
+    chosen_BK, before_BK, rejected_BK, was_BK = batch.need(*names, "reference_rejected_features")
+    moved_B = (rejected_BK - was_BK).square().mean(1) - (chosen_BK - before_BK).square().mean(1).detach()
+    return (parameters.number("beta") * parameters.number("alpha") * moved_B).to(gaps_B)
+
+
 MARGINS: dict[str, Callable[[torch.Tensor, PairBatch, Values, State], torch.Tensor]] = {
     "none": none,
     "constant": constant,
@@ -98,5 +108,6 @@ MARGINS: dict[str, Callable[[torch.Tensor, PairBatch, Values, State], torch.Tens
     "rating": rating,
     "home-advantage": home_advantage,
     "chosen-guard": chosen_guard,
+    "feature-drift": feature_drift,
 }
-DIFFERENTIABLE = {"chosen-guard"}  # through which the loss's gradient flows, too
+DIFFERENTIABLE = {"chosen-guard", "feature-drift"}  # through which the loss's gradient flows, too

@@ -48,8 +48,8 @@ class Preset:
 
     @property
     def needs(self) -> list[str]:
-        """What a pair must carry beside the policy's log-probs: scores, label_confidence, sources; of the policy
-        token_logps, square_logps; of the step mismatched answers, each of another prompt.
+        """What a pair must carry beside the policy's log-probs: scores, label_confidence, sources, features; of the
+        policy token_logps, square_logps; of the step mismatched answers, each of another prompt.
         """
         return sorted({_NEEDS[name] for name in self.functions.values() if isinstance(name, str) and name in _NEEDS})
 
@@ -84,6 +84,7 @@ _NEEDS = {
     "like-the-policy": "square_logps",
     **dict.fromkeys(_TOKEN_COLUMNS, "token_logps"),
     "kto": "mismatched",
+    "feature-drift": "features",
 }
 
 PRESETS: dict[str, Preset] = {
@@ -365,6 +366,13 @@ PRESETS: dict[str, Preset] = {
         {"beta": 0.01, "delta": 1.5},
         reward="changed-tokens",
     ),
+    "fpo": Preset(
+        "Yin et al., arXiv 2411.07618: l(beta (h' - alpha (E_l - E_w))), E the mean squared change of the policy's "
+        "`strongest` features of a completion since the reference",
+        {"beta": 0.1, "alpha": 0.5, "strongest": 50},
+        reward="mean-log-ratio",
+        margin="feature-drift",
+    ),
     "bvpo": Preset(
         "arXiv 2510.05095: a l(beta h) on answers with their thoughts + (1 - a) l(beta h) on answers without any, a as "
         "given or the one of least mean squared error",
@@ -402,7 +410,7 @@ _CHOICES = {
     "curve": ("logistic", "arctan"),
     "balance": ("fixed", "least-error"),
 }
-_WHOLE = {"drop"}  # numbers of pairs
+_WHOLE = {"drop": "pairs", "strongest": "features"}  # numbers of what
 
 # Where a parameter may lie, as intervals are written: a round bracket leaves its end out.
 _INTERVALS: dict[str, str] = {
@@ -413,6 +421,7 @@ _INTERVALS: dict[str, str] = {
     **dict.fromkeys(("desirable_weight", "undesirable_weight", "delta"), "[0, inf)"),
     **dict.fromkeys(("reference_share", "adaptation", "trace_weight"), "[0, 1]"),
     "reliability": "(0, 1]",
+    "strongest": "[1, inf)",
     **dict.fromkeys(("fit_margin", "good_score"), "(-inf, inf)"),
     "label_smoothing": "[0, 0.5)",
     "momentum": "[0, 1)",
@@ -496,7 +505,8 @@ def _checked(key: str, value: Any, default: float | str) -> float | str:
     if key in _INTERVALS and not _inside(value, _INTERVALS[key]):
         raise UserError(f"objective.{key}={value!r} is out of range", f"give a number in {_INTERVALS[key]}")
     if key in _WHOLE and value != int(value):
-        raise UserError(f"objective.{key}={value!r} is not a whole number", "give a number of pairs, such as 1")
+        remedy = f"give a number of {_WHOLE[key]}, such as 1"
+        raise UserError(f"objective.{key}={value!r} is not a whole number", remedy)
     checked: float | str = value
     return checked
 

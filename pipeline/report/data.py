@@ -363,7 +363,8 @@ class Objective:
 @dataclass(frozen=True)
 class ReportData:
     """Everything the page shows. `steps` is a table of tables.STEPS, `trained_pairs` has the columns DRAWN,
-    `reliability` is a table of tables.RELIABILITY, `streams` one of tables.STREAMS.
+    `reliability` is a table of tables.RELIABILITY, `streams` one of tables.STREAMS, `dictionary` one of
+    tables.DICTIONARY.
     """
 
     title: str
@@ -379,6 +380,7 @@ class ReportData:
     trained_pairs: pa.Table | None = None
     reliability: pa.Table | None = None  # where the objective estimates any
     streams: pa.Table | None = None  # where pairs are of several
+    dictionary: pa.Table | None = None  # where an autoencoder was trained
     held_out: HeldOut | None = None
     ranked: Sequence[Ranked] = ()
     elsewhere: Elsewhere | None = None

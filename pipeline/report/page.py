@@ -118,6 +118,8 @@ def _figures(data: ReportData) -> dict[str, Any]:
         known = data.scheduled
         flipped = known.flipped / max(1, known.pairs) if known else 0.0
         drawn["training"].append(training_figures.flip_rates(data.reliability, flipped))
+    if data.dictionary is not None:
+        drawn["training"].append(training_figures.dictionary(data.dictionary))
     if data.streams is not None:
         drawn["training"] += training_figures.streams(data.streams)
     if data.benchmark and data.benchmark.comparison:

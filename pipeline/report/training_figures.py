@@ -153,6 +153,25 @@ def streams(rows: pa.Table) -> list[Figure]:
     ]
 
 
+def dictionary(rows: pa.Table) -> Figure:
+    """How the autoencoder that features are read by was trained (tables.DICTIONARY)."""
+    names = {"explained": "explained of held-out states", "dead": "dead latents"}
+    lines = ({"color": f"var(--{color})", "width": 2} for color in ("trained", "base"))
+    drawn = spec(
+        [_curve(rows, column, name, line, "lines") for (column, name), line in zip(names.items(), lines, strict=True)],
+        260,
+        axis("step"),
+        axis(tickformat=".0%"),
+        showlegend=True,
+        hovermode="x unified",
+    )
+    caption = (
+        "Share of the variance of held-out states that the sparse autoencoder's features explain, and share of its "
+        "latents that no state of a whole pass has used."
+    )
+    return Figure("fig-dictionary", "features: the sparse autoencoder", caption, drawn)
+
+
 def _of_one(rows: pa.Table, key: str, name: str, column: str, place: int) -> Spec:
     """The curve of one source, or of one stream."""
     # plotly reads names as its own small markup, so they are escaped here.

@@ -138,6 +138,25 @@ TOKEN_VALUES = _schema(
 
 # Made by weigh for itself: what it has scored that is no pair, a completion (as chosen) after another's prompt.
 ASKED = _schema(("pair_id", pa.string()), ("prompt_ids", _ids), ("chosen_ids", _ids), ("rejected_ids", _ids))
+# Made by reference where the objective looks at features; read by train. Means over a completion's tokens, those that
+# are not 0, in the order of their latents.
+FEATURES = _schema(
+    ("pair_id", pa.string()),
+    ("tokens_digest", pa.string()),  # as in REFERENCE
+    ("chosen_latents", _ids),
+    ("chosen_values", pa.list_(pa.float32())),
+    ("rejected_latents", _ids),
+    ("rejected_values", pa.list_(pa.float32())),
+)
+
+# Made by features; read by report. A row for every so many steps of the autoencoder's training.
+DICTIONARY = _schema(
+    ("step", pa.int64()),
+    ("states", pa.int64()),  # seen so far
+    ("loss", pa.float64()),  # the share of the states' variance that is not explained, as it is trained
+    ("explained", pa.float64()),  # the share that is, of held-out pairs' states
+    ("dead", pa.float64()),  # share of latents that no state of the latest pass has used
+)
 
 # Made by schedule; read by train and report. It is the epoch: row `position` is trained at step position // batch_size.
 # Pairs of route drop are not trained: they stand once, after all others, so that every train pair is accounted for.

@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
 from pipeline.settings.bridge import Bridge
 from pipeline.settings.faults import explain, refuse_odd_values, shown
+from pipeline.settings.features import Features
 from pipeline.settings.file import read
 from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data, Model, Weights
 from pipeline.settings.onpolicy import Pair, Rate, Sample
@@ -220,11 +221,16 @@ class RunConfig(Section):
     # Further pairs, by a name of yours: each stream is prepared, scored and scheduled by itself, and has its share of
     # every step.
     streams: dict[Name, Stream] = Field(default={}, examples=[{"own": {"data": "own.jsonl", "weight": 0.3}}])
+    features: Features = Features()  # of an objective that looks at any
     resources: Resources = Resources()
 
     def model_of(self, weights: Weights | None) -> Model:
         """The section `model` with these weights; without any, as it is."""
         return self.model.model_copy(update=weights.model_dump()) if weights else self.model
+
+    @property
+    def reads_features(self) -> bool:
+        return "features" in resolve(self.objective.name, self.objective.parameters)[0].needs
 
     @model_validator(mode="before")
     @classmethod

@@ -71,6 +71,7 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
     "rate.raters": lambda value: [value] if isinstance(value, str | dict) else value,
     "objective": _text_under("name"),
     "judge.local": _text_under("source"),
+    "features": _text_under("source"),
     "train.lora": _lora,
     "weigh.contrast": lambda value: expand(value) if isinstance(value, dict) else value,
     "generate.benchmarks": _benchmarks,

@@ -12,6 +12,7 @@ from pipeline.errors import UserError
 from pipeline.objectives.presets import resolve
 from pipeline.settings.bridge import Bridge
 from pipeline.settings.config import Judge, RunConfig
+from pipeline.settings.features import Features
 from pipeline.settings.inputs import EMBEDDED, SAMPLED
 from pipeline.settings.onpolicy import Pair, Rate, Sample
 from pipeline.settings.resources import JudgeEndpoint
@@ -107,6 +108,11 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     yield not (here or rates_here), "without judge.local", ["resources.judges"]
     at_endpoint = [f"resources.judge_endpoint.{name}" for name in JudgeEndpoint.model_fields]
     yield not (by_model or rates_there), "without judge.model", at_endpoint
+
+    of_features = [f"features.{name}" for name in Features.model_fields]
+    yield not config.reads_features, "without an objective that looks at features", of_features
+    trained = [name for name in of_features if name not in ("features.source", "features.layer")]
+    yield config.reads_features and config.features.source is not None, "with features.source", trained
 
     gpus = config.resources.gpus_per_actor > 0
     yield gpus, "on GPUs", ["resources.kv_cache_gib"]

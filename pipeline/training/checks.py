@@ -22,6 +22,8 @@ SIDE = 20.0  # one side alone
 STEP = 5.0  # many sides, by their root mean square; few are allowed more, up to SIDE
 MEAN = 4.0  # standard errors of a token's mean, whose sign rounding does not know; and beside them:
 BIAS = 2e-3  # nats a token that kernels may differ by on average
+# Of a step's features, the root of the squares of what they are off by, over that of their own.
+FEATURES, FEATURES_ROUNDED = 0.02, 0.3
 
 
 def check_columns(epoch: Epoch, preset: Preset) -> None:
@@ -34,6 +36,11 @@ def check_columns(epoch: Epoch, preset: Preset) -> None:
             f"the objective estimates how often each source's labels are right, and the pairs are of more than "
             f"{MOST_SOURCES:,} sources",
             "name the column that says who labelled a pair in data.columns.source, or choose another objective",
+        )
+    if "features" in needs and not epoch.has_features:
+        raise UserError(
+            "the objective looks at features, and the epoch has none of the reference's",
+            "python -m jobs.run makes them",
         )
     columns = {"scores": ("chosen_score", "rejected_score"), "label_confidence": ("label_confidence",)}
     for name in needs:
@@ -93,6 +100,22 @@ def _differ(what: str, off: float, rounding: float) -> UserError:
         "the reference is of another model or compute path: python -m jobs.run --force reference, and --force weigh "
         "where the line has that stage",
     )
+
+
+def check_features(rows: Rows, dtype: torch.dtype) -> None:
+    """The same of features, where any are looked at: the strongest of all sides together, by their squares.
+
+    A feature that is 0 below a threshold may be 0 in one of two right computations alone, so that a side says little.
+    """
+    size, change = (float(rows.columns[name].sum()) for name in ("feature_size", "feature_change"))
+    allowed = FEATURES if dtype in PARITY else FEATURES_ROUNDED
+    if size and not change <= allowed**2 * size:
+        off = math.sqrt(change / size)
+        raise UserError(
+            f"at step 0 the policy's features are {off:.2g} of their size from the cached ones; {allowed:g} would be "
+            "rounding",
+            "the cache is of another model, layer or autoencoder: python -m jobs.run --force reference",
+        )
 
 
 def check_finite(rows: Rows, step: int) -> None:

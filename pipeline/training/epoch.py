@@ -13,17 +13,42 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.compute.layout import Tokens
 from pipeline.errors import UserError
-from pipeline.training.join import ABOUT, HELD_OUT, LENGTHS, ONCE, SCHEDULED, TOKENS, VALUES, row_type
+from pipeline.training.join import (
+    ABOUT,
+    FEATURES,
+    FEATURES_AT,
+    HELD_OUT,
+    LENGTHS,
+    ONCE,
+    SCHEDULED,
+    TOKENS,
+    VALUES,
+    row_type,
+)
 
 _AT_A_TIME = 1 << 14  # rows of held-out pairs
 Sides = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]  # chosen and rejected, a number a token
+
+
+class Sparse(NamedTuple):
+    """Features that are not 0: which, in rising order, and their values."""
+
+    latents: npt.NDArray[np.int32]
+    values: npt.NDArray[np.float32]
+
+    def at(self, latents: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """The values of these latents; 0 of one that is not here."""
+        if not len(self.latents):
+            return np.zeros(len(latents))
+        places = np.searchsorted(self.latents, latents).clip(max=len(self.latents) - 1)
+        return np.where(self.latents[places] == latents, self.values[places], 0.0).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -69,6 +94,8 @@ class Epoch:
         self._scheduled, self._held_out = (_Stored(folder / name, row) for name in (SCHEDULED, HELD_OUT))
         self._once, self._tokens = _Stored(folder / ONCE, "<i8"), _Stored(folder / TOKENS, "<i4")
         self._values, self.columns = _Stored(folder / VALUES, "<f4"), tuple(about["values"])
+        at = folder / FEATURES_AT
+        self._features = (_Stored(folder / FEATURES, "u1"), _Stored(at, "<i8")) if at.exists() else None
         self._lacking: dict[str, str | None] = about["lacking"]
         self.sources: list[str] | None = about["sources"]  # None: more than join.MOST_SOURCES
         self.streams: dict[str, int] = dict(
@@ -96,6 +123,24 @@ class Epoch:
         if example.flipped:
             one, other = other, one
         return Tokens(prompt, one, other if example.route == "preference" else other[:0])
+
+    @property
+    def has_features(self) -> bool:
+        return self._features is not None
+
+    def features(self, example: Example) -> tuple[Sparse, Sparse]:
+        """The cached features of an example's sides. Raises UserError where they are not as written."""
+        assert self._features
+        stored, at = self._features
+        begin, end = at.read(example.number, 2).tolist()
+        found = stored.read(begin, end - begin)
+        chosen, rejected, checksum = found[:12].view("<u4").tolist()
+        if zlib.crc32(found[12:]) != checksum:
+            raise self._spoilt(example, "features", FEATURES)
+        numbers = [chosen, rejected, chosen, rejected]
+        parts = np.split(found[12:], np.cumsum([4 * each for each in numbers])[:-1])
+        sides = [Sparse(parts[side].view("<i4"), parts[side + 2].view("<f4")) for side in (0, 1)]
+        return (sides[1], sides[0]) if example.flipped else (sides[0], sides[1])
 
     def token_values(self, example: Example) -> dict[str, Sides]:
         """Of each of `columns` a number for every token of both sides as they are trained; read now.

@@ -8,12 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 
 from pipeline.compute.layout import Pack, Tokens, lay_out
 from pipeline.compute.packing import plan
 from pipeline.objectives.batch import PairBatch
-from pipeline.training.epoch import Example
+from pipeline.training.epoch import Example, Sparse
 from pipeline.training.mismatched import Mismatched
 from pipeline.training.rows import recorded
 
@@ -27,6 +28,7 @@ class MicroBatch:
     index: list[int]  # of which pairs; none where the worker has none left, and computes one for the others' sake
     pack: Pack
     recorded: PairBatch
+    features: list[tuple[Sparse, Sparse]] | None = None  # as cached, of each pair's sides
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,24 @@ class Seen:
 
     def backward(self, loss: torch.Tensor) -> None:
         """The host differentiates, and the device's backward begins with what it found."""
-        found = torch.autograd.grad(loss, self.host)
-        torch.autograd.backward(self.device, [g.to(d.device) for g, d in zip(found, self.device, strict=True)])
+        found = torch.autograd.grad(loss, self.host, materialize_grads=True)
+        torch.autograd.backward(self.device, [g.to(d.device, d.dtype) for g, d in zip(found, self.device, strict=True)])
+
+    def add_features(
+        self, values_SK: torch.Tensor, latents_SK: torch.Tensor, cached: Sequence[tuple[Sparse, Sparse]]
+    ) -> None:
+        """The strongest features of the pairs' sides, and what the cache has of the same; after the forward.
+
+        An absent side, and a feature of 0 under both, is 0.
+        """
+        host_SK = values_SK.detach().double().cpu().requires_grad_(values_SK.requires_grad)
+        self.device.append(values_SK)
+        self.host.append(host_SK)
+        asked_SK = latents_SK.cpu().numpy()
+        sides = [side for pair in cached for side in pair]
+        found_SK = torch.tensor(np.stack([side.at(asked) for side, asked in zip(sides, asked_SK, strict=True)]))
+        self.batch.policy_chosen_features, self.batch.policy_rejected_features = host_SK[::2], host_SK[1::2]
+        self.batch.reference_chosen_features, self.batch.reference_rejected_features = found_SK[::2], found_SK[1::2]
 
     def own_gradients(self) -> torch.Tensor:
         """Of each pair by its gains, [B, C] float64, after the backward."""
@@ -80,6 +98,7 @@ class Share:
         planned: Iterable[list[int]],
         examples: Callable[[list[int]], Sequence[Example]],
         tokens: Callable[[Example], Tokens],
+        features: Callable[[Example], tuple[Sparse, Sparse]] | None = None,
     ) -> Iterator[MicroBatch]:
         """What was planned, each micro-batch read and laid out when it is its turn.
 
@@ -87,7 +106,8 @@ class Share:
         """
         for index in self._computed(planned):
             computed = examples(index or [0])
-            yield MicroBatch(index, self._laid_out(map(tokens, computed)), self.record(computed))
+            cached = [features(example) for example in computed] if features else None
+            yield MicroBatch(index, self._laid_out(map(tokens, computed)), self.record(computed), cached)
 
     def packs(self, planned: Iterable[list[int]], tokens: Callable[[int], Tokens]) -> Iterator[tuple[list[int], Pack]]:
         """The same of what is no pair: which of them, and their pack."""

@@ -6,6 +6,8 @@ Parts of pairs stream through; of all pairs only ids and row numbers are held. W
     values      of each pair a checksum, and every column of values of both sides' tokens, where there are any: float32
     scheduled   a row a position of the schedule, in its order, without those of route drop
     held_out    a row a held-out pair, in the order of their ids
+    features    where the objective looks at any: of each pair its sides' latents and values, as of `packed_features`
+    features_at where each pair's begin in it, by the pair's number, and where the last one ends: int64
     once        the positions where a pair routed to preference stands for the first time: int64
     epoch.json  what it was made of, and what the other files must be
 
@@ -36,7 +38,7 @@ from pipeline.results.files import ASIDE, file_digest, write_aside
 from pipeline.settings.streams import FIRST
 
 TOKENS, VALUES, SCHEDULED, HELD_OUT, ONCE = "tokens", "values", "scheduled", "held_out", "once"
-ABOUT = "epoch.json"
+FEATURES, FEATURES_AT, ABOUT = "features", "features_at", "epoch.json"
 LENGTHS = ("prompt", "chosen", "rejected")  # in tokens
 SUMS = ("chosen_logps", "rejected_logps")  # as they are cached of the reference
 STARTS = ("start_chosen_logps", "start_rejected_logps")  # and of the model that training starts from
@@ -60,6 +62,7 @@ class Line(NamedTuple):
     reference: Path
     schedule: Path
     start: Path | None = None
+    features: Path | None = None  # tables.FEATURES
 
     @property
     def scores(self) -> tuple[Path, Path]:
@@ -112,6 +115,7 @@ def join(
     made_of: Mapping[str, str] | None = None,
     start: Path | None = None,
     streams: Mapping[str, Line] | None = None,
+    features: Path | None = None,
     more: More = More(),
 ) -> Path:
     """Write the table of these committed tables into `folder`, whole or not at all; returns `folder`.
@@ -127,14 +131,18 @@ def join(
     for old in (beside, folder):
         shutil.rmtree(old, ignore_errors=True)
     beside.mkdir(parents=True)
-    lines = [Line(pairs, reference, schedule, start), *(streams or {}).values()]
+    lines = [Line(pairs, reference, schedule, start, features), *(streams or {}).values()]
     try:
         wanted = [_wanted(line) for line in lines]
         row = row_type(max(each.id_bytes for each in wanted))
-        values = {name: _Cached(*at) for name, at in more.values.items()}
+        values = {
+            name: _Cached(folder, tables.TOKEN_VALUES, pattern) for name, (folder, pattern) in more.values.items()
+        }
         sources = _write_pairs(lines, wanted, row, values, beside)
         about: dict[str, Any] = {"format": FORMAT, "made_of": dict(made_of or {})}
         about |= _write_rows(lines, wanted, row, beside, more.mismatched)
+        if all(line.features for line in lines):
+            _write_features(lines, wanted, row, beside)
         (beside / _ROWS).unlink()
         about |= {"streams": [FIRST, *(streams or {})], "values": list(values)}
         named = [name if len(lines) == 1 else f"{about['streams'][stream]}: {name}" for stream, name in sources]
@@ -175,8 +183,10 @@ def room(pairs: Path, schedule: Path, values: int = 0) -> int:
 
 
 def _files(folder: Path) -> dict[str, list[Any]]:
-    digests = {name: file_digest(folder / name) for name in (SCHEDULED, HELD_OUT, ONCE)}
-    return {name: [(folder / name).stat().st_size, digests.get(name)] for name in (TOKENS, VALUES, *digests)}
+    digested = [name for name in (SCHEDULED, HELD_OUT, ONCE, FEATURES_AT) if (folder / name).exists()]
+    digests = {name: file_digest(folder / name) for name in digested}
+    large = [name for name in (TOKENS, VALUES, FEATURES) if (folder / name).exists()]
+    return {name: [(folder / name).stat().st_size, digests.get(name)] for name in (*large, *digests)}
 
 
 @dataclass(frozen=True)
@@ -219,9 +229,8 @@ def _found(pair_ids: pa.ChunkedArray, among: pa.ChunkedArray, table: str) -> Num
 class _Cached:
     """Rows by pair id. Those of a part of pairs are looked for in the part beside it, then everywhere."""
 
-    def __init__(self, folder: Path, pattern: str | None = None):
-        self.folder, self.pattern = folder, pattern or "part-*.parquet"
-        self.schema = tables.TOKEN_VALUES if pattern else tables.REFERENCE
+    def __init__(self, folder: Path, schema: pa.Schema = tables.REFERENCE, pattern: str = "part-*.parquet"):
+        self.folder, self.schema, self.pattern = folder, schema, pattern
         self.whole: pa.Table | None = None
 
     def of(self, pair_ids: pa.ChunkedArray, part: str) -> pa.Table:
@@ -344,6 +353,40 @@ def _lists(column: pa.ChunkedArray) -> Iterator[npt.NDArray[Any]]:
     for chunk in column.chunks:
         offsets, values = np.asarray(chunk.offsets), np.asarray(chunk.values)
         yield from (values[begin:end] for begin, end in pairwise(offsets.tolist()))
+
+
+def packed_features(row: Mapping[str, Any]) -> bytes:
+    """A pair's features: how many each side has and a checksum of the rest, then latents and values of both sides."""
+    latents = [np.asarray(row[f"{side}_latents"], dtype="<i4") for side in ("chosen", "rejected")]
+    values = [np.asarray(row[f"{side}_values"], dtype="<f4") for side in ("chosen", "rejected")]
+    body = b"".join(each.tobytes() for each in (*latents, *values))
+    return np.array([*map(len, latents), zlib.crc32(body)], dtype="<u4").tobytes() + body
+
+
+def _write_features(lines: Sequence[Line], wanted: Sequence[_Wanted], row: np.dtype[np.void], folder: Path) -> None:
+    """`features` and `features_at`. Raises UserError where a pair has none, or those of other tokens."""
+    rows, at, number = _mapped(folder / _ROWS, row), [0], 0
+    with open(folder / FEATURES, "wb") as file:
+        for line, own in zip(lines, wanted, strict=True):
+            assert line.features
+            cached, seen = _Cached(line.features, tables.FEATURES), 0
+            for part in sorted(line.pairs.glob("part-*.parquet")):
+                pair_ids = tables.read(line.pairs, tables.PAIRS, ["pair_id"], part.name)["pair_id"]
+                needed = pair_ids.filter(pa.array(own.needed_P[seen : seen + len(pair_ids)]))
+                seen += len(pair_ids)
+                found = cached.of(needed, part.name)
+                for pair_id, each in zip(needed.to_pylist(), found.to_pylist(), strict=True):
+                    digest = rows["tokens_digest"][number].tobytes().hex()
+                    if each["tokens_digest"] != digest:  # or there is none
+                        raise UserError(
+                            f"pair {pair_id}: the cached features are of other tokens, or there are none",
+                            "make them anew: python -m jobs.run --force reference",
+                        )
+                    written = packed_features(each)
+                    file.write(written)
+                    at.append(at[-1] + len(written))
+                    number += 1
+    (folder / FEATURES_AT).write_bytes(np.array(at, dtype="<i8").tobytes())
 
 
 def _write_rows(

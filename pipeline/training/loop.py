@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -25,7 +26,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from pipeline.compute.autoencoders import Autoencoder
 from pipeline.compute.cpu import give_back_memory
+from pipeline.compute.features import Reader, reading
 from pipeline.compute.loading import EmptyModel
 from pipeline.compute.logprobs import side_sums
 from pipeline.compute.optimizer import make_optimizer, set_learning_rate
@@ -40,7 +43,14 @@ from pipeline.objectives.streams import Counts, Streams
 from pipeline.settings.config import Train
 from pipeline.settings.resources import Resources
 from pipeline.settings.streams import require_in_each_step
-from pipeline.training.checks import check_columns, check_finite, check_gradient, check_mismatched, check_parity
+from pipeline.training.checks import (
+    check_columns,
+    check_features,
+    check_finite,
+    check_gradient,
+    check_mismatched,
+    check_parity,
+)
 from pipeline.training.epoch import Epoch, Example, sizes
 from pipeline.training.feeding import Feed, MicroBatch, Prepared, Seen, Share
 from pipeline.training.journal import Journal
@@ -70,8 +80,11 @@ class Trainer:
         world: int = 1,
         journal: Journal | None = None,
         weights: Sequence[float] | None = None,
+        autoencoder: tuple[Autoencoder, int] | None = None,
     ):
-        """`weights` are those of the epoch's streams in the loss; None: each pair counts alike."""
+        """`weights` are those of the epoch's streams in the loss; None: each pair counts alike. `autoencoder` is what
+        an objective that looks at features reads them by, and the decoder layer whose output it reads.
+        """
         self.policy, self.objective, self.epoch = Policy(model, settings, resources, world), objective, epoch
         self.settings, self.resources, self.rank, self.world = settings, resources, rank, world
         self.budgets = resources.budgets(self.policy.device.type)
@@ -80,6 +93,8 @@ class Trainer:
         if self.squares:
             keep_head_in_chunks(self.policy.model)
         self.mismatched = "mismatched" in objective.preset.needs
+        self.strongest = int(objective.parameters.number("strongest")) if "features" in objective.preset.needs else 0
+        self.reader = Reader(self.policy.model, autoencoder[1], autoencoder[0]) if autoencoder else None
         check_columns(epoch, objective.preset)
         if weights:
             require_in_each_step(epoch.streams, epoch.batch_size)
@@ -118,6 +133,7 @@ class Trainer:
         rows = Rows(step.examples, values_PM)
         if k == 0:
             check_parity(rows, self.policy.dtype)
+            check_features(rows, self.policy.dtype)
         check_finite(rows, k)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         rate = learning_rate(k, self.epoch.steps, self.settings)
@@ -193,7 +209,8 @@ class Trainer:
         examples = self.epoch.step(k)
         share = self._share(self.budgets.micro_batch_tokens, "resources.micro_batch_tokens")
         planned = share.plan(sizes(examples))
-        own = share.micro_batches(planned, lambda index: [examples[i] for i in index], self.epoch.tokens)
+        features = self.epoch.features if self.reader else None
+        own = share.micro_batches(planned, lambda index: [examples[i] for i in index], self.epoch.tokens, features)
         step = Prepared(examples, list(own))
         if not self.mismatched:
             return step
@@ -270,7 +287,9 @@ class Trainer:
             exact = torch.promote_types(self.policy.dtype, torch.float32)
             gains_PC = torch.ones(micro.pack.pairs, self._channels, dtype=exact, device=self.policy.device)
             gains_PC.requires_grad_()
-        found = self.policy(micro.pack.on(self.policy.device), self.budgets.logits_chunk, self.squares, gains_PC)
+        pack = micro.pack.on(self.policy.device)
+        with reading(self.reader.layer) if self.reader else nullcontext([]) as states:
+            found = self.policy(pack, self.budgets.logits_chunk, self.squares, gains_PC)
         logps_N, host = found[0] if self.squares else found, found.detach().cpu()
         host_N = (host[0] if self.squares else host).requires_grad_(logps_N.requires_grad)
         chosen_B, rejected_B = side_sums(host_N, micro.pack).unbind(1)
@@ -282,7 +301,11 @@ class Trainer:
             lengths = [length for segment in micro.pack.segments for length in (segment.chosen, segment.rejected)]
             sides = host_N.double().split(lengths)
             batch.policy_chosen_token_logps, batch.policy_rejected_token_logps = sides[::2], sides[1::2]
-        return Seen([logps_N], [host_N], batch, gains_PC)
+        seen = Seen([logps_N], [host_N], batch, gains_PC)
+        if self.reader and micro.features and torch.is_grad_enabled():
+            values_SK, latents_SK = self.reader.strongest(states[0], pack, self.strongest)
+            seen.add_features(values_SK, latents_SK, micro.features)
+        return seen
 
     @property
     def _channels(self) -> int:

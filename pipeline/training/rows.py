@@ -16,7 +16,7 @@ from pipeline.training.epoch import Example, Sides
 
 PREFERENCE_ONLY = ("gap", "margin", "shift", "weight", "statistic")  # what only preference pairs have
 SIDES = ("chosen_reward", "rejected_reward", "chosen_logps", "rejected_logps")  # means over preference pairs
-MEASURED = ("loss", "nll", *PREFERENCE_ONLY, *SIDES)
+MEASURED = ("loss", "nll", *PREFERENCE_ONLY, *SIDES, "feature_size", "feature_change")
 HELD_OUT = ("accuracy", "gap", "chosen_logps", "rejected_logps")  # means over the held-out pairs
 SPLIT_FIGURES = ("accuracy", "gap", "margin", "weight")  # told apart by clean and flipped labels
 
@@ -91,6 +91,14 @@ def measured(batch: PairBatch, out: Output, losses_B: torch.Tensor) -> torch.Ten
         "chosen_logps": batch.policy_chosen_logps,
         "rejected_logps": batch.policy_rejected_logps,
     }
+    values |= dict.fromkeys(("feature_size", "feature_change"), torch.zeros_like(losses_B))
+    if batch.policy_chosen_features is not None:
+        names = ("policy_chosen_features", "reference_chosen_features", "policy_rejected_features")
+        chosen_BK, before_BK, rejected_BK, was_BK = batch.need(*names, "reference_rejected_features")
+        present_B = batch.rejected_tokens > 0 if batch.routes is None else batch.routes == PREFERENCE
+        values["feature_size"] = chosen_BK.square().sum(1) + rejected_BK.square().sum(1)
+        moved_B = (rejected_BK - was_BK).square().sum(1)
+        values["feature_change"] = (chosen_BK - before_BK).square().sum(1) + torch.where(present_B, moved_B, 0.0)
     return torch.stack([values[name].detach().double() for name in MEASURED], dim=1)
 
 

@@ -27,6 +27,23 @@ class Pair(NamedTuple):
     source: int = 0  # of the label
 
     @property
+    def features_w(self) -> list[float]:
+        """The policy's strongest features of w, and below what they were under the reference."""
+        return [3.0 + self.n_w / 10, 1.5, 0.25]
+
+    @property
+    def features_l(self) -> list[float]:
+        return [2.0, 1.0 + self.s_l / 10, 0.5]
+
+    @property
+    def were_w(self) -> list[float]:
+        return [2.5, 1.5 + self.p, 0.0]
+
+    @property
+    def were_l(self) -> list[float]:
+        return [0.5, 0.0, self.s_w / 10]
+
+    @property
     def tokens_w(self) -> list[float]:
         return ramp(self.lp_w, self.n_w)
 
@@ -113,6 +130,10 @@ def batch_of(
         chosen_token_weights=[torch.tensor(weights(pair.n_w), dtype=dtype) for pair in present],
         rejected_token_weights=[torch.tensor(weights(pair.n_l), dtype=dtype) for pair in present],
         step_kl=torch.full((len(present),), STEP_KL, dtype=dtype),
+        policy_chosen_features=column("features_w"),
+        policy_rejected_features=column("features_l"),
+        reference_chosen_features=column("were_w"),
+        reference_rejected_features=column("were_l"),
         sources=column("source").long(),
         routes=None if routes is None else torch.tensor(routes, dtype=torch.long),
         policy_chosen_token_logps=[torch.tensor(pair.tokens_w, dtype=dtype) for pair in present],

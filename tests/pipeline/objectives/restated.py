@@ -111,6 +111,14 @@ def dpo(x: Pair, c: Any) -> Said:
     return Said(c.beta * h(x))
 
 
+def fpo(x: Pair, c: Any) -> Said:
+    moved_w, moved_l = (
+        sum((now - was) ** 2 for now, was in zip(features, before, strict=True)) / len(features)
+        for features, before in ((x.features_w, x.were_w), (x.features_l, x.were_l))
+    )
+    return Said(c.beta * mean_h(x), margin=c.beta * c.alpha * (moved_l - moved_w))
+
+
 def cdpo(x: Pair, c: Any) -> Said:
     e = c.label_smoothing
     return Said(c.beta * h(x), link=lambda z: (1 - e) * logistic(z) + e * logistic(-z))
@@ -507,6 +515,7 @@ CASES: dict[str, tuple[Callable[[Pair, Any], Said], dict[str, Any], list[dict[st
     "tis-dpo": (tis_dpo, {"beta": 0.1}, [{"beta": 0.7}]),
     "d2po": (d2po, {"beta": 0.1, "decay": 0.98}, [{"beta": 0.3, "decay": 0.5}]),
     "bmc": (bmc, {"beta": 0.01, "delta": 1.5}, [{"beta": 0.2, "delta": 30.0}, {"delta": 0.3}]),
+    "fpo": (fpo, {"beta": 0.1, "alpha": 0.5, "strongest": 50}, [{"beta": 2.0, "alpha": 3.0}, {"alpha": 0.0}]),
     # Of one stream; how two are weighed stands in test_streams.py.
     "bvpo": (dpo, {"beta": 0.1, "trace_weight": 0.5, "balance": "fixed", "momentum": 0.9}, [{"beta": 0.2}]),
     "selective-dpo": (dpo, {"beta": 0.01}, [{"beta": 0.2}]),

@@ -75,6 +75,8 @@ IDENTITIES: list[tuple[str, dict[str, Any], str, dict[str, Any], list[Pair]]] = 
     ("wpo", {"beta": 0.1, "label_smoothing": 0.1}, "cdpo", {}, [FAR]),
     ("dpop", {"guard": 0.0, "beta": 0.1}, "dpo", {}, PAIRS),
     ("dpop", {"beta": 0.1}, "dpo", {}, RISEN),
+    ("fpo", {"alpha": 0.0, "beta": 5.0}, "sigmoid-norm", {}, PAIRS),
+    ("bvpo", {}, "dpo", {}, PAIRS),  # of one stream
     ("alpha-po", {"alpha": 0.0}, "simpo", {}, PAIRS),
     ("alpha-po", {"alpha": 1e-13}, "simpo", {}, MILD),
     ("rainbow-po", {"reference_share": 1.0, "beta": 5.0}, "sigmoid-norm", {}, PAIRS),

@@ -129,6 +129,12 @@ COLUMNS = {
     "reference": ("reference_chosen_token_logps", "reference_rejected_token_logps"),
     "contrast": ("chosen_token_weights", "rejected_token_weights"),
     "changed": ("chosen_token_weights", "rejected_token_weights"),
+    "features": (
+        "policy_chosen_features",
+        "policy_rejected_features",
+        "reference_chosen_features",
+        "reference_rejected_features",
+    ),
 }
 
 

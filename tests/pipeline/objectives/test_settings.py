@@ -77,6 +77,7 @@ INTERVALS: dict[str, tuple[str, list[float], list[float]]] = {
     "c_max": ("madpo", [0.999, 0], [1, 50]),
     "guard": ("dpop", [-1e-9], [0, 500]),
     "reference_share": ("rainbow-po", [-1e-9, 1.001], [0, 0.25, 1]),
+    "strongest": ("fpo", [0, -1], [1, 16384]),
     "trace_weight": ("bvpo", [-1e-9, 1.001], [0, 0.5, 1]),
     "home_advantage": ("rainbow-po", [-1e-9], [0, 1]),
     "rating_beta": ("rating-dpo", [0, -0.1], [1e-9, 1000]),

@@ -23,7 +23,7 @@ from tests.pipeline.training.training_bench import Bench, Row, pairs_log, run, s
 
 SMALL = {"micro_batch_tokens": 13}  # the longest pair's: four micro-batches or more a step
 # Beside MixDPO over gamma-DPO, a mechanism each; the last of two streams, balanced by their gradients.
-OTHERS = ("nca", "bco", "dpop", "wpo", "dr-dpo", "rappo", "re-po", "kto", "tis-dpo", "bmc", "bvpo")
+OTHERS = ("nca", "bco", "dpop", "wpo", "dr-dpo", "rappo", "re-po", "kto", "tis-dpo", "bmc", "fpo", "bvpo")
 UNEVEN = {"micro_batch_tokens": 40}  # two micro-batches a step of four pairs; with two workers one each
 DROPOUT = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.1}, "learning_rate": 0.05}
 Found = dict[str, Any]

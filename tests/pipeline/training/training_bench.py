@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel
 
+from pipeline.compute.autoencoders import Autoencoder
+from pipeline.compute.features import Reader
 from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.loading import open_empty
 from pipeline.compute.logprobs import score
 from pipeline.compute.models import load_model
 from pipeline.compute.policy import Policy
-from pipeline.compute.scoring import score_part
+from pipeline.compute.scoring import read_part, score_part
 from pipeline.objectives import build
 from pipeline.objectives.presets import Preset
 from pipeline.preferences.changes import changed
@@ -31,7 +34,7 @@ from pipeline.training.mismatched import write_asked
 from tests.pipeline.training.restated_schedule import Candidate, scheduled_rows
 
 TRAIN, DEV, BATCH = 12, 3, 4
-PART = "part-00000.parquet"
+PART, LATENTS = "part-00000.parquet", 40
 Row = dict[str, Any]
 SETTINGS: Row = {"learning_rate": 1e-3, "lr_schedule": "constant", "warmup_fraction": 0.0, "batch_size": BATCH}
 
@@ -85,6 +88,18 @@ class Bench:
     def base(self) -> PreTrainedModel:
         return load_model(self.model, self.dtype)
 
+    @cached_property
+    def autoencoder(self) -> tuple[Autoencoder, int]:
+        """Features of the first layer's output, about half of them 0 at a position; the reference's are written."""
+        generator = torch.Generator().manual_seed(5)
+        width = self.base().config.hidden_size
+        weight_CM, bias_M = torch.randn(width, LATENTS, generator=generator), torch.randn(LATENTS, generator=generator)
+        made = Autoencoder(weight_CM / width**0.5, bias_M / 10, threshold_M=torch.full((LATENTS,), 0.02))
+        (self.folder / "features").mkdir(exist_ok=True)
+        model = self.base()
+        read_part(model, Reader(model, 0, made), self.folder / "pairs" / PART, self.folder / "features" / PART, 64)
+        return made, 0
+
     def write(self, table: str, rows: list[Row], schema: Any) -> None:
         (self.folder / table).mkdir(exist_ok=True)
         tables.write(rows, schema, self.folder / table / PART)
@@ -116,8 +131,8 @@ class Bench:
             if p["split"] == "train"
         ]
         self.write("schedule", scheduled_rows(known, settings), tables.SCHEDULE)
-        start = start if (start := self.folder / "start").exists() else None
-        return Line(*(self.folder / table for table in ("pairs", "reference", "schedule")), start)
+        there = {name: self.folder / name for name in ("start", "features") if (self.folder / name).exists()}
+        return Line(*(self.folder / table for table in ("pairs", "reference", "schedule")), **there)
 
     def mismatched(self, epoch: Epoch) -> Path:
         """The folder of what the base model says of each prompt with an answer to another of its step."""
@@ -152,6 +167,7 @@ class Bench:
             parameters = {**inner, **parameters}
             schedule = {"sft_percentile": 34, **(schedule or {})}
         objective = build(name, **parameters)
+        autoencoder = self.autoencoder if "features" in objective.preset.needs else None
         return Trainer(
             model or self.base(),
             objective,
@@ -162,6 +178,7 @@ class Bench:
             world,
             Journal(journal or self.folder / f"journal-{self.trainers}"),
             weights,
+            autoencoder,
         )
 
 
