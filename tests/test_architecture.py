@@ -171,13 +171,14 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     (folder / "good.yaml").write_text(good)
     (folder / "bad.yaml").write_text(good + "trian: {}\n")
     (folder / "bad-study.yaml").write_text(good + "trian: {}\nstudy: {methods: {a: {}}}\n")
+    (folder / "bad-sweep.yaml").write_text(good + "trian: {}\nsweep: {methods: {a: {}}}\n")
     return str(folder / "good.yaml"), str(folder / "bad.yaml")
 
 
 def test_doors_are_light(configs: tuple[str, str]) -> None:
     """Every door's --help and a bad config, and what only looks, in one process: none imports a heavy package."""
     good, bad = configs
-    bad_for = {"study": bad.replace("bad.yaml", "bad-study.yaml")}
+    bad_for = {name: bad.replace("bad.yaml", f"bad-{name}.yaml") for name in ("study", "sweep")}
     calls = [(door, ["--help"], 0) for door in DOORS]
     configured = [door for door in DOORS if door != "score"]  # it reads verdicts, no configuration
     more = {"export": ["--to", bad], "fetch": ["--to", bad]}
@@ -206,4 +207,4 @@ for door, arguments, expected in {calls!r}:
 def test_every_stage_has_a_door() -> None:
     from pipeline.line.plan import STAGES
 
-    assert set(DOORS) == {*STAGES, "run", "study", "status", "fit", "score", "export", "fetch"}
+    assert set(DOORS) == {*STAGES, "run", "study", "sweep", "status", "fit", "score", "export", "fetch"}

@@ -21,12 +21,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from actors.survival import may_restart, outlive
 from jobs.common.check import check
 from jobs.common.saying import doing, heard, say, shown, tell
 from pipeline.errors import UserError, no_room
 from pipeline.line.plan import VERSIONS, Plan, Step, make_plan
 from pipeline.results.artifacts import Artifact
+from pipeline.results.files import write_aside
 from pipeline.settings.config import RunConfig, load
 from pipeline.settings.inputs import SAMPLED
 from pipeline.settings.unused import unused
@@ -214,6 +217,12 @@ def places(result: Artifact) -> Iterator[str]:
             here = f"and here {place}" if result.is_here() else "not here: python -m jobs.fetch brings it"
             place = f"{result.store.address(f'{result.name}/{name}')}, {here}"
         yield f"{PLACES[name]}: {place}"
+
+
+def write_config(config: RunConfig, file: Path) -> None:
+    """A configuration as a file, to run it alone."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(file, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
 def manifest(plan: Plan, step: Step, outcome: Outcome, seconds: float) -> dict[str, Any]:

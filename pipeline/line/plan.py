@@ -48,7 +48,7 @@ STAGES = ("sample", "rate", "pair", "prepare", "reference", "schedule", "train",
 # Raise a stage's version when its code changes what it writes.
 VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 7}
 VERSIONS |= {"sample": 1, "rate": 1, "pair": 1}
-VERSIONS["study"] = 2  # not of the line: the page of jobs.study
+VERSIONS |= {"study": 2, "sweep": 1}  # not of the line: the pages of jobs.study and jobs.sweep
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,10 @@ class Plan:
     def of(self, *stages: str) -> list[Step]:
         """The steps of some stages, in the order in which they are made."""
         return [step for step in self.steps.values() if step.stage in stages]
+
+    def until(self, stage: str) -> list[Step]:
+        """All steps in order, up to a stage."""
+        return self.of(*STAGES[: STAGES.index(stage) + 1])
 
     @property
     def model_folder(self) -> Path:

@@ -10,14 +10,14 @@
 The cells of one seed and flip fraction flip the same pairs. Prepare and reference are the same for all cells.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.errors import UserError
-from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan, readable
+from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
 from pipeline.results.artifacts import fingerprint
 from pipeline.settings.config import RunConfig, Section, validate
 from pipeline.settings.faults import explain, refuse_odd_values
@@ -65,8 +65,9 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> tuple[Study, RunConf
     if "study" not in raw:
         remedy = "give a file such as configs/study-noise.yaml; jobs.run takes this one"
         raise UserError(f"--config {path}: has no section study", remedy)
+    raw.pop("sweep", None)  # of another door
     try:
-        study = _File.model_validate({"study": _long(raw.pop("study"))}).study
+        study = _File.model_validate({"study": written_out(raw.pop("study"))}).study
     except ValidationError as error:
         raise explain(error, _File) from None
     base = validate(raw)
@@ -86,7 +87,7 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> tuple[Study, RunConf
     return study, base, cells
 
 
-def _long(study: Any) -> Any:
+def written_out(study: Any) -> Any:
     """The section with the short forms in its methods written out."""
     methods = study.get("methods") if isinstance(study, dict) else None
     if not isinstance(methods, dict):
@@ -97,15 +98,21 @@ def _long(study: Any) -> Any:
 
 
 def _config(raw: dict[str, Any], method: str, changes: dict[Any, dict[str, Any]], flip: float, seed: int) -> RunConfig:
-    sections = {name: dict(raw.get(name) or {}) | changes.get(name, {}) for name in CHANGED}
-    if "objective" in changes:
-        sections["objective"] = changes["objective"]  # another objective has other parameters
-    sections["schedule"] |= {"flip_fraction": flip, "seed": seed}
-    sections["train"] |= {"seed": seed}
+    written = with_method(raw, changes)
+    written["schedule"] |= {"flip_fraction": flip, "seed": seed}
+    written["train"] |= {"seed": seed}
     try:
-        return validate(raw | sections | {"name": method})
+        return validate(written | {"name": method})
     except UserError as error:
         raise UserError(f"study.methods.{method}: {error.problem}", error.remedy) from None
+
+
+def with_method(raw: Mapping[str, Any], changes: Mapping[Any, dict[str, Any] | None]) -> dict[str, Any]:
+    """A configuration's content with what a method changes; its objective, where it has one, is another as a whole."""
+    sections = {name: dict(raw.get(name) or {}) | (changes.get(name) or {}) for name in CHANGED}
+    if changes.get("objective") is not None:
+        sections["objective"] = dict(changes["objective"] or {})  # another objective has other parameters
+    return {**raw, **sections}
 
 
 @dataclass(frozen=True)
@@ -120,17 +127,13 @@ class Grid(Plan):
         stages = ("train", "judge") if self.study.until == "judge" else ("train",)
         return {f"{cell.name}:{stage}": plan.steps[stage] for cell, plan in self.cells for stage in stages}
 
-    def steps_of(self, plan: Plan) -> list[Step]:
-        """A cell's results in order, up to where the study ends."""
-        return plan.of(*STAGES[: STAGES.index(self.study.until) + 1])
-
 
 def plan_study(path: str, overrides: Sequence[str]) -> tuple[Grid, Step]:
     """The grid and the step that makes its page. Raises UserError for a bad configuration of any cell."""
     study, config, cells = load_study(path, overrides)
     base = make_plan(config)
     planned = tuple((cell, make_plan(cell.config)) for cell in cells)
-    grid = Grid(base.config, base.model, base.judge, base.steps, base.front, study, planned)
+    grid = Grid(**vars(base), study=study, cells=planned)
     inputs = grid.results()
     identity = {"study": study.model_dump(mode="json"), "name": config.name, "judge": config.judge.model_dump()}
     digest = fingerprint(

@@ -268,8 +268,10 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 def validate(raw: dict[str, Any]) -> RunConfig:
     """The configuration that a file's content means. Raises UserError; see `load`."""
-    if "study" in raw:
-        raise UserError("this configuration has a section study", "python -m jobs.study with the same --config runs it")
+    for name in ("study", "sweep"):
+        if name in raw:
+            remedy = f"python -m jobs.{name} with the same --config runs it"
+            raise UserError(f"this configuration has a section {name}", remedy)
     refuse_odd_values(raw)
     raw = dict(raw)
     for name, section in RunConfig.model_fields.items():

@@ -17,7 +17,8 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 QUICKSTART = str(CONFIGS / "quickstart.yaml")
 
 
-SHIPPED = sorted(set(CONFIGS.rglob("*.yaml")) - set(CONFIGS.rglob("study-*.yaml")))  # for those see test_study.py
+OTHERS = {*CONFIGS.rglob("study-*.yaml"), *CONFIGS.rglob("bench/*.yaml")}  # see test_study.py and test_sweep.py
+SHIPPED = sorted(set(CONFIGS.rglob("*.yaml")) - OTHERS)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
