@@ -174,13 +174,14 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     (folder / "bad.yaml").write_text(good + "trian: {}\n")
     (folder / "bad-study.yaml").write_text(good + "trian: {}\nstudy: {methods: {a: {}}}\n")
     (folder / "bad-rounds.yaml").write_text(good + "trian: {}\nrounds: {count: 2}\n")
+    (folder / "bad-sweep.yaml").write_text(good + "trian: {}\nsweep: {methods: {a: {}}}\n")
     return str(folder / "good.yaml"), str(folder / "bad.yaml")
 
 
 def test_doors_are_light(configs: tuple[str, str]) -> None:
     """Every door's --help and a bad config, and what only looks, in one process: none imports a heavy package."""
     good, bad = configs
-    bad_for = {name: bad.replace("bad.yaml", f"bad-{name}.yaml") for name in ("study", "rounds")}
+    bad_for = {name: bad.replace("bad.yaml", f"bad-{name}.yaml") for name in ("study", "rounds", "sweep")}
     calls = [(door, ["--help"], 0) for door in DOORS]
     configured = [door for door in DOORS if door not in ("score", "init")]  # which read verdicts, and write one
     more = {door: ["--to", bad] for door in ("export", "fetch")} | {"track": ["--to", "tensorboard"]}
@@ -213,6 +214,6 @@ def test_every_stage_has_a_door() -> None:
 
     assert set(DOORS) == {
         *STAGES,
-        *("run", "study", "rounds", "status", "fit", "init", "list", "prune"),
+        *("run", "study", "rounds", "sweep", "status", "fit", "init", "list", "prune"),
         *("score", "export", "fetch", "rank", "publish", "track"),
     }

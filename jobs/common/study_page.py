@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pipeline.report import study as page
     from pipeline.report.study import StudyData
+    from pipeline.results.artifacts import Artifact
     from pipeline.statistics import Interval
 
 
@@ -85,26 +86,32 @@ def cell_figures(cell: Cell, work: Work) -> page.Cell:
 
 def pooled_rates(grid: Grid, work: Work) -> dict[tuple[str, float], Interval]:
     """The win rate of a method at a flip fraction over its seeds: questions are resampled, each with all its seeds."""
-    from pipeline.results import tables
-    from pipeline.statistics import bootstrap_mean, points
+    from pipeline.statistics import bootstrap_mean
 
     won: dict[
         tuple[str, float], dict[str, list[float]]
     ] = {}  # by method and flips: each question's points, a seed each
     for cell, _ in grid.cells:
-        scores: dict[str, dict[str, float]] = {"trained": {}, "base": {}}
-        for row in tables.read(work.inputs[f"{cell.name}:judge"].path, tables.VERDICTS).to_pylist():
-            scores[row["model"]][row["question_id"]] = row["score"]
-        questions = list(scores["trained"])
-        theirs = [scores["base"][question] for question in questions]
         found = won.setdefault((cell.method, cell.flip_fraction), {})
-        for question, point in zip(questions, points(list(scores["trained"].values()), theirs), strict=True):
+        for question, point in points_of(work.inputs[f"{cell.name}:judge"]).items():
             found.setdefault(question, []).append(point)
     judge = grid.config.judge
     return {
         key: bootstrap_mean([sum(each) / len(each) for each in found.values()], judge.resamples, judge.seed)
         for key, found in won.items()
     }
+
+
+def points_of(judged: Artifact) -> dict[str, float]:
+    """What each question counts for the trained model over the base model, by the rules: 1, a half or 0."""
+    from pipeline.results import tables
+    from pipeline.statistics import points
+
+    scores: dict[str, dict[str, float]] = {"trained": {}, "base": {}}
+    for row in tables.read(judged.path, tables.VERDICTS).to_pylist():
+        scores[row["model"]][row["question_id"]] = row["score"]
+    theirs = [scores["base"][question] for question in scores["trained"]]
+    return dict(zip(scores["trained"], points(list(scores["trained"].values()), theirs), strict=True))
 
 
 def pulled(cell: Cell, work: Work) -> pa.Table:

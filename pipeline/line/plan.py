@@ -4,11 +4,11 @@
     ─► generate ─► judge ─► report
 
 Answers without torch, ray or vllm. A step is one result of one stage; generate makes two, one a model, and rate one a
-rater. The first three are there where data.source is SAMPLED (onpolicy.py), bridge where somebody edits pairs, and weigh
-where the objective asks for it: it may take results of two other runs (contrast.py). reference makes a second result
-where training does not start from the reference, and one where the objective looks at features; the stage features
-trains what finds them, where nothing is given that does. A stream of further pairs is a line of its own up to its
-schedule, the one that its configuration alone would have; train joins the lines.
+rater. The first three are there where data.source is SAMPLED (onpolicy.py), bridge where somebody edits pairs, and
+weigh where the objective asks for it: it may take results of two other runs (contrast.py). reference makes a second
+result where training does not start from the reference, and one where the objective looks at features; the stage
+features trains what finds them, where nothing is given that does. A stream of further pairs is a line of its own up to
+its schedule, the one that its configuration alone would have; train joins the lines.
 """
 
 import itertools
@@ -72,7 +72,7 @@ OF_A_STREAM = STAGES[: STAGES.index("schedule") + 1]  # what its own line makes
 # Raise a stage's version when its code changes what it writes.
 VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 7}
 VERSIONS |= {"sample": 1, "rate": 1, "pair": 1, "weigh": 1, "bridge": 1, "features": 1}
-VERSIONS |= {"study": 2, "rounds": 1, "rank": 1}  # not of the line: pages over several runs, and what jobs.rank makes
+VERSIONS |= {"study": 2, "rounds": 1, "sweep": 1, "rank": 1}  # pages over several runs, and what jobs.rank makes
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,10 @@ class Plan:
             return step.run or self, step
         line = self.streams[step.stream]
         return line, line.steps[step.name.removeprefix(f"{step.stream}/")]
+
+    def until(self, stage: str) -> list[Step]:
+        """All steps in order, up to a stage."""
+        return self.of(*STAGES[: STAGES.index(stage) + 1])
 
     @property
     def model_folder(self) -> Path:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.errors import UserError
-from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan, readable
+from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
 from pipeline.onpolicy.prompts import read_prompts
 from pipeline.results.artifacts import fingerprint
 from pipeline.settings.config import RunConfig, Section, validate
@@ -65,7 +65,7 @@ class Series(Plan):
 
     def steps_of(self, plan: Plan) -> list[Step]:
         """A round's results in order, up to where rounds end."""
-        return plan.of(*STAGES[: STAGES.index(self.rounds.until) + 1])
+        return plan.until(self.rounds.until)
 
     def pending(self, plan: Plan) -> list[Step]:
         """What is to be made of a round."""

@@ -11,14 +11,14 @@ The cells of one seed and flip fraction flip the same pairs. Prepare and referen
 the pairs are made of the model's own answers and a method samples, rates or pairs in its own way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.errors import UserError
-from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan, readable
+from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
 from pipeline.results.artifacts import fingerprint
 from pipeline.settings.config import RunConfig, Section, validate
 from pipeline.settings.faults import explain, refuse_odd_values
@@ -69,8 +69,9 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> tuple[Study, RunConf
     if "study" not in raw:
         remedy = "give a file such as configs/study-noise.yaml; jobs.run takes this one"
         raise UserError(f"--config {path}: has no section study", remedy)
+    raw.pop("sweep", None)  # of another door
     try:
-        study = _File.model_validate({"study": _long(raw.pop("study"))}).study
+        study = _File.model_validate({"study": written_out(raw.pop("study"))}).study
     except ValidationError as error:
         raise explain(error, _File) from None
     base = validate(raw)
@@ -90,7 +91,7 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> tuple[Study, RunConf
     return study, base, cells
 
 
-def _long(study: Any) -> Any:
+def written_out(study: Any) -> Any:
     """The section with the short forms in its methods written out."""
     methods = study.get("methods") if isinstance(study, dict) else None
     if not isinstance(methods, dict):
@@ -101,20 +102,26 @@ def _long(study: Any) -> Any:
 
 
 def _config(raw: dict[str, Any], method: str, changes: dict[Any, dict[str, Any]], flip: float, seed: int) -> RunConfig:
-    changed = (*CHANGED, *(name for name in PAIRING if name in changes))
-    sections = {name: dict(raw.get(name) or {}) | changes.get(name, {}) for name in changed}
-    if "objective" in changes:
-        sections["objective"] = changes["objective"]  # another objective has other parameters
-    sections["schedule"] |= {"flip_fraction": flip, "seed": seed}
-    sections["train"] |= {"seed": seed}
+    written = with_method(raw, changes)
+    written["schedule"] |= {"flip_fraction": flip, "seed": seed}
+    written["train"] |= {"seed": seed}
     try:
-        config = validate(raw | sections | {"name": method})
+        config = validate(written | {"name": method})
     except UserError as error:
         raise UserError(f"study.methods.{method}: {error.problem}", error.remedy) from None
     if config.data.source != SAMPLED and (unread := [name for name in PAIRING if name in changes]):
         problem = f"study.methods.{method} changes {' and '.join(unread)}, without data.source={SAMPLED}"
         raise UserError(problem, f"set data.source={SAMPLED}, or leave {' and '.join(unread)} out of the method")
     return config
+
+
+def with_method(raw: Mapping[str, Any], changes: Mapping[Any, dict[str, Any] | None]) -> dict[str, Any]:
+    """A configuration's content with what a method changes; its objective, where it has one, is another as a whole."""
+    changed = (*CHANGED, *(name for name in PAIRING if name in changes))
+    sections = {name: dict(raw.get(name) or {}) | (changes.get(name) or {}) for name in changed}
+    if changes.get("objective") is not None:
+        sections["objective"] = dict(changes["objective"] or {})  # another objective has other parameters
+    return {**raw, **sections}
 
 
 @dataclass(frozen=True)
@@ -134,10 +141,6 @@ class Grid(Plan):
         """The different results of prepare, each by a cell that reads it."""
         found = {plan.steps["prepare"].address.path: (cell.name, plan.steps["prepare"]) for cell, plan in self.cells}
         return dict(found.values())
-
-    def steps_of(self, plan: Plan) -> list[Step]:
-        """A cell's results in order, up to where the study ends."""
-        return plan.of(*STAGES[: STAGES.index(self.study.until) + 1])
 
 
 def plan_study(path: str, overrides: Sequence[str]) -> tuple[Grid, Step]:

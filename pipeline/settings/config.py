@@ -342,7 +342,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 def validate(raw: dict[str, Any]) -> RunConfig:
     """The configuration that a file's content means. Raises UserError; see `load`."""
-    for name in ("study", "rounds"):
+    for name in ("study", "rounds", "sweep"):
         if name in raw:
             remedy = f"python -m jobs.{name} with the same --config runs it"
             raise UserError(f"this configuration has a section {name}", remedy)

@@ -59,7 +59,7 @@ class Resources(Section):
     train_workers: int | tuple[int, int] = 1
     generators: int = Field(default=1, ge=1)  # vLLM engines at a time, of sample and generate
     judges: int = Field(default=1, ge=1)  # the same, of judge.local and of raters that judge here
-    study_cells: int = Field(default=1, ge=1)  # cells of a study trained side by side; they share a node's cores
+    study_cells: int = Field(default=1, ge=1)  # of a study or a sweep, side by side; they share a node's cores
     gpus_per_actor: float = Field(default=0, ge=0)  # a scorer lays its model over several; a train worker takes one
     # What is computed at a time; null: as the device that computes it likes (BUDGETS).
     micro_batch_tokens: int | None = Field(default=None, ge=1)  # packed tokens a forward and backward

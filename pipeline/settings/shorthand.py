@@ -80,4 +80,5 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
     "generate.stop_token_ids": _listed,
     "study.flip_fractions": _listed,
     "study.seeds": _listed,
+    "sweep.seeds": _listed,
 }

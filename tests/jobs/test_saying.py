@@ -78,7 +78,7 @@ def test_the_first_line_comes_at_once(stage: str, tmp_path: Path) -> None:
 
 def test_a_first_line_within_a_second_and_before_what_is_heavy() -> None:
     """Every door that makes something. A second of processor time: what else the machine is at takes none of it."""
-    doors = ["run", *STAGES, "study", "rounds", "export", "fetch"]
+    doors = ["run", *STAGES, "study", "rounds", "sweep", "export", "fetch"]
     code = f"""
 import io, runpy, sys, time
 class First(io.TextIOWrapper):
@@ -88,7 +88,8 @@ class First(io.TextIOWrapper):
         print(door, text.strip() or "nothing", spent < 1.0 or spent, heavy, file=sys.__stdout__, sep="|")
         raise SystemExit
 for door in {doors!r}:
-    recipe = {{"study": "study-noise", "rounds": "rounds"}}.get(door, "smoke")
+    files = {{"study": "study-noise", "rounds": "rounds", "sweep": "bench/noise"}}
+    recipe = files.get(door, "smoke")
     sys.argv = [door, "--config", f"configs/{{recipe}}.yaml"]
     sys.argv += ["--to", "/nowhere"] if door in ("export", "fetch") else []
     sys.argv += ["model.source=/nowhere"]

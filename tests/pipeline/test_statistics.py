@@ -1,8 +1,20 @@
+import itertools
 import math
+from statistics import fmean
 
 import pytest
 
-from pipeline.statistics import bootstrap_mean, clustered_mean, kappa, paired, sign_test, win_rate
+from pipeline.statistics import (
+    bootstrap_mean,
+    clustered_mean,
+    expected_best,
+    kappa,
+    over_seeds,
+    paired,
+    sign_test,
+    wilson,
+    win_rate,
+)
 
 
 def test_values_that_are_alike_have_an_interval_without_width():
@@ -94,3 +106,31 @@ def test_clusters_are_drawn_whole():
     assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
     many = clustered_mean([0.0, 1.0] * 200, list(range(400)), resamples=400)
     assert many.high - many.low < 0.12
+
+
+def test_the_expected_best_of_k_by_hand() -> None:
+    """Of 1, 2 and 4: one is 7/3 in the mean; of the three pairs the best are 2, 4 and 4; of all three 4."""
+    assert expected_best([4, 1, 2]) == pytest.approx([7 / 3, 10 / 3, 4])
+    values = [0.3, 0.9, 0.1, 0.5, 0.5]
+    for k, found in enumerate(expected_best(values), 1):
+        assert found == pytest.approx(fmean(max(pick) for pick in itertools.combinations(values, k)))
+    assert expected_best([0.5]) == [0.5] and expected_best([]) == []
+
+
+def test_an_interval_over_seeds() -> None:
+    two = over_seeds([0.6, 0.7])
+    assert two is not None and (two.value, two.low, two.high) == pytest.approx((0.65, 0.0147, 1.2853), abs=1e-4)
+    three = over_seeds([1, 2, 3])  # half of it: 4.3027 / sqrt(3)
+    assert three is not None and (three.low, three.high) == pytest.approx((-0.4841, 4.4841), abs=1e-3)
+    many = over_seeds([0, 1] * 10)  # t of 19 degrees of freedom is 2.0930, and the standard deviation 0.51299
+    assert many is not None and many.high - many.low == pytest.approx(2 * 2.0930 * 0.51299 / 20**0.5, abs=1e-4)
+    assert over_seeds([0.6]) is None and over_seeds([]) is None
+
+
+def test_wilsons_interval() -> None:
+    half = wilson(0.5, 100)
+    assert (half.low, half.high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    whole = wilson(1.0, 10)
+    assert (whole.low, whole.high) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    with pytest.raises(ValueError, match="no trials"):
+        wilson(0.5, 0)

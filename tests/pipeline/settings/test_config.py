@@ -17,7 +17,8 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 QUICKSTART = str(CONFIGS / "quickstart.yaml")
 
 
-OTHERS = {*CONFIGS.rglob("study-*.yaml"), *CONFIGS.rglob("rounds*.yaml")}  # see test_study.py and test_rounds.py
+# See test_study.py, test_rounds.py and test_sweep.py.
+OTHERS = {*CONFIGS.rglob("study-*.yaml"), *CONFIGS.rglob("rounds*.yaml"), *CONFIGS.rglob("bench/*.yaml")}
 SHIPPED = sorted(set(CONFIGS.rglob("*.yaml")) - OTHERS)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 from pipeline.line.plan import make_plan
 from pipeline.line.study import plan_study
+from pipeline.line.sweep import plan_sweep
 from pipeline.objectives.presets import PRESETS
 from pipeline.settings.config import RunConfig, load
 from pipeline.settings.faults import paths
@@ -21,6 +22,8 @@ from pipeline.settings.unused import described, unused
 SETTINGS = [*paths(RunConfig), "objective.beta", "objective.tau", "objective.preference", "objective.margin"]
 STUDY = ["study", "study.methods", "study.methods.a", "study.methods.a.objective", "study.methods.a.train.lora"]
 STUDY += ["study.flip_fractions", "study.seeds", "study.until"]
+SWEEP = ["sweep", "sweep.methods", "sweep.methods.a", "sweep.methods.a.ranges", "sweep.ranges", "sweep.halving"]
+SWEEP += ["sweep.ranges.train.learning_rate", "sweep.ranges.objective.tau.log", "sweep.seeds", "sweep.trials"]
 WORDS = [
     *PRESETS,
     "sampled",
@@ -123,6 +126,15 @@ def test_a_path_that_cannot_be_followed(base: dict[str, Any], setting: str) -> N
 def test_any_study(base: dict[str, Any], drawn: dict[str, Any]) -> None:
     try:
         plan_study(written(base | {"study": {"methods": {"a": {}}}}, drawn), [])
+    except UserError as error:
+        assert error.problem and error.remedy
+
+
+@settings(max_examples=300)
+@given(st.dictionaries(st.sampled_from(SWEEP) | path, value, min_size=1, max_size=3))
+def test_any_sweep(base: dict[str, Any], drawn: dict[str, Any]) -> None:
+    try:
+        plan_sweep(written(base | {"sweep": {"methods": {"a": {}}}}, drawn), [])
     except UserError as error:
         assert error.problem and error.remedy
 

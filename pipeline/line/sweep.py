@@ -1,0 +1,310 @@
+"""A sweep: methods that are tuned alike, by as many trials each, and then compared as they were chosen.
+
+    sweep:
+      methods:                              # as a study's; each may have ranges of its own
+        dpo: {objective: dpo}
+        gamma-dpo: {objective: gamma-dpo, ranges: {objective.tau: {log: [0.1, 8]}}}
+      ranges:                               # of every method
+        train.learning_rate: {log: [1.0e-5, 3.0e-4]}
+      trials: 6                             # a method
+      choose_by: accuracy                   # on the dev split; the test questions are for what is chosen
+      seeds: [0, 1]                         # of what is chosen
+
+A trial and a final run are lines of their own, which share what they can with all others.
+"""
+
+import copy
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from pipeline.errors import UserError
+from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
+from pipeline.line.proposals import Range, Trial, propose
+from pipeline.line.study import CHANGED, with_method, written_out
+from pipeline.results.artifacts import fingerprint
+from pipeline.settings.config import EMBEDDED, RunConfig, Section, validate
+from pipeline.settings.faults import explain
+from pipeline.settings.file import override, read
+from pipeline.settings.shorthand import expand
+from pipeline.settings.unused import unused
+
+BASELINE = "dpo"  # what methods are compared with, where a method is called so
+KINDS = tuple(Range.model_fields)
+NOT_TUNED = {
+    "schedule.seed": "a seed that is chosen is luck; sweep.seeds are those of the final runs",
+    "train.seed": "a seed that is chosen is luck; sweep.seeds are those of the final runs",
+    "schedule.flip_fraction": "noise is what methods are compared under; set it for all, and sweep once for each",
+}
+
+
+class Method(Section):
+    """The sections that make a method, and the ranges that are its own."""
+
+    objective: dict[str, Any] | None = None
+    schedule: dict[str, Any] | None = None
+    train: dict[str, Any] | None = None
+    ranges: dict[str, Range] = Field(default={}, examples=[{"objective.tau": {"log": [0.1, 8]}}])
+
+
+class Halving(Section):
+    """Trials are made short at first, and of a batch the better ones go on: each time so large a share of them."""
+
+    setting: Literal["schedule.epochs", "data.pairs", "data.limit"]  # what is short
+    values: list[int] = Field(min_length=1, examples=[[1, 2]])  # rising; the last run has the configuration's own
+    keep: float = Field(default=0.5, gt=0, lt=1)
+
+
+class Sweep(Section):
+    methods: dict[str, Method] = Field(min_length=1, examples=[{"dpo": {"objective": {"name": "dpo"}}}])
+    ranges: dict[str, Range] = Field(default={}, examples=[{"train.learning_rate": {"log": [1e-6, 1e-4]}}])
+    trials: int = Field(default=8, ge=1)  # of each method; a method without a range has one
+    sampler: Literal["random", "tpe"] = "random"
+    batch: int = Field(default=4, ge=1)  # trials of a method proposed together: tpe learns from the batches before
+    seed: int = 0  # of what is proposed
+    # Held-out accuracy, or the win rate over the base model on the embedded tasks of split dev.
+    choose_by: Literal["accuracy", "win_rate"] = "accuracy"
+    halving: Halving | None = None
+    seeds: list[int] = Field(default=[0], min_length=1, examples=[[0, 1]])
+    until: Literal["train", "judge"] = "judge"  # how far the final runs go
+    against: str | None = None  # the method that the others are compared with; null: dpo, or else the first
+
+
+class _File(BaseModel):
+    sweep: Sweep
+
+
+@dataclass(frozen=True)
+class Run:
+    """One line of a sweep: a trial, maybe a short one, or a final run."""
+
+    name: str
+    method: str
+    settings: Mapping[str, Any]  # the tuned ones, by their dotted names
+    config: RunConfig
+    number: int | None = None  # of a trial
+    seed: int | None = None  # of a final run
+
+
+@dataclass(frozen=True)
+class Tuning(Plan):
+    """The plan of the base configuration, and what a sweep makes of it."""
+
+    sweep: Sweep
+    raw: Mapping[str, Any]  # the base configuration as it is written
+
+    @property
+    def trials_until(self) -> str:
+        return "judge" if self.sweep.choose_by == "win_rate" else "train"
+
+    @property
+    def against(self) -> str:
+        first = next(iter(self.sweep.methods))
+        return self.sweep.against or (BASELINE if BASELINE in self.sweep.methods else first)
+
+    @property
+    def lengths(self) -> list[int | None]:
+        """Values of halving's setting, one after the other; None is the whole length."""
+        return [*(self.sweep.halving.values if self.sweep.halving else ()), None]
+
+    def ranges(self, method: str) -> dict[str, Range]:
+        return self.sweep.ranges | self.sweep.methods[method].ranges
+
+    def trials(self, method: str) -> int:
+        return self.sweep.trials if self.ranges(method) else 1
+
+    def batches(self) -> list[range]:
+        """Numbers of trials that are proposed together."""
+        size = self.sweep.batch
+        return [range(first, min(first + size, self.sweep.trials)) for first in range(0, self.sweep.trials, size)]
+
+    def proposed(self, method: str, number: int, before: Sequence[Trial] = ()) -> dict[str, Any]:
+        """The settings of a trial, from those of the batches before its own."""
+        sweep = self.sweep
+        return propose(self.ranges(method), sweep.sampler, sweep.seed, method, number, before)
+
+    def trial(self, method: str, number: int, settings: Mapping[str, Any], length: int | None = None) -> Run:
+        """Raises UserError where the settings do not go together."""
+        name, more = f"{readable(method)}-trial{number}", dict(settings)
+        raw = dict(self.raw)
+        if self.sweep.halving and length is not None:
+            more[self.sweep.halving.setting] = length
+            name += f"-{self.sweep.halving.setting.partition('.')[2]}{length}"
+        if self.sweep.choose_by == "win_rate":  # by rules, on questions that are for choosing
+            generate, judge = (dict(raw.get(section) or {}) for section in ("generate", "judge"))
+            raw["generate"] = generate | {"split": "dev", "benchmarks": {EMBEDDED: None}}
+            raw["judge"] = {key: judge[key] for key in ("resamples", "seed") if key in judge}
+        return Run(name, method, settings, self._config(raw, method, more, name), number=number)
+
+    def final(self, method: str, settings: Mapping[str, Any], seed: int) -> Run:
+        name = f"{readable(method)}-seed{seed}"
+        raw = {**self.raw, "generate": {**(self.raw.get("generate") or {}), "split": "test"}}
+        more = {**settings, "schedule.seed": seed, "train.seed": seed}
+        return Run(name, method, settings, self._config(raw, method, more, name), seed=seed)
+
+    def _config(self, raw: Mapping[str, Any], method: str, settings: Mapping[str, Any], name: str) -> RunConfig:
+        changes = self.sweep.methods[method].model_dump(include=set(CHANGED))
+        written = copy.deepcopy(with_method(raw, changes))  # overrides go in place
+        try:
+            override(written, [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()])
+            return validate(written | {"name": name})
+        except UserError as error:
+            raise UserError(f"sweep.methods.{method}: {error.problem}", error.remedy) from None
+
+    @property
+    def digest(self) -> str:
+        """Of what proposals and figures of trials depend on: more trials or seeds of the same sweep are its like."""
+        sweep = self.sweep.model_dump(mode="json", exclude={"trials", "seeds", "until", "against"})
+        base = self.config.model_dump(mode="json", exclude={"resources", "name", "report", "judge"})
+        steps = {name: self.steps[name].address.fingerprint for name in ("reference", "train", "generate:base")}
+        return fingerprint("sweep", VERSIONS["sweep"], {"sweep": sweep, "base": base}, steps)
+
+    @property
+    def label(self) -> str:
+        return readable(self.config.name) or "sweep"
+
+    @property
+    def folder(self) -> Path:
+        """Where the sweep keeps Optuna's file and its lines' configurations."""
+        return self.steps["prepare"].address.root / "sweep" / "trials" / f"{self.label}-{self.digest[:12]}"
+
+
+@dataclass(frozen=True)
+class Swept(Plan):
+    """A sweep that is over, as its page shows it."""
+
+    tuning: Tuning
+    trials: tuple[Trial, ...]
+    runs: tuple[tuple[Run, Plan], ...]  # of trials, short ones too, whose results are there
+    finals: tuple[tuple[Run, Plan], ...]  # the same of final runs
+    lost: Mapping[str, str]  # final runs that failed, and why
+
+    def step(self) -> Step:
+        """The step that makes the page: a result like any other, found by those that it shows."""
+        tuning, inputs = self.tuning, dict[str, Step]()
+        for runs, until in ((self.runs, tuning.trials_until), (self.finals, tuning.sweep.until)):
+            for run, plan in runs:
+                inputs |= {
+                    f"{run.name}:{step.stage}": step for step in plan.of("train", "judge") if step in plan.until(until)
+                }
+        identity = {
+            "sweep": tuning.sweep.model_dump(mode="json"),
+            "name": tuning.config.name,
+            "judge": tuning.config.judge.model_dump(mode="json", include={"resamples", "seed"}),
+            "failed": {f"{trial.method} {trial.number}": trial.reason for trial in self.trials if trial.figure is None},
+            "lost": dict(self.lost),
+        }
+        made_from = {role: step.address.fingerprint for role, step in inputs.items()}
+        digest = fingerprint("sweep", VERSIONS["sweep"], identity, made_from)
+        address = tuning.steps["prepare"].address.beside("sweep", tuning.label, digest)
+        return Step("sweep", address, identity, inputs)
+
+
+def plan_sweep(path: str, overrides: Sequence[str] = ()) -> Tuning:
+    """The sweep that a file means. Raises UserError for a bad configuration of any method, anywhere in its ranges."""
+    raw = expand(read(path, overrides))
+    if "sweep" not in raw:
+        remedy = "give a file such as configs/bench/noise.yaml; jobs.run takes this one"
+        raise UserError(f"--config {path}: has no section sweep", remedy)
+    raw.pop("study", None)  # of another door
+    try:
+        sweep = _File.model_validate({"sweep": _long(raw.pop("sweep"))}).sweep
+    except ValidationError as error:
+        raise explain(error, _File) from None
+    tuning = Tuning(**vars(make_plan(validate(raw))), sweep=sweep, raw=raw)
+    _check_section(tuning)
+    for name, given in sweep.ranges.items():
+        _check_setting(name, given, f"sweep.ranges.{name}", sweep)
+    for method, own in sweep.methods.items():
+        for name, given in own.ranges.items():
+            _check_setting(name, given, f"sweep.methods.{method}.ranges.{name}", sweep)
+        tuning.final(method, {}, sweep.seeds[0])
+        for name, given in tuning.ranges(method).items():
+            _check_range(tuning, method, name, given)
+    return tuning
+
+
+def _long(sweep: Any) -> Any:
+    """The section with its short forms written out, and ranges by the dotted names of their settings."""
+    sweep = written_out(sweep)
+    if not isinstance(sweep, dict):
+        return sweep
+    if isinstance(methods := sweep.get("methods"), dict):
+        sweep = sweep | {"methods": {name: _with_ranges(method) for name, method in methods.items()}}
+    return _with_ranges(sweep)
+
+
+def _with_ranges(section: Any) -> Any:
+    if not isinstance(section, dict) or not isinstance(section.get("ranges"), dict):
+        return section
+    return section | {"ranges": dict(_flat(section["ranges"]))}
+
+
+def _flat(ranges: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> list[tuple[str, Any]]:
+    """Ranges however deep they stand, as overrides put them; a list is a choice."""
+    found: list[tuple[str, Any]] = []
+    for name, value in ranges.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict) and value and not set(value) & set(KINDS) and depth < 4:
+            found += _flat(value, f"{path}.", depth + 1)
+        else:
+            found.append((path, {"choice": value} if isinstance(value, list) else value))
+    return found
+
+
+def _check_section(tuning: Tuning) -> None:
+    sweep, config = tuning.sweep, tuning.config
+    if len(set(sweep.seeds)) < len(sweep.seeds):
+        raise UserError(f"sweep.seeds={sweep.seeds} names a value twice", "name each value once")
+    names = [readable(method) for method in sweep.methods]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two methods of the sweep are both called {twice[0]!r} as a file", "rename one of them")
+    if tuning.against not in sweep.methods:
+        problem = f"sweep.against={sweep.against} is none of the sweep's methods"
+        raise UserError(problem, f"choose one of {', '.join(sweep.methods)}")
+    if EMBEDDED not in config.generate.benchmarks and (sweep.choose_by, sweep.until) != ("accuracy", "train"):
+        problem = f"a sweep's win rates are on the benchmark {EMBEDDED}, which generate.benchmarks has not got"
+        raise UserError(problem, f"add {EMBEDDED}, or set sweep.choose_by=accuracy and sweep.until=train")
+    if halving := sweep.halving:
+        section, _, key = halving.setting.partition(".")
+        whole = getattr(getattr(config, section), key)
+        rising = [*halving.values, *([] if whole is None else [whole])]
+        if any(after <= before for before, after in itertools.pairwise(rising)) or halving.values[0] < 1:
+            problem = f"sweep.halving.values={halving.values} do not rise up to {halving.setting}={whole}"
+            raise UserError(problem, "give values above 0 that rise and stay below the configuration's own")
+
+
+def _check_setting(name: str, given: Range, where: str, sweep: Sweep) -> None:
+    """Refuse what is not for tuning."""
+    given.check(where)
+    section = name.partition(".")[0]
+    if name in NOT_TUNED:
+        raise UserError(f"{where}: {name} is not tuned", NOT_TUNED[name])
+    if sweep.halving and name == sweep.halving.setting:
+        raise UserError(f"{where}: {name} is what sweep.halving shortens trials by", "take it out of one of them")
+    if section == "resources":
+        raise UserError(f"{where}: {name} changes no result", "leave it out: resources say where and how")
+    if section in RunConfig.model_fields and section not in CHANGED:
+        problem = f"{where}: trials that differ in {section} would not be compared on the same pairs and questions"
+        raise UserError(problem, f"tune settings of {', '.join(CHANGED)}; sweep once for each value of {name}")
+    if "." not in name:
+        raise UserError(f"{where}: {name} is no single setting", "name one by its section, as train.learning_rate")
+
+
+def _check_range(tuning: Tuning, method: str, name: str, given: Range) -> None:
+    """Refuse values that the setting does not allow, and a setting that has no effect."""
+    for value in given.samples():
+        try:
+            config = tuning.trial(method, 0, {name: value}).config
+        except UserError as error:
+            choices = "; of whole numbers, name them: {choice: [...]}" if given.ends else ""
+            problem = f"{error.problem} (the range of {name} holds it)"
+            raise UserError(problem, f"{error.remedy}{choices}") from None
+        if why := unused(config).get(name):
+            problem = f"sweep.methods.{method}: {name} is to be tuned, and has no effect {why}"
+            raise UserError(problem, "give the range to the methods that use it, under their own ranges")
