@@ -1,7 +1,6 @@
 """Where the time of some PyTorch code on a CPU goes, by kind of work, as torch.profiler has it."""
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,7 +22,7 @@ def by_kind(wanted: bool) -> Iterator[dict[str, float]]:
 
     Times are an operator's own, without those that it calls. What is in none of them, Python above all, is `the rest`.
     """
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = {}
     if not wanted:
         yield seconds
         return
@@ -34,5 +33,5 @@ def by_kind(wanted: bool) -> Iterator[dict[str, float]]:
     for event in profiled.key_averages():
         kind = next((kind for kind, names in _KINDS.items() if any(name in event.key for name in names)), None)
         if kind:
-            seconds[kind] += event.self_cpu_time_total / 1e6
-    seconds["the rest"] = whole - seconds.total()
+            seconds[kind] = seconds.get(kind, 0.0) + event.self_cpu_time_total / 1e6
+    seconds["the rest"] = whole - sum(seconds.values())

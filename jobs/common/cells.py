@@ -62,8 +62,8 @@ def unfinished(cells: Planned, until: str) -> Planned:
 def run_cells(cells: Planned, until: str, folder: Path, at_a_time: int, held: ExitStack) -> list[Ended]:
     """Make what is missing of each cell, up to a stage, and say how each ended, in their order.
 
-    Their configurations stay in `folder`; what they share is `held`, so that jobs.prune leaves it. Raises UserError where what they share cannot be made, or the data have no
-    held-out pairs to compare them by.
+    Their configurations stay in `folder`; what they share is `held`, so that jobs.prune leaves it. Raises UserError
+    where what they share cannot be made, or the data have no held-out pairs to compare them by.
     """
     from actors.cluster import address, connected
 

@@ -137,16 +137,16 @@ def other_weights(plan: Plan) -> None:
     ):
         if given:
             _configuration_of(source, config.model_of(given), setting)
-            if (plan.model_folder / "config.json").is_file() and plan.folder(source).is_dir():
+            if (plan.model_folder / "config.json").is_file() and plan.folder_of(source).is_dir():
                 from pipeline.compute.kinship import require_same_tokens
 
                 of = f"{setting}.source={given.source}"
-                require_same_tokens(plan.model_folder, plan.folder(source), config.model, of)
+                require_same_tokens(plan.model_folder, plan.folder_of(source), config.model, of)
 
 
 def adapter_layers(plan: Plan) -> None:
     """Layers to adapt that the model has not got."""
-    lora, folder = plan.config.train.lora, plan.folder(plan.start)
+    lora, folder = plan.config.train.lora, plan.folder_of(plan.start)
     if lora is None or lora.layers == "all-linear" or not (folder / "config.json").is_file():
         return
     layers = [lora.layers] if isinstance(lora.layers, str) else lora.layers

@@ -1,14 +1,18 @@
 """What configurations need: the fingerprints of every result that they mean, whether it is there or not."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan, make_plan, root_of
+from pipeline.line.plan import Plan, Step, make_plan, root_of
+from pipeline.line.rounds import plan_rounds
 from pipeline.line.study import plan_study
-from pipeline.settings.config import validate
+from pipeline.line.sweep import plan_sweep
+from pipeline.results.files import MANIFEST
+from pipeline.settings.config import load, validate
 from pipeline.settings.file import override, read
 from pipeline.settings.resources import Resources
 
@@ -27,19 +31,47 @@ class Needs:
 
 
 def needs_of(path: str, overrides: Sequence[str]) -> Needs:
-    """Of a run, or of a study with all its cells. Raises UserError as planning it does."""
+    """Of a run, or of a study, of rounds or of a sweep with all their runs. Raises UserError as planning them does."""
+    runs, own = _runs(path, overrides)
+    for plan, steps in runs:
+        read_by = [step for each in steps for step in each.inputs.values()]  # such as pairs of an earlier round
+        own |= {step.address.fingerprint for step in (*steps, *read_by)}
+        own |= {one.fingerprint for one in plan.conversions()} | set(_holding(plan))
+    return Needs(path, *_place(runs[0][0]), frozenset(own))
+
+
+def _runs(path: str, overrides: Sequence[str]) -> tuple[list[tuple[Plan, Sequence[Step]]], set[str]]:
+    """Every run that a file means, with its results; and the fingerprints of the pages over them."""
     raw = read(path, overrides)
     if "study" in raw:
         grid, page = plan_study(path, overrides)
-        planned = [(plan, grid.steps_of(plan)) for _, plan in grid.cells]
-        own = {page.address.fingerprint}
-    else:
-        plan = make_plan(validate(raw))
-        planned, own = [(plan, list(plan.steps.values()))], set[str]()
-    for each, steps in planned:
-        own |= {step.address.fingerprint for step in steps} | {one.fingerprint for one in each.conversions()}
-    place = _place(planned[0][0])
-    return Needs(path, *place, frozenset(own))
+        return [(plan, plan.until(grid.study.until)) for _, plan in grid.cells], {page.address.fingerprint}
+    if "rounds" in raw:
+        series = plan_rounds(path, overrides)
+        over_all = series.page()
+        pages = {over_all.address.fingerprint} if over_all else set[str]()
+        return [(plan, series.steps_of(plan)) for plan in series.planned], pages
+    if "sweep" in raw:  # whose runs follow from each other's figures: those that there were
+        tuning = plan_sweep(path, overrides)
+        plans = [tuning, *(make_plan(load(str(file))) for file in sorted(tuning.folder.glob("*.yaml")))]
+        known = tuning.folder.parents[1].glob(f"{tuning.label}-*/{MANIFEST}")
+        return [(plan, list(plan.steps.values())) for plan in plans], {_fingerprint(file) for file in known}
+    plan = make_plan(validate(raw))
+    return [(plan, list(plan.steps.values()))], set()
+
+
+def _holding(plan: Plan) -> Iterator[str]:
+    """Of the results that a model of the run lies in, such as what another run has trained."""
+    root, _ = _place(plan)
+    for source in (plan.model, plan.start, plan.reference, plan.judge, plan.editor):
+        if source and root in source.path.parents:
+            stage, name, *_ = source.path.relative_to(root).parts + ("",)
+            if (file := root / stage / name / MANIFEST).is_file():
+                yield _fingerprint(file)
+
+
+def _fingerprint(manifest: Path) -> str:
+    return str(json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"])
 
 
 def _place(plan: Plan) -> tuple[Path, "Store | None"]:

@@ -59,13 +59,13 @@ _LATER = ("columns", "pairing", "long_prompts", "equal_lengths", "changed_tokens
 START = "reference:start"  # the step that scores pairs under the model that training starts from
 
 # Of `data`, what is done to pairs once they are edited.
-_READ_LATER = ("limit", "dev_fraction", "max_prompt_tokens", "max_completion_tokens", "shard_pairs")
+_READ_LATER: tuple[str, ...] = ("limit", "dev_fraction", "max_prompt_tokens", "max_completion_tokens", "shard_pairs")
 _READ_LATER = (*_READ_LATER, "long_prompts", "equal_lengths", "changed_tokens")
 
 LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
 
-STAGES = ("sample", "rate", "pair", "bridge", "prepare", "features", "reference", "schedule", "weigh", "train")
-STAGES = (*STAGES, "generate", "judge", "report")
+STAGES: tuple[str, ...] = ("sample", "rate", "pair", "bridge", "prepare", "features", "reference", "schedule", "weigh")
+STAGES = (*STAGES, "train", "generate", "judge", "report")
 
 OF_A_STREAM = STAGES[: STAGES.index("schedule") + 1]  # what its own line makes
 
@@ -144,9 +144,9 @@ class Plan:
 
     @property
     def model_folder(self) -> Path:
-        return self.folder(self.model)
+        return self.folder_of(self.model)
 
-    def folder(self, model: ModelSource) -> Path:
+    def folder_of(self, model: ModelSource) -> Path:
         """Where a model is, or will be once it is converted: the base model by prepare."""
         return self.converted(model).path if model.is_gguf else model.path
 
