@@ -65,7 +65,7 @@ def _holding(plan: Plan) -> Iterator[str]:
     root, _ = _place(plan)
     for source in (plan.model, plan.start, plan.reference, plan.judge, plan.editor):
         if source and root in source.path.parents:
-            stage, name, *_ = source.path.relative_to(root).parts + ("",)
+            stage, name, *_ = (*source.path.relative_to(root).parts, "")
             if (file := root / stage / name / MANIFEST).is_file():
                 yield _fingerprint(file)
 

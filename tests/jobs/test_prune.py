@@ -14,8 +14,11 @@ import yaml
 
 from jobs import list as list_door
 from jobs import prune
+from jobs.common.stage import write_config
 from pipeline.line.plan import Plan, make_plan
+from pipeline.line.rounds import plan_rounds
 from pipeline.line.study import plan_study
+from pipeline.line.sweep import plan_sweep
 from pipeline.settings.config import load
 from tests.committed import commit, commit_all
 from tests.e2e.doors import REPOSITORY
@@ -81,7 +84,7 @@ def test_studies_sampled_lines_and_what_is_not_ours(
     sampled = config("sampled", data="sampled", objective="dpo")
     grid, page = plan_study(study, [])
     for _, plan in grid.cells:
-        for step in grid.steps_of(plan):
+        for step in plan.until(grid.study.until):
             commit(plan, step)
     commit(grid, page)
     commit_all(make_plan(load(sampled)))
@@ -92,11 +95,38 @@ def test_studies_sampled_lines_and_what_is_not_ours(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("mine")
     said(capsys, prune.main, "--config", study, "--config", sampled, "--yes")
-    wanted = {f"{step.stage}/{step.address.path.name}" for _, plan in grid.cells for step in grid.steps_of(plan)}
+    wanted = {
+        f"{step.stage}/{step.address.path.name}" for _, plan in grid.cells for step in plan.until(grid.study.until)
+    }
     wanted |= addresses(make_plan(load(sampled))) | {f"study/{page.address.path.name}"}
     assert {"sample", "rate", "pair", "study"} <= {name.split("/")[0] for name in wanted}
     assert there(root) == wanted | {"notes/of-0123456789ab"}
     assert all(file.read_text() == "mine" for file in mine)
+
+
+def test_what_other_runs_go_on_from_stays(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A trained model that a run starts from, pairs of an earlier one, and the runs of rounds and of a sweep."""
+    first = make_plan(load(config("first", data="sampled", objective="dpo")))
+    commit_all(first)
+    trained, pairs = first.steps["train"].address.path, first.steps["pair"].address.path
+    (trained / "model").mkdir()
+    for file in (tmp_path / "model").iterdir():
+        (trained / "model" / file.name).write_bytes(file.read_bytes())
+    data = {"source": "sampled", "earlier": [str(pairs)]}
+    more = config("more", data=data, train={"start": str(trained / "model")}, sample={"seed": 5})
+    rounds = config("rounds", data="sampled", rounds={"count": 2}, sample={"seed": 6})
+    sweep = config("sweep", sweep={"methods": {"a": {"objective": "dpo"}}, "trials": 1, "seeds": [0]})
+    tuning = plan_sweep(sweep)
+    trial = make_plan(tuning.final("a", {}, 0).config)
+    write_config(trial.config, tuning.folder / "a-seed0.yaml")
+    plans = [*plan_rounds(rounds).planned, make_plan(load(more)), trial]
+    for plan in plans:
+        commit_all(plan)
+    wanted = set[str]().union(*map(addresses, plans))
+    said(capsys, prune.main, *(f"--config={file}" for file in (more, rounds, sweep)), "--yes")
+    left = there(tmp_path / "root")
+    assert wanted | {f"train/{trained.name}", f"pair/{pairs.name}"} <= left
+    assert f"report/{first.steps['report'].address.path.name}" not in left
 
 
 @contextmanager
