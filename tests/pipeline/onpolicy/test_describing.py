@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.onpolicy import describing
 from pipeline.onpolicy.choosing_blocks import NONE, PAIRS, pair_all
 from pipeline.onpolicy.describing import Described, Lengths, describe, warnings
 from pipeline.results import tables
@@ -159,3 +160,15 @@ def test_warnings(tmp_path: Path) -> None:
     assert warnings(dataclasses.replace(calm, rewards=rewards)) == [
         "100 scores by few have 49 different values: many answers are equal."
     ]
+
+
+def test_what_is_drawn_is_bounded_and_the_same_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [candidate(prompt, name, [prompt, *range(size)]) for prompt in range(30) for size, name in enumerate("ab")]
+    values = [(number * 7919 % 60) / 7 for number in range(60)]
+    every = described(tmp_path, rows, {"one": values}).lengths
+    monkeypatch.setattr(describing, "MOST_POINTS", 10)
+    some = described(tmp_path, rows, {"one": values}).lengths
+    again = described(tmp_path, rows[::-1], {"one": values[::-1]}).lengths
+    assert every and some and again and len(every.points) == 30 and len(some.points) == 10
+    assert some.points == again.points and {*some.points} <= {*every.points}
+    assert (some.longer, some.correlation) == (every.longer, every.correlation)
