@@ -1,6 +1,7 @@
 """Committed-looking tables for a tiny model, and trainers over them: what the tests of the training loop share."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +97,15 @@ class Bench:
             if p["split"] == "train"
         ]
         self.write("schedule", scheduled_rows(known, settings), tables.SCHEDULE)
-        made = [self.folder / table for table in ("pairs", "reference", "schedule")]
+        pairs, reference, scheduled, joined = (self.folder / n for n in ("pairs", "reference", "schedule", "epoch"))
+        made = partial(join, pairs, reference, scheduled, joined)
         folders = {"reference": "reference-tokens", "contrast": "contrast", "changed": "changed"}
         columns = preset.token_columns if preset else ()
         values = {name: (self.folder / folders[name], "part-*.parquet") for name in columns}
         mismatched = None
         if preset and "mismatched" in preset.needs:
-            mismatched = self.mismatched(Epoch(join(*made, self.folder / "epoch"), BATCH))
-        return Epoch(join(*made, self.folder / "epoch", more=More(values, mismatched)), BATCH)
+            mismatched = self.mismatched(Epoch(made(), BATCH))
+        return Epoch(made(more=More(values, mismatched)), BATCH)
 
     def mismatched(self, epoch: Epoch) -> Path:
         """The folder of what the base model says of each prompt with an answer to another of its step."""
