@@ -15,8 +15,8 @@ def contrasts(config: RunConfig) -> dict[str, RunConfig]:
     Labels that the run itself has flipped, as noise, are flipped for both: no method can see a flip. Raises UserError,
     with the setting, where `weigh.contrast` means no run.
     """
-    changes: dict[str, Any] = {**config.weigh.contrast}
     raw = config.model_dump(mode="json")
+    changes = raw["weigh"]["contrast"]
     schedule = {name: raw["schedule"][name] for name in ("flip_fraction", "epochs", "seed")}
     sections: dict[str, Any] = {
         "objective": changes.get("objective", {}),

@@ -55,17 +55,19 @@ COLUMNS = {  # what a row may carry beside the pair, and what to do where it doe
     "difficulty": "give rows difficulty, or name the column that holds it in data.difficulty_column",
 }
 
-_LATER = ("columns", "pairing", "long_prompts", "equal_lengths", "changed_tokens")  # settings of `data`
+_CUTS = ("long_prompts", "equal_lengths", "changed_tokens")
+_LATER = ("columns", "pairing", *_CUTS)  # settings of `data`
 START = "reference:start"  # the step that scores pairs under the model that training starts from
 
 # Of `data`, what is done to pairs once they are edited.
-_READ_LATER: tuple[str, ...] = ("limit", "dev_fraction", "max_prompt_tokens", "max_completion_tokens", "shard_pairs")
-_READ_LATER = (*_READ_LATER, "long_prompts", "equal_lengths", "changed_tokens")
+_READ_LATER = ("limit", "dev_fraction", "max_prompt_tokens", "max_completion_tokens", "shard_pairs", *_CUTS)
 
 LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
 
-STAGES: tuple[str, ...] = ("sample", "rate", "pair", "bridge", "prepare", "features", "reference", "schedule", "weigh")
-STAGES = (*STAGES, "train", "generate", "judge", "report")
+STAGES = (
+    *("sample", "rate", "pair", "bridge"),  # where they are asked for, as are features and weigh
+    *("prepare", "features", "reference", "schedule", "weigh", "train", "generate", "judge", "report"),
+)
 
 OF_A_STREAM = STAGES[: STAGES.index("schedule") + 1]  # what its own line makes
 
@@ -317,7 +319,7 @@ def _add_weighing(
 def _bridge(config: RunConfig, editor: ModelSource | None, content: Mapping[str, Any]) -> dict[str, Any]:
     """What edited pairs depend on: the pairs as they are read, and the editor's words."""
     bridge, judging = config.bridge, config.judge
-    identity = {"pairs": {name: value for name, value in content.items() if name not in _READ_LATER}}
+    identity: dict[str, Any] = {"pairs": {name: value for name, value in content.items() if name not in _READ_LATER}}
     identity |= {name: content[name] for name in ("limit", "dev_fraction") if name in content}
     identity |= {"max_growth": bridge.max_growth, "max_tokens": bridge.max_tokens, "words": WORDS_VERSION}
     identity |= {name: getattr(judging, name) for name in ("temperature", "seed")}

@@ -122,8 +122,8 @@ def edits(found: Found, replies: list[Reply], max_growth: float) -> Edits:
             made.dropped.append(_dropped(number, text, content))
         else:
             made.copied += text == str(pair.chosen["content"]).strip()
-            scores = {"chosen_score": None, "rejected_score": None}  # nobody has rated the edit
-            made.rows.append(_row(pair, text) | scores | {"source": SOURCE, "split": "train"})
+            unrated = {"chosen_score": None, "rejected_score": None}
+            made.rows.append(_row(pair, text) | unrated | {"source": SOURCE, "split": "train"})
     for pair in found.kept:
         scores = {"chosen_score": pair.chosen_score, "rejected_score": pair.rejected_score}
         split = pair.split or "dev"  # held out by data.dev_fraction

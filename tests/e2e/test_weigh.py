@@ -16,12 +16,12 @@ pytestmark = pytest.mark.e2e
 
 def test_token_weights_from_two_other_runs(line: Line, head: Head, tmp_path: Path) -> None:
     """One door makes both runs and the weights; they are found again, by the run that one of them is, too."""
-    root, ray = tmp_path / "root", {"environment": head.environment}
+    root, ray = tmp_path / "root", head.environment
     given = settings(line, root, "prepare", "reference")
     tis = (*given, "objective={name: tis-dpo}", "schedule.flip_fraction=0.25")
     assert "needs the result of stage schedule" in refused("weigh", *tis)
     made("schedule", *tis)
-    said = made("weigh", *tis, **ray)
+    said = made("weigh", *tis, environment=ray)
     results = (
         "weigh:base",
         "train:positive",
@@ -31,7 +31,7 @@ def test_token_weights_from_two_other_runs(line: Line, head: Head, tmp_path: Pat
         "weigh:negative",
     )
     assert all(f"{name}: done" in said for name in (*results, "weigh"))
-    assert "train: committed already, kept" in made("train", *given, "objective={name: dpo}", tis[-1], **ray)
+    assert "train: committed already, kept" in made("train", *given, "objective={name: dpo}", tis[-1], environment=ray)
     weights = only(root, "weigh", "rank-*")
     manifest = json.loads((weights / "manifest.json").read_text())
     assert manifest["metrics"]["weight"] == pytest.approx({"chosen": 1.0, "rejected": 1.0}, abs=1e-6)
@@ -46,7 +46,7 @@ def test_token_weights_from_two_other_runs(line: Line, head: Head, tmp_path: Pat
             assert found == pytest.approx(restated, abs=1e-6)
     assert len(flipped) == 4
     assert "weigh: committed already, kept" in made("weigh", *tis)
-    made("train", *tis, **ray)
+    made("train", *tis, environment=ray)
     assert only(root, "train", "tis-dpo-*").joinpath("model").is_dir()
 
 

@@ -61,9 +61,9 @@ def epoch(tmp_path: Path) -> Any:
     return make
 
 
-def joined(folder: Path, made_of: dict[str, str] | None = None) -> Path:
+def joined(folder: Path, made_of: dict[str, str] | None = None, more: More = More()) -> Path:  # noqa: B008 - frozen
     """What `commit` wrote into these folders, as it is read."""
-    return join(folder / "pairs", folder / "ref", folder / "schedule", folder / "epoch", made_of)
+    return join(folder / "pairs", folder / "ref", folder / "schedule", folder / "epoch", made_of, more)
 
 
 def plain(example: Example) -> Example:
@@ -296,7 +296,7 @@ def valued(folder: Path, **columns: Any) -> More:
 def test_values_of_tokens_are_those_of_the_sides_as_they_are_trained(epoch: Any, tmp_path: Path) -> None:
     epoch(order="easy-to-hard", sft_percentile=25, flip_fraction=1.0)
     more = valued(tmp_path, reference=-1.0, contrast=0.5)
-    made = Epoch(join(*(tmp_path / name for name in ("pairs", "ref", "schedule")), tmp_path / "epoch", more=more), 4)
+    made = Epoch(joined(tmp_path, more=more), 4)
     _, b, _, c = made.step(0)
     found = {name: [side.tolist() for side in sides] for name, sides in made.token_values(b).items()}
     assert found == {"reference": [[-1, -2, -3], [-1, -2]], "contrast": [[0.5, 1, 1.5], [0.5, 1]]}
@@ -310,8 +310,8 @@ def test_values_of_tokens_are_those_of_the_sides_as_they_are_trained(epoch: Any,
 
 def test_values_of_other_tokens_or_not_as_written_are_refused(epoch: Any, tmp_path: Path) -> None:
     epoch(order="easy-to-hard")
-    more, places = valued(tmp_path, reference=-1.0), [tmp_path / name for name in ("pairs", "ref", "schedule")]
-    made = Epoch(join(*places, tmp_path / "epoch", more=more), 4)
+    more = valued(tmp_path, reference=-1.0)
+    made = Epoch(joined(tmp_path, more=more), 4)
     d, b, *_ = made.step(0)
     with open(tmp_path / "epoch" / VALUES, "r+b") as file:
         file.seek(4 * (b.values + 1))
@@ -323,7 +323,7 @@ def test_values_of_other_tokens_or_not_as_written_are_refused(epoch: Any, tmp_pa
     rows[3]["tokens_digest"] = rows[0]["tokens_digest"]
     commit(tmp_path / "reference", rows, tables.TOKEN_VALUES)
     with pytest.raises(UserError, match=r"pair d: its token values \(reference\) are of other tokens\n.*--force weigh"):
-        join(*places, tmp_path / "epoch", more=more)
+        joined(tmp_path, more=more)
 
 
 def test_log_probs_of_other_pairs_answers_are_found_by_position(epoch: Any, tmp_path: Path) -> None:
@@ -331,8 +331,7 @@ def test_log_probs_of_other_pairs_answers_are_found_by_position(epoch: Any, tmp_
     scored = {"tokens_digest": "", "rejected_logps": 0.0, "chosen_tokens": 1, "rejected_tokens": 0}
     rows = [{"pair_id": str(place), "chosen_logps": -10.0 - place} | scored for place in (7, 0, 2)]
     commit(tmp_path / "mismatched", rows, tables.REFERENCE)
-    places = [tmp_path / name for name in ("pairs", "ref", "schedule")]
-    made = Epoch(join(*places, tmp_path / "epoch", more=More(mismatched=tmp_path / "mismatched")), 4)
+    made = Epoch(joined(tmp_path, more=More(mismatched=tmp_path / "mismatched")), 4)
     found = [example.mismatched for k in range(2) for example in made.step(k)]
     assert found == [-10.0, None, -12.0, None, None, None, None, -17.0]
     assert made.held_out([0])[0].mismatched is None
@@ -346,5 +345,5 @@ def test_values_beside_other_parts(epoch: Any, tmp_path: Path) -> None:
         rows = table.slice(start, stop - start).to_pylist()
         tables.write(rows, tables.PAIRS, tmp_path / "pairs" / f"part-{part:05}.parquet")
     more = valued(tmp_path, reference=-1.0)
-    made = Epoch(join(*(tmp_path / name for name in ("pairs", "ref", "schedule")), tmp_path / "epoch", more=more), 4)
+    made = Epoch(joined(tmp_path, more=more), 4)
     assert [len(made.token_values(each)["reference"][0]) for each in made.step(0)] == [4, 2, 1, 3]

@@ -131,8 +131,9 @@ def logp(model: Any, prompt: list[int], answer: list[int]) -> float:
 def test_a_step_of_one_pair_has_no_kl(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     """As a last one may be. Pairs that go to SFT are no answers to compare with; z is 0, as apo-zero has it."""
     one = Bench(tmp_path, tiny_model("Llama"))
-    routed = {"schedule": {"sft_percentile": 75}, "preference": "kto"}
-    trainer = run(one.trainer("mixdpo", **routed))  # of three steps one has 3 preference pairs, the others none
+    trainer = run(
+        one.trainer("mixdpo", preference="kto", schedule={"sft_percentile": 75})
+    )  # of three steps one has 3 preference pairs, the others none
     assert [row["preference_pairs"] for row in steps_log(trainer)] == [3, 0, 0]
     alone = one.trainer("mixdpo", preference="kto", schedule={"sft_percentile": 92})
     assert alone.feed.take(0).mismatched == [] and alone.step()["preference_pairs"] == 1

@@ -27,7 +27,8 @@ def written(folder: Path, digests: dict[str, str] | None = None, **rows: Any) ->
 
 def test_a_flipped_pairs_sides_are_weighed_as_what_they_are_trained_as(tmp_path: Path) -> None:
     figures, to = Figures(), tmp_path / "part-00000.parquet"
-    assert weigh_part(*written(tmp_path), to, {"b"}, Weigh(), figures) == 2
+    positive, negative = written(tmp_path)
+    assert weigh_part(positive, negative, to, {"b"}, Weigh(), figures) == 2
     a, b = tables.read(tmp_path, tables.TOKEN_VALUES).to_pylist()
     assert a["chosen"] == pytest.approx([1.3, 1.0, 0.7]) and a["rejected"] == pytest.approx([0.7, 1.3])
     assert b["chosen"] == pytest.approx([0.7, 1.0, 1.3]) and b["rejected"] == pytest.approx([1.3, 0.7])
@@ -40,14 +41,15 @@ def test_a_flipped_pairs_sides_are_weighed_as_what_they_are_trained_as(tmp_path:
 
 def test_the_settings_are_those_of_the_section(tmp_path: Path) -> None:
     given = Weigh(transform="published", clip=(-1, 0.5))
-    weigh_part(*written(tmp_path), tmp_path / "part-00000.parquet", set(), given, Figures())
+    positive, negative = written(tmp_path)
+    weigh_part(positive, negative, tmp_path / "part-00000.parquet", set(), given, Figures())
     a, _ = tables.read(tmp_path, tables.TOKEN_VALUES).to_pylist()
     assert a["chosen"] == pytest.approx([1.6487213, 1.0, 0.3678794])
     assert a["rejected"] == pytest.approx([0.6065307, 1.6487213])
 
 
 def test_models_that_have_scored_other_tokens_are_refused(tmp_path: Path) -> None:
-    files = written(tmp_path, {"negative": "another template"})
+    positive, negative = written(tmp_path, {"negative": "another template"})
     with pytest.raises(UserError, match=r"other tokens than each other\n.*--force weigh"):
-        weigh_part(*files, tmp_path / "part-00000.parquet", set(), Weigh(), Figures())
+        weigh_part(positive, negative, tmp_path / "part-00000.parquet", set(), Weigh(), Figures())
     assert not (tmp_path / "part-00000.parquet").exists()
