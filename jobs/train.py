@@ -195,7 +195,7 @@ def require_room(work: Work, model: Path) -> None:
     from safetensors import safe_open
 
     from actors.training import EPOCH
-    from pipeline.training.join import room, stands
+    from pipeline.training.join import Line, room, stands
 
     folder, lora, inputs = work.folder, work.config.train.lora, joined(work)
     weights = 0
@@ -203,12 +203,9 @@ def require_room(work: Work, model: Path) -> None:
         with safe_open(file, framework="np") as tensors:
             weights += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - it is no dictionary
     models, checkpoints = int(lora is None or lora.merge), 2 * int(lora is None)
-    tables = [
-        (inputs["pairs"], inputs["schedule"]),
-        *((line.pairs, line.schedule) for line in inputs["streams"].values()),
-    ]
+    lines = [Line(*(inputs[name] for name in Line._fields)), *inputs["streams"].values()]
     stood, values = stands(folder / EPOCH, inputs["made_of"]), len(more(work).values)
-    epoch = 0 if stood else sum(room(*each, values) for each in tables)
+    epoch = 0 if stood else sum(room(line, values) for line in lines)
     needed, free = 4 * weights * (models + 3 * checkpoints) + epoch, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

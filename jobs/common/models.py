@@ -91,7 +91,7 @@ def opened(
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars of two libraries
             convert_gguf(source, folder)
         give_back_memory()
-        facts = {"name": "model", "version": VERSIONS["model"], "identity": {"model": source.digest}, "inputs": {}}
+        facts = {"name": "model", "version": VERSIONS["model"], "identity": {"model": source.weights}, "inputs": {}}
         seconds = round(time.perf_counter() - started, 3)
         artifact = address.commit({**facts, "provenance": provenance(), "seconds": seconds}, {})
     say(f"model: done in {seconds:.1f} s")

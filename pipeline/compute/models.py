@@ -49,6 +49,7 @@ class ModelSource:
     path: Path  # a directory in Hugging Face format, or a .gguf file
     digest: str
     is_gguf: bool
+    weights: str  # the digest without how conversations are rendered: what a conversion is found by
 
 
 def locate(
@@ -70,24 +71,28 @@ def locate(
         require(path, f"{setting}.source={model.source}")
     elif path.suffix != ".gguf":
         raise UserError(f"{setting}.source={model.source} is neither a directory nor a .gguf file", "give one of these")
-    if model.chat_template:
-        if not given_path(model.chat_template, f"{setting}.chat_template").is_file():
-            raise UserError(
-                f"{setting}.chat_template={model.chat_template}: there is no such file", "give a Jinja file"
-            )
-        files.append(Path(model.chat_template))
+    if model.chat_template and not given_path(model.chat_template, f"{setting}.chat_template").is_file():
+        raise UserError(f"{setting}.chat_template={model.chat_template}: there is no such file", "give a Jinja file")
     digest = hashlib.sha256()
     for file in files:
         if file.name != generation.FILE:
             digest.update(f"{file.name}\0{memory.digest(file, verify)}\n".encode())
         elif (ends := _ends(file)) is not None:
             digest.update(f"{file.name}\0{ends}\n".encode())
+    weights = digest.hexdigest()
+    if model.chat_template:
+        file = Path(model.chat_template)
+        digest.update(f"{file.name}\0{memory.digest(file, verify)}\n".encode())
     for name, default in (("template_arguments", {}), ("template_date", DATE)):  # a part of every rendering
         if (value := getattr(model, name)) != default:
             digest.update(f"{name}\0{canonical(value if name == 'template_arguments' else str(value))}\n".encode())
     label = Path(model.source).name.strip(".~") or path.resolve().name
     return ModelSource(
-        label.removesuffix(".gguf").lower().replace(".", "-"), path, digest.hexdigest(), path.suffix == ".gguf"
+        label.removesuffix(".gguf").lower().replace(".", "-"),
+        path,
+        digest.hexdigest(),
+        path.suffix == ".gguf",
+        weights,
     )
 
 

@@ -136,10 +136,17 @@ def fit(config: RunConfig, known: Known, device: Device, count: int) -> Fit:
     wrong = overfull(config, found, device, count)
     at = taken(config, setup_of(config, device, count))
     remedies = list(_remedies(config, known, device, count)) if wrong.keys() - {"disk"} else []
-    note = None
+    notes = [f"not counted: {what}" for what in _not_counted(config)]
     if device.is_gpu and (short := short_of_disk(config, found)):
-        note = f"{short} on this machine: the one of the GPUs, if that is another, must have the room"
-    return Fit(device, count, known.shape, known.work, found, at, wrong, remedies, note)
+        notes.append(f"{short} on this machine: the one of the GPUs, if that is another, must have the room")
+    return Fit(device, count, known.shape, known.work, found, at, wrong, remedies, "; ".join(notes) or None)
+
+
+def _not_counted(config: RunConfig) -> Iterator[str]:
+    if config.streams:
+        yield f"the pairs of {', '.join(f'streams.{name}' for name in config.streams)}"
+    if config.reads_features:
+        yield "features, and the training of an autoencoder" if config.features.source is None else "features"
 
 
 def needs(config: RunConfig, known: Known, device: Device, count: int) -> list[StageNeed]:

@@ -161,7 +161,7 @@ class Plan:
 
     def converted(self, model: ModelSource) -> Address:
         """The address of a .gguf model in Hugging Face format: the only result that is not a stage of the line."""
-        digest = fingerprint("model", VERSIONS["model"], {"model": model.digest}, {})
+        digest = fingerprint("model", VERSIONS["model"], {"model": model.weights}, {})
         return self.steps["prepare"].address.beside("model", model.label, digest)
 
 

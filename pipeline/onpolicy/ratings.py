@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.evaluation.benchmarks.thoughts import without_thoughts
 from pipeline.preferences.constraints import met
 from pipeline.preferences.verifiable import Question
 from pipeline.results import tables
@@ -62,7 +63,9 @@ def rate_part(candidates: Path, scores: Path, label: str, rate: Rates) -> RatedP
 
 
 def by_rules(rows: Sequence[Row]) -> list[Verdict]:
-    """The share, 0 to 1, of its prompt's constraints that an answer meets; none where the prompt sets none."""
+    """The share, 0 to 1, of its prompt's constraints that an answer meets, without its thoughts; none where the prompt
+    sets none.
+    """
     return [_by_rules(row) for row in rows]
 
 
@@ -71,7 +74,8 @@ def _by_rules(row: Row) -> Verdict:
     if not meta.get("constraints"):
         return Verdict(None, {"why": "no-rules"})
     asked = Question.restore("", [], meta)
-    flags = [met(constraint, row["response"]) for constraint in asked.constraints]
+    text = without_thoughts(row["response"])
+    flags = [met(constraint, text) for constraint in asked.constraints]
     kinds = zip(asked.constraints, asked.wordings, flags, strict=True)
     said = [{"kind": constraint.kind, "wording": wording, "met": flag} for constraint, wording, flag in kinds]
     return Verdict(sum(flags) / len(flags), {"rules": said})

@@ -103,13 +103,18 @@ def _differ(what: str, off: float, rounding: float) -> UserError:
 
 
 def check_features(rows: Rows, dtype: torch.dtype) -> None:
-    """The same of features, where any are looked at: the strongest of all sides together, by their squares.
+    """The same of features: the strongest of all sides together, by their squares.
 
     A feature that is 0 below a threshold may be 0 in one of two right computations alone, so that a side says little.
     """
     size, change = (float(rows.columns[name].sum()) for name in ("feature_size", "feature_change"))
     allowed = FEATURES if dtype in PARITY else FEATURES_ROUNDED
-    if size and not change <= allowed**2 * size:
+    if not size:
+        raise UserError(
+            "no feature of any completion of the first step is other than 0",
+            "give an autoencoder that was made for the model (features.source), or train one for longer",
+        )
+    if not change <= allowed**2 * size:
         off = math.sqrt(change / size)
         raise UserError(
             f"at step 0 the policy's features are {off:.2g} of their size from the cached ones; {allowed:g} would be "

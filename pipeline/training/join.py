@@ -46,6 +46,7 @@ LABELS = ("chosen_score", "rejected_score", "label_confidence")
 FORMAT = 3  # raised when a table that was left by a killed run could not be read any more
 MOST_SOURCES = 10_000  # whose names are kept; a column of more names no sources of labels, such as one of addresses
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+_OF_FEATURES = ("chosen_latents", "rejected_latents", "chosen_values", "rejected_values")
 _ROWS = "rows"  # while it is written: the rows of all pairs that are needed, in the order of the pairs table
 _AT_A_TIME = 1 << 16  # rows
 
@@ -169,17 +170,24 @@ def stands(folder: Path, made_of: Mapping[str, str]) -> bool:
         return False
 
 
-def room(pairs: Path, schedule: Path, values: int = 0) -> int:
-    """Bytes that the table takes while it is written, at most, with so many columns of values: by the footers."""
+def room(line: Line, values: int = 0) -> int:
+    """Bytes that the table of a stream takes while it is written, at most, with so many columns of values: by the
+    footers of the files.
+    """
     numbers = rows = 0
-    for part in sorted(pairs.glob("part-*.parquet")):
+    for part in sorted(line.pairs.glob("part-*.parquet")):
         footer = pq.read_metadata(part)
         rows += 2 * footer.num_rows
         for group in map(footer.row_group, range(footer.num_row_groups)):
             columns = map(group.column, range(group.num_columns))
             numbers += sum(c.num_values for c in columns if c.path_in_schema.split(".")[0] in _IDS) + 3 * group.num_rows
-    rows += sum(pq.read_metadata(part).num_rows for part in schedule.glob("part-*.parquet"))
-    return 4 * numbers * (1 + values) + row_type(64).itemsize * rows
+    rows += 2 * sum(pq.read_metadata(part).num_rows for part in line.schedule.glob("part-*.parquet"))
+    numbers *= 1 + values
+    for part in sorted(line.features.glob("part-*.parquet")) if line.features else ():
+        footer = pq.read_metadata(part)
+        for group in map(footer.row_group, range(footer.num_row_groups)):
+            numbers += sum(group.column(place).num_values for place in range(group.num_columns)) + 5 * group.num_rows
+    return 4 * numbers + row_type(64).itemsize * rows
 
 
 def _files(folder: Path) -> dict[str, list[Any]]:
@@ -355,12 +363,13 @@ def _lists(column: pa.ChunkedArray) -> Iterator[npt.NDArray[Any]]:
         yield from (values[begin:end] for begin, end in pairwise(offsets.tolist()))
 
 
-def packed_features(row: Mapping[str, Any]) -> bytes:
-    """A pair's features: how many each side has and a checksum of the rest, then latents and values of both sides."""
-    latents = [np.asarray(row[f"{side}_latents"], dtype="<i4") for side in ("chosen", "rejected")]
-    values = [np.asarray(row[f"{side}_values"], dtype="<f4") for side in ("chosen", "rejected")]
-    body = b"".join(each.tobytes() for each in (*latents, *values))
-    return np.array([*map(len, latents), zlib.crc32(body)], dtype="<u4").tobytes() + body
+def packed_features(chosen: Numbers, rejected: Numbers, *values: npt.NDArray[np.float32]) -> bytes:
+    """A pair's features: how many each side has and a checksum of the rest, then both sides' latents and their values.
+
+    Numbers are of four bytes each.
+    """
+    body = b"".join(each.tobytes() for each in (chosen, rejected, *values))
+    return np.array([len(chosen), len(rejected), zlib.crc32(body)], dtype="<u4").tobytes() + body
 
 
 def _write_features(lines: Sequence[Line], wanted: Sequence[_Wanted], row: np.dtype[np.void], folder: Path) -> None:
@@ -375,14 +384,14 @@ def _write_features(lines: Sequence[Line], wanted: Sequence[_Wanted], row: np.dt
                 needed = pair_ids.filter(pa.array(own.needed_P[seen : seen + len(pair_ids)]))
                 seen += len(pair_ids)
                 found = cached.of(needed, part.name)
-                for pair_id, each in zip(needed.to_pylist(), found.to_pylist(), strict=True):
-                    digest = rows["tokens_digest"][number].tobytes().hex()
-                    if each["tokens_digest"] != digest:  # or there is none
+                lists = zip(*(_lists(found[name]) for name in _OF_FEATURES), strict=True)
+                for pair_id, digest, each in zip(needed, found["tokens_digest"].to_pylist(), lists, strict=True):
+                    if digest != rows["tokens_digest"][number].tobytes().hex():  # or there is none
                         raise UserError(
                             f"pair {pair_id}: the cached features are of other tokens, or there are none",
                             "make them anew: python -m jobs.run --force reference",
                         )
-                    written = packed_features(each)
+                    written = packed_features(*each)
                     file.write(written)
                     at.append(at[-1] + len(written))
                     number += 1
@@ -459,6 +468,9 @@ def _write_stream(
 
 def _in_proportion(streams: Sequence[npt.NDArray[np.void]], row: np.dtype[np.void]) -> Iterator[npt.NDArray[np.void]]:
     """The rows of all streams, so many at a time: every stretch holds of each about its share of all."""
+    if len(streams) == 1:
+        yield from (streams[0][begin : begin + _AT_A_TIME] for begin in range(0, len(streams[0]), _AT_A_TIME))
+        return
     places = np.concatenate([(np.arange(len(own)) + 0.5) / max(1, len(own)) for own in streams])
     of = np.repeat(np.arange(len(streams)), [len(own) for own in streams])
     of = of[np.argsort(places, kind="stable")]  # each stream's own order stays

@@ -133,7 +133,8 @@ class Trainer:
         rows = Rows(step.examples, values_PM)
         if k == 0:
             check_parity(rows, self.policy.dtype)
-            check_features(rows, self.policy.dtype)
+            if self.reader:
+                check_features(rows, self.policy.dtype)
         check_finite(rows, k)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         rate = learning_rate(k, self.epoch.steps, self.settings)

@@ -15,6 +15,7 @@ from jobs import run, study
 from jobs.common import stage
 from tests.e2e.doors import REPOSITORY
 from tests.jobs.conftest import TEMPLATE, Place
+from tests.pipeline.line.test_plan import sae
 
 ROWS = [{"prompt": f"Name colour {i}.", "chosen": "Red.", "rejected": "Seven."} for i in range(8)]
 SCORED = [row | {"chosen_score": 2, "rejected_score": 1, "hardness": i} for i, row in enumerate(ROWS)]
@@ -197,6 +198,20 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
             ("streams={own: {data: sampled, pair: {rule: all, among: siblings}}}",),
             "streams.own.pair.among has no effect",
         ),
+    ],
+    "a layer of features that the model has not got, or an autoencoder that is none or another model's": lambda p: [
+        (("objective=fpo", "features.layer=1"), "features are to be read of layer 1, and model.source="),
+        (("objective=fpo", f"features={p.folder}"), "holds no sparse autoencoder"),
+        (
+            ("objective=fpo", f"features={sae(p.folder / 'wide', 16)}"),
+            "is of states of 16 channels",
+        ),
+        (
+            ("objective=fpo", f"features={sae(p.folder / 'own', 8)}", "features.passes=2"),
+            "features.passes has no effect",
+        ),
+        (("objective=dpo", "features.layer=0"), "has no effect without an objective that looks at features"),
+        (("objective=fpo", "streams={own: {}}"), "each would have features of its own training"),
     ],
     "layers to adapt that the model has not got": lambda p: [
         (("train.lora.layers=q_prj",), "the model has no q_prj"),

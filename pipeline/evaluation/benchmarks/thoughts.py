@@ -32,6 +32,12 @@ def spoken(judgment: str) -> str | None:
     return None if spans is None else "".join(judgment[start:end] for start, end in spans)
 
 
+def without_thoughts(text: str) -> str:
+    """What stands beside the thoughts of an answer, nothing where it ended within them; a text without any as it is."""
+    words = spoken(text)
+    return text if words == text else (words or "").strip()
+
+
 def last_words_at(judgment: str) -> int | None:
     """Where the words after the last of the thoughts begin; None where there are none after them."""
     spans = _spans(judgment)

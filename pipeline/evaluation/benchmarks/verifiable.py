@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from pipeline.evaluation.benchmarks.thoughts import without_thoughts
 from pipeline.evaluation.profile import Profile, profile
 from pipeline.preferences.constraints import met
 from pipeline.preferences.verifiable import Question, questions
@@ -80,9 +81,9 @@ def benchmark(size: int = SIZE) -> list[Question]:
 
 
 def judge(question: Question, text: str, tokens: int, finish_reason: str) -> Judged:
-    """Put an answer to the rules. `tokens` and `finish_reason` are the generator's."""
+    """Put an answer to the rules, without its thoughts. `tokens` and `finish_reason` are the generator's."""
     kinds = tuple(constraint.kind for constraint in question.constraints)
-    flags = tuple(met(constraint, text) for constraint in question.constraints)
+    flags = tuple(met(constraint, without_thoughts(text)) for constraint in question.constraints)
     return Judged(question.question_id, kinds, flags, text, tokens, finish_reason)
 
 

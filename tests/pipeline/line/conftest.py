@@ -28,6 +28,7 @@ def plan(tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.
             "train": {},
             "generate": {},
             "judge": {},
+            "features": {},
             "resources": {"root": str(tmp_path / "runs")},
         }
         if sections.get("objective", {}).get("name", "mixdpo") != "mixdpo":

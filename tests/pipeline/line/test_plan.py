@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, Plan, make_plan
@@ -299,6 +301,61 @@ def test_what_is_cut_of_pairs_is_in_an_identity_where_it_is_given(plan: Callable
     assert not {"long_prompts", "equal_lengths"} & before.steps["prepare"].identity["data"].keys()
     for given in ({"equal_lengths": True}, {"long_prompts": "keep-end"}):
         assert moved(before, plan(data=given)) == [name for name in LINE if name != "generate:base"]
+
+
+# --- features
+
+
+def fpo(plan: Callable[..., Plan], **features: Any) -> Plan:
+    return plan(objective={"name": "mixdpo", "preference": "fpo"}, features=features)
+
+
+def test_features_are_results_of_their_own_beside_the_shared_reference(plan: Callable[..., Plan]) -> None:
+    made = fpo(plan)
+    assert list(made.steps)[:4] == ["prepare", "reference", "features", "reference:features"]
+    assert [step.name for step in made.of("reference")] == ["reference", "reference:features"]
+    inputs = {name: set(made.steps[name].inputs) for name in ("features", "reference:features", "train")}
+    assert inputs == {
+        "features": {"pairs"},
+        "reference:features": {"pairs", "autoencoder"},
+        "train": {"pairs", "reference", "schedule", "features", "autoencoder"},
+    }
+    assert moved(plan(), made) == ["train", "generate:trained", "judge", "report"]
+
+
+def test_what_moves_features(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    def prints(made: Plan) -> dict[str, str]:
+        return {name: made.steps[name].address.fingerprint for name in ("features", "reference:features", "train")}
+
+    before = prints(fpo(plan))
+    for change in ({"layer": 1}, {"latents": 64}, {"active": 8}, {"passes": 2}, {"states": 100}, {"seed": 1}):
+        after = prints(fpo(plan, **change))
+        assert all(after[name] != before[name] for name in before), change
+    assert moved(plan(), plan(features={"layer": 1})) == []  # which dpo does not read
+    given = sae(tmp_path / "sae", width=32)
+    one = fpo(plan, source=str(given))
+    assert "features" not in one.steps and set(one.steps["train"].inputs) >= {"features"}
+    same, other = (
+        fpo(plan, source=str(shutil.copytree(given, tmp_path / "copy"))),
+        sae(tmp_path / "other", width=32, k=5),
+    )
+    names = ("reference:features", "train")
+    assert [same.steps[n].address.fingerprint for n in names] == [one.steps[n].address.fingerprint for n in names]
+    moved_on = fpo(plan, source=str(other))
+    assert all(moved_on.steps[n].address.fingerprint != one.steps[n].address.fingerprint for n in names)
+    with pytest.raises(UserError, match=r"features.layer=1, and features.source=.* was made for layer 0"):
+        fpo(plan, source=str(given), layer=1)
+    with pytest.raises(UserError, match="holds no sparse autoencoder"):
+        fpo(plan, source=str(tmp_path))
+
+
+def sae(folder: Path, width: int, k: int = 4) -> Path:
+    """A small autoencoder of layer 0, as sparsify writes one."""
+    folder.mkdir()
+    (folder / "cfg.json").write_text(json.dumps({"k": k, "d_in": width, "layer": 0}))
+    shapes = {"encoder.weight": (16, width), "encoder.bias": (16,), "W_dec": (16, width), "b_dec": (width,)}
+    save_file({name: torch.ones(shape) for name, shape in shapes.items()}, folder / "sae.safetensors")
+    return folder
 
 
 # --- streams

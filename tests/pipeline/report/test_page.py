@@ -30,7 +30,15 @@ from pipeline.report.data import (
 from pipeline.report.figures import kinds, score_margins, win_rate
 from pipeline.report.page import duration, number, percent, render
 from pipeline.report.scheduled import described, histogram
-from pipeline.report.training_figures import flip_rates, sampled, thinned, trained_pairs, training_curves
+from pipeline.report.training_figures import (
+    dictionary,
+    flip_rates,
+    sampled,
+    streams,
+    thinned,
+    trained_pairs,
+    training_curves,
+)
 from pipeline.results import tables
 from pipeline.statistics import Interval, WinRate
 from tests.pipeline.report.sample_report import HOSTILE, sample_report, scores
@@ -393,6 +401,30 @@ def test_estimated_flip_rates_beside_what_was_flipped() -> None:
     own = next(spec for spec in specs if spec["data"][0].get("name") == drawn[0]["name"])
     assert full.scheduled
     assert own["layout"]["shapes"][0]["y0"] == pytest.approx(full.scheduled.flipped / full.scheduled.pairs)
+
+
+def test_streams_and_an_autoencoder_are_drawn() -> None:
+    """A gap a stream; their weights only where they move; what is explained and what is dead."""
+    rows = [
+        {"step": step, "stream": name, "pairs": 3, "weight": 0.5, "loss": 0.7, "gap": step + place, "accuracy": 0.5}
+        for step in range(3)
+        for place, name in enumerate(("data", HOSTILE[0]))
+    ]
+    table = pa.Table.from_pylist(rows, schema=tables.STREAMS)
+    (gaps,) = streams(table)
+    assert [line["y"] for line in gaps.spec["data"]] == [[0, 1, 2], [1, 2, 3]]
+    assert gaps.spec["data"][1]["name"].startswith("&lt;script&gt;")
+    moving = pa.Table.from_pylist([row | {"weight": row["step"] / 4} for row in rows], schema=tables.STREAMS)
+    assert [line["y"] for line in streams(moving)[1].spec["data"]] == [[0, 0.25, 0.5]] * 2
+    known = [{"step": k, "states": 9 * k, "loss": 0.5, "explained": k / 10, "dead": 1 - k / 10} for k in range(4)]
+    trained = pa.Table.from_pylist(known, schema=tables.DICTIONARY)
+    figure = dictionary(trained)
+    assert [line["y"] for line in figure.spec["data"]] == [[0, 0.1, 0.2, 0.3], [1, 0.9, 0.8, 0.7]]
+    for each in (gaps, figure):
+        go.Figure(each.spec)
+    shown = Reader(render(dataclasses.replace(sample_report(), streams=moving, dictionary=trained)))
+    told = "".join(shown.text)
+    assert all(title in told for title in ("mean gap by stream", "weight by stream", "the sparse autoencoder"))
 
 
 def test_how_models_were_run_stands_under_the_stages() -> None:

@@ -183,6 +183,8 @@ def test_the_cache_of_another_layer_or_autoencoder_is_refused(single: Bench) -> 
     for change in ({"layer": 1}, {"bias_M": torch.ones(LATENTS)}, {"active": 3}):
         with pytest.raises(UserError, match=r"at step 0 the policy's features are .* of their size from the cached"):
             other_reader(single, **change).step()
+    with pytest.raises(UserError, match="no feature of any completion of the first step is other than 0"):
+        other_reader(single, bias_M=torch.full((LATENTS,), -1e4)).step()
     other_reader(single).step()
 
 

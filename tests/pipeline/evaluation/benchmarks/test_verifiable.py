@@ -36,6 +36,12 @@ def test_summary_by_hand():
     assert json.loads(json.dumps(asdict(summary)))["share_met"]["value"] == summary.share_met.value
 
 
+def test_thoughts_are_none_of_the_answer():
+    """What is kept to be read is the whole."""
+    thinking = judge(ASKED[0], "<think>\nSo, LOWER case.\n</think>\n\nis it?", 9, "stop")
+    assert thinking.met == (True, True) and thinking.text.startswith("<think>")
+
+
 def test_answers_that_were_cut_off_are_counted():
     assert (
         summarise([judge(ASKED[0], "it is and it is", 32, "length"), *answers("a", "b", "c")[1:]]).profile.truncated
