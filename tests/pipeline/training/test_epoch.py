@@ -63,7 +63,7 @@ def epoch(tmp_path: Path) -> Any:
 
 def joined(folder: Path, made_of: dict[str, str] | None = None, more: More = More()) -> Path:  # noqa: B008 - frozen
     """What `commit` wrote into these folders, as it is read."""
-    return join(folder / "pairs", folder / "ref", folder / "schedule", folder / "epoch", made_of, more)
+    return join(folder / "pairs", folder / "ref", folder / "schedule", folder / "epoch", made_of, more=more)
 
 
 def plain(example: Example) -> Example:
