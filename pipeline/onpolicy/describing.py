@@ -79,9 +79,7 @@ class Described:
     beyond_cap: int  # pairs that pair.per_prompt does not allow
     groups: Mapping[str, Group]  # by the names of GROUPS, those that hold any
     rewards: Mapping[str, Rewards]  # by rater, those that scored any
-    agreement: Sequence[
-        tuple[str, str, float | None]
-    ]  # of two raters Kendall's tau-b, over pairs of a prompt's answers
+    agreement: Sequence[tuple[str, str, float | None]]  # two raters and their tau-b within prompts
     lengths: Lengths | None  # None without a pair
     prefix_width: float
     prefixes: Mapping[int, int]  # pairs by tokens that both answers begin with, in bins
