@@ -113,7 +113,7 @@ def changed(manifest: dict[str, Any], step: Step) -> list[str]:
 
 
 def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequence[str]) -> list[Artifact]:
-    """The results of the steps, made in order, on one cluster from the first that needs one."""
+    """The line's own results of the steps, all made in order, on one cluster from the first that needs one."""
     made = []
     with contextlib.ExitStack() as stack:
         for number, step in enumerate(steps):
@@ -123,7 +123,9 @@ def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequ
                 with heard("run", plan.config.resources.log_seconds):
                     doing("starting or joining Ray")
                     stack.enter_context(connected())  # does nothing the second time
-            made.append(make(plan, step, force=step.part in force))
+            result = make(plan, step, force=step.part in force)
+            if not step.run:  # another run's model is not what was asked for
+                made.append(result)
             if step.stage == "prepare" and step in pending:
                 recheck([(plan, [later for later in steps[number + 1 :] if later in pending])])
     return made
