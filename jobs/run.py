@@ -117,7 +117,7 @@ def changed(manifest: dict[str, Any], step: Step) -> list[str]:
 
 
 def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequence[str]) -> list[Artifact]:
-    """The results of the steps, made in order, on one cluster from the first that needs one."""
+    """The line's own results of the steps, all made in order, on one cluster from the first that needs one."""
     made = []
     kept = [found for step in steps if step not in pending and (found := step.address.find())]
     with contextlib.ExitStack() as stack:
@@ -129,7 +129,9 @@ def walk(plan: Plan, steps: Sequence[Step], pending: Sequence[Step], force: Sequ
                 with heard("run", plan.config.resources.log_seconds):
                     doing("starting or joining Ray")
                     stack.enter_context(connected())  # does nothing the second time
-            made.append(held.enter_context(make(plan, step, force=step.part in force).held()))
+            result = held.enter_context(make(plan, step, force=step.part in force).held())
+            if not step.run:  # another run's model is not what was asked for
+                made.append(result)
             if step.stage == "prepare" and step in pending:
                 recheck([(plan, [later for later in steps[number + 1 :] if later in pending])])
     return made

@@ -71,7 +71,7 @@ class Bench:
 
     def _write_token_values(self) -> None:
         """Of every pair's tokens the reference's log-probs, weights at random, and whether they are changed."""
-        (self.folder / "reference-tokens").mkdir()
+        (self.folder / "reference-tokens").mkdir(exist_ok=True)
         tokens = self.folder / "reference-tokens" / PART
         score_part(self.base(), self.folder / "pairs" / PART, tokens, budget=64, chunk=8, by_token=True)
         generator = torch.Generator().manual_seed(2)
