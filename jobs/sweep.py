@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tuning = plan_sweep(options.config, options.overrides)
         may_restart(tuning.config.resources.max_failures)
         known = foreseen(tuning)
-        finals = [planned(tuning.final(run.method, run.settings, tuning.sweep.seeds[0])) for run, _ in known]
+        firsts = {run.method: run for run, _ in reversed(known)}.values()
+        finals = [planned(tuning.final(run.method, run.settings, tuning.sweep.seeds[0])) for run in firsts]
         looked = pending(known, tuning.trials_until) + pending(finals, tuning.sweep.until)
         check_all(looked, options.overrides)
         if options.dry_run:
