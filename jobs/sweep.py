@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tuning = plan_sweep(options.config, options.overrides)
         may_restart(tuning.config.resources.max_failures)
         known = foreseen(tuning)
-        finals = [planned(tuning.final(run.method, run.settings, tuning.sweep.seeds[0])) for run, _ in known]
+        firsts = {run.method: run for run, _ in reversed(known)}.values()
+        finals = [planned(tuning.final(run.method, run.settings, tuning.sweep.seeds[0])) for run in firsts]
         looked = pending(known, tuning.trials_until) + pending(finals, tuning.sweep.until)
         check_all(looked, options.overrides)
         if options.dry_run:
@@ -58,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             swept = tuner.finish(tuner.tune())
             page = make(swept, swept.step())
         failed = sum(trial.figure is None for trial in swept.trials) + len(swept.lost)
-        more = f", {failed} runs failed (--retry-failed tries them again)" if failed else ""
+        total = len(swept.trials) + len(swept.finals) + len(swept.lost)
+        more = f", {failed} of {total} runs failed (--retry-failed tries them again)" if failed else ""
         say(f"sweep: {shown(page.path / 'sweep.html')}{more}, {time.perf_counter() - started:.1f} s")
 
 
@@ -212,7 +214,7 @@ class Tuner:
         last = [plan.of(until)[-1].address.path for _, plan in cells]
         alike = dict(zip(last, cells, strict=True))  # two trials may have come to the same settings
         missing, why = unfinished(list(alike.values()), until), {}
-        say(f"sweep: {len(cells)} runs, {len(alike) - len(missing)} of them kept")
+        say(f"sweep: {len(alike) - len(missing)} of {len(alike)} runs kept")
         if missing:
             from actors.cluster import connected
 

@@ -1,7 +1,7 @@
 """What Optuna proposes for the trials of a method, and the file in which it keeps how they ended.
 
-A proposal is a function of the seed, the trial's number, and the figures of the trials it is told of. How many trials
-run at a time, in which order they end, and what was interrupted have no part in it. Needs Optuna, which is optional.
+A proposal is a function of the seed, the trial's number, the ranges, and the figures of the trials it is told of. How
+many run at a time, in which order they end, and what was interrupted have no part in it. Optuna is optional.
 """
 
 import importlib.util
@@ -103,19 +103,18 @@ def propose(
     ranges: Mapping[str, Range],
     sampler: Literal["random", "tpe"],
     seed: int,
-    method: str,
     number: int,
     before: Sequence[Trial] = (),
 ) -> dict[str, Any]:
     """A value for each setting. `before` are the trials that TPE learns from; without one that has a figure, and at
-    random, values are drawn from the ranges alone.
+    random, values are drawn from the ranges alone: for all methods the same, where their first ranges are.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its lines are not ours to say
     drawn_from = distributions(ranges)
     study = optuna.create_study(
-        direction="maximize", sampler=_sampler(sampler, seed_of("proposal", seed, method, number), before)
+        direction="maximize", sampler=_sampler(sampler, seed_of("proposal", seed, number), before)
     )
     study.add_trials([_frozen(trial, drawn_from) for trial in before])
     found = study.ask(drawn_from).params

@@ -124,9 +124,12 @@ class Tuning(Plan):
         return [range(first, min(first + size, self.sweep.trials)) for first in range(0, self.sweep.trials, size)]
 
     def proposed(self, method: str, number: int, before: Sequence[Trial] = ()) -> dict[str, Any]:
-        """The settings of a trial, from those of the batches before its own."""
+        """The settings of a trial, from those of the batches before its own.
+
+        At random, all methods meet the same values of what all have ranges of: luck is alike, too.
+        """
         sweep = self.sweep
-        return propose(self.ranges(method), sweep.sampler, sweep.seed, method, number, before)
+        return propose(self.ranges(method), sweep.sampler, sweep.seed, number, before)
 
     def trial(self, method: str, number: int, settings: Mapping[str, Any], length: int | None = None) -> Run:
         """Raises UserError where the settings do not go together."""

@@ -113,12 +113,19 @@ def render_sweep(data: SweepData) -> str:
 
 
 def described(settings: Mapping[str, Any]) -> str:
-    """Settings as they are written in a configuration."""
-    return ", ".join(f"{name} {shown(value)}" for name, value in settings.items())
+    """Settings by their own names, without their sections' where these tell nothing."""
+    names = [name.rpartition(".")[2] for name in settings]
+    return ", ".join(
+        f"{short if names.count(short) == 1 else name} {shown(value)}"
+        for short, (name, value) in zip(names, settings.items(), strict=True)
+    )
 
 
 def shown(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
+    """A value as YAML would read it, a number with four digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3e}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def points(difference: float) -> str:

@@ -50,13 +50,15 @@ def parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
-def start(head: "Head | None", stage: str, *arguments: str) -> "subprocess.Popen[str]":
+def start(
+    head: "Head | None", stage: str, *arguments: str, config: str = "configs/smoke.yaml"
+) -> "subprocess.Popen[str]":
     """A door left running, in a process group of its own and open to Ctrl-C; on its own Ray where no head is given.
 
     A shell that runs the tests in the background has Ctrl-C ignored by everything below it.
     """
     return subprocess.Popen(
-        command(stage, *arguments),
+        command(stage, *arguments, config=config),
         cwd=REPOSITORY,
         env=os.environ | (head.environment if head else {}),
         stdout=subprocess.PIPE,

@@ -13,10 +13,13 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pipeline.report.page import render
 from pipeline.report.rounds import render_rounds
 from pipeline.report.study import StudyData, render_study
+from pipeline.report.sweep import render_sweep
 from tests.pipeline.report.sample_judging import BASELINE
 from tests.pipeline.report.sample_report import HOSTILE, sample_report
 from tests.pipeline.report.sample_rounds import sample_rounds
 from tests.pipeline.report.sample_study import METHODS, sample_study
+from tests.pipeline.report.sample_sweep import METHODS as SWEPT
+from tests.pipeline.report.sample_sweep import sample_sweep
 
 pytestmark = pytest.mark.e2e
 
@@ -239,6 +242,14 @@ def test_rounds_open_clean(browser: Browser, tmp_path: Path, width: int) -> None
     (tmp_path / "rounds.html").write_text(render_rounds(sample_rounds()), encoding="utf-8")
     with opening(browser, (tmp_path / "rounds.html").as_uri(), width, "light") as (page, seen):
         assert is_clean_and_draws(page, seen, 5)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (400, "light")])
+def test_a_sweep_opens_clean(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
+    data = sample_sweep([*SWEPT, *HOSTILE[1:], "W" * 300])
+    (tmp_path / "sweep.html").write_text(render_sweep(data), encoding="utf-8")
+    with opening(browser, (tmp_path / "sweep.html").as_uri(), width, scheme) as (page, seen):
+        assert is_clean_and_draws(page, seen, 4)
 
 
 def test_the_legend_of_a_study_hides_a_method_in_every_figure(browser: Browser, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What Optuna proposes: a function of seed, method, number and what is known; and what its file keeps over a kill."""
+"""What Optuna proposes: a function of seed, number and what is known; and what its file keeps over a kill."""
 
 import math
 from collections.abc import Mapping
@@ -23,14 +23,16 @@ def trial(number: int, settings: Mapping[str, Any], figure: float | None, **more
 
 def known(count: int) -> list[Trial]:
     """Trials that were proposed at random, the nearer to tau 3 the better."""
-    settings = [propose(RANGES, "random", 0, "dpo", number) for number in range(count)]
+    settings = [propose(RANGES, "random", 0, number) for number in range(count)]
     return [trial(number, each, -abs(each["objective.tau"] - 3)) for number, each in enumerate(settings)]
 
 
-def test_a_random_proposal_depends_on_seed_method_and_number_alone() -> None:
-    first = [propose(RANGES, "random", 0, "dpo", number) for number in range(40)]
-    assert first == [propose(RANGES, "random", 0, "dpo", number, known(number % 5)) for number in range(40)]
-    assert first[0] != propose(RANGES, "random", 1, "dpo", 0) != propose(RANGES, "random", 0, "ipo", 0)
+def test_a_random_proposal_depends_on_seed_and_number_alone() -> None:
+    first = [propose(RANGES, "random", 0, number) for number in range(40)]
+    assert first == [propose(RANGES, "random", 0, number, known(number % 5)) for number in range(40)]
+    assert first[0] != propose(RANGES, "random", 1, 0)
+    other = propose({**dict(list(RANGES.items())[:1]), "objective.beta": Range(log=(0.1, 1))}, "random", 0, 0)
+    assert other["train.learning_rate"] == first[0]["train.learning_rate"]  # what methods share is alike
     rates = sorted(each["train.learning_rate"] for each in first)
     assert 1e-6 <= rates[0] < 1e-5 and 1e-4 < rates[-1] <= 1e-3 and 1e-5 < rates[20] < 3e-4  # evenly in its logarithm
     assert {str(each["train.lora"]) for each in first} == {"None", "{'rank': 8}", "{'rank': 4}"}
@@ -39,19 +41,19 @@ def test_a_random_proposal_depends_on_seed_method_and_number_alone() -> None:
 
 def test_tpe_learns_from_the_trials_it_is_told_of_and_from_nothing_else() -> None:
     before = known(12)
-    found = [propose(RANGES, "tpe", 0, "dpo", number, before) for number in range(12, 28)]
-    assert found == [propose(RANGES, "tpe", 0, "dpo", number, before) for number in range(12, 28)]
+    found = [propose(RANGES, "tpe", 0, number, before) for number in range(12, 28)]
+    assert found == [propose(RANGES, "tpe", 0, number, before) for number in range(12, 28)]
     near = sum(abs(each["objective.tau"] - 3) < 2 for each in found)
     assert near > sum(abs(each.settings["objective.tau"] - 3) < 2 for each in known(28)[12:])  # than at random
     failed = [trial(number, each.settings, None, reason="x") for number, each in enumerate(before)]
-    assert propose(RANGES, "tpe", 0, "dpo", 12, failed) == propose(RANGES, "random", 0, "dpo", 12)
-    pruned = [trial(each.number, each.settings, each.figure, short=(0.1,), pruned=True) for each in before[:6]]
-    assert propose(RANGES, "tpe", 0, "dpo", 12, [*pruned, *before[6:]]) != found[0]
+    assert propose(RANGES, "tpe", 0, 12, failed) == propose(RANGES, "random", 0, 12)
+    pruned = [trial(each.number, each.settings, each.figure, short=(0.1,), pruned=True) for each in before]
+    assert propose(RANGES, "tpe", 0, 12, pruned) != propose(RANGES, "random", 0, 12)  # it learns from these, too
 
 
 def test_the_ends_of_a_range_stand_for_rounding() -> None:
     narrow = {"objective.beta": Range(uniform=(0.123456, 0.123457))}
-    assert 0.123456 <= propose(narrow, "random", 0, "dpo", 0)["objective.beta"] <= 0.123457
+    assert 0.123456 <= propose(narrow, "random", 0, 0)["objective.beta"] <= 0.123457
 
 
 def test_what_is_chosen_came_to_its_end_and_of_equals_is_the_first() -> None:

@@ -1,5 +1,6 @@
 """A sweep's file: which lines it means, what they share, and what is refused before anything is spent."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -164,10 +165,10 @@ BENCH = sorted((REPOSITORY / "configs" / "bench").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", BENCH, ids=lambda path: path.stem)
-def test_the_bench_that_is_shipped(path: Path) -> None:
-    if "study" in yaml.safe_load(path.read_text()):
-        assert load_study(str(path))[2]
-    else:
-        tuning = plan_sweep(str(path))
-        for method in tuning.sweep.methods:
-            tuning.trial(method, 0, tuning.proposed(method, 0))
+def test_the_bench_that_is_shipped(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"prompt": "Name a colour.", "chosen": "Red.", "rejected": "Seven.", "chosen_score": 2, "rejected_score": 1}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row))  # a file of one's own
+    monkeypatch.chdir(tmp_path)
+    tuning = plan_sweep(str(path))
+    for method in tuning.sweep.methods:
+        tuning.trial(method, 0, tuning.proposed(method, 0))

@@ -1,0 +1,148 @@
+"""A sweep's door before anything is spent, and how trials go on, stop, fail and are chosen."""
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs import sweep
+from jobs.sweep import Key, Tuner
+from pipeline.errors import UserError
+from pipeline.line.proposals import Record
+from pipeline.line.sweep import plan_sweep
+from pipeline.results.locks import exclusive
+
+SWEEP: dict[str, Any] = {
+    "methods": {"dpo": {"objective": "dpo"}, "ipo": {"objective": "ipo"}},
+    "ranges": {"train.learning_rate": {"log": [1e-6, 1e-3]}},
+    "trials": 6,
+    "until": "train",
+}
+
+
+@pytest.fixture
+def given(tmp_path: Path, byte_model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The arguments of a sweep, with some of its keys changed."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def write(**changes: Any) -> list[str]:
+        raw = {"model": str(byte_model), "data": {"pairs": 4, "dev_pairs": 2}, "schedule": {"epochs": 2}}
+        raw["resources"] = {"root": str(tmp_path / "root")}
+        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(raw | {"sweep": SWEEP | changes}, sort_keys=False))
+        return ["--config", "sweep.yaml"]
+
+    return write
+
+
+def says(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    status = 0
+    try:
+        sweep.main(list(arguments))
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    said = capsys.readouterr()
+    return status, said.out + said.err
+
+
+def test_a_dry_run_names_every_trial_that_is_known(given: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = says(capsys, *given(), "--dry-run")
+    lines = said.splitlines()
+    assert status == 0 and len(lines) == 13 and all(line.startswith("make  ") for line in lines[:12]), said
+    assert lines[-1] == "12 trials, of which 0 follow from figures; then 2 final runs"
+    assert lines[0].partition("train.")[2] == lines[6].partition("train.")[2]  # both methods meet the same rates
+    status, said = says(capsys, *given(sampler="tpe"), "--dry-run")
+    assert status == 0 and said.splitlines()[-1].startswith("12 trials, of which 4 follow from figures"), said
+
+
+def test_without_optuna_it_is_refused(
+    given: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    status, said = says(capsys, *given())
+    assert status == 2 and "Optuna, which is not installed" in said and "pip install" in said
+    assert not Path("root").exists()
+
+
+def test_what_the_line_refuses_is_refused_before_any_trial(given: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = says(capsys, *given(), "train.lora.layers=q_prj", "resources.train_workers=999")
+    assert status == 2 and said.count("error: ") == 2 and "| " not in said, said
+
+
+def test_a_sweep_that_another_process_is_at(given: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = plan_sweep(given()[1]).folder
+    folder.mkdir(parents=True)
+    with exclusive(folder / ".lock"):
+        status, said = says(capsys, *given())
+    assert status == 2 and "another process is at this sweep" in said
+
+
+class ByHand(Tuner):
+    """Trials whose figures are given by method, number and length, in place of trained ones."""
+
+    known: Mapping[tuple[str, int], Mapping[int | None, float | str]]
+    asked: list[tuple[int | None, list[Key]]]
+
+    def figures(self, proposed: Mapping[Key, dict[str, Any]], length: int | None) -> dict[Key, float | str]:
+        self.asked.append((length, list(proposed)))
+        return {key: self.known[key][length] for key in proposed}
+
+
+def by_hand(given: Any, known: Mapping[tuple[str, int], Mapping[int | None, float | str]], **changes: Any) -> ByHand:
+    tuning = plan_sweep(given(**changes)[1])
+    tuner = ByHand(tuning, Record(tuning.folder / "optuna.log"), contextlib.ExitStack(), retry_failed=False)
+    tuner.known, tuner.asked = known, []
+    return tuner
+
+
+def test_of_short_trials_the_better_half_goes_on(given: Any) -> None:
+    figures: dict[tuple[str, int], Mapping[int | None, float | str]] = {
+        ("dpo", 0): {1: 0.5, None: 0.9}, ("dpo", 1): {1: 0.7, None: 0.6}, ("dpo", 2): {1: 0.7, None: 0.6},
+        ("dpo", 3): {1: "diverged"}, ("dpo", 4): {1: 0.1, None: "killed"},
+    }  # fmt: skip
+    halving = {"setting": "schedule.epochs", "values": [1]}
+    tuner = by_hand(given, figures, methods={"dpo": {"objective": "dpo"}}, trials=5, batch=4, halving=halving)
+    chosen = tuner.tune()
+    assert tuner.asked == [
+        (1, [("dpo", number) for number in range(4)]),
+        (None, [("dpo", 1), ("dpo", 2)]),  # of three that came to an end two, the better ones
+        (1, [("dpo", 4)]),
+        (None, [("dpo", 4)]),
+    ]
+    ends = [(each.number, each.figure, each.pruned, each.reason) for each in tuner.trials["dpo"]]
+    assert ends == [
+        (0, 0.5, True, ""), (1, 0.6, False, ""), (2, 0.6, False, ""), (3, None, False, "diverged"),
+        (4, None, False, "killed"),
+    ]  # fmt: skip
+    assert chosen["dpo"].number == 1  # of equals the first, and none that stopped or failed
+    states = [each.state.name for each in tuner.record.study("dpo").trials]
+    assert states == ["PRUNED", "COMPLETE", "COMPLETE", "FAIL", "FAIL"]
+
+
+def test_a_method_whose_trials_all_fail_is_never_chosen(given: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    figures: dict[tuple[str, int], Mapping[int | None, float | str]] = {}
+    for number in range(6):
+        figures |= {("dpo", number): {None: 0.5 + number / 10}, ("ipo", number): {None: "diverged"}}
+    chosen = by_hand(given, figures).tune()
+    assert chosen.keys() == {"dpo"} and chosen["dpo"].number == 5
+    assert "ipo: none of 6 trials came to an end" in capsys.readouterr().out
+    failed = {key: {None: "diverged"} for key in figures}
+    with pytest.raises(UserError, match="every trial failed, such as dpo 0: diverged"):
+        by_hand(given, failed).tune()
+
+
+def test_tpe_proposes_the_same_whatever_was_interrupted(given: Any) -> None:
+    """From the figures of the batches before alone: those that end are told in the order of their numbers."""
+    figures: dict[tuple[str, int], Mapping[int | None, float | str]] = {
+        (method, number): {None: 0.5 + (7 * number % 5) / 10} for method in ("dpo", "ipo") for number in range(6)
+    }
+    one, again = (by_hand(given, figures, sampler="tpe", batch=2) for _ in range(2))
+    one.batch(range(2))
+    again.tune()
+    one.batch(range(2, 4))
+    assert one.trials["dpo"] == again.trials["dpo"][:4]
+    assert again.trials["dpo"][4].settings != by_hand(given, figures, batch=2).tuning.proposed("dpo", 4)
