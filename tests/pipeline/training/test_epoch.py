@@ -17,7 +17,7 @@ from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 from pipeline.settings.config import Schedule
 from pipeline.training.epoch import Epoch, Example
-from pipeline.training.join import ABOUT, TOKENS, VALUES, More, join, room
+from pipeline.training.join import ABOUT, TOKENS, VALUES, Line, More, join, room
 from tests.pipeline.training.restated_schedule import Candidate, scheduled_rows
 
 # Score margins: a 0.1, b 0.4, c -0.2, d 0.8; e is held out and has nothing but its texts.
@@ -255,7 +255,7 @@ def test_a_disk_that_is_full_while_the_epoch_is_written(epoch: Any, tmp_path: Pa
     commit(pairs, rows, tables.PAIRS)
     commit(reference, cached, tables.REFERENCE)
     free = shutil.disk_usage(small_disk).free
-    needed = room(pairs, schedule)
+    needed = room(Line(pairs, reference, schedule))
     assert needed < free
     (small_disk / "filler").write_bytes(b"0" * (free - needed // 2))
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
@@ -275,7 +275,7 @@ def test_the_table_on_disk(epoch: Any, tmp_path: Path) -> None:
     files = [ABOUT, "held_out", "once", "scheduled", "tokens", "values"]
     assert sorted(file.name for file in folder.iterdir()) == files
     kept = sum(file.stat().st_size for file in folder.iterdir() if file.name != ABOUT)
-    assert kept < room(tmp_path / "pairs", tmp_path / "schedule")
+    assert kept < room(Line(*(tmp_path / name for name in ("pairs", "ref", "schedule"))))
     ids = (folder / TOKENS).read_bytes()[: 4 * (3 + 1 + 1 + 2)]  # of a, the first in the pairs table
     assert hashlib.sha256(ids).hexdigest() == tokens_digest([9], [0], [50, 50])
 
