@@ -40,13 +40,11 @@ class DictionaryTrainer(Pooled):
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
 
         from pipeline.compute.dictionary import Training
-        from pipeline.compute.limits import read_config
         from pipeline.results import tables
 
         spec, folder = self.spec, Path(self.spec.folder)
-        layer = spec.features.layer_of(read_config(Path(spec.model))["num_hidden_layers"])
         with memory_for("training an autoencoder", "lower features.states, features.batch_states or features.latents"):
-            trained, held_out = self._states(folder / STATES, layer)
+            layer, trained, held_out = self._states(folder / STATES)
             training = Training(trained, held_out, spec.features, self.device)
             rows = list(training.run(folder / TRAINING, spec.resources.checkpoint_steps))
         training.export(folder, layer)
@@ -55,8 +53,8 @@ class DictionaryTrainer(Pooled):
         note = f"of layer {layer}, {len(trained):,} states to train on and {len(held_out):,} held out"
         return {"rows": len(rows), "tokens": seen, "note": note}
 
-    def _states(self, file: Path, layer: int) -> tuple[Any, Any]:
-        """Those of the base model, computed once."""
+    def _states(self, file: Path) -> tuple[int, Any, Any]:
+        """Those of the base model, computed once; and of which layer."""
         import torch
 
         from pipeline.compute.dictionary import collect
@@ -70,8 +68,8 @@ class DictionaryTrainer(Pooled):
                 Path(spec.model), spec.dtype, self.device.type, trust_remote_code=trusted, resources=spec.resources
             )
             budget = spec.resources.budgets(self.device.type).score_tokens
-            states = collect(model, layer, Path(spec.pairs), spec.features, budget)
+            states = collect(model, Path(spec.pairs), spec.features, budget)
             with aside(file) as beside:
                 torch.save(states, beside)
-        trained, held_out = torch.load(file, weights_only=True)
-        return trained, held_out
+        layer, trained, held_out = torch.load(file, weights_only=True)
+        return layer, trained, held_out

@@ -65,7 +65,7 @@ class Scorer(Pooled):
         if spec.autoencoder and spec.features:
             from pipeline.compute.features import Reader, open_autoencoder
 
-            autoencoder, layer = open_autoencoder(Path(spec.autoencoder), Path(spec.model), spec.features)
+            autoencoder, layer = open_autoencoder(Path(spec.autoencoder), spec.features)
             self.reader = Reader(self.model, layer, autoencoder)
         self.note = chosen(self.model).words(device, spec.dtype, devices(self.model))
 

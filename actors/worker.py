@@ -165,11 +165,11 @@ def _followed(work: WorkerSpec, trainer: Trainer) -> Iterator[Callable[[Mapping[
         yield tell
 
 
-def autoencoder(work: WorkerSpec) -> tuple[Autoencoder, int] | None:
-    """What features are read by, and the layer, where the objective looks at any."""
+def autoencoder(work: WorkerSpec) -> tuple[Autoencoder, int | None] | None:
+    """What features are read by, and of which layer, where the objective looks at any."""
     if work.autoencoder is None:
         return None
-    return open_autoencoder(Path(work.autoencoder), Path(work.model), work.config.features)
+    return open_autoencoder(Path(work.autoencoder), work.config.features)
 
 
 def base_model(work: WorkerSpec, world: int) -> PreTrainedModel | EmptyModel:

@@ -92,6 +92,7 @@ def _layer(folder: Path, kind: str, settings: Mapping[str, Any], setting: str) -
 def _unread(found: Found) -> str:
     """What of the settings is not computed here; nothing where all is."""
     given = found.settings
+    known: dict[str, tuple[Any, ...]] = {}
     if found.format == SPARSIFY:
         known = {"activation": (None, "topk"), "transcode": (None, False), "skip_connection": (None, False)}
     elif found.format == LLAMA:
@@ -104,8 +105,6 @@ def _unread(found: Found) -> str:
             "normalize_activations": (None, "none"),
             "reshape_activations": (None, "none"),
         }
-    else:
-        known = {}
     return ", ".join(f"{key}={given.get(key)}" for key, values in known.items() if given.get(key) not in values)
 
 
@@ -131,7 +130,7 @@ class Autoencoder:
         return self.weight_CM.shape[1]
 
     def to(self, device: "torch.device", dtype: "torch.dtype") -> "Autoencoder":
-        moved = {
+        moved: dict[str, Any] = {
             name: None if value is None else value.to(device, dtype)
             for name in ("weight_CM", "bias_M", "shift_C", "threshold_M")
             for value in (getattr(self, name),)

@@ -33,14 +33,16 @@ _DEAD = 1 / 32  # weight of the dead latents' loss
 
 
 def collect(
-    model: PreTrainedModel, layer: int, pairs: Path, settings: Features, budget: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+    model: PreTrainedModel, pairs: Path, settings: Features, budget: int
+) -> tuple[int, torch.Tensor, torch.Tensor]:
     """States at completion tokens of the pairs in a folder, [N, C] float32 on the CPU: to train on, and held out.
+
+    Before them the layer whose output they are.
 
     Of the pairs of the lowest hashes of seed and id, until there are `settings.states`. Raises UserError where all are
     too few.
     """
-    module, found = layer_of(model, layer), list[list[torch.Tensor]]([[], []])
+    (module, layer), found = layer_of(model, settings.layer), list[list[torch.Tensor]]([[], []])
     drawn = _drawn(pairs, settings)
     (packs,) = plan([pair.packed for pair in drawn], budget, "resources.score_tokens")
     for index in packs:
@@ -54,7 +56,7 @@ def collect(
         problem = f"{len(drawn)} pairs are too few to train an autoencoder on"
         raise UserError(problem, f"give {HELD_OUT} or more, or a features.source")
     trained, held_out = (torch.cat(states) for states in found)
-    return trained, held_out
+    return layer, trained, held_out
 
 
 def _drawn(pairs: Path, settings: Features) -> list[Tokens]:

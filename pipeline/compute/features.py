@@ -17,7 +17,6 @@ from pipeline.compute.attention import is_packed
 from pipeline.compute.autoencoders import Autoencoder, find, read
 from pipeline.compute.layers import layers_of
 from pipeline.compute.layout import Pack
-from pipeline.compute.limits import read_config
 from pipeline.errors import UserError
 from pipeline.settings.features import Features
 
@@ -25,9 +24,9 @@ from pipeline.settings.features import Features
 class Reader:
     """Reads the features of a model that is run over packs."""
 
-    def __init__(self, model: PreTrainedModel, layer: int, autoencoder: Autoencoder):
+    def __init__(self, model: PreTrainedModel, layer: int | None, autoencoder: Autoencoder):
         """Raises UserError where the model cannot be read so, or the autoencoder is of another size."""
-        self.layer = layer_of(model, layer)
+        self.layer, _ = layer_of(model, layer)
         width = model.get_input_embeddings().weight.shape[-1]
         if autoencoder.channels != width:
             problem = f"the autoencoder is of states of {autoencoder.channels} channels, and the model's are of {width}"
@@ -57,10 +56,10 @@ class Reader:
         return self.autoencoder.encode(side_TC).sum(0) / max(1, len(side_TC))
 
 
-def open_autoencoder(folder: Path, model: Path, settings: Features) -> tuple[Autoencoder, int]:
-    """The autoencoder in a folder, and the layer of a model's that it reads."""
+def open_autoencoder(folder: Path, settings: Features) -> tuple[Autoencoder, int | None]:
+    """The autoencoder in a folder, and the layer that it reads; None where nobody says which."""
     found = find(folder)
-    return read(found), settings.layer_of(read_config(model)["num_hidden_layers"], found.layer)
+    return read(found), found.layer if settings.layer is None else settings.layer
 
 
 @contextmanager
@@ -86,13 +85,17 @@ def sides(states_TC: torch.Tensor, pack: Pack) -> list[torch.Tensor]:
     return [part for place, part in enumerate(parts[:-1]) if place % 3]
 
 
-def layer_of(model: PreTrainedModel, layer: int) -> torch.nn.Module:
-    """A layer of a model that is run over packs. Raises UserError where there is none, or it cannot be read so."""
+def layer_of(model: PreTrainedModel, layer: int | None) -> tuple[torch.nn.Module, int]:
+    """A layer of a model that is run over packs, and its number; the one two thirds up where none is given.
+
+    Raises UserError where there is none, or it cannot be read so.
+    """
     if not is_packed(model):
         problem = f"features are read of packs, and {type(model).__name__} takes a sequence a side"
         raise UserError(problem, "choose an objective that looks at no features, or a model such as a Llama")
     known = layers_of(model.get_decoder())
-    if not layer < len(known):
+    layer = 2 * len(known) // 3 if layer is None else layer
+    if layer >= len(known):
         problem = f"features.layer={layer}: the model has {len(known)} layers that features can be read of, from 0"
         raise UserError(problem, "give one of these, or null")
-    return known[layer]
+    return known[layer], layer

@@ -336,8 +336,8 @@ def features(plan: Plan) -> None:
     known = read_config(plan.model_folder)
     layers, width = known.get("num_hidden_layers"), known.get("hidden_size")
     found = find(given_path(settings.source, "features.source")) if settings.source else None
-    layer = settings.layer_of(layers, found.layer if found else None) if isinstance(layers, int) else 0
-    if isinstance(layers, int) and layer >= layers:
+    layer = settings.layer if settings.layer is not None else found.layer if found else None
+    if isinstance(layers, int) and layer is not None and layer >= layers:
         whose = f"model.source={config.model.source} has {layers}, from 0"
         problem = f"features are to be read of layer {layer}, and {whose}"
         raise UserError(problem, "give features.layer one that is there, or leave it out")

@@ -20,12 +20,6 @@ class Features(Section):
     learning_rate: float | None = Field(default=None, gt=0)  # null: 2e-4 / sqrt(latents / 2^14), as sparsify has it
     seed: int = 0
 
-    def layer_of(self, layers: int, named: int | None = None) -> int:
-        """The layer of a model of so many; `named` is the one that the autoencoder was made for, where it says so."""
-        if self.layer is not None:
-            return self.layer
-        return named if named is not None else 2 * layers // 3
-
     def require_layer(self, named: int | None) -> None:
         """Raise UserError where the autoencoder was made for another layer than is asked for."""
         if named is not None and self.layer not in (None, named):

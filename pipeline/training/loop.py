@@ -80,10 +80,10 @@ class Trainer:
         world: int = 1,
         journal: Journal | None = None,
         weights: Sequence[float] | None = None,
-        autoencoder: tuple[Autoencoder, int] | None = None,
+        autoencoder: tuple[Autoencoder, int | None] | None = None,
     ):
         """`weights` are those of the epoch's streams in the loss; None: each pair counts alike. `autoencoder` is what
-        an objective that looks at features reads them by, and the decoder layer whose output it reads.
+        an objective that looks at features reads them by, and the decoder layer whose output it reads, if it is said.
         """
         self.policy, self.objective, self.epoch = Policy(model, settings, resources, world), objective, epoch
         self.settings, self.resources, self.rank, self.world = settings, resources, rank, world

@@ -30,7 +30,8 @@ def drawn() -> Arrays:
 def gemma(folder: Path, drawn: Arrays) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     names = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
-    np.savez(folder / "params.npz", **{name: drawn[name].numpy() for name in names})
+    arrays: dict[str, Any] = {name: drawn[name].numpy() for name in names}
+    np.savez(folder / "params.npz", **arrays)
     return folder
 
 

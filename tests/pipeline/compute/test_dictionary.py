@@ -117,7 +117,8 @@ def test_states_are_the_layers_output_at_completion_tokens(tiny_model: Callable[
     made[5] |= {"split": "dev"}
     pairs_file(tmp_path / "part-00000.parquet", made)
     model = load_model(tiny_model("Llama"), "float32")
-    trained, held_out = collect(model, 0, tmp_path, Features(states=10**6), budget=40)
+    layer, trained, held_out = collect(model, tmp_path, Features(states=10**6, layer=0), budget=40)
+    assert layer == 0 and collect(model, tmp_path, Features(), budget=40)[0] == 1  # two thirds of two, rounded down
     assert (len(trained), len(held_out)) == (6 * 18, 6 * 1) and 19 // HELD_OUT == 1
     plain = AutoModelForCausalLM.from_pretrained(tiny_model("Llama"), attn_implementation="eager").eval()
     expected = []
@@ -132,6 +133,6 @@ def test_states_are_the_layers_output_at_completion_tokens(tiny_model: Callable[
 
     everything = torch.cat((trained, held_out))
     torch.testing.assert_close(ordered(everything), ordered(torch.cat(expected)), rtol=1e-4, atol=1e-4)
-    assert sum(map(len, collect(model, 0, tmp_path, Features(states=101), budget=40))) == 6 * 17
+    assert sum(map(len, collect(model, tmp_path, Features(states=101), budget=40)[1:])) == 6 * 17
     with pytest.raises(UserError, match="11 pairs are too few to train an autoencoder on"):
-        collect(model, 0, tmp_path, Features(states=64), budget=40)
+        collect(model, tmp_path, Features(states=64), budget=40)

@@ -1,6 +1,7 @@
 """FPO's margin: how far features moved, through which the rejected side alone is pulled back."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -59,6 +60,8 @@ def test_the_mean_is_over_the_features_that_are_given(widths: int) -> None:
     base = batch_of(MILD)
     names = (*NAMES, "reference_chosen_features", "reference_rejected_features")
     given = dict(zip(names, base.need(*names), strict=True))
-    wider = {name: torch.cat((each, each.new_zeros(len(MILD), widths)), dim=1) for name, each in given.items()}
+    wider: dict[str, Any] = {
+        name: torch.cat((each, each.new_zeros(len(MILD), widths)), dim=1) for name, each in given.items()
+    }
     narrow, wide = run("fpo", base).margins_B, run("fpo", replace(base, **wider)).margins_B
     torch.testing.assert_close(wide, narrow * 3 / (3 + widths))

@@ -116,7 +116,8 @@ def test_every_stream_has_a_state_of_its_own() -> None:
     batch = mixed([EASY, WRONG, SHORT, LONG], [0, 1, 1, 0])
     one, other = (each.losses(batch, [(2, 25), (2, 13)])[0].margins_B for each in (streams, again))
     assert torch.equal(one, other)
-    swapped = streams.losses(replace(batch, streams=1 - batch.streams), [(2, 13), (2, 25)])[0].margins_B
+    exchanged = replace(batch, streams=torch.tensor([1, 0, 0, 1]))
+    swapped = streams.losses(exchanged, [(2, 13), (2, 25)])[0].margins_B
     assert not torch.isclose(one, swapped).any()
 
 

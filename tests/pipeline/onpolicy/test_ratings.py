@@ -67,11 +67,8 @@ def test_rules_give_the_share_that_is_met() -> None:
     ]
     assert by_rules(answers(["x"])) == [Verdict(None, {"why": "no-rules"})]
     # Thoughts are none of the answer, also where the prompt opened them; one that never ends holds no answer.
-    thinking = [
-        "<think>\nshout two words\n</think>\n\nBLUE SKY",
-        "shout two words\n</think>\n\nBLUE SKY",
-        "<think>\nBLUE SKY",
-    ]
+    opened = (f"{opening}shout two words\n</think>\n\nBLUE SKY" for opening in ("<think>\n", ""))
+    thinking = [*opened, "<think>\nBLUE SKY"]
     assert [each.score for each in by_rules(answers(thinking, meta=meta))] == [1.0, 1.0, 0.0]
 
 

@@ -405,7 +405,7 @@ def test_estimated_flip_rates_beside_what_was_flipped() -> None:
 
 def test_streams_and_an_autoencoder_are_drawn() -> None:
     """A gap a stream; their weights only where they move; what is explained and what is dead."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"step": step, "stream": name, "pairs": 3, "weight": 0.5, "loss": 0.7, "gap": step + place, "accuracy": 0.5}
         for step in range(3)
         for place, name in enumerate(("data", HOSTILE[0]))
