@@ -11,7 +11,7 @@ from pipeline.objectives.presets import resolve
 from pipeline.report.card import Card, Figure, share
 from pipeline.results.artifacts import Artifact
 from pipeline.results.files import MANIFEST
-from pipeline.settings.config import EMBEDDED
+from pipeline.settings.inputs import EMBEDDED, SAMPLED
 
 
 def hub_name(source: str, given: str | None = None) -> str | None:
@@ -96,7 +96,7 @@ def facts(plan: Plan, made: Artifact) -> dict[str, str]:
 
 
 def _local(source: str) -> str:
-    return source if source == EMBEDDED else "local"
+    return source if source in (EMBEDDED, SAMPLED) else "local"
 
 
 def _content(prepared: Step) -> str:
@@ -143,10 +143,12 @@ def rankings(plan: Plan, trained: Artifact) -> Iterator[Mapping[str, Any]]:
 def warnings(plan: Plan) -> list[str]:
     """What the report warns of at its top; where the line did not come so far, that."""
     from jobs.common.stage import Work
-    from jobs.report import notes
+    from jobs.report import OPENED, notes
 
     step = plan.steps["report"]
     inputs = {role: found for role, made in step.inputs.items() if (found := made.address.find())}
     if len(inputs) < len(step.inputs):
         return ["Its answers were not compared with the base model's."]
+    for role, found in inputs.items():
+        found.verify(opened=OPENED.get(step.inputs[role].stage, ("*",)))
     return notes(Work(plan, step, inputs, step.address.partial))
