@@ -125,7 +125,8 @@ def figures(plan: Plan, trained: Artifact) -> Iterator[Figure]:
         yield Figure("held-out pairs", after + ("" if before is None else f", {100 * before:.1f} % before"))
     for ranking in rankings(plan, trained):
         own = ranking["own_measure"] or next(iter(ranking["all"]["accuracy"]))
-        yield Figure(f"pairs of {_shown(ranking['data'])} by {own}", share(ranking["all"]["accuracy"][own]))
+        count = f"{ranking['all']['pairs']:,} other pairs ({_shown(ranking['data'])})"
+        yield Figure(f"{count} ranked as labelled, {own}", share(ranking["all"]["accuracy"][own]))
 
 
 def _shown(source: str) -> str:
