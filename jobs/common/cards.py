@@ -11,7 +11,7 @@ from pipeline.objectives.presets import resolve
 from pipeline.report.card import Card, Figure, share
 from pipeline.results.artifacts import Artifact
 from pipeline.results.files import MANIFEST
-from pipeline.settings.config import EMBEDDED
+from pipeline.settings.inputs import EMBEDDED, SAMPLED
 
 
 def hub_name(source: str, given: str | None = None) -> str | None:
@@ -96,7 +96,7 @@ def facts(plan: Plan, made: Artifact) -> dict[str, str]:
 
 
 def _local(source: str) -> str:
-    return source if source == EMBEDDED else "local"
+    return source if source in (EMBEDDED, SAMPLED) else "local"
 
 
 def _content(prepared: Step) -> str:
@@ -125,7 +125,8 @@ def figures(plan: Plan, trained: Artifact) -> Iterator[Figure]:
         yield Figure("held-out pairs", after + ("" if before is None else f", {100 * before:.1f} % before"))
     for ranking in rankings(plan, trained):
         own = ranking["own_measure"] or next(iter(ranking["all"]["accuracy"]))
-        yield Figure(f"pairs of {_shown(ranking['data'])} by {own}", share(ranking["all"]["accuracy"][own]))
+        count = f"{ranking['all']['pairs']:,} other pairs ({_shown(ranking['data'])})"
+        yield Figure(f"{count} ranked as labelled, {own}", share(ranking["all"]["accuracy"][own]))
 
 
 def _shown(source: str) -> str:
@@ -143,10 +144,12 @@ def rankings(plan: Plan, trained: Artifact) -> Iterator[Mapping[str, Any]]:
 def warnings(plan: Plan) -> list[str]:
     """What the report warns of at its top; where the line did not come so far, that."""
     from jobs.common.stage import Work
-    from jobs.report import notes
+    from jobs.report import OPENED, notes
 
     step = plan.steps["report"]
     inputs = {role: found for role, made in step.inputs.items() if (found := made.address.find())}
     if len(inputs) < len(step.inputs):
         return ["Its answers were not compared with the base model's."]
+    for role, found in inputs.items():
+        found.verify(opened=OPENED.get(step.inputs[role].stage, ("*",)))
     return notes(Work(plan, step, inputs, step.address.partial))

@@ -104,5 +104,7 @@ def origin(result: Result, known: Mapping[str, Result]) -> str:
     config: Mapping[str, Any] = result.manifest.get("config", {})
     if result.kind == "unfinished":
         return "unfinished"
-    sources = [config[name]["source"] for name in ("model", "data") if config.get(name)]
-    return ", ".join(sources) or f"a model {result.manifest.get('identity', {}).get('model', '')[:6]}"
+    if not config:  # a .gguf model in Hugging Face format
+        return f"a model {result.manifest.get('identity', {}).get('model', '')[:6]}"
+    read = {"prepare": config["data"], "sample": config["sample"]["prompts"]}.get(result.stage)
+    return ", ".join([config["model"]["source"], *([read["source"]] if read else [])])
