@@ -1,10 +1,11 @@
 """How the methods of a study are told apart, with colour and without: one look a method, in every figure and legend."""
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.report.plotting import Spec
+from pipeline.report.plotting import Spec, number
+from pipeline.statistics import Interval
 
 COLOURS = 12  # --method-0 to --method-11 of page.css
 # Plotly's symbols, each with the outline that the legend draws. None is a cross: that is a flipped label.
@@ -44,6 +45,20 @@ def looks_of(methods: Iterable[str]) -> dict[str, Look]:
         colour = f"var(--method-{index % COLOURS})"
         looks[method] = Look(str(index), colour, symbol, _DASHES[index % len(_DASHES)], path)
     return looks
+
+
+def whiskers(values: Sequence[float | Interval | None], look: Look) -> Spec:
+    """The intervals among the values of a line, as plotly's error bars; nothing where there are none."""
+    if not any(isinstance(each, Interval) for each in values):
+        return {}
+    ends = [(e.high - e.value, e.value - e.low) if isinstance(e, Interval) else (None, None) for e in values]
+    above, below = ([number(end) for end in side] for side in zip(*ends, strict=True))
+    drawn = {"array": above, "arrayminus": below, "thickness": 1.5, "width": 4, "color": look.colour}
+    return {"error_y": {"type": "data", "symmetric": False, **drawn}}
+
+
+def middles(values: Sequence[float | Interval | None]) -> list[float | None]:
+    return [number(each.value if isinstance(each, Interval) else each) for each in values]
 
 
 def trace(method: str, look: Look, mode: str, size: int, opacity: float = 1.0) -> Spec:

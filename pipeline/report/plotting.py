@@ -13,6 +13,12 @@ import pyarrow as pa
 
 Spec = dict[str, Any]
 
+# A line of win rates: as often won as lost.
+EVEN: Spec = {
+    **{"type": "line", "xref": "paper", "yref": "y", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5},
+    "line": {"color": "var(--ink)", "dash": "dot", "width": 1.5},
+}
+
 
 @dataclass(frozen=True)
 class Figure:

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.report.looks import looks_of, trace
+from pipeline.report.looks import looks_of, middles, trace, whiskers
 from pipeline.report.page import assemble, number, percent
-from pipeline.report.plotting import Figure, Spec, axis, spec
-from pipeline.report.plotting import number as drawn
+from pipeline.report.plotting import EVEN, Figure, Spec, axis, spec
 from pipeline.statistics import Interval, WinRate
 
 ALL, CHOSEN, REJECTED, TRAINED = "all answers", "chosen", "rejected", "trained model"
@@ -85,7 +84,7 @@ def render_rounds(data: RoundsData) -> str:
     figures = {
         "win-rate": _win_rates(data.rounds),
         "reward": [_reward(data.rounds, rater, place) for place, rater in enumerate(raters)],
-        "length": [_length(data.rounds), _longer(data.rounds)],
+        "length": [_length(data.rounds), _shares(data.rounds)],
     }
     absent = [name for name, each in figures.items() if not each]
     return assemble(
@@ -128,8 +127,7 @@ def _win_rates(rounds: Sequence[Round]) -> list[Figure]:
         return []
     caption = "Whiskers: 95% interval over questions. Dotted: as often won as lost against the base model."
     drawing = _lines(rounds, lines, axis("win rate", **_SHARE), 340)
-    even = {"type": "line", "xref": "paper", "yref": "y", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5}
-    drawing["layout"]["shapes"] = [{**even, "line": {"color": "var(--ink)", "dash": "dot", "width": 1.5}}]
+    drawing["layout"]["shapes"] = [EVEN]
     return [Figure("fig-win-rate", "Win rate of each round's model over the base model", caption, drawing)]
 
 
@@ -158,7 +156,7 @@ def _length(rounds: Sequence[Round]) -> Figure:
     return Figure("fig-length", "Length of answers", caption, drawing)
 
 
-def _longer(rounds: Sequence[Round]) -> Figure:
+def _shares(rounds: Sequence[Round]) -> Figure:
     lines: Lines = {
         "longer wins": {each.number: each.longer for each in rounds},
         "answers cut": {each.number: each.cut for each in rounds},
@@ -172,20 +170,16 @@ def _longer(rounds: Sequence[Round]) -> Figure:
 def _lines(rounds: Sequence[Round], lines: Lines, y: Spec, height: int) -> Spec:
     """A line each over the rounds, with whiskers where its values are intervals."""
     numbers = [each.number for each in rounds]
-    traces = []
-    for name, look in looks_of(lines).items():
-        found = [lines[name].get(at) for at in numbers]
-        line = {
+    found = {name: [line.get(at) for at in numbers] for name, line in lines.items()}
+    traces = [
+        {
             **trace(name, look, "lines+markers", 8),
             "x": numbers,
-            "y": [drawn(each.value if isinstance(each, Interval) else each) for each in found],
+            "y": middles(found[name]),
             "line": {"color": look.colour, "width": 2},
+            **whiskers(found[name], look),
         }
-        if any(isinstance(each, Interval) for each in found):
-            ends = [(e.high - e.value, e.value - e.low) if isinstance(e, Interval) else (None, None) for e in found]
-            above, below = ([drawn(end) for end in side] for side in zip(*ends, strict=True))
-            line["error_y"] = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
-            line["error_y"] |= {"thickness": 1.5, "width": 4, "color": look.colour}
-        traces.append(line)
+        for name, look in looks_of(lines).items()
+    ]
     x = axis("round", tickvals=numbers, range=[numbers[0] - 0.3, numbers[-1] + 0.3], zeroline=False)
     return spec(traces, height, x, y, showlegend=len(traces) > 1, hovermode="x unified")

@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.report.looks import Look, looks_of, trace
+from pipeline.report.looks import Look, looks_of, middles, trace, whiskers
 from pipeline.report.page import assemble
-from pipeline.report.plotting import Figure, Spec, axis, number, numbers, spec
+from pipeline.report.plotting import EVEN, Figure, Spec, axis, number, numbers, spec
 from pipeline.report.training_figures import MOST_POINTS, finite, sampled
 from pipeline.statistics import Interval, WinRate
 
@@ -103,9 +103,8 @@ def _win_rates(data: StudyData, looks: Mapping[str, Look]) -> Figure:
         "Line: seeds pooled; whiskers: their 95% interval; small marks: one seed each; dotted: as often won as lost. "
         "Methods stand side by side."
     )
-    even = {"type": "line", "xref": "paper", "yref": "y", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5}
     drawn = _against_flips(data, looks, rate, data.pooled, axis("win rate", **_SHARE), 380)
-    drawn["layout"]["shapes"] = [{**even, "line": {"color": "var(--ink)", "dash": "dot", "width": 1.5}}]
+    drawn["layout"]["shapes"] = [EVEN]
     return Figure("fig-win-rate", "Win rate against flip fraction", caption, drawn)
 
 
@@ -150,15 +149,11 @@ def _against_flips(
             **trace(method, look, "lines+markers", 9),
             "hovertemplate": "%{y} %{customdata}",
             "x": [number(flip + aside) for flip in flips],
-            "y": [number(each.value if isinstance(each, Interval) else each) for each in found],
+            "y": middles(found),
             "customdata": [f"at {share(flip)} flips" for flip in flips],
             "line": {"color": look.colour, "dash": look.dash, "width": 2},
+            **whiskers(found, look),
         }
-        if any(isinstance(each, Interval) for each in found):
-            ends = [(e.high - e.value, e.value - e.low) if isinstance(e, Interval) else (None, None) for e in found]
-            above, below = ([number(end) for end in side] for side in zip(*ends, strict=True))
-            whiskers = {"array": above, "arrayminus": below, "thickness": 1.5, "width": 4, "color": look.colour}
-            line["error_y"] = {"type": "data", "symmetric": False, **whiskers}
         seeds = {
             **trace(method, look, "markers", 5, opacity=0.6),
             "hovertemplate": "%{y} %{customdata}",
