@@ -123,6 +123,7 @@ def _join() -> OnRay:
     settings.enable_progress_bars = False
     settings.print_on_execution_start = False
     settings.issue_detectors_config.detectors = []
+    settings.execution_no_progress_timeout_s = -1  # a shard of long answers takes as long as it takes
     settings.raise_original_map_exception = True  # what it wraps is lost on the way here
     for handler in logging.getLogger("ray.data").handlers:  # its log file keeps everything
         if handler.name == "console":

@@ -121,7 +121,8 @@ def test_real_answers_are_rated_as_by_transformers_and_make_the_pairs_of_a_table
         parts = {"part-0.parquet": answers[1::2], "part-1.parquet": answers[::2]}  # of each prompt one in each
         written = {name: tables.write(rows, tables.CANDIDATES, folder / name) for name, rows in parts.items()}
         step.address.commit(manifest(plan, step, Outcome(written), 0.0), written)
-    made("run", *given, "--until", "pair", environment=head.environment)
+    impatient = {"RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "1"}  # a part that takes longer ends no stage
+    made("run", *given, "--until", "pair", environment=head.environment | impatient)
 
     right = by_transformers(reward_model, answers)
     scores = {row["candidate_id"]: row["score"] for row in rows(only(tmp_path, "rate"))}
