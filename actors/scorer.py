@@ -24,11 +24,11 @@ LARGE = "model.dtype=bfloat16 takes half of float32's memory, and a scorer lays 
 class ScorerSpec:
     model: str  # a folder
     dtype: str
-    pairs: str  # the pairs artifact's folder
     folder: str  # where finished parts go
     resources: Resources
     threads: int
     trust_remote_code: bool = False
+    pairs: str = ""  # the folder of the pairs, where a part does not say its file
     by_token: bool = False  # each token's log-prob in place of sums
     adapter: str | None = None  # a folder of unmerged adapters, which are merged as the model is loaded
     lora: Lora | None = None  # how they were put into the model

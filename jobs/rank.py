@@ -16,6 +16,7 @@ from actors.survival import may_restart, outlive
 from jobs.common.check import recheck
 from jobs.common.saying import doing, say, shown, tell
 from jobs.common.stage import Outcome, Work, door, in_use, make, planned, reported
+from jobs.reference import scored
 from pipeline.line.plan import Plan
 from pipeline.line.ranking import plan_ranking
 from pipeline.results.artifacts import Artifact
@@ -71,7 +72,8 @@ def run(work: Work) -> Outcome:
     beside = work.folder / f"{HELD_OUT}.pairs"
     tables.write_tables([held_out], tables.PAIRS, beside)
     wanted = {path.name: path for path in sorted(pairs.path.glob("part-*.parquet"))}
-    outcome = score(work, wanted | ({HELD_OUT: beside} if held_out.num_rows else {}))
+    parts = wanted | ({HELD_OUT: beside} if held_out.num_rows else {})
+    outcome = scored(work, parts, work.inputs["trained"].path)
     beside.unlink()
     doing("comparing")
     found = figures(work, held_out)
@@ -86,49 +88,9 @@ def of_split(folder: Path, split: str) -> pa.Table:
 
     from pipeline.results import tables
 
-    parts = (tables.read(folder, tables.PAIRS, pattern=part.name) for part in sorted(folder.glob("part-*.parquet")))
-    return pa.concat_tables(
-        part.filter(pc.equal(part["split"], split)) for part in parts
-    )  # one at a time: ids are large
-
-
-def score(work: Work, parts: Mapping[str, Path]) -> Outcome:
-    """The log-prob sums of the trained model, a part each of these files of pairs."""
-    from actors.cluster import connected, threads
-    from actors.environment import environment
-    from actors.scorer import Scorer, ScorerSpec
-    from jobs.common.models import base_model
-    from jobs.common.pool import run_parts
-    from jobs.reference import tokens
-
-    config, resources, trained = work.config, work.config.resources, work.inputs["trained"].path
-    merged = (trained / "model").is_dir()
-    doing("starting or joining Ray")
-    with connected():
-        spec = ScorerSpec(
-            model=str(trained / "model" if merged else base_model(work.plan)),
-            adapter=None if merged else str(trained / "adapter"),
-            lora=None if merged else config.train.lora,
-            dtype=config.model.dtype,
-            trust_remote_code=config.model.trust_remote_code,
-            pairs="",
-            folder=str(work.folder),
-            resources=resources,
-            threads=threads(resources.scorers),
-        )
-        outcome = run_parts(
-            [{"part": name, "pairs": str(file)} for name, file in parts.items()],
-            Scorer,
-            spec,
-            what="rank",
-            setting="resources.scorers",
-            actors=resources.scorers,
-            resources=resources,
-            address=work.step.address,
-            environment=environment(resources.gpus_per_actor),
-        )
-    outcome.tokens = sum(map(tokens, parts.values()))
-    return outcome
+    names = sorted(part.name for part in folder.glob("part-*.parquet"))
+    parts = (tables.read(folder, tables.PAIRS, pattern=name) for name in names)  # one at a time: ids are large
+    return pa.concat_tables(part.filter(pc.equal(part["split"], split)) for part in parts)
 
 
 def figures(work: Work, held_out: pa.Table) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Score every pair once under the reference: python -m jobs.reference --config FILE [section.key=value ...]"""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from jobs.common.saying import doing
@@ -8,6 +9,7 @@ from pipeline.line.plan import START
 
 
 def run(work: Work) -> Outcome:
+<<<<<<< HEAD
     """One part of log-prob sums for every part of pairs; or of the pairs' features.
 
     Under the reference; or, where training starts from another model, under that: what it is before it is trained.
@@ -21,6 +23,15 @@ def run(work: Work) -> Outcome:
 def scored(work: Work, pairs: Path, model: Path | None = None, by_token: bool = False) -> Outcome:
     """A part of log-probs, sums or `by_token`, for every part of `pairs`: by a pool of scorers of the reference, or of
     the model in the folder `model`.
+=======
+    """One part of log-prob sums for every part of pairs, by a pool of scorers."""
+    return scored(work, {part.name: part for part in sorted(work.inputs["pairs"].path.glob("part-*.parquet"))})
+
+
+def scored(work: Work, parts: Mapping[str, Path], trained: Path | None = None) -> Outcome:
+    """A part of log-prob sums for each of these files of pairs, by its name: of the base model, or of what lies in the
+    folder of a training, `trained`.
+>>>>>>> handover
     """
     from actors.cluster import connected, threads
     from actors.environment import environment
@@ -28,6 +39,7 @@ def scored(work: Work, pairs: Path, model: Path | None = None, by_token: bool = 
     from jobs.common.models import autoencoder, reference_model
     from jobs.common.pool import run_parts
 
+<<<<<<< HEAD
     resources = work.config.resources
     parts = sorted(path.name for path in pairs.glob("part-*.parquet"))
     doing("starting or joining Ray")
@@ -37,6 +49,18 @@ def scored(work: Work, pairs: Path, model: Path | None = None, by_token: bool = 
             dtype=work.config.model.dtype,
             trust_remote_code=work.config.model.trust_remote_code,
             pairs=str(pairs),
+=======
+    config, resources = work.config, work.config.resources
+    whole = trained is not None and (trained / "model").is_dir()
+    doing("starting or joining Ray")
+    with connected():
+        spec = ScorerSpec(
+            model=str(trained / "model" if trained and whole else base_model(work.plan)),
+            adapter=str(trained / "adapter") if trained and not whole else None,
+            lora=config.train.lora if trained and not whole else None,
+            dtype=config.model.dtype,
+            trust_remote_code=config.model.trust_remote_code,
+>>>>>>> handover
             folder=str(work.folder),
             resources=resources,
             threads=threads(resources.scorers),
@@ -45,7 +69,7 @@ def scored(work: Work, pairs: Path, model: Path | None = None, by_token: bool = 
             features=work.config.features,
         )
         outcome = run_parts(
-            [{"part": name} for name in parts],
+            [{"part": name, "pairs": str(file)} for name, file in parts.items()],
             Scorer,
             spec,
             what=work.step.name,
@@ -55,7 +79,11 @@ def scored(work: Work, pairs: Path, model: Path | None = None, by_token: bool = 
             address=work.step.address,
             environment=environment(resources.gpus_per_actor),
         )
+<<<<<<< HEAD
     outcome.tokens = sum(tokens(pairs / name) for name in parts)
+=======
+    outcome.tokens = sum(map(tokens, parts.values()))
+>>>>>>> handover
     return outcome
 
 

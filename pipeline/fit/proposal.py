@@ -8,12 +8,12 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.compute.limits import positions, read_config
+from pipeline.compute.models import find_path
 from pipeline.errors import UserError
 from pipeline.fit.devices import Device
 from pipeline.fit.fit import Known, fit, look
@@ -45,8 +45,9 @@ class Proposal:
     def set(self, key: str, value: Any, reason: str = "") -> None:
         """Propose a setting; what the user gave stays."""
         section, _, name = key.partition(".")
-        self.raw.setdefault(section, {}).setdefault(name, value)
-        if reason:
+        settings = self.raw.setdefault(section, {})
+        if name not in settings:
+            settings[name] = value
             self.reasons[key] = reason
 
     @property
@@ -112,7 +113,7 @@ def _lengths(made: Proposal, looked: Known) -> None:
     """Limits that let nearly all through, and no more than the model takes."""
     every = looked.work.all
     model = validate(made.raw | {"objective": {"name": "dpo"}, "schedule": {}}).model
-    folder = Path(model.source).expanduser()
+    folder = find_path(model, "model", only=["*.json"])
     most = positions(read_config(folder)) if folder.is_dir() else None
     sides = np.concatenate([every.chosen_P, every.rejected_P])
     for name, lengths in (("prompt", every.prompt_P), ("completion", sides)):
