@@ -16,7 +16,7 @@ from actors.survival import may_restart, outlive
 from jobs.common.check import recheck
 from jobs.common.saying import doing, say, shown, tell
 from jobs.common.stage import Outcome, Work, door, in_use, make, planned, reported
-from jobs.reference import scored
+from jobs.reference import parts_of, scored
 from pipeline.line.plan import Plan
 from pipeline.line.ranking import plan_ranking
 from pipeline.results.artifacts import Artifact
@@ -71,9 +71,9 @@ def run(work: Work) -> Outcome:
     held_out = of_split(work.inputs["run_pairs"].path, "dev")
     beside = work.folder / f"{HELD_OUT}.pairs"
     tables.write_tables([held_out], tables.PAIRS, beside)
-    wanted = {path.name: path for path in sorted(pairs.path.glob("part-*.parquet"))}
+    wanted = parts_of(pairs.path)
     parts = wanted | ({HELD_OUT: beside} if held_out.num_rows else {})
-    outcome = scored(work, parts, work.inputs["trained"].path)
+    outcome = scored(work, parts, trained=work.inputs["trained"].path)
     beside.unlink()
     doing("comparing")
     found = figures(work, held_out)

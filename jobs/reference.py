@@ -9,7 +9,6 @@ from pipeline.line.plan import START
 
 
 def run(work: Work) -> Outcome:
-<<<<<<< HEAD
     """One part of log-prob sums for every part of pairs; or of the pairs' features.
 
     Under the reference; or, where training starts from another model, under that: what it is before it is trained.
@@ -17,56 +16,50 @@ def run(work: Work) -> Outcome:
     from jobs.common.models import start_model
 
     model = start_model(work.plan) if work.step.name == START else None
-    return scored(work, work.inputs["pairs"].path, model)
+    return scored(work, parts_of(work.inputs["pairs"].path), model)
 
 
-def scored(work: Work, pairs: Path, model: Path | None = None, by_token: bool = False) -> Outcome:
-    """A part of log-probs, sums or `by_token`, for every part of `pairs`: by a pool of scorers of the reference, or of
-    the model in the folder `model`.
-=======
-    """One part of log-prob sums for every part of pairs, by a pool of scorers."""
-    return scored(work, {part.name: part for part in sorted(work.inputs["pairs"].path.glob("part-*.parquet"))})
+def parts_of(folder: Path) -> dict[str, Path]:
+    return {part.name: part for part in sorted(folder.glob("part-*.parquet"))}
 
 
-def scored(work: Work, parts: Mapping[str, Path], trained: Path | None = None) -> Outcome:
-    """A part of log-prob sums for each of these files of pairs, by its name: of the base model, or of what lies in the
-    folder of a training, `trained`.
->>>>>>> handover
+def scored(
+    work: Work,
+    parts: Mapping[str, Path],
+    model: Path | None = None,
+    trained: Path | None = None,
+    by_token: bool = False,
+) -> Outcome:
+    """A part of log-probs, sums or `by_token`, for each of these files of pairs, by its name: by a pool of scorers.
+
+    Under the model in the folder `model`, or what lies in the folder of a training, `trained`; without either under
+    the reference.
     """
     from actors.cluster import connected, threads
     from actors.environment import environment
     from actors.scorer import Scorer, ScorerSpec
-    from jobs.common.models import autoencoder, reference_model
+    from jobs.common.models import autoencoder, reference_model, start_model
     from jobs.common.pool import run_parts
 
-<<<<<<< HEAD
-    resources = work.config.resources
-    parts = sorted(path.name for path in pairs.glob("part-*.parquet"))
+    config, resources, adapter = work.config, work.config.resources, None
+    if trained and (trained / "model").is_dir():
+        model = trained / "model"
+    elif trained:
+        model, adapter = start_model(work.plan), trained / "adapter"
     doing("starting or joining Ray")
     with connected():
         spec = ScorerSpec(
             model=str(model or reference_model(work.plan)),
-            dtype=work.config.model.dtype,
-            trust_remote_code=work.config.model.trust_remote_code,
-            pairs=str(pairs),
-=======
-    config, resources = work.config, work.config.resources
-    whole = trained is not None and (trained / "model").is_dir()
-    doing("starting or joining Ray")
-    with connected():
-        spec = ScorerSpec(
-            model=str(trained / "model" if trained and whole else base_model(work.plan)),
-            adapter=str(trained / "adapter") if trained and not whole else None,
-            lora=config.train.lora if trained and not whole else None,
+            adapter=str(adapter) if adapter else None,
+            lora=config.train.lora if adapter else None,
             dtype=config.model.dtype,
             trust_remote_code=config.model.trust_remote_code,
->>>>>>> handover
             folder=str(work.folder),
             resources=resources,
             threads=threads(resources.scorers),
             by_token=by_token,
             autoencoder=autoencoder(work) if work.step.name == "reference:features" else None,
-            features=work.config.features,
+            features=config.features,
         )
         outcome = run_parts(
             [{"part": name, "pairs": str(file)} for name, file in parts.items()],
@@ -79,11 +72,7 @@ def scored(work: Work, parts: Mapping[str, Path], trained: Path | None = None) -
             address=work.step.address,
             environment=environment(resources.gpus_per_actor),
         )
-<<<<<<< HEAD
-    outcome.tokens = sum(tokens(pairs / name) for name in parts)
-=======
     outcome.tokens = sum(map(tokens, parts.values()))
->>>>>>> handover
     return outcome
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from actors.survival import may_restart, outlive
-from jobs.common.cells import Planned, pending, run_cells, unfinished
+from jobs.common.cells import Ended, Planned, pending, run_cells, unfinished
 from jobs.common.check import check_all
 from jobs.common.saying import say, shown, tell
 from jobs.common.stage import Outcome, Work, door, make, reported, say_first
@@ -23,6 +23,7 @@ from pipeline.errors import UserError
 from pipeline.line.plan import Plan, make_plan
 from pipeline.line.proposals import Record, Trial, best, require_optuna
 from pipeline.line.sweep import Run, Swept, Tuning, plan_sweep
+from pipeline.results.address import HELD
 from pipeline.results.files import write_aside
 from pipeline.results.locks import exclusive
 
@@ -62,6 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         total = len(swept.trials) + len(swept.finals) + len(swept.lost)
         more = f", {failed} of {total} runs failed (--retry-failed tries them again)" if failed else ""
         say(f"sweep: {shown(page.path / 'sweep.html')}{more}, {time.perf_counter() - started:.1f} s")
+
+
+def says_of_itself(end: Ended) -> bool:
+    """Whether a run's end tells of its settings: it was not killed, nor is it made by another."""
+    return end.status in OURS and not end.error.startswith(HELD)
 
 
 def planned(run: Run) -> tuple[Run, Plan]:
@@ -221,10 +227,10 @@ class Tuner:
             self.cluster.enter_context(connected())
             resources = self.tuning.config.resources
             ended = run_cells(missing, until, self.tuning.folder, resources.study_cells, self.cluster)
-            outside = [cell.name for (cell, _), end in zip(missing, ended, strict=True) if end.status not in OURS]
+            outside = [cell.name for (cell, _), end in zip(missing, ended, strict=True) if not says_of_itself(end)]
             if outside:
-                problem = f"{len(outside)} runs were ended from outside ({', '.join(outside)})"
-                raise UserError(problem, "run the same command again: what is finished is kept")
+                problem = f"{len(outside)} runs were ended, or are made, by others ({', '.join(outside)})"
+                raise UserError(problem, "run the same command again, once they are done: what is finished is kept")
             for (_, plan), end in zip(missing, ended, strict=True):
                 if end.status:
                     why[plan.of(until)[-1].address.path] = end.error or f"exit status {end.status}"

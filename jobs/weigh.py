@@ -11,7 +11,7 @@ import shutil
 
 from jobs.common.saying import doing, say
 from jobs.common.stage import Outcome, Work, main
-from jobs.reference import scored
+from jobs.reference import parts_of, scored
 from pipeline.errors import UserError
 from pipeline.line.contrast import SIDES
 
@@ -24,8 +24,10 @@ def run(work: Work) -> Outcome:
     which = work.step.name.partition(":")[2]
     if which == "mismatched":
         return mismatched(work)
-    model = work.inputs["model"].path / "model" if "model" in work.inputs else None
-    return scored(work, work.inputs["pairs"].path, model, by_token=True) if which else weights(work)
+    if not which:
+        return weights(work)
+    trained = work.inputs["model"].path if "model" in work.inputs else None
+    return scored(work, parts_of(work.inputs["pairs"].path), trained=trained, by_token=True)
 
 
 def weights(work: Work) -> Outcome:
@@ -68,7 +70,7 @@ def mismatched(work: Work) -> Outcome:
         raise UserError(problem, "raise train.batch_size, or choose another objective, such as apo-zero")
     if left := {reason: count for reason, count in counts.items() if reason != "asked"}:
         say(f"{work.step.name}: {sum(left.values())} pairs are compared with no other: {left}")
-    outcome = scored(work, asked)
+    outcome = scored(work, parts_of(asked))
     shutil.rmtree(asked)
     shutil.rmtree(epoch)
     outcome.ledger = {"compared": counts["asked"], "left_out": left}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.results.store import Store
 
 PARTIAL = ".partial"  # ends the name of a folder that is being written, or was when a run was killed
+HELD = "another process is making"  # begins what is said of a result that is being written
 FORCED = ".forced"  # a file in a partial folder: it was begun by a forced run
 
 
@@ -117,7 +118,7 @@ class Address:
                 if self.store:
                     self._go_on_with(self.store, anew)
             except BlockingIOError:
-                problem = f"another process is making {self.path.name} of stage {self.stage}"
+                problem = f"{HELD} {self.path.name} of stage {self.stage}"
                 raise UserError(problem, "wait for it, then run this command again") from None
             except OSError as error:
                 remedy = "set resources.root to a folder with room that you may write"

@@ -31,7 +31,8 @@ PLAIN: dict[str, Any] = {"max_new_tokens": 32, "temperature": 0.0, "top_p": 1.0,
 class Schedule(Section):
     order: Literal["shuffle", "easy-to-hard", "hard-to-easy"] | None = None  # null: as the objective asks
     window: int | None = Field(default=None, ge=1)  # easy-to-hard, hard-to-easy: shuffle within runs of so many pairs
-    difficulty: Literal["score-margin", "reference-gap", "reference-gap-per-token", "column"] = "score-margin"
+    # Random, drawn by the seed, is for comparison: what a choice by difficulty is worth.
+    difficulty: Literal["score-margin", "reference-gap", "reference-gap-per-token", "column", "random"] = "score-margin"
     drop_percentile: float | None = Field(default=None, ge=0, lt=100)  # so many percent of the train pairs are left out
     drop: Literal["hardest", "easiest"] = "hardest"  # which ones; before any go to SFT
     # So many percent of the train pairs, the hardest of those kept, go to SFT; mixdpo only, 10 there.

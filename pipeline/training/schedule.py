@@ -61,17 +61,20 @@ class Scheduled:
         return {**dict(zip(ROUTES, counts, strict=True)), "flipped": int(flipped)}
 
 
-def margins(pairs: pa.Table, by: str) -> pa.ChunkedArray:
+def margins(pairs: pa.Table, by: str, seed: int = 0) -> pa.ChunkedArray:
     """How clearly chosen beats rejected, [N]: in units of the score, nats, nats a token, or the data's own difficulty.
 
     Difficulty is its negative. Null where a pair lacks what is needed, as do all where `pairs` lacks the column.
-    `by` is a value of schedule.difficulty.
+    `by` is a value of schedule.difficulty; a random one is drawn by the seed and the pair's id.
     """
 
     def column(name: str) -> pa.ChunkedArray:
         absent = pa.chunked_array([pa.nulls(pairs.num_rows, pa.float64())])
         return pairs[name].cast(pa.float64()) if name in pairs.column_names else absent
 
+    if by == "random":
+        ids = pairs["pair_id"].cast(pa.large_string()).combine_chunks()
+        return pa.chunked_array([pa.array(uniforms(ids, np.arange(len(ids)), "difficulty", seed))])
     if by == "column":
         return pc.negate(column("difficulty"))
     if by == "score-margin":
@@ -94,7 +97,8 @@ def make_schedule(pairs: pa.Table, settings: Schedule) -> Scheduled:
     Raises UserError where difficulty is needed and a pair has none.
     """
     pair_ids = pairs["pair_id"].cast(pa.large_string()).combine_chunks()
-    known, total, every = margins(pairs, settings.difficulty), pairs.num_rows, np.arange(pairs.num_rows)
+    known, total = margins(pairs, settings.difficulty, settings.seed), pairs.num_rows
+    every = np.arange(total)
     margins_N = known.to_numpy()
     if settings.ranks:
         _require(margins_N, pair_ids, settings.difficulty)

@@ -1,8 +1,9 @@
 """A sweep's door before anything is spent, and how trials go on, stop, fail and are chosen."""
 
 import contextlib
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 import yaml
 
 from jobs import sweep
+from jobs.common.stage import provenance
 from jobs.sweep import Key, Tuner
 from pipeline.errors import UserError
+from pipeline.line.plan import Plan, make_plan
 from pipeline.line.proposals import Record
 from pipeline.line.sweep import plan_sweep
+from pipeline.results import tables
 from pipeline.results.locks import exclusive
 
 SWEEP: dict[str, Any] = {
@@ -146,3 +150,61 @@ def test_tpe_proposes_the_same_whatever_was_interrupted(given: Any) -> None:
     one.batch(range(2, 4))
     assert one.trials["dpo"] == again.trials["dpo"][:4]
     assert again.trials["dpo"][4].settings != by_hand(given, figures, batch=2).tuning.proposed("dpo", 4)
+
+
+def committed(plan: Plan, until: str, points: Sequence[float], rate: float = 0.5) -> None:
+    """Results of a line up to a stage, as their manifests would be: the trained model's points are those given."""
+    held_out = {"accuracy": rate, "gap": 1.0, "chosen_logps": -10.0, "rejected_logps": -30.0}
+    metrics: dict[str, dict[str, Any]] = {
+        "train": {
+            "steps": 2,
+            "held_out": {"pairs": 8, "before": held_out | {"chosen_logps": -12.0}, "after": held_out},
+        },
+        "judge": {"comparison": {"rate": {"value": rate}}, "trained": {"share_met": {"value": rate / 2}}},
+    }
+    for step in plan.until(until):
+        if step.address.find():
+            continue
+        with step.address.writing() as folder:
+            if step.stage == "judge":
+                scores = [("base", 0.5) for _ in points] + [("trained", point) for point in points]
+                rows = [
+                    {"question_id": str(place % len(points)), "model": model, "score": score, "detail": "[]"}
+                    for place, (model, score) in enumerate(scores)
+                ]
+                tables.write(rows, tables.VERDICTS, folder / "part-00000.parquet")
+            about = {"seconds": 10.0, "provenance": provenance(), "metrics": metrics.get(step.stage, {})}
+            step.address.commit(about, {})
+
+
+def test_what_is_there_is_found_chosen_and_shown(given: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """From results on the disk alone, as after a kill at the very end: no process is started, nor Ray."""
+    changes = {"choose_by": "win_rate", "until": "judge", "trials": 2, "seeds": [0, 1]}
+    tuning = plan_sweep(given(**changes)[1])
+    rates = {"dpo": (0.6, 0.8), "ipo": (0.7, 0.7)}
+    for method, figures in rates.items():
+        for number, rate in enumerate(figures):
+            run = tuning.trial(method, number, tuning.proposed(method, number))
+            committed(make_plan(run.config), "judge", [1.0, 1.0], rate)
+    points = {"dpo": ([1, 1, 0, 0.5], [1, 1, 1, 1]), "ipo": ([1, 0, 0, 0.5], [1, 1, 0, 0])}
+    for method, number in (("dpo", 1), ("ipo", 0)):  # the better one, and of equals the first
+        for seed in (0, 1):
+            run = tuning.final(method, tuning.proposed(method, number), seed)
+            committed(make_plan(run.config), "judge", points[method][seed])
+    status, said = says(capsys, *given(**changes))
+    assert status == 0 and "dpo: trial 1 is chosen, 0.800" in said and "ipo: trial 0 is chosen, 0.700" in said, said
+    assert said.count("4 of 4 runs kept") == 2 and "failed" not in said
+    (manifest,) = Path("root/sweep").glob("*/manifest.json")
+    dpo, ipo = json.loads(manifest.read_text())["metrics"]["methods"]
+    assert (dpo["win_rate"]["value"], ipo["win_rate"]["value"]) == (0.8125, 0.4375) and dpo["beyond"] is None
+    assert ipo["beyond"]["value"] == -0.375  # question by question: 0, -1/2, -1/2, -1/2
+    assert -0.5 <= ipo["beyond"]["questions"]["low"] < -0.25 <= ipo["beyond"]["questions"]["high"] <= 0
+    half = 12.7062 * 0.1875 / 2**0.5 * 2**0.5  # of two seeds, of which one is 0.1875 above and one below the mean
+    assert dpo["win_rate"]["seeds"]["high"] == pytest.approx(0.8125 + half)
+    assert dpo["accuracy"]["value"] == 0.65 and dpo["chosen_change"] == 2.0 and dpo["lost"] == []
+    # A final run of the trial's own seed is the trial's training, and costs nothing.
+    assert (dpo["trial_steps"], dpo["final_steps"]) == (4, 2)
+    assert {file.name for file in manifest.parent.iterdir()} == {
+        "manifest.json", "sweep.html", "methods.csv", "methods.md", "trials.csv"
+    }  # fmt: skip
+    assert "sweep: committed already, kept" in says(capsys, *given(**changes))[1]

@@ -60,6 +60,18 @@ def test_percentile_takes_the_hardest_rounded_down(percentile: float, expected: 
     assert sft(schedule(SCORED, order="easy-to-hard", sft_percentile=percentile)) == set(expected)
 
 
+def test_at_random_the_seed_decides_who_goes_to_sft_whatever_the_scores() -> None:
+    def taken(seed: int, scored: bool = True) -> set[str]:
+        pairs = [Candidate(f"p{i}", i / 40 if scored else None, 0.0 if scored else None) for i in range(40)]
+        return sft(schedule(pairs, order="shuffle", difficulty="random", sft_percentile=25, seed=seed))
+
+    assert len(taken(0)) == 10 and taken(0) == taken(0, scored=False) != taken(1)
+    rows = schedule(SCORED, order="easy-to-hard", difficulty="random")
+    found = {row["pair_id"]: row["difficulty"] for row in rows}
+    assert found == {pair: -uniform("difficulty", 0, pair) for pair in "abcd"}
+    assert list(found.values()) == sorted(found.values())
+
+
 @pytest.mark.parametrize(("below", "expected"), [(-1.0, ""), (0.0, "c"), (0.4, "ca"), (5.0, "abcd")])
 def test_threshold_is_strict(below: float, expected: str) -> None:
     assert sft(schedule(SCORED, sft_below=below)) == set(expected)
