@@ -21,7 +21,8 @@ from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
 from pipeline.evaluation.judging import baselines, contest, words
-from pipeline.line.plan import COLUMNS, OF_A_STREAM, Plan, Step, needed_columns
+from pipeline.line.identity import COLUMNS, needed_columns
+from pipeline.line.plan import OF_A_STREAM, Plan, Step
 from pipeline.line.raters import require_reward, require_rules
 from pipeline.objectives.presets import resolve
 from pipeline.onpolicy.prompts import look as look_at_prompts

@@ -11,58 +11,45 @@ features trains what finds them, where nothing is given that does. A stream of f
 its schedule, the one that its configuration alone would have; train joins the lines.
 """
 
-import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.compute.autoencoders import find
-from pipeline.compute.generation import exported
 from pipeline.compute.limits import require_trainable
 from pipeline.compute.models import ModelSource, locate
 from pipeline.compute.version import COMPUTE_VERSION
 from pipeline.errors import UserError
-from pipeline.evaluation import harness
-from pipeline.evaluation.benchmarks import questions
-from pipeline.evaluation.judging import baselines, words
 from pipeline.line.contrast import SIDES, contrasts
-from pipeline.line.onpolicy import Front, engine_version, front
+from pipeline.line.identity import (
+    READ_LATER,
+    asked_of,
+    bridge_of,
+    data_of,
+    features_of,
+    judge_of,
+    report_of,
+    require_columns,
+    taken_over,
+    weigh_of,
+    without_later,
+)
+from pipeline.line.onpolicy import Front, front
 from pipeline.objectives.presets import resolve
 from pipeline.onpolicy.bridging import SOURCE as BRIDGED
-from pipeline.onpolicy.bridging import WORDS_VERSION
-from pipeline.preferences.normalise import Normaliser, Preference
-from pipeline.preferences.rows import Source
-from pipeline.preferences.sources import open_source
-from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.address import Address
 from pipeline.results.artifacts import Artifact, fingerprint
-from pipeline.results.files import MANIFEST, DigestMemory, file_digest, given_path
-from pipeline.settings.config import Report, RunConfig
-from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data, Weights
+from pipeline.results.files import MANIFEST, DigestMemory, given_path
+from pipeline.settings.config import RunConfig
+from pipeline.settings.inputs import SAMPLED, Weights
 from pipeline.settings.resources import Resources
-from pipeline.settings.section import Section
 
 if TYPE_CHECKING:
     from pipeline.results.store import Store
 
-COLUMNS = {  # what a row may carry beside the pair, and what to do where it does not
-    "scores": "give rows chosen_score and rejected_score, or choose a setting that asks for none",
-    "label_confidence": "give rows label_confidence, P(chosen is preferred), or choose another objective",
-    "difficulty": "give rows difficulty, or name the column that holds it in data.difficulty_column",
-}
-
-_CUTS = ("long_prompts", "equal_lengths", "changed_tokens")
-_LATER = ("columns", "pairing", *_CUTS)  # settings of `data`
 START = "reference:start"  # the step that scores pairs under the model that training starts from
-
-# Of `data`, what is done to pairs once they are edited.
-_READ_LATER = ("limit", "dev_fraction", "max_prompt_tokens", "max_completion_tokens", "shard_pairs", *_CUTS)
-
-LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
 
 STAGES = (
     *("sample", "rate", "pair", "bridge"),  # where they are asked for, as are features and weigh
@@ -202,17 +189,17 @@ def make_plan(config: RunConfig) -> Plan:
     for each in sampled.steps if sampled else ():
         name, label, identity, inputs = each
         add(name, label, identity, **inputs)
-    content, first = _data(config)
-    _require_columns(config, first)
+    content, first = data_of(config)
+    require_columns(config, first)
     trained = {**preset.functions, "parameters": parameters}
-    benchmark = section("generate") | {"benchmarks": _questions(config)}
+    benchmark = section("generate") | {"benchmarks": asked_of(config)}
     compared = config.schedule.difficulty in ("reference-gap", "reference-gap-per-token")
 
     editor = locate(config.bridge.local, memory, setting="bridge.local") if config.bridge.local else None
     before = {"selected": steps["pair"], **_earlier(config.data.earlier, root, store)} if sampled else {}
     if config.bridge.by:
-        add("bridge", Path(config.bridge.by).stem, _bridge(config, editor, content), **before)
-        content = {name: content[name] for name in _READ_LATER if name in content} | {"content": BRIDGED}
+        add("bridge", Path(config.bridge.by).stem, bridge_of(config, editor, content), **before)
+        content = {name: content[name] for name in READ_LATER if name in content} | {"content": BRIDGED}
         before = {"selected": steps["bridge"]}
     add("prepare", Path(config.data.source).stem, {"data": content, "tokenizer": model.digest}, **before)
     streams = {name: make_plan(config.of_stream(name)) for name in config.streams}
@@ -223,7 +210,7 @@ def make_plan(config: RunConfig) -> Plan:
     apart = start.digest != reference.digest
     if apart:
         add(START, start.label, weights(start), pairs="prepare")
-    read = _features(config, memory)
+    read = features_of(config, memory)
     if read:
         by = {}
         if config.features.source is None:
@@ -233,7 +220,7 @@ def make_plan(config: RunConfig) -> Plan:
     add(
         "schedule",
         config.schedule.order or "",
-        _without_later(config.schedule, "swap_labels"),
+        without_later(config.schedule, "swap_labels"),
         pairs="prepare",
         **({"reference": "reference"} if compared else {}),
     )
@@ -243,9 +230,9 @@ def make_plan(config: RunConfig) -> Plan:
     add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
     train = {
         "objective": trained,
-        "train": _without_later(config.train, "optimizer", aside=("start",)),  # which is there as its digest
+        "train": without_later(config.train, "optimizer", aside=("start",)),  # which is there as its digest
         **weights(start),
-        **_exported(config, start),
+        **taken_over(config, start),
     }
     if streams:
         train["streams"] = [[name, stream.weight] for name, stream in config.streams.items()]
@@ -256,11 +243,11 @@ def make_plan(config: RunConfig) -> Plan:
     add(
         "judge",
         "-".join(config.generate.benchmarks),
-        _judge(config, judge),
+        judge_of(config, judge),
         base="generate:base",
         trained="generate:trained",
     )
-    shown = {"report": _report(config.report, steps["train"]), "name": config.name}
+    shown = {"report": report_of(config.report, steps["train"].address.fingerprint), "name": config.name}
     add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
     return Plan(config, model, start, reference, judge, steps, sampled, editor, streams)
 
@@ -307,26 +294,13 @@ def _add_weighing(
             for stage in ("schedule", "train"):
                 steps[f"{stage}:{side}"] = replace(run.steps[stage], name=f"{stage}:{side}", run=run)
             add(f"weigh:{side}", side, scored, pairs="prepare", model=f"train:{side}")
-        add("weigh", config.weigh.transform, _weigh(config), schedule="schedule", **{s: f"weigh:{s}" for s in SIDES})
+        add("weigh", config.weigh.transform, weigh_of(config), schedule="schedule", **{s: f"weigh:{s}" for s in SIDES})
         read["contrast"] = "weigh"
     if "mismatched" in preset.needs:
         stepwise = {**weights, "batch_size": config.train.batch_size}
         add("weigh:mismatched", model.label, stepwise, pairs="prepare", reference="reference", schedule="schedule")
         read["mismatched"] = "weigh:mismatched"
     return read
-
-
-def _bridge(config: RunConfig, editor: ModelSource | None, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What edited pairs depend on: the pairs as they are read, and the editor's words."""
-    bridge, judging = config.bridge, config.judge
-    identity: dict[str, Any] = {"pairs": {name: value for name, value in content.items() if name not in _READ_LATER}}
-    identity |= {name: content[name] for name in ("limit", "dev_fraction") if name in content}
-    identity |= {"max_growth": bridge.max_growth, "max_tokens": bridge.max_tokens, "words": WORDS_VERSION}
-    identity |= {name: getattr(judging, name) for name in ("temperature", "seed")}
-    if editor is None or bridge.local is None:
-        return identity | {"judge": bridge.judge}
-    shards = {"shard_prompts": judging.shard_prompts}  # a batch's shape moves its words
-    return identity | {"local": editor.digest, "dtype": bridge.local.dtype, "engine": engine_version(), **shards}
 
 
 def root_of(resources: Resources) -> tuple[Path, "Store | None"]:
@@ -350,21 +324,6 @@ def line_roles(config: RunConfig, apart: bool) -> dict[str, str]:
     return roles
 
 
-def _features(config: RunConfig, memory: DigestMemory) -> dict[str, Any]:
-    """What features depend on beside the model: the autoencoder's content, or how it is trained; and the layer.
-
-    Raises UserError where it cannot be read, or is of another layer.
-    """
-    settings = config.features
-    if not config.reads_features:
-        return {}
-    if settings.source is None:
-        return {"features": settings.model_dump(mode="json", exclude={"source"})}
-    found = find(given_path(settings.source, "features.source"))
-    settings.require_layer(found.layer)
-    return {"features": {"layer": settings.layer}, "autoencoder": found.digest(memory)}
-
-
 def _of_stream(stream: str, line: Plan) -> list[Step]:
     """The steps of a stream's own line, under its name."""
     found: dict[str, Step] = {}
@@ -374,167 +333,6 @@ def _of_stream(stream: str, line: Plan) -> list[Step]:
     return [*found.values()]
 
 
-def _exported(config: RunConfig, model: ModelSource) -> dict[str, str]:
-    """What the trained model's folder takes over from the model without being computed with; adapters alone nothing.
-
-    It is in no digest of the model, so that other values of it leave the pairs and the reference as they are.
-    """
-    lora = config.train.lora
-    found = "" if model.is_gguf or (lora and not lora.merge) else exported(model.path)
-    return {"generation_config": found} if found else {}
-
-
 def readable(label: str) -> str:
     """What is left of a user's name that is good for a folder's."""
     return re.sub(r"[^\w.-]+", "-", label).strip("-.")
-
-
-def _judge(config: RunConfig, local: ModelSource | None) -> dict[str, Any]:
-    """What verdicts depend on. Raises UserError where words to the judge, or answers to compare with, are not there."""
-    settings = config.judge
-    judge = settings.model_dump(mode="json", exclude={"max_missing", "local", "wording", "baselines"})
-    if settings.model is None and settings.local is None:
-        return {key: judge[key] for key in ("resamples", "seed")}
-    if settings.local is None or local is None:
-        del judge["shard_prompts"]
-    else:
-        judge["local"] = {"model": local.digest, "dtype": settings.local.dtype}
-    judge["wording"] = {name: words.identity(name, settings.wording.get(name)) for name in config.generate.benchmarks}
-    judge["baselines"] = {
-        name: [file_digest(each.file) for each in baselines.locate(name, given)]
-        for name, given in settings.baselines.items()
-    }
-    return judge
-
-
-def _without_later(section: Section, *later: str, aside: Sequence[str] = ()) -> dict[str, Any]:
-    """The section without what is `aside`, and without settings that came later than results that are there and are
-    not given.
-    """
-    default = {name for name in later if getattr(section, name) == type(section).model_fields[name].default}
-    return section.model_dump(mode="json", exclude=default | set(aside))
-
-
-def _weigh(config: RunConfig) -> dict[str, Any]:
-    """What token weights depend on beside both models, which are inputs."""
-    aside = {"rank": {"clip"}, "published": {"span"}}.get(config.weigh.transform, set())
-    return config.weigh.model_dump(mode="json", exclude={"contrast", *aside})
-
-
-def _report(settings: Report, train: "Step") -> dict[str, Any]:
-    """What the page shows beside the line's own results: that by content. Raises UserError for another training's."""
-    found = settings.model_dump(mode="json", exclude={"ranked", "lm_eval"})
-    if settings.ranked:
-        found["ranked"] = [_ranking(name, train.address.fingerprint) for name in settings.ranked]
-    if settings.lm_eval:
-        folder = given_path(settings.lm_eval, "report.lm_eval")
-        files = {model: harness.newest(folder / model) for model in harness.MODELS}
-        harness.compare(*map(harness.read, files.values()))
-        found["lm_eval"] = {model: file_digest(file) for model, file in files.items()}
-    return found
-
-
-def _ranking(name: str, train: str) -> str:
-    """The digest of a file that jobs.rank made."""
-    file = given_path(name, "report.ranked")
-    try:
-        ranked = json.loads(file.read_text(encoding="utf-8"))["train"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f"report.ranked={name}: is no ranking ({type(error).__name__}: {error})"
-        raise UserError(problem, "python -m jobs.rank makes one, and says where it is") from None
-    if ranked != train:
-        problem = f"report.ranked={name}: it is of the training {str(ranked)[:12]}, and this one is {train[:12]}"
-        raise UserError(problem, "python -m jobs.rank with this configuration makes its own")
-    return file_digest(file)
-
-
-def _questions(config: RunConfig) -> dict[str, Any]:
-    """What is asked, by benchmark: the embedded tasks' version, or a digest of the questions' file."""
-    return {
-        name: VERIFIABLE_VERSION if name == EMBEDDED else questions.identity(name, file)
-        for name, file in config.generate.benchmarks.items()
-    }
-
-
-def _data(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
-    """What the pairs depend on: a file's content, a hub data set's commit, the tasks' version; and a first row.
-
-    The row is None for pairs that are made, and where none of the first LOOKED rows holds a pair (prepare says why).
-    Raises UserError where none of the first has an accepted shape, or lacks a column that a setting names, and where
-    the source ends without a pair.
-    """
-    given = config.data
-    # What came later than results that are there enters an identity only where it is given.
-    later = {name for name in _LATER if getattr(given, name) == Data.model_fields[name].default}
-    data = given.model_dump(mode="json", exclude={"source", "max_dropped", "max_suspect", "earlier", *later})
-    if given.source == SAMPLED:  # the pairs themselves are an input
-        of_a_source = {"split", "subset", "revision", "columns", "pairing", "difficulty_column"}
-        of_a_source |= {"pairs", "dev_pairs", "seed"}
-        return {"content": SAMPLED, **{key: data[key] for key in data.keys() - of_a_source}}, None
-    if given.source == EMBEDDED:
-        used = data.keys() - {"dev_fraction", "difficulty_column", "columns", "pairing"}
-        return {"content": {"verifiable": VERIFIABLE_VERSION}, **{key: data[key] for key in used}}, None
-    used = data.keys() - {"pairs", "dev_pairs", "seed"}
-    source = open_source(
-        given.source, split=given.split, subset=given.subset, revision=given.revision, columns=given.columns.values()
-    )
-    look = Normaliser(source.rows, given.columns, given.difficulty_column, given.pairing)
-    return {"content": source.identity, **{key: data[key] for key in used}}, look.first or _first_pair(
-        given, source, look
-    )
-
-
-def _first_pair(data: Data, source: Source, look: Normaliser) -> Preference | None:
-    reasons: Counter[str] = Counter()
-    examples: dict[str, str] = {}
-    looked = 0
-    for number, row in itertools.islice(source.rows, LOOKED):
-        looked += 1
-        for outcome in look.read(row):
-            if isinstance(outcome, Preference):
-                return outcome
-            reasons[outcome.reason] += 1
-            examples.setdefault(outcome.reason, f"row {number}: {outcome.detail}")
-    if looked == LOOKED:
-        return None
-    told = "; ".join(f"{reason}: {example}" for reason, example in examples.items())
-    raise UserError(
-        f"data.source={data.source}: no pair is found in it; {looked} of {looked} rows are none: {dict(reasons)}",
-        f"mend the data, such as {told}",
-    )
-
-
-def needed_columns(config: RunConfig, every_pair: bool = False) -> dict[str, str]:
-    """The columns that the objective or the schedule lives on, each with the setting that asks for it.
-
-    With `every_pair` those alone that no train pair may lack: what an objective needs of its own pairs, a pair that is
-    dropped or goes to SFT can do without.
-    """
-    schedule = config.schedule
-    preset, _ = resolve(config.objective.name, config.objective.parameters)
-    apart = (schedule.drop_percentile, schedule.sft_percentile, schedule.sft_below) != (None,) * 3
-    needs = {} if every_pair and apart else {name: f"objective.name={config.objective.name}" for name in preset.needs}
-    by = {"column": "difficulty", "score-margin": "scores"}.get(schedule.difficulty)
-    if by and schedule.ranks:
-        needs.setdefault(by, f"schedule.difficulty={schedule.difficulty}")
-    return {name: setting for name, setting in needs.items() if name in COLUMNS}
-
-
-def _require_columns(config: RunConfig, first: Preference | None) -> None:
-    """Raise UserError, before any work, where the data lack a column that the objective or the schedule lives on."""
-    if config.bridge.by:
-        has = {}  # nobody has rated an edit
-    elif config.data.source == EMBEDDED:
-        has = {"scores": True}
-    elif config.data.source == SAMPLED:
-        confident = config.pair.confidence_temperature is not None
-        has = {"scores": config.pair.rule != "delta", "label_confidence": confident}
-    elif first:
-        scores = first.chosen_score is not None and first.rejected_score is not None
-        has = {"scores": scores, "label_confidence": first.label_confidence is not None}
-        has |= {"difficulty": first.difficulty is not None}
-    else:
-        return
-    for name, setting in needed_columns(config).items():
-        if not has.get(name):
-            raise UserError(f"{setting} needs {name}, which data.source={config.data.source} lacks", COLUMNS[name])
