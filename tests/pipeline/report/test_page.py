@@ -427,6 +427,22 @@ def test_streams_and_an_autoencoder_are_drawn() -> None:
     assert all(title in told for title in ("mean gap by stream", "weight by stream", "the sparse autoencoder"))
 
 
+def test_sampled_answers_in_words() -> None:
+    own = sample_report().sampled
+    assert own
+    text = " ".join("".join(Reader(render(dataclasses.replace(EMPTY, sampled=own))).text).split())
+    assert "840 answers to 120 prompts, 840 of them different; 240 go on from a beginning of another." in text
+    assert f"{own.cut} ({percent(own.cut / 840)}) of those that were sampled were cut at their limit." in text
+    assert f"{own.pairs} pairs of {own.paired} prompts; 3 more are beyond what a prompt may have." in text
+    assert own.lengths and f"In {percent(own.lengths.longer)} of the pairs the longer answer is the chosen one" in text
+    ((one, other, tau),) = own.agreement
+    assert f"{one} and {other} agree on the order of a prompt's answers with a Kendall's τ of {number(tau)}." in text
+    equal = dataclasses.replace(own, agreement=[("a", "b", None)], lengths=None, rewards={}, groups={})
+    text = " ".join("".join(Reader(render(dataclasses.replace(EMPTY, sampled=equal))).text).split())
+    assert "a and b cannot be compared: one of them finds no answer to a prompt better than another." in text
+    assert "the longer answer is" not in text
+
+
 def test_how_models_were_run_stands_under_the_stages() -> None:
     note = "bfloat16 on cuda; attention packed, by FlexAttention; head in chunks; <not a fused head>"
     run = dataclasses.replace(sample_report().stages[1], notes=[note])
