@@ -90,6 +90,10 @@ INTERVALS: dict[str, tuple[str, list[float], list[float]]] = {
     "reference_ratio": ("rappo", [0, -0.1], [1e-9, 2]),
     "reliability": ("re-po", [0, -0.1, 1.001], [1e-9, 1]),
     "adaptation": ("re-po", [-1e-9, 1.001], [0, 1]),
+    "desirable_weight": ("kto", [-1e-9], [0, 4 / 3]),
+    "undesirable_weight": ("kto", [-1e-9], [0, 4 / 3]),
+    "decay": ("d2po", [0, -0.1, 1.001], [1e-9, 1]),
+    "delta": ("bmc", [-1e-9], [0, 3]),
 }
 
 
