@@ -50,6 +50,7 @@ class Data(Section):
     dev_fraction: Share = 0.0  # other sources: share of prompts held out, where rows name no split
     difficulty_column: str | None = Field(default=None, min_length=1)  # of numbers, larger is harder; null: difficulty
     seed: int = 0  # embedded source
+    thoughts: bool = False  # embedded source: answers come with thoughts, for a template that renders them
     max_prompt_tokens: int = Field(default=512, ge=1)
     long_prompts: Literal["drop", "keep-end"] = "drop"  # what becomes of a longer one: of its tokens the last are kept
     max_completion_tokens: int = Field(default=512, ge=1)  # a pair with a longer one is dropped

@@ -71,7 +71,7 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     read = _under("data", "subset split revision difficulty_column columns pairing")
     yield embedded, source, [*read, *_under("data", "dev_fraction max_suspect")]
     yield data.source == SAMPLED, source, read
-    yield not embedded, source, _under("data", "pairs dev_pairs seed")
+    yield not embedded, source, _under("data", "pairs dev_pairs seed thoughts")
     yield from _onpolicy(config)
     yield os.path.exists(config.model.source), "with a model.source on this machine", ["model.revision"]
 
