@@ -129,7 +129,7 @@ def open_rows(data: Data) -> "Source":
 
         def made() -> Iterator[tuple[int, Row]]:
             parts = (("train", data.pairs), ("dev", data.dev_pairs))
-            return enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed) for part in parts)))
+            return enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed, data.thoughts) for part in parts)))
 
         return Source(Rows.of(made), EMBEDDED, {})
     return open_source(

@@ -262,7 +262,9 @@ def _first_pairs(
 
 def _embedded(data: Data) -> Rows:
     parts = (("dev", data.dev_pairs), ("train", data.pairs))
-    return Rows.of(lambda: enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed) for part in parts))))
+    return Rows.of(
+        lambda: enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed, data.thoughts) for part in parts)))
+    )
 
 
 def _rows_of(path: Path) -> int | None:

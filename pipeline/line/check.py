@@ -317,7 +317,7 @@ def streams(plan: Plan) -> None:
     preset, _ = resolve(config.objective.name, config.objective.parameters)
     if preset.two_streams and len(names) != 2:
         problem = f"objective.name={config.objective.name} weighs two streams of pairs, and there are {len(names)}"
-        raise UserError(problem, "give one beside the first, such as 'streams={off: {data: PAIRS}}'")
+        raise UserError(problem, "give one beside the first, such as 'streams={other: {data: PAIRS}}'")
     prepared = [line.steps["prepare"].address.find() for line in (plan, *plan.streams.values())]
     known = [each.manifest["metrics"].get("splits", {}).get("train", 0) for each in prepared if each]
     if config.stream_weights and len(known) == len(names):

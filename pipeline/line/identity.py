@@ -35,7 +35,7 @@ COLUMNS = {  # what a row may carry beside the pair, and what to do where it doe
 }
 
 _CUTS = ("long_prompts", "equal_lengths", "changed_tokens")
-_LATER = ("columns", "pairing", *_CUTS)  # settings of `data`
+_LATER = ("columns", "pairing", "thoughts", *_CUTS)  # settings of `data`
 LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
 
 # Of `data`, what is done to pairs once they are edited.
@@ -55,12 +55,12 @@ def data_of(config: RunConfig) -> tuple[dict[str, Any], Preference | None]:
     data = given.model_dump(mode="json", exclude={"source", "max_dropped", "max_suspect", "earlier", *later})
     if given.source == SAMPLED:  # the pairs themselves are an input
         of_a_source = {"split", "subset", "revision", "columns", "pairing", "difficulty_column"}
-        of_a_source |= {"pairs", "dev_pairs", "seed"}
+        of_a_source |= {"pairs", "dev_pairs", "seed", "thoughts"}
         return {"content": SAMPLED, **{key: data[key] for key in data.keys() - of_a_source}}, None
     if given.source == EMBEDDED:
         used = data.keys() - {"dev_fraction", "difficulty_column", "columns", "pairing"}
         return {"content": {"verifiable": VERIFIABLE_VERSION}, **{key: data[key] for key in used}}, None
-    used = data.keys() - {"pairs", "dev_pairs", "seed"}
+    used = data.keys() - {"pairs", "dev_pairs", "seed", "thoughts"}
     source = open_source(
         given.source, split=given.split, subset=given.subset, revision=given.revision, columns=given.columns.values()
     )

@@ -78,14 +78,15 @@ def questions(split: str, count: int, seed: int = 0) -> list[Question]:
     ]
 
 
-def pairs(split: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
+def pairs(split: str, count: int, seed: int, thoughts: bool = False) -> Iterator[dict[str, Any]]:
     """`count` preference pairs in the form of a user's own rows; every prompt occurs once in a split.
 
     Beside prompt, chosen, rejected (chat messages) and the two scores, a row says its split, its constraints (JSON) and
-    its source: verifiable/equal, /narrow (margin below 0.5), /middle (below 0.75) or /wide.
+    its source: verifiable/equal, /narrow (margin below 0.5), /middle (below 0.75) or /wide. With `thoughts` each answer
+    has some of its own: the constraints that it goes on to meet, so that those of a worse one forget what it breaks.
     """
     made = ((task, _answers(task, seed)) for task in _tasks(split, seed))
-    rows = (_row(task, *answers) for task, answers in made if answers)
+    rows = (_row(task, *answers, thoughts) for task, answers in made if answers)
     return islice(rows, count)
 
 
@@ -161,20 +162,26 @@ def _edited(task: _Task, words: Material, edits: Sequence[Constraint | None], br
     return text if exact else None
 
 
-def _row(task: _Task, chosen: str, rejected: str) -> dict[str, Any]:
+def _row(task: _Task, chosen: str, rejected: str, thoughts: bool = False) -> dict[str, Any]:
     chosen_score, rejected_score = (share_met(task.constraints, text) for text in (chosen, rejected))
     margin = chosen_score - rejected_score
     margin_class = "equal" if margin == 0 else "narrow" if margin < 0.5 else "middle" if margin < 0.75 else "wide"
     return {
         "prompt": [_message("user", task.prompt)],
-        "chosen": [_message("assistant", chosen)],
-        "rejected": [_message("assistant", rejected)],
+        "chosen": [_answer(task, chosen, thoughts)],
+        "rejected": [_answer(task, rejected, thoughts)],
         "chosen_score": chosen_score,
         "rejected_score": rejected_score,
         "source": f"verifiable/{margin_class}",
         "split": task.split,
         "constraints": [constraint.to_json() for constraint in task.constraints],
     }
+
+
+def _answer(task: _Task, text: str, thoughts: bool) -> dict[str, str]:
+    said = zip(task.constraints, task.wordings, strict=True)
+    minded = " ".join(wording for constraint, wording in said if met(constraint, text))
+    return _message("assistant", text) | ({"reasoning_content": minded or "Anything will do."} if thoughts else {})
 
 
 def _message(role: str, content: str) -> dict[str, str]:

@@ -57,6 +57,7 @@ class Data(Section):
     dev_fraction: Share = 0.0  # other sources: share of prompts held out, where rows name no split
     difficulty_column: str | None = Field(default=None, min_length=1)  # of numbers, larger is harder; null: difficulty
     seed: int = 0  # embedded source
+    thoughts: bool = False  # embedded source: answers come with thoughts, for a template that renders them
     # SAMPLED: results of stage pair, such as ROOT/pair/NAME, whose pairs are trained on, too. Of a pair that several
     # have, the sampled one is kept, or else that of the first.
     earlier: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), examples=[["ROOT/pair/NAME"]])

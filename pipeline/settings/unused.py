@@ -74,7 +74,7 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     read = _under("data", "subset split revision difficulty_column columns pairing")
     yield embedded, source, [*read, *_under("data", "dev_fraction max_suspect")]
     yield data.source == SAMPLED, source, read
-    yield not embedded, source, _under("data", "pairs dev_pairs seed")
+    yield not embedded, source, _under("data", "pairs dev_pairs seed thoughts")
     yield data.source != SAMPLED, source, ["data.earlier"]
     yield from _onpolicy(config)
     of_bridge = [f"bridge.{name}" for name in Bridge.model_fields]

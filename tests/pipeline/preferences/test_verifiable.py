@@ -170,3 +170,19 @@ def test_questions_come_back_from_a_table():
 def test_an_unknown_split_is_the_users_error():
     with pytest.raises(UserError, match="'validation'"):
         questions("validation", 1)
+
+
+def test_thoughts_name_what_the_answer_goes_on_to_meet() -> None:
+    """The pairs are the same ones; of a worse answer the thoughts forget what it breaks."""
+    bare, thinking = (list(pairs("train", 40, 3, thoughts)) for thoughts in (False, True))
+    forgot = 0
+    for row, with_thoughts in zip(bare, thinking, strict=True):
+        asked = row["prompt"][0]["content"]
+        for side in ("chosen", "rejected"):
+            (message,), (same,) = with_thoughts[side], row[side]
+            thoughts = message.pop("reasoning_content")
+            assert message == same and (thoughts in asked or len(row["constraints"]) > 1 or "Anything" in thoughts)
+            with_thoughts[f"{side}_thoughts"] = thoughts
+        forgot += len(with_thoughts.pop("rejected_thoughts")) < len(with_thoughts.pop("chosen_thoughts"))
+        assert with_thoughts == row
+    assert forgot > 10
