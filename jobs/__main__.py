@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name == COMPLETION and rest and rest[0] in SHELLS:
         tell(script(rest[0]))
     elif name == COMPLETE and len(rest) == 2:
-        tell("\n".join(complete(*rest, doors=[*doors(), COMPLETION])))
+        tell("\n".join(complete(rest[0], rest[1], [*doors(), COMPLETION])))
     elif name in doors():
         sys.argv, Parser.before = [name, *rest], "widemargin "
         runpy.run_module(f"jobs.{name}", run_name="__main__", alter_sys=True)

@@ -120,7 +120,12 @@ def test_before_anything_is_trained(given: list[str], tmp_path: Path, capsys: py
 
 def test_a_ranking_of_another_training_is_refused(given: list[str], trained: Plan, tmp_path: Path) -> None:
     group = {"name": "all", "pairs": 2, "accuracy": {"log-prob sum": {"value": 0.5, "low": 0.2, "high": 0.8}}}
-    found = {"data": "x", "train": trained.steps["train"].address.fingerprint, "objective": "dpo", "own_measure": None}
+    found: dict[str, object] = {
+        "data": "x",
+        "train": trained.steps["train"].address.fingerprint,
+        "objective": "dpo",
+        "own_measure": None,
+    }
     found |= {"dropped": {}, "trained_on": 0, "all": group, "subsets": [], "sections": [], "lacking": []}
     file = tmp_path / "ranking.json"
     file.write_text(json.dumps(found | {"held_out": group}))

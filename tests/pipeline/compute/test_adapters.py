@@ -14,9 +14,9 @@ from pipeline.training.saving import save_adapter
 IDS = torch.arange(3, 40)[None]
 
 
-@pytest.mark.parametrize("layers", ["all-linear", ["q_proj", "lm_head"]])
+@pytest.mark.parametrize("layers", ["all-linear", ("q_proj", "lm_head")])
 def test_merged_as_they_were_trained(
-    tiny_model: Callable[[str], Path], tmp_path: Path, layers: str | list[str]
+    tiny_model: Callable[[str], Path], tmp_path: Path, layers: str | tuple[str, ...]
 ) -> None:
     """Also where the head is adapted, whose weights the embeddings share, and these stay as they are."""
     base, lora = tiny_model("Llama"), Lora(rank=4, layers=layers, merge=False)
