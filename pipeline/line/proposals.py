@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import UserError
 from pipeline.randomness import seed_of
-from pipeline.settings.faults import shown
-from pipeline.settings.section import Section
+from pipeline.settings.sweep import Range, label
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -23,50 +22,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 DIGITS = 4  # that a proposed number has: more would say nothing, and be hard to read
-
-
-class Range(Section):
-    """Where a setting may lie: between two ends, evenly in itself or in its logarithm, or among some values."""
-
-    log: tuple[float, float] | None = None
-    uniform: tuple[float, float] | None = None
-    choice: tuple[Any, ...] | None = None
-
-    @property
-    def ends(self) -> tuple[float, float] | None:
-        """Of numbers; None of a choice."""
-        return self.log or self.uniform
-
-    def samples(self) -> list[Any]:
-        """Values that stand for all: a choice's own; of numbers both ends, and one between that is no whole number."""
-        if self.ends is None:
-            return list(self.choice or ())
-        low, high = self.ends
-        return [low, low + 0.381966 * (high - low), high]
-
-    def check(self, where: str) -> None:
-        """Raise UserError where it is no range."""
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        remedy = "give one of {log: [LOW, HIGH]}, {uniform: [LOW, HIGH]} and {choice: [VALUE, ...]}"
-        if len(given) != 1:
-            raise UserError(f"{where} has {'no range' if not given else ' and '.join(given)}", remedy)
-        if self.ends is not None and not self.ends[0] < self.ends[1]:
-            raise UserError(f"{where}.{given[0]}={list(self.ends)}: its ends are not in order", "give the lower first")
-        if self.log is not None and self.log[0] <= 0:
-            problem = f"{where}.log={list(self.log)} begins at {self.log[0]:g}, which has no logarithm"
-            raise UserError(problem, "begin above 0, or give uniform in place of log")
-        if self.choice is not None:
-            _check_choice(self.choice, f"{where}.choice")
-
-
-def _check_choice(choice: Sequence[Any], where: str) -> None:
-    try:
-        different = {_label(value) for value in choice}
-    except (TypeError, ValueError):
-        problem = f"{where} holds a value that is no number, text, list or section"
-        raise UserError(problem, "quote it, if it is a text") from None
-    if not choice or len(different) < len(choice):
-        raise UserError(f"{where}={shown(list(choice))} names nothing, or a value twice", "name each value once")
 
 
 @dataclass(frozen=True)
@@ -126,7 +81,7 @@ def distributions(ranges: Mapping[str, Range]) -> "dict[str, BaseDistribution]":
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     return {
-        name: CategoricalDistribution([_label(value) for value in each.choice or ()])
+        name: CategoricalDistribution([label(value) for value in each.choice or ()])
         if each.ends is None
         else FloatDistribution(*each.ends, log=each.log is not None)
         for name, each in ranges.items()
@@ -140,10 +95,6 @@ def _sampler(name: str, seed: int, before: Sequence[Trial]) -> "BaseSampler":
     if name == "random" or not any(trial.figure is not None for trial in before):
         return RandomSampler(seed=seed)
     return TPESampler(seed=seed, n_startup_trials=1, constant_liar=False)
-
-
-def _label(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _value(given: Range, found: Any) -> Any:
@@ -162,7 +113,7 @@ def _frozen(trial: Trial, drawn_from: "Mapping[str, BaseDistribution]") -> "Froz
         state=state,
         value=trial.figure,
         params={
-            name: _label(trial.settings[name]) if isinstance(each, CategoricalDistribution) else trial.settings[name]
+            name: label(trial.settings[name]) if isinstance(each, CategoricalDistribution) else trial.settings[name]
             for name, each in drawn_from.items()
         },
         distributions=dict(drawn_from),

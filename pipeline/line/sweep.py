@@ -19,60 +19,28 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import UserError
 from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
-from pipeline.line.proposals import Range, Trial, propose
+from pipeline.line.proposals import Trial, propose
 from pipeline.line.study import CHANGED, with_method, written_out
 from pipeline.results.artifacts import fingerprint
-from pipeline.settings.config import EMBEDDED, RunConfig, Section, validate
+from pipeline.settings.config import EMBEDDED, RunConfig, validate
 from pipeline.settings.faults import explain
 from pipeline.settings.file import override, read
 from pipeline.settings.shorthand import expand
+from pipeline.settings.sweep import Range, Sweep
 from pipeline.settings.unused import unused
 
 BASELINE = "dpo"  # what methods are compared with, where a method is called so
-KINDS = tuple(Range.model_fields)
 NOT_TUNED = {
     "schedule.seed": "a seed that is chosen is luck; sweep.seeds are those of the final runs",
     "train.seed": "a seed that is chosen is luck; sweep.seeds are those of the final runs",
     "schedule.flip_fraction": "noise is what methods are compared under; set it for all, and sweep once for each",
 }
-
-
-class Method(Section):
-    """The sections that make a method, and the ranges that are its own."""
-
-    objective: dict[str, Any] | None = None
-    schedule: dict[str, Any] | None = None
-    train: dict[str, Any] | None = None
-    ranges: dict[str, Range] = Field(default={}, examples=[{"objective.tau": {"log": [0.1, 8]}}])
-
-
-class Halving(Section):
-    """Trials are made short at first, and of a batch the better ones go on: each time so large a share of them."""
-
-    setting: Literal["schedule.epochs", "data.pairs", "data.limit"]  # what is short
-    values: list[int] = Field(min_length=1, examples=[[1, 2]])  # rising; the last run has the configuration's own
-    keep: float = Field(default=0.5, gt=0, lt=1)
-
-
-class Sweep(Section):
-    methods: dict[str, Method] = Field(min_length=1, examples=[{"dpo": {"objective": {"name": "dpo"}}}])
-    ranges: dict[str, Range] = Field(default={}, examples=[{"train.learning_rate": {"log": [1e-6, 1e-4]}}])
-    trials: int = Field(default=8, ge=1)  # of each method; a method without a range has one
-    sampler: Literal["random", "tpe"] = "random"
-    batch: int = Field(default=4, ge=1)  # trials of a method proposed together: tpe learns from the batches before
-    seed: int = 0  # of what is proposed
-    # Held-out accuracy, or the win rate over the base model on the embedded tasks of split dev.
-    choose_by: Literal["accuracy", "win_rate"] = "accuracy"
-    halving: Halving | None = None
-    seeds: list[int] = Field(default=[0], min_length=1, examples=[[0, 1]])
-    until: Literal["train", "judge"] = "judge"  # how far the final runs go
-    against: str | None = None  # the method that the others are compared with; null: dpo, or else the first
 
 
 class _File(BaseModel):
@@ -253,7 +221,7 @@ def _flat(ranges: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> list[t
     found: list[tuple[str, Any]] = []
     for name, value in ranges.items():
         path = f"{prefix}{name}"
-        if isinstance(value, dict) and value and not set(value) & set(KINDS) and depth < 4:
+        if isinstance(value, dict) and value and not set(value) & set(Range.model_fields) and depth < 4:
             found += _flat(value, f"{path}.", depth + 1)
         else:
             found.append((path, {"choice": value} if isinstance(value, list) else value))

@@ -12,7 +12,7 @@ import yaml
 
 from jobs import sweep
 from jobs.common.stage import provenance
-from jobs.sweep import Key, Tuner
+from jobs.common.tuning import Key, Tuner
 from pipeline.errors import UserError
 from pipeline.line.plan import Plan, make_plan
 from pipeline.line.proposals import Record

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.line.proposals import Range, Record, Trial, best, propose
+from pipeline.line.proposals import Record, Trial, best, propose
+from pipeline.settings.sweep import Range
 
 RANGES = {
     "train.learning_rate": Range(log=(1e-6, 1e-3)),
