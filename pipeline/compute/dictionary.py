@@ -158,7 +158,8 @@ class Training:
             left += float((states_NC - self._decoded(pre_NM, self.settings.active)[0]).square().sum())
             variance += float((states_NC - mean_C).square().sum())
         dead = float((self.unused >= len(self.states)).double().mean())
-        seen = min(self.step * self.settings.batch_states, self.step * len(self.states))
+        number, place = divmod(self.step, self.steps_a_pass)
+        seen = number * len(self.states) + place * self.settings.batch_states
         return {"step": self.step, "states": seen, "loss": self.loss, "explained": 1 - left / variance, "dead": dead}
 
     def run(self, file: Path, every: int) -> Iterator[dict[str, Any]]:
