@@ -354,13 +354,20 @@ def gather(files: Iterable[Path], schema: pa.Schema, path: Path) -> None:
 def read(
     folder: Path, schema: pa.Schema, columns: Sequence[str] | None = None, pattern: str = "part-*.parquet"
 ) -> pa.Table:
-    """All parts of a table, in the order of their names."""
+    """All parts of a table, in the order of their names. An optional column that a part is older than is null."""
     names = list(columns) if columns else schema.names
     wanted = pa.schema([schema.field(name) for name in names])
     # Not pq.read_table, which asks twice as much of each file: the parts may be many and small.
     opened = (pq.ParquetFile(part) for part in sorted(folder.glob(pattern)))
-    found = [file.read(columns=names, use_threads=False) for file in opened]
+    found = [_with_later(file.read(columns=names, use_threads=False), wanted) for file in opened]
     return pa.concat_tables(found).select(names).cast(wanted) if found else wanted.empty_table()
+
+
+def _with_later(part: pa.Table, wanted: pa.Schema) -> pa.Table:
+    for field in wanted:
+        if field.nullable and field.name not in part.column_names:
+            part = part.append_column(field, pa.nulls(part.num_rows, field.type))
+    return part
 
 
 def joined(table: pa.Table, other: pa.Table) -> pa.Table:
