@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
     from actors.training import WorkerSpec
-    from pipeline.training.join import More
+    from pipeline.training.epoch_files import More
 
 POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 STARTING = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
@@ -162,7 +162,7 @@ def clear_unknown(folder: Path) -> None:
 
 def joined(work: Work) -> dict[str, Any]:
     """What the epoch is joined from: the folders by role and by stream, and what is in them."""
-    from pipeline.training.join import Line
+    from pipeline.training.epoch_files import Line
 
     def line(of: str = "") -> Line:
         return Line(**{role: work.inputs[role + of].path for role in Line._fields if role + of in work.inputs})
@@ -176,7 +176,7 @@ def more(work: Work) -> "More":
     """What the objective asks for beside these."""
     from pipeline.objectives.presets import resolve
     from pipeline.prepare.parts import CHANGED
-    from pipeline.training.join import More
+    from pipeline.training.epoch_files import More
 
     preset, _ = resolve(work.config.objective.name, work.config.objective.parameters)
     roles = {"reference": "token_reference", "contrast": "contrast", "changed": "pairs"}
@@ -195,7 +195,8 @@ def require_room(work: Work, model: Path) -> None:
     from safetensors import safe_open
 
     from actors.training import EPOCH
-    from pipeline.training.join import Line, room, stands
+    from pipeline.training.epoch_files import Line
+    from pipeline.training.join import room, stands
 
     folder, lora, inputs = work.folder, work.config.train.lora, joined(work)
     weights = 0

@@ -9,7 +9,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.objectives.presets import Preset
 from pipeline.training.epoch import Epoch
-from pipeline.training.join import MOST_SOURCES
+from pipeline.training.epoch_files import MOST_SOURCES
 from pipeline.training.mismatched import Mismatched
 from pipeline.training.rows import Rows
 

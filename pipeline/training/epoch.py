@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from pipeline.compute.layout import Tokens
 from pipeline.errors import UserError
-from pipeline.training.join import (
+from pipeline.training.epoch_files import (
     ABOUT,
     FEATURES,
     FEATURES_AT,
@@ -97,7 +97,7 @@ class Epoch:
         at = folder / FEATURES_AT
         self._features = (_Stored(folder / FEATURES, "u1"), _Stored(at, "<i8")) if at.exists() else None
         self._lacking: dict[str, str | None] = about["lacking"]
-        self.sources: list[str] | None = about["sources"]  # None: more than join.MOST_SOURCES
+        self.sources: list[str] | None = about["sources"]  # None: more than epoch_files.MOST_SOURCES
         self.streams: dict[str, int] = dict(
             zip(about["streams"], about["positions"], strict=True)
         )  # by name, positions
@@ -174,7 +174,7 @@ class Epoch:
         return self._each(self._scheduled, positions)
 
     def first_without(self, column: str) -> str | None:
-        """The first pair routed to preference whose `column` (join.LABELS) is null, if there is one."""
+        """The first pair routed to preference whose `column` (epoch_files.LABELS) is null, if there is one."""
         return self._lacking[column]
 
     @property
@@ -224,7 +224,7 @@ def _example(
     preference: bool,
     flipped: bool,
 ) -> Example:
-    """The fields are those of join.row_type."""
+    """The fields are those of epoch_files.row_type."""
     counts, sums = (chosen, rejected), (chosen_logps, rejected_logps)
     untrained = (start_chosen_logps, start_rejected_logps)
     if flipped:

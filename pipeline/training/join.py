@@ -1,29 +1,16 @@
 """The epoch as a table on disk: pairs, cached log-probs and schedule, joined once before any worker starts.
 
-Parts of pairs stream through; of all pairs only ids and row numbers are held. What a worker reads of it: epoch.py.
-
-    tokens      of each pair that is needed its three lists of ids, each after its length: int32
-    values      of each pair a checksum, and every column of values of both sides' tokens, where there are any: float32
-    scheduled   a row a position of the schedule, in its order, without those of route drop
-    held_out    a row a held-out pair, in the order of their ids
-    features    where the objective looks at any: of each pair its sides' latents and values, as of `packed_features`
-    features_at where each pair's begin in it, by the pair's number, and where the last one ends: int64
-    once        the positions where a pair routed to preference stands for the first time: int64
-    epoch.json  what it was made of, and what the other files must be
+Parts of pairs stream through; of all pairs only ids and row numbers are held. Its files: epoch_files.py.
 
 Of several streams, each of a line of its own, every stretch of `scheduled` holds them in proportion to their positions,
 each in its own order; `held_out` and `once` have one stream after the other.
 """
 
-import hashlib
 import json
 import shutil
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,80 +19,30 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.preferences.tokenise import tokens_bytes
 from pipeline.results import tables
 from pipeline.results.files import ASIDE, file_digest, write_aside
 from pipeline.settings.streams import FIRST
+from pipeline.training.epoch_files import (
+    ABOUT,
+    FEATURES,
+    FEATURES_AT,
+    FORMAT,
+    HELD_OUT,
+    LABELS,
+    MOST_SOURCES,
+    ONCE,
+    SCHEDULED,
+    TOKENS,
+    VALUES,
+    Line,
+    More,
+    Numbers,
+    Wanted,
+    row_type,
+)
+from pipeline.training.epoch_pairs import IDS, ROWS, Cached, mapped, write_features, write_pairs
 
-TOKENS, VALUES, SCHEDULED, HELD_OUT, ONCE = "tokens", "values", "scheduled", "held_out", "once"
-FEATURES, FEATURES_AT, ABOUT = "features", "features_at", "epoch.json"
-LENGTHS = ("prompt", "chosen", "rejected")  # in tokens
-SUMS = ("chosen_logps", "rejected_logps")  # as they are cached of the reference
-STARTS = ("start_chosen_logps", "start_rejected_logps")  # and of the model that training starts from
-LABELS = ("chosen_score", "rejected_score", "label_confidence")
-FORMAT = 4  # raised when a table that was left by a killed run could not be read any more
-MOST_SOURCES = 10_000  # whose names are kept; a column of more names no sources of labels, such as one of addresses
-_IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
-_OF_FEATURES = ("chosen_latents", "rejected_latents", "chosen_values", "rejected_values")
-_ROWS = "rows"  # while it is written: the rows of all pairs that are needed, in the order of the pairs table
 _AT_A_TIME = 1 << 16  # rows
-
-Numbers = npt.NDArray[np.integer[Any]]
-
-
-class Line(NamedTuple):
-    """The tables of a stream: of a line of its own up to its schedule.
-
-    `start` holds log-probs as `reference` does, of the model that training starts from where that is another one.
-    """
-
-    pairs: Path
-    reference: Path
-    schedule: Path
-    start: Path | None = None
-    features: Path | None = None  # tables.FEATURES
-
-    @property
-    def scores(self) -> tuple[Path, Path]:
-        return self.reference, self.start or self.reference
-
-
-def row_type(id_bytes: int) -> np.dtype[np.void]:
-    """A row of `scheduled` or `held_out`, pair ids of at most so many bytes. NaN: unknown.
-
-    Everything is as the data says it; whoever reads a row exchanges the sides where it is flipped.
-    """
-    return np.dtype(
-        [
-            ("pair_id", f"S{max(1, id_bytes)}"),
-            ("tokens_digest", "V32"),  # of its bytes in `tokens`, and of what the reference scored
-            ("start", "<i8"),  # where these begin, in numbers
-            ("values", "<i8"),  # where its values begin in `values`, in numbers
-            *((name, "<i4") for name in LENGTHS),
-            *((name, "<f8") for name in (*SUMS, *STARTS)),
-            *((name, "<f8") for name in LABELS),
-            ("mismatched", "<f8"),  # the cached log-prob of another pair's answer to its prompt; see mismatched.py
-            ("source", "<i4"),  # its place in `sources` of ABOUT
-            ("stream", "<i4"),
-            ("number", "<i4"),  # of the pair, among all that are needed
-            ("difficulty", "<f8"),
-            ("preference", "?"),  # not sft
-            ("flipped", "?"),
-        ]
-    )
-
-
-@dataclass(frozen=True)
-class More:
-    """What some objectives read beside the three tables.
-
-    `values`: columns of numbers a token by name, each the folder and the pattern of its files, of tables.TOKEN_VALUES;
-    with a column `reference`, sums of log-probs are those of its tokens. `mismatched`: a folder of tables.REFERENCE,
-    a row a position of the schedule.
-    """
-
-    values: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
-    mismatched: Path | None = None
 
 
 def join(
@@ -117,7 +54,7 @@ def join(
     start: Path | None = None,
     streams: Mapping[str, Line] | None = None,
     features: Path | None = None,
-    more: More = More(),
+    more: More = More(),  # noqa: B008 - frozen
 ) -> Path:
     """Write the table of these committed tables into `folder`, whole or not at all; returns `folder`.
 
@@ -136,15 +73,13 @@ def join(
     try:
         wanted = [_wanted(line) for line in lines]
         row = row_type(max(each.id_bytes for each in wanted))
-        values = {
-            name: _Cached(folder, tables.TOKEN_VALUES, pattern) for name, (folder, pattern) in more.values.items()
-        }
-        sources = _write_pairs(lines, wanted, row, values, beside)
+        values = {name: Cached(folder, tables.TOKEN_VALUES, pattern) for name, (folder, pattern) in more.values.items()}
+        sources = write_pairs(lines, wanted, row, values, beside)
         about: dict[str, Any] = {"format": FORMAT, "made_of": dict(made_of or {})}
         about |= _write_rows(lines, wanted, row, beside, more.mismatched)
         if all(line.features for line in lines):
-            _write_features(lines, wanted, row, beside)
-        (beside / _ROWS).unlink()
+            write_features(lines, wanted, row, beside)
+        (beside / ROWS).unlink()
         about |= {"streams": [FIRST, *(streams or {})], "values": list(values)}
         named = [name if len(lines) == 1 else f"{about['streams'][stream]}: {name}" for stream, name in sources]
         about["sources"] = named if len(named) <= MOST_SOURCES else None
@@ -180,7 +115,7 @@ def room(line: Line, values: int = 0) -> int:
         rows += 2 * footer.num_rows
         for group in map(footer.row_group, range(footer.num_row_groups)):
             columns = map(group.column, range(group.num_columns))
-            numbers += sum(c.num_values for c in columns if c.path_in_schema.split(".")[0] in _IDS) + 3 * group.num_rows
+            numbers += sum(c.num_values for c in columns if c.path_in_schema.split(".")[0] in IDS) + 3 * group.num_rows
     rows += 2 * sum(pq.read_metadata(part).num_rows for part in line.schedule.glob("part-*.parquet"))
     numbers *= 1 + values
     for part in sorted(line.features.glob("part-*.parquet")) if line.features else ():
@@ -197,17 +132,7 @@ def _files(folder: Path) -> dict[str, list[Any]]:
     return {name: [(folder / name).stat().st_size, digests.get(name)] for name in (*large, *digests)}
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """Which pairs are needed, N of the P in the pairs table, numbered in its order; and where."""
-
-    needed_P: npt.NDArray[np.bool_]
-    scheduled: Numbers  # of each position, the number of its pair
-    held_out: Numbers  # the same, in the order of their ids
-    id_bytes: int
-
-
-def _wanted(line: Line) -> _Wanted:
+def _wanted(line: Line) -> Wanted:
     known = tables.read(line.pairs, tables.PAIRS, ["pair_id", "split"])
     trained = tables.read(line.schedule, tables.SCHEDULE, ["pair_id", "route"])
     trained_ids = trained.filter(pc.not_equal(trained["route"], "drop"))["pair_id"]
@@ -222,7 +147,7 @@ def _wanted(line: Line) -> _Wanted:
     needed_P[scheduled] = needed_P[held_out] = True
     number_P = needed_P.cumsum() - 1
     id_bytes = pc.max(pc.binary_length(known["pair_id"])).as_py() or 0
-    return _Wanted(needed_P, number_P[scheduled], number_P[held_out], id_bytes)
+    return Wanted(needed_P, number_P[scheduled], number_P[held_out], id_bytes)
 
 
 def _found(pair_ids: pa.ChunkedArray, among: pa.ChunkedArray, table: str) -> Numbers:
@@ -234,173 +159,9 @@ def _found(pair_ids: pa.ChunkedArray, among: pa.ChunkedArray, table: str) -> Num
     return np.asarray(rows, dtype=np.int64)
 
 
-class _Cached:
-    """Rows by pair id. Those of a part of pairs are looked for in the part beside it, then everywhere."""
-
-    def __init__(self, folder: Path, schema: pa.Schema = tables.REFERENCE, pattern: str = "part-*.parquet"):
-        self.folder, self.schema, self.pattern = folder, schema, pattern
-        self.whole: pa.Table | None = None
-
-    def of(self, pair_ids: pa.ChunkedArray, part: str) -> pa.Table:
-        """The rows of these pairs, which have one, in their order."""
-        beside = self.pattern.replace("*", part.removeprefix("part-").removesuffix(".parquet"))
-        found = tables.read(self.folder, self.schema, pattern=beside)  # none, or one
-        rows = pc.index_in(pair_ids, value_set=found["pair_id"])
-        if rows.null_count:
-            if self.whole is None:
-                self.whole = tables.read(self.folder, self.schema, pattern=self.pattern)
-            found = self.whole
-            rows = pc.index_in(pair_ids, value_set=found["pair_id"])
-        return found.take(rows)
-
-
-def _write_pairs(
-    lines: Sequence[Line],
-    wanted: Sequence[_Wanted],
-    row: np.dtype[np.void],
-    columns: Mapping[str, _Cached],
-    folder: Path,
-) -> list[tuple[int, str]]:
-    """`tokens` and `values`; and in _ROWS a row a needed pair, without what the schedule says of it. Returns their
-    sources, each of one stream. `columns` are those of values.
-    """
-    sources: dict[tuple[int, str], int] = {}
-    start = at = number = 0
-    with (
-        open(folder / TOKENS, "wb") as tokens,
-        open(folder / VALUES, "wb") as values,
-        open(folder / _ROWS, "wb") as rows,
-    ):
-        for stream, (line, own) in enumerate(zip(lines, wanted, strict=True)):
-            scores = [_Cached(each) for each in line.scores]
-            for name, needed in _needed(line.pairs, own):
-                made, written = _part(needed, [each.of(needed["pair_id"], name) for each in scores], row)
-                numbers = _values(made, {key: each.of(needed["pair_id"], name) for key, each in columns.items()})
-                made["start"] += start
-                made["values"] += at
-                made["stream"], made["number"] = stream, number + np.arange(len(made))
-                made["source"] = [
-                    sources.setdefault((stream, source), len(sources)) for source in needed["source"].to_pylist()
-                ]
-                start, at = start + sum(map(len, written)) // 4, at + sum(map(len, numbers)) // 4
-                number += len(made)
-                tokens.writelines(written)
-                values.writelines(numbers)
-                rows.write(made.tobytes())
-    return list(sources)
-
-
-def _needed(pairs: Path, own: _Wanted) -> Iterator[tuple[str, pa.Table]]:
-    """The pairs of each part that are needed, with the part's name."""
-    seen = 0
-    for part in sorted(pairs.glob("part-*.parquet")):
-        table = tables.read(pairs, tables.PAIRS, ["pair_id", *_IDS, *LABELS, "source"], part.name)
-        yield part.name, table.filter(pa.array(own.needed_P[seen : seen + table.num_rows]))
-        seen += table.num_rows
-
-
-def _part(
-    needed: pa.Table, cached: Sequence[pa.Table], row: np.dtype[np.void]
-) -> tuple[npt.NDArray[np.void], list[bytes]]:
-    """Rows of a part's pairs, `start` counted from the part's, and the bytes of their tokens; without their sources.
-
-    `cached` are the log-probs that are SUMS, and those that are STARTS.
-    """
-    made = np.zeros(needed.num_rows, dtype=row)
-    made["pair_id"] = needed["pair_id"].cast(pa.binary()).to_numpy()
-    for name, ids in zip(LENGTHS, _IDS, strict=True):
-        made[name] = pc.list_value_length(needed[ids]).to_numpy()
-    for name in LABELS:
-        made[name] = needed[name].to_numpy()
-    for names, table in zip((SUMS, STARTS), cached, strict=True):
-        for name, column in zip(names, SUMS, strict=True):
-            made[name] = table[column].to_numpy()
-    written = [tokens_bytes(*ids) for ids in zip(*(_lists(needed[name]) for name in _IDS), strict=True)]
-    sizes = np.array([len(each) // 4 for each in written], dtype=np.int64)
-    made["start"] = sizes.cumsum() - sizes
-    scored = zip(*(table["tokens_digest"].to_pylist() for table in cached), strict=True)
-    for i, (each, digests) in enumerate(zip(written, scored, strict=True)):
-        digest = hashlib.sha256(each)
-        made["tokens_digest"][i] = digest.digest()
-        if {*digests} != {digest.hexdigest()}:
-            raise UserError(
-                f"pair {needed['pair_id'][i]}: the cached reference is of other tokens, as another template gives them",
-                "make it anew: python -m jobs.run --force reference",
-            )
-    return made, written
-
-
-def _values(made: npt.NDArray[np.void], columns: Mapping[str, pa.Table]) -> list[bytes]:
-    """The bytes of a part's values; notes in `made` where they begin, counted from the part's, and the sums of what is
-    the reference's. Raises UserError where they are of other tokens.
-    """
-    if not columns:
-        return []
-    for name, table in columns.items():
-        for i, digest in enumerate(table["tokens_digest"].to_pylist()):
-            if made["tokens_digest"][i].tobytes().hex() != digest:
-                problem = f"pair {made['pair_id'][i].decode()}: its token values ({name}) are of other tokens"
-                raise UserError(problem, "make them anew: python -m jobs.run --force weigh")
-        if name == "reference":
-            for side, sums, starts in zip(("chosen", "rejected"), SUMS, STARTS, strict=True):
-                starts_there = made[starts] == made[sums]
-                made[sums] = [values.sum(dtype=np.float64) for values in _lists(table[side])]
-                made[starts] = np.where(starts_there, made[sums], made[starts])
-    sides = [_lists(table[side]) for table in columns.values() for side in ("chosen", "rejected")]
-    written = []
-    for each in zip(*sides, strict=True):
-        content = np.concatenate(each).astype("<f4").tobytes()
-        written.append(zlib.crc32(content).to_bytes(4, "little") + content)
-    sizes = np.array([len(each) // 4 for each in written], dtype=np.int64)
-    made["values"] = sizes.cumsum() - sizes
-    return written
-
-
-def _lists(column: pa.ChunkedArray) -> Iterator[npt.NDArray[Any]]:
-    """A column of lists of numbers, each as a view."""
-    for chunk in column.chunks:
-        offsets, values = np.asarray(chunk.offsets), np.asarray(chunk.values)
-        yield from (values[begin:end] for begin, end in pairwise(offsets.tolist()))
-
-
-def packed_features(chosen: Numbers, rejected: Numbers, *values: npt.NDArray[np.float32]) -> bytes:
-    """A pair's features: how many each side has and a checksum of the rest, then both sides' latents and their values.
-
-    Numbers are of four bytes each.
-    """
-    body = b"".join(each.tobytes() for each in (chosen, rejected, *values))
-    return np.array([len(chosen), len(rejected), zlib.crc32(body)], dtype="<u4").tobytes() + body
-
-
-def _write_features(lines: Sequence[Line], wanted: Sequence[_Wanted], row: np.dtype[np.void], folder: Path) -> None:
-    """`features` and `features_at`. Raises UserError where a pair has none, or those of other tokens."""
-    rows, at, number = _mapped(folder / _ROWS, row), [0], 0
-    with open(folder / FEATURES, "wb") as file:
-        for line, own in zip(lines, wanted, strict=True):
-            assert line.features
-            cached, seen = _Cached(line.features, tables.FEATURES), 0
-            for part in sorted(line.pairs.glob("part-*.parquet")):
-                pair_ids = tables.read(line.pairs, tables.PAIRS, ["pair_id"], part.name)["pair_id"]
-                needed = pair_ids.filter(pa.array(own.needed_P[seen : seen + len(pair_ids)]))
-                seen += len(pair_ids)
-                found = cached.of(needed, part.name)
-                lists = zip(*(_lists(found[name]) for name in _OF_FEATURES), strict=True)
-                for pair_id, digest, each in zip(needed, found["tokens_digest"].to_pylist(), lists, strict=True):
-                    if digest != rows["tokens_digest"][number].tobytes().hex():  # or there is none
-                        raise UserError(
-                            f"pair {pair_id}: the cached features are of other tokens, or there are none",
-                            "make them anew: python -m jobs.run --force reference",
-                        )
-                    written = packed_features(*each)
-                    file.write(written)
-                    at.append(at[-1] + len(written))
-                    number += 1
-    (folder / FEATURES_AT).write_bytes(np.array(at, dtype="<i8").tobytes())
-
-
 def _write_rows(
     lines: Sequence[Line],
-    wanted: Sequence[_Wanted],
+    wanted: Sequence[Wanted],
     row: np.dtype[np.void],
     folder: Path,
     mismatched: Path | None = None,
@@ -408,13 +169,13 @@ def _write_rows(
     """`scheduled`, `held_out` and `once`. Returns of each stream its positions and how many of them are in `once`, and
     of each of LABELS the first pair of a preference that lacks it.
     """
-    pairs = _mapped(folder / _ROWS, row)
+    pairs = mapped(folder / ROWS, row)
     firsts = np.cumsum([0, *(np.count_nonzero(own.needed_P) for own in wanted)])
     for stream, (line, own) in enumerate(zip(lines, wanted, strict=True)):
         mismatched_P = _mismatched(mismatched, len(own.scheduled))
-        to = folder / f"{_ROWS}-{stream}"
+        to = folder / f"{ROWS}-{stream}"
         _write_stream(pairs, own.scheduled + firsts[stream], mismatched_P, line.schedule, to)
-    streams = [_mapped(folder / f"{_ROWS}-{stream}", row) for stream in range(len(lines))]
+    streams = [mapped(folder / f"{ROWS}-{stream}", row) for stream in range(len(lines))]
     lacking: dict[str, str | None] = dict.fromkeys(LABELS)
     met_N, once = np.zeros(len(pairs), dtype=bool), [list[Numbers]() for _ in lines]
     with open(folder / SCHEDULED, "wb") as scheduled:
@@ -442,7 +203,7 @@ def _write_rows(
                 file.write(rows.tobytes())
     positions = [len(own) for own in streams]
     for stream in range(len(lines)):
-        (folder / f"{_ROWS}-{stream}").unlink()
+        (folder / f"{ROWS}-{stream}").unlink()
     return {"lacking": lacking, "positions": positions, "once": [sum(map(len, found)) for found in once]}
 
 
@@ -483,10 +244,6 @@ def _in_proportion(streams: Sequence[npt.NDArray[np.void]], row: np.dtype[np.voi
             rows[here] = own[taken[stream] : taken[stream] + len(here)]
             taken[stream] += len(here)
         yield rows
-
-
-def _mapped(file: Path, row: np.dtype[np.void]) -> npt.NDArray[np.void]:
-    return np.memmap(file, row, "r") if file.stat().st_size else np.zeros(0, row)
 
 
 def _mismatched(folder: Path | None, positions: int) -> npt.NDArray[np.float64]:

@@ -17,7 +17,8 @@ from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 from pipeline.settings.config import Schedule
 from pipeline.training.epoch import Epoch, Example
-from pipeline.training.join import ABOUT, TOKENS, VALUES, Line, More, join, room
+from pipeline.training.epoch_files import ABOUT, TOKENS, VALUES, Line, More
+from pipeline.training.join import join, room
 from tests.pipeline.training.restated_schedule import Candidate, scheduled_rows
 
 # Score margins: a 0.1, b 0.4, c -0.2, d 0.8; e is held out and has nothing but its texts.

@@ -26,8 +26,9 @@ from pipeline.results import tables
 from pipeline.settings.config import Schedule, Train
 from pipeline.settings.resources import Resources
 from pipeline.training.epoch import Epoch
+from pipeline.training.epoch_files import Line, More
 from pipeline.training.exporting import export_weights
-from pipeline.training.join import Line, More, join
+from pipeline.training.join import join
 from pipeline.training.journal import Journal
 from pipeline.training.loop import Trainer
 from pipeline.training.mismatched import write_asked
