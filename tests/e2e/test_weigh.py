@@ -58,7 +58,7 @@ def scheduled(root: Path) -> Path:
 
 
 def test_answers_of_other_pairs(line: Line, head: Head, tmp_path: Path) -> None:
-    """Of each position one, but for a step's only pair; as the policy says at step 0, or training would not begin."""
+    """Of each position one, but for a step's only pair."""
     root = tmp_path / "root"
     given = (*settings(line, root, "prepare", "reference"), "objective={name: kto}", "train.batch_size=5")
     made("schedule", *given)
@@ -67,4 +67,3 @@ def test_answers_of_other_pairs(line: Line, head: Head, tmp_path: Path) -> None:
     rows = tables.read(only(root, "weigh"), tables.REFERENCE).to_pylist()
     assert sorted(int(row["pair_id"]) for row in rows) == [*range(15)]  # of 16 pairs the last is alone in its step
     assert {row["rejected_tokens"] for row in rows} == {0}
-    made("train", *given, environment=head.environment)
