@@ -47,8 +47,8 @@ _LATER = ("columns", "pairing", "long_prompts", "equal_lengths", "thoughts")  # 
 
 LOOKED = 10_000  # rows of a source, at most, in which a first pair is looked for
 
-STAGES = ("sample", "rate", "pair", "prepare", "features", "reference", "schedule", "train", "generate", "judge")
-STAGES += ("report",)
+_ASKED = ("generate", "judge", "report")
+STAGES = ("sample", "rate", "pair", "prepare", "features", "reference", "schedule", "train", *_ASKED)
 
 OF_A_STREAM = STAGES[: STAGES.index("schedule") + 1]  # what its own line makes
 

@@ -130,7 +130,7 @@ class Epoch:
         begin, end = at.read(example.number, 2).tolist()
         found = stored.read(begin, end - begin)
         chosen, rejected, checksum = found[:12].view("<u4").tolist()
-        if zlib.crc32(found[12:]) != checksum:
+        if zlib.crc32(found[12:].tobytes()) != checksum:
             problem = f"pair {example.pair_id}: its features in {self.folder / FEATURES} are not as they were written"
             raise UserError(problem, f"remove {self.folder}; the same command writes it again")
         numbers = [chosen, rejected, chosen, rejected]

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -242,7 +242,10 @@ class Trainer:
             gains_PC = torch.ones(micro.pack.pairs, self._channels, dtype=exact, device=self.policy.device)
             gains_PC.requires_grad_()
         pack = micro.pack.on(self.policy.device)
-        with reading(self.reader.layer) if self.reader else nullcontext([]) as states:
+        watched: AbstractContextManager[list[torch.Tensor]] = nullcontext([])
+        if self.reader:
+            watched = reading(self.reader.layer)
+        with watched as states:
             found = self.policy(pack, self.budgets.logits_chunk, self.squares, gains_PC)
         logps_N, host = found[0] if self.squares else found, found.detach().cpu()
         host_N = (host[0] if self.squares else host).requires_grad_(logps_N.requires_grad)
