@@ -39,7 +39,7 @@ from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.memories import Reliability
 from pipeline.objectives.objective import Objective
 from pipeline.objectives.state import QUEUE
-from pipeline.objectives.streams import Counts, Streams
+from pipeline.objectives.streams import Streams
 from pipeline.settings.config import Train
 from pipeline.settings.resources import Resources
 from pipeline.settings.streams import require_in_each_step
@@ -117,9 +117,8 @@ class Trainer:
         started, k = time.perf_counter(), self.next_step
         step = self.feed.take(k)
         torch.manual_seed(dropout_seed(self.settings.seed, k, self.rank))
-        of_step = counts(step.examples, len(self.epoch.streams))
-        factors = self.state.factors(of_step)
-        values_PM, own_PC = self._accumulate(step, of_step)
+        factors = self.state.factors(counts(step.examples, len(self.epoch.streams)))
+        values_PM, own_PC = self._accumulate(step)
         rows = Rows(step.examples, values_PM)
         if k == 0:
             check_parity(rows, self.policy.dtype)
@@ -207,13 +206,14 @@ class Trainer:
     def _share(self, budget: int, setting: str) -> Share:
         return Share(budget, setting, self.rank, self.world, pin=self.policy.device.type == "cuda")
 
-    def _accumulate(self, step: Prepared, of_step: Counts) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _accumulate(self, step: Prepared) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Forward and backward over this worker's share of a step; what is measured of all its pairs, [P, M].
 
         Sums are divided by counts of the whole step: gradients add up to this worker's part of its mean loss. And,
         where streams are balanced by it, the gradient of each pair's own loss by the gains of its states, [P, C].
         """
-        pairs, factors = len(step.examples), self.state.factors(of_step)
+        pairs, of_step = len(step.examples), counts(step.examples, len(self.epoch.streams))
+        factors = self.state.factors(of_step)
         values_PM = torch.zeros(pairs, len(MEASURED), dtype=torch.float64)
         own_PC = torch.zeros(pairs, self._channels, dtype=torch.float64) if self.state.balance else None
         for number, micro in enumerate(step.micro_batches, start=1):
