@@ -27,7 +27,8 @@ class Reader:
     def __init__(self, model: PreTrainedModel, layer: int | None, autoencoder: Autoencoder):
         """Raises UserError where the model cannot be read so, or the autoencoder is of another size."""
         self.layer, _ = layer_of(model, layer)
-        width = model.get_input_embeddings().weight.shape[-1]
+        embeddings: Any = model.get_input_embeddings()
+        width = embeddings.weight.shape[-1]
         if autoencoder.channels != width:
             problem = f"the autoencoder is of states of {autoencoder.channels} channels, and the model's are of {width}"
             raise UserError(problem, "give one that was made for this model, or leave features.source out")

@@ -135,7 +135,7 @@ class Epoch:
         begin, end = at.read(example.number, 2).tolist()
         found = stored.read(begin, end - begin)
         chosen, rejected, checksum = found[:12].view("<u4").tolist()
-        if zlib.crc32(found[12:]) != checksum:
+        if zlib.crc32(found[12:].tobytes()) != checksum:
             raise self._spoilt(example, "features", FEATURES)
         numbers = [chosen, rejected, chosen, rejected]
         parts = np.split(found[12:], np.cumsum([4 * each for each in numbers])[:-1])

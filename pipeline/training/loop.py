@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -39,7 +39,7 @@ from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.memories import Reliability
 from pipeline.objectives.objective import Objective
 from pipeline.objectives.state import QUEUE
-from pipeline.objectives.streams import Counts, Streams
+from pipeline.objectives.streams import Streams
 from pipeline.settings.config import Train
 from pipeline.settings.resources import Resources
 from pipeline.settings.streams import require_in_each_step
@@ -127,9 +127,8 @@ class Trainer:
         step = self.feed.take(k)
         torch.manual_seed(dropout_seed(self.settings.seed, k, self.rank))
         kl = self._kl(step) if self.mismatched else None
-        of_step = counts(step.examples, len(self.epoch.streams))
-        factors = self.state.factors(of_step)
-        values_PM, own_PC = self._accumulate(step, of_step, kl)
+        factors = self.state.factors(counts(step.examples, len(self.epoch.streams)))
+        values_PM, own_PC = self._accumulate(step, kl)
         rows = Rows(step.examples, values_PM)
         if k == 0:
             check_parity(rows, self.policy.dtype)
@@ -250,15 +249,14 @@ class Trainer:
         cached_M = torch.tensor([each.prompt.mismatched for each in step.mismatched], dtype=torch.float64)
         return max(0.0, float((logps_M - cached_M).mean()))
 
-    def _accumulate(
-        self, step: Prepared, of_step: Counts, kl: float | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _accumulate(self, step: Prepared, kl: float | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Forward and backward over this worker's share of a step; what is measured of all its pairs, [P, M].
 
         Sums are divided by counts of the whole step: gradients add up to this worker's part of its mean loss. And,
         where streams are balanced by it, the gradient of each pair's own loss by the gains of its states, [P, C].
         """
-        pairs, factors = len(step.examples), self.state.factors(of_step)
+        pairs, of_step = len(step.examples), counts(step.examples, len(self.epoch.streams))
+        factors = self.state.factors(of_step)
         values_PM = torch.zeros(pairs, len(MEASURED), dtype=torch.float64)
         own_PC = torch.zeros(pairs, self._channels, dtype=torch.float64) if self.state.balance else None
         for number, micro in enumerate(step.micro_batches, start=1):
@@ -289,7 +287,10 @@ class Trainer:
             gains_PC = torch.ones(micro.pack.pairs, self._channels, dtype=exact, device=self.policy.device)
             gains_PC.requires_grad_()
         pack = micro.pack.on(self.policy.device)
-        with reading(self.reader.layer) if self.reader else nullcontext([]) as states:
+        watched: AbstractContextManager[list[torch.Tensor]] = nullcontext([])
+        if self.reader:
+            watched = reading(self.reader.layer)
+        with watched as states:
             found = self.policy(pack, self.budgets.logits_chunk, self.squares, gains_PC)
         logps_N, host = found[0] if self.squares else found, found.detach().cpu()
         host_N = (host[0] if self.squares else host).requires_grad_(logps_N.requires_grad)

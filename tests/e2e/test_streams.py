@@ -36,8 +36,8 @@ def test_features_are_trained_and_two_streams_by_them(line: Line, head: Head, tm
     assert history[-1]["explained"] > history[0]["explained"] and "of held-out states' variance explained" in said
     assert manifest["metrics"]["dead"] == history[-1]["dead"]
 
-    given = (*given, f"features={dictionary}", "streams={own: {data: {seed: 5}, weight: 0.25}}")
-    said = made("run", *given, "--until", "train", environment=head.environment)
+    both = (*given, f"features={dictionary}", "streams={own: {data: {seed: 5}, weight: 0.25}}")
+    said = made("run", *both, "--until", "train", environment=head.environment)
     for name in ("own/prepare", "reference:features", "own/reference:features", "own/schedule", "train"):
         assert f"{name}: done" in said, name
     assert "features: making" not in said and "reference: committed already" in said
@@ -50,8 +50,7 @@ def test_features_are_trained_and_two_streams_by_them(line: Line, head: Head, tm
     steps = pq.read_table(train / "steps.parquet").to_pylist()
     for step, two in zip(steps, zip(streams[::2], streams[1::2], strict=True), strict=True):
         assert step["loss"] == pytest.approx(sum(row["weight"] * row["loss"] for row in two))
-    config = [each for each in given if "=" in each]
-    plan = make_plan(load("configs/smoke.yaml", config))
+    plan = make_plan(load("configs/smoke.yaml", both))
     results = {step.name: step.address.find() for step in plan.steps.values()}
     found = {name: result for name, result in results.items() if result}
     work = Work(plan, plan.steps["report"], found, tmp_path)

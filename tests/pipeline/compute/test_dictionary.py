@@ -113,7 +113,9 @@ def test_states_are_the_layers_output_at_completion_tokens(tiny_model: Callable[
     def ids(count: int) -> list[int]:
         return torch.randint(3, 97, (count,), generator=generator).tolist()
 
-    made = [{"prompt_ids": ids(3), "chosen_ids": ids(4), "rejected_ids": ids(2)} for _ in range(20)]
+    made: list[dict[str, Any]] = [
+        {"prompt_ids": ids(3), "chosen_ids": ids(4), "rejected_ids": ids(2)} for _ in range(20)
+    ]
     made[5] |= {"split": "dev"}
     pairs_file(tmp_path / "part-00000.parquet", made)
     model = load_model(tiny_model("Llama"), "float32")

@@ -22,7 +22,6 @@ from pipeline.settings.resources import Resources
 from pipeline.training.exporting import adapter_weights, export_weights
 from pipeline.training.journal import Journal
 from pipeline.training.loop import Trainer
-from pipeline.training.rows import counts
 from pipeline.training.saving import save_adapter
 from tests.pipeline.training.training_bench import SETTINGS, TRAIN, Bench, exported, pairs_log, run, steps_log, weights
 
@@ -95,8 +94,7 @@ def test_checkpointed_activations_change_nothing(bench: Bench, every: bool | int
         layers = [each for each in trainer.policy.modules() if isinstance(each, GradientCheckpointingLayer)]
         chosen = [getattr(layer, "gradient_checkpointing", False) for layer in layers]
         assert chosen == ([False] * 2 if not resources else [True, every is True])
-        step = trainer._prepare(0)
-        trainer._accumulate(step, counts(step.examples))
+        trainer._accumulate(trainer._prepare(0))
         found.append(torch.cat([weight.grad.flatten() for weight in trainer.parameters if weight.grad is not None]))
         trainer.optimizer.zero_grad(set_to_none=True)
         found.append(weights(run(trainer)))

@@ -112,7 +112,7 @@ def test_micro_batches_do_not_change_the_answer(
     exact: tuple[Bench, Bench], name: str, given: Any, parameters: dict[str, Any]
 ) -> None:
     one, other = exact
-    shared = {"streams": {"off": other}, "weights": given, "batch": 6, **parameters}
+    shared: dict[str, Any] = {"streams": {"off": other}, "weights": given, "batch": 6, **parameters}
     whole, split = (run(one.trainer(name, resources=cut, **shared)) for cut in (None, SPLIT))
     torch.testing.assert_close(weights(split), weights(whole), rtol=0, atol=1e-9)
     assert float((weights(whole) - weights(one.trainer(name, **shared))).norm()) > 0
@@ -124,7 +124,7 @@ def test_equal_streams_are_one_whatever_they_weigh(even: tuple[Bench, Bench]) ->
     one, _ = even
     alone = run(one.trainer("dpo", schedule=SHUFFLED, batch=2, beta=0.5))
     for weight in (0.0, 0.2, 0.5, 1.0):
-        shared = {"streams": {"same": one}, "schedule": SHUFFLED, "batch": 4, "beta": 0.5}
+        shared: dict[str, Any] = {"streams": {"same": one}, "schedule": SHUFFLED, "batch": 4, "beta": 0.5}
         both = run(one.trainer("bvpo", weights=[weight, 1 - weight], **shared))
         torch.testing.assert_close(weights(both), weights(alone), rtol=0, atol=1e-9)
         assert [row["loss"] for row in steps_log(both)] == pytest.approx([row["loss"] for row in steps_log(alone)])
@@ -147,7 +147,7 @@ def test_each_streams_state_survives_a_checkpoint(
     single: tuple[Bench, Bench], tmp_path: Path, name: str, parameters: dict[str, Any]
 ) -> None:
     one, other = single
-    shared = {"streams": {"off": other}, "weights": [0.5, 0.5], "batch": 6, **parameters}
+    shared: dict[str, Any] = {"streams": {"off": other}, "weights": [0.5, 0.5], "batch": 6, **parameters}
     straight, interrupted = (run(one.trainer(name, **shared), steps) for steps in (100, 2))
     save(interrupted, tmp_path).result()
     load(resumed := one.trainer(name, journal=interrupted.journal.folder, **shared), tmp_path)
@@ -169,7 +169,7 @@ def test_each_streams_state_survives_a_checkpoint(
 def test_the_gradients_that_balance_streams_are_each_pairs_own(exact: tuple[Bench, Bench]) -> None:
     """By one backward a pair: of its loss by gains of the states that the output head reads."""
     one, other = exact
-    shared = {"streams": {"off": other}, "weights": [0.5, 0.5], "batch": 6, "beta": 0.5}
+    shared: dict[str, Any] = {"streams": {"off": other}, "weights": [0.5, 0.5], "batch": 6, "beta": 0.5}
     trainer = one.trainer("bvpo", balance="least-error", resources=SPLIT, **shared)
     expected = Balance(0.5, 0.9)
     for k in range(2):
