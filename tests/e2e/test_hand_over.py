@@ -33,16 +33,18 @@ def test_what_comes_after_a_run(line: Line, head: Head, tmp_path: Path) -> None:
     ours = figures["held_out"]["accuracy"]["log-ratio sum"]["value"]  # of the exported model, and as it was in training
     assert (ours, figures["held_out"]["pairs"]) == (held_out["after"]["accuracy"], held_out["pairs"])
 
+    before = {*root.glob("report/*/report.html")}
     ranked = f"report.ranked={only(root, 'rank') / 'ranking.json'}"
-    page = made("report", *given, ranked).partition("report: ")[2].strip()
-    assert str(file) in Path(page).read_text(encoding="utf-8")
+    made("report", *given, ranked)
+    (page,) = {*root.glob("report/*/report.html")} - before
+    assert f"{file.name}</h3>" in page.read_text(encoding="utf-8")
     told = made("publish", *given, "--to", "me/mine", "--dry-run")
     assert "model.safetensors" in told and "win rate over the base model, by rules" in told
     assert str(tmp_path) not in told.partition("README.md:\n")[2]
 
     left = made("prune", *given, "--yes")  # with the page that shows the ranking, which this configuration does not
-    assert "prune: 1 result, " in left and not Path(page).exists()
-    assert {path.parent.name for path in root.glob("*/*/manifest.json")} == {
+    assert "prune: 1 result, " in left and not page.exists()
+    assert {path.parent.parent.name for path in root.glob("*/*/manifest.json")} == {
         *("prepare", "reference", "schedule", "train", "generate", "judge", "report", "rank"),
     }
     assert "11 results, " in made("list", *given)
