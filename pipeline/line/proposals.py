@@ -143,8 +143,9 @@ class Record:
 
         if method not in self.studies:
             optuna.logging.set_verbosity(optuna.logging.ERROR)
-            named = {"study_name": method, "storage": self.storage}
-            self.studies[method] = optuna.create_study(**named, direction="maximize", load_if_exists=True)
+            self.studies[method] = optuna.create_study(
+                storage=self.storage, study_name=method, direction="maximize", load_if_exists=True
+            )
         return self.studies[method]
 
     def failure(self, method: str, number: int, settings: Mapping[str, Any], ranges: Mapping[str, Range]) -> str:

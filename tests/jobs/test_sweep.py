@@ -134,7 +134,7 @@ def test_a_method_whose_trials_all_fail_is_never_chosen(given: Any, capsys: pyte
     chosen = by_hand(given, figures).tune()
     assert chosen.keys() == {"dpo"} and chosen["dpo"].number == 5
     assert "ipo: none of 6 trials came to an end" in capsys.readouterr().out
-    failed = {key: {None: "diverged"} for key in figures}
+    failed: dict[tuple[str, int], Mapping[int | None, float | str]] = {key: {None: "diverged"} for key in figures}
     with pytest.raises(UserError, match="every trial failed, such as dpo 0: diverged"):
         by_hand(given, failed).tune()
 
