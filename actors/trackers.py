@@ -273,7 +273,7 @@ def _made(folder: Path) -> Path:
 
 def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, str]:
     """Settings as `section.key`: value."""
-    flat = {}
+    flat: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
             flat |= _flat(value, f"{before}{key}.")
