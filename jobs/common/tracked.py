@@ -60,12 +60,13 @@ def hand_over(plan: Plan, names: Sequence[str]) -> None:
         try:
             replay(plan, name)
             ended.append(name)
-            say(f"{name} has the run's figures and its page")
+            say(f"{name} has the run's figures{there}")
         except UserError as error:
             ended.append(name)
             say(f"{name} has not got the page: {error.problem}; python -m jobs.track --to {name} sends it")
 
     ended: list[str] = []
+    there = " and its page" if plan.steps["report"].address.find() else ""
     threads = [threading.Thread(target=one, args=(name,), daemon=True) for name in names]
     for thread in threads:
         thread.start()
