@@ -8,7 +8,7 @@ import pytest
 from pipeline.objectives.contrast import token_weights
 from pipeline.results import tables
 from tests.e2e.conftest import Head, Line
-from tests.e2e.doors import made, only, refused
+from tests.e2e.doors import made, only
 from tests.e2e.running import settings
 
 pytestmark = pytest.mark.e2e
@@ -19,8 +19,6 @@ def test_token_weights_from_two_other_runs(line: Line, head: Head, tmp_path: Pat
     root, ray = tmp_path / "root", head.environment
     given = settings(line, root, "prepare", "reference")
     tis = (*given, "objective={name: tis-dpo}", "schedule.flip_fraction=0.25")
-    assert "needs the result of stage schedule" in refused("weigh", *tis)
-    made("schedule", *tis)
     said = made("weigh", *tis, environment=ray)
     results = (
         "weigh:base",
