@@ -40,7 +40,7 @@ def test_features_are_trained_and_two_streams_by_them(line: Line, head: Head, tm
     said = made("run", *both, "--until", "train", environment=head.environment)
     for name in ("own/prepare", "reference:features", "own/reference:features", "own/schedule", "train"):
         assert f"{name}: done" in said, name
-    assert "features: making" not in said and "reference: committed already" in said
+    assert "] features: making" not in said and "reference: committed already" in said
     train = only(tmp_path, "train")
     streams = pq.read_table(train / "streams.parquet").to_pylist()
     assert [(row["stream"], row["pairs"], row["weight"]) for row in streams] == 4 * [
