@@ -18,8 +18,9 @@ HERE = Path(__file__).parent
 GROUPS = {
     "to begin": ("init", "fit", "run", "status"),
     "a stage": ("sample", "rate", "pair", "prepare", "reference", "schedule", "train", "generate", "judge", "report"),
-    "several runs": ("study",),
-    "what came of it": ("rank", "export", "publish", "score", "fetch"),
+    "a stage that some objectives or settings have": ("bridge", "features", "weigh"),
+    "several runs": ("study", "rounds", "sweep"),
+    "what came of it": ("rank", "export", "publish", "track", "score", "fetch"),
     "keeping house": ("list", "prune"),
 }
 COMPLETION = "completion"  # and the one that its scripts call:
