@@ -1,4 +1,4 @@
-"""Train a sparse autoencoder on the base model's states: python -m jobs.features --config FILE [section.key=value]"""
+"""Train a sparse autoencoder on the reference's states: python -m jobs.features --config FILE [section.key=value]"""
 
 from jobs.common.saying import doing, say
 from jobs.common.stage import Outcome, Work, main
@@ -9,7 +9,7 @@ def run(work: Work) -> Outcome:
     from actors.cluster import connected, threads
     from actors.dictionary import STATES, TRAINING, DictionarySpec, DictionaryTrainer
     from actors.environment import environment
-    from jobs.common.models import base_model
+    from jobs.common.models import reference_model
     from jobs.common.pool import run_parts
     from pipeline.results import tables
 
@@ -17,7 +17,7 @@ def run(work: Work) -> Outcome:
     doing("starting or joining Ray")
     with connected():
         spec = DictionarySpec(
-            model=str(base_model(work.plan)),
+            model=str(reference_model(work.plan)),
             dtype=config.model.dtype,
             pairs=str(work.inputs["pairs"].path),
             folder=str(work.folder),
