@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def ranked(plan: Plan, given: str, force: bool = False) -> Artifact:
     """The ranking of a pair set, made with what is missing before it. Raises UserError where nothing is trained yet."""
     pairs, step = plan_ranking(plan, given)
-    for role in ("trained", "run_pairs", "run_base"):
+    for role in (role for role in step.inputs if role not in ("pairs", "base")):
         if step.inputs[role].address.find() is None:
             raise step.lacks(role)
     first = [pairs.steps[stage] for stage in ("prepare", "reference")]
@@ -103,7 +103,7 @@ def figures(work: Work, held_out: pa.Table) -> dict[str, Any]:
 
     columns = ["pair_id", "prompt", "source"]
     pairs = tables.read(work.inputs["pairs"].path, tables.PAIRS, columns)
-    trained_on = of_split_ids(work.inputs["run_pairs"].path)
+    trained_on = trained_ids([each.path for role, each in work.inputs.items() if role.startswith("run_pairs")])
     preset, _ = resolve(work.config.objective.name, work.config.objective.parameters)
     prepared = work.inputs["pairs"].manifest
     own = [measure for measure, reward in MEASURES.items() if reward == preset.reward]
@@ -121,13 +121,14 @@ def figures(work: Work, held_out: pa.Table) -> dict[str, Any]:
     return found
 
 
-def of_split_ids(folder: Path) -> pa.ChunkedArray:
-    """The ids of the pairs that were to be trained on."""
+def trained_ids(folders: Sequence[Path]) -> pa.ChunkedArray:
+    """The ids of the pairs that were to be trained on, of all streams."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     from pipeline.results import tables
 
-    table = tables.read(folder, tables.PAIRS, ["pair_id", "split"])
+    table = pa.concat_tables(tables.read(folder, tables.PAIRS, ["pair_id", "split"]) for folder in folders)
     return table["pair_id"].filter(pc.equal(table["split"], "train"))
 
 

@@ -38,6 +38,7 @@ def set_of(config: RunConfig, given: str) -> RunConfig:
         {
             "name": config.name,
             "model": config.model.model_dump(),
+            "reference": config.reference.model_dump(),  # which rewards are measured against
             "data": shared | data,
             "objective": {"name": "dpo"},  # which asks no column of a pair
             "resources": config.resources.model_dump(),
@@ -69,6 +70,7 @@ def plan_ranking(plan: Plan, given: str) -> tuple[Plan, Step]:
         "run_pairs": plan.steps["prepare"],
         "run_base": plan.steps["reference"],
     }
+    inputs |= {f"run_pairs:{name}": plan.steps[f"{name}/prepare"] for name in plan.streams}
     judge = plan.config.judge
     identity = {"resamples": judge.resamples, "seed": judge.seed}
     digests = {role: step.address.fingerprint for role, step in inputs.items()}

@@ -29,6 +29,7 @@ def plan(tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.
             "generate": {},
             "judge": {},
             "features": {},
+            "reference": {},
             "resources": {"root": str(tmp_path / "runs")},
         }
         if sections.get("objective", {}).get("name", "mixdpo") != "mixdpo":
