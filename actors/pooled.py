@@ -20,6 +20,12 @@ class Pooled(ABC):
 
     stage: str  # whose parts it makes, for metrics
 
+    def __init_subclass__(cls) -> None:
+        """Here, and not after its first part is made, is where one without a stage is told."""
+        super().__init_subclass__()
+        if not hasattr(cls, "stage"):
+            raise TypeError(f"{cls.__name__} has no stage")
+
     def __init__(self, spec: Any):
         self.thread = ThreadPoolExecutor(max_workers=1)
         self.opened = self.thread.submit(self.open, spec)

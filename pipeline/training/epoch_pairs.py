@@ -31,6 +31,7 @@ from pipeline.training.epoch_files import (
 
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 ROWS = "rows"  # while the table is written: the rows of all pairs that are needed, in the order of the pairs table
+_READ = ("pair_id", *IDS, *LABELS, "source")
 _OF_FEATURES = ("chosen_latents", "rejected_latents", "chosen_values", "rejected_values")
 
 
@@ -73,7 +74,7 @@ def write_pairs(
     ):
         for stream, (line, own) in enumerate(zip(lines, wanted, strict=True)):
             scores = [Cached(each) for each in line.scores]
-            for name, needed in _needed(line.pairs, own):
+            for name, needed in _needed(line.pairs, own, _READ):
                 made, written = _part(needed, [each.of(needed["pair_id"], name) for each in scores], row)
                 numbers = _values(made, {key: each.of(needed["pair_id"], name) for key, each in columns.items()})
                 made["start"] += start
@@ -90,11 +91,11 @@ def write_pairs(
     return list(sources)
 
 
-def _needed(pairs: Path, own: Wanted) -> Iterator[tuple[str, pa.Table]]:
+def _needed(pairs: Path, own: Wanted, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
     """The pairs of each part that are needed, with the part's name."""
     seen = 0
     for part in sorted(pairs.glob("part-*.parquet")):
-        table = tables.read(pairs, tables.PAIRS, ["pair_id", *IDS, *LABELS, "source"], part.name)
+        table = tables.read(pairs, tables.PAIRS, columns, part.name)
         yield part.name, table.filter(pa.array(own.needed_P[seen : seen + table.num_rows]))
         seen += table.num_rows
 
@@ -178,14 +179,13 @@ def write_features(lines: Sequence[Line], wanted: Sequence[Wanted], row: np.dtyp
     with open(folder / FEATURES, "wb") as file:
         for line, own in zip(lines, wanted, strict=True):
             assert line.features
-            cached, seen = Cached(line.features, tables.FEATURES), 0
-            for part in sorted(line.pairs.glob("part-*.parquet")):
-                pair_ids = tables.read(line.pairs, tables.PAIRS, ["pair_id"], part.name)["pair_id"]
-                needed = pair_ids.filter(pa.array(own.needed_P[seen : seen + len(pair_ids)]))
-                seen += len(pair_ids)
-                found = cached.of(needed, part.name)
-                lists = zip(*(_lists(found[name]) for name in _OF_FEATURES), strict=True)
-                for pair_id, digest, each in zip(needed, found["tokens_digest"].to_pylist(), lists, strict=True):
+            cached = Cached(line.features, tables.FEATURES)
+            for name, part in _needed(line.pairs, own, ["pair_id"]):
+                found = cached.of(part["pair_id"], name)
+                lists = zip(*(_lists(found[column]) for column in _OF_FEATURES), strict=True)
+                for pair_id, digest, each in zip(
+                    part["pair_id"], found["tokens_digest"].to_pylist(), lists, strict=True
+                ):
                     if digest != rows["tokens_digest"][number].tobytes().hex():  # or there is none
                         raise UserError(
                             f"pair {pair_id}: the cached features are of other tokens, or there are none",

@@ -116,7 +116,7 @@ def room(line: Line, values: int = 0) -> int:
         for group in map(footer.row_group, range(footer.num_row_groups)):
             columns = map(group.column, range(group.num_columns))
             numbers += sum(c.num_values for c in columns if c.path_in_schema.split(".")[0] in IDS) + 3 * group.num_rows
-    rows += 2 * sum(pq.read_metadata(part).num_rows for part in line.schedule.glob("part-*.parquet"))
+    rows += sum(pq.read_metadata(part).num_rows for part in line.schedule.glob("part-*.parquet"))
     numbers *= 1 + values
     for part in sorted(line.features.glob("part-*.parquet")) if line.features else ():
         footer = pq.read_metadata(part)
@@ -171,16 +171,16 @@ def _write_rows(
     """
     pairs = mapped(folder / ROWS, row)
     firsts = np.cumsum([0, *(np.count_nonzero(own.needed_P) for own in wanted)])
-    for stream, (line, own) in enumerate(zip(lines, wanted, strict=True)):
-        mismatched_P = _mismatched(mismatched, len(own.scheduled))
-        to = folder / f"{ROWS}-{stream}"
-        _write_stream(pairs, own.scheduled + firsts[stream], mismatched_P, line.schedule, to)
-    streams = [mapped(folder / f"{ROWS}-{stream}", row) for stream in range(len(lines))]
+    streams = [
+        _stream(pairs, own.scheduled + first, _mismatched(mismatched, len(own.scheduled)), line.schedule)
+        for line, own, first in zip(lines, wanted, firsts.tolist(), strict=False)
+    ]
+    positions = [len(own.scheduled) for own in wanted]
     lacking: dict[str, str | None] = dict.fromkeys(LABELS)
     met_N, once = np.zeros(len(pairs), dtype=bool), [list[Numbers]() for _ in lines]
     with open(folder / SCHEDULED, "wb") as scheduled:
         position = 0
-        for rows in _in_proportion(streams, row):
+        for rows in _in_proportion(streams, positions, row):
             scheduled.write(rows.tobytes())
             preferred = np.flatnonzero(rows["preference"])
             for name in LABELS:
@@ -201,48 +201,43 @@ def _write_rows(
                 rows["difficulty"] = rows["mismatched"] = np.nan
                 rows["preference"] = True
                 file.write(rows.tobytes())
-    positions = [len(own) for own in streams]
-    for stream in range(len(lines)):
-        (folder / f"{ROWS}-{stream}").unlink()
     return {"lacking": lacking, "positions": positions, "once": [sum(map(len, found)) for found in once]}
 
 
-def _write_stream(
-    pairs: npt.NDArray[np.void],
-    scheduled: Numbers,
-    mismatched_P: npt.NDArray[np.float64],
-    schedule: Path,
-    file: Path,
-) -> None:
-    """A stream's rows, in the order of its own schedule."""
+def _stream(
+    pairs: npt.NDArray[np.void], scheduled: Numbers, mismatched_P: npt.NDArray[np.float64], schedule: Path
+) -> Iterator[npt.NDArray[np.void]]:
+    """A stream's rows, in the order of its own schedule, some at a time."""
     position = 0
-    with open(file, "wb") as opened:
-        for batch in _scheduled(schedule):
-            rows = pairs[scheduled[position : position + len(batch)]]
-            rows["difficulty"] = batch["difficulty"].to_numpy(zero_copy_only=False)
-            rows["preference"] = np.asarray(pc.equal(batch["route"], "preference"))
-            rows["flipped"] = np.asarray(batch["flipped"])
-            rows["mismatched"] = mismatched_P[position : position + len(batch)]
-            opened.write(rows.tobytes())
-            position += len(batch)
+    for batch in _scheduled(schedule):
+        rows = pairs[scheduled[position : position + len(batch)]]
+        rows["difficulty"] = batch["difficulty"].to_numpy(zero_copy_only=False)
+        rows["preference"] = np.asarray(pc.equal(batch["route"], "preference"))
+        rows["flipped"] = np.asarray(batch["flipped"])
+        rows["mismatched"] = mismatched_P[position : position + len(batch)]
+        yield rows
+        position += len(batch)
 
 
-def _in_proportion(streams: Sequence[npt.NDArray[np.void]], row: np.dtype[np.void]) -> Iterator[npt.NDArray[np.void]]:
+def _in_proportion(
+    streams: Sequence[Iterator[npt.NDArray[np.void]]], positions: Sequence[int], row: np.dtype[np.void]
+) -> Iterator[npt.NDArray[np.void]]:
     """The rows of all streams, so many at a time: every stretch holds of each about its share of all."""
     if len(streams) == 1:
-        yield from (streams[0][begin : begin + _AT_A_TIME] for begin in range(0, len(streams[0]), _AT_A_TIME))
+        yield from streams[0]
         return
-    places = np.concatenate([(np.arange(len(own)) + 0.5) / max(1, len(own)) for own in streams])
-    of = np.repeat(np.arange(len(streams)), [len(own) for own in streams])
+    places = np.concatenate([(np.arange(own) + 0.5) / max(1, own) for own in positions])
+    of = np.repeat(np.arange(len(streams)), positions)
     of = of[np.argsort(places, kind="stable")]  # each stream's own order stays
-    taken = [0] * len(streams)
+    held = [np.empty(0, dtype=row) for _ in streams]
     for begin in range(0, len(of), _AT_A_TIME):
         now = of[begin : begin + _AT_A_TIME]
         rows = np.empty(len(now), dtype=row)
         for stream, own in enumerate(streams):
             here = np.flatnonzero(now == stream)
-            rows[here] = own[taken[stream] : taken[stream] + len(here)]
-            taken[stream] += len(here)
+            while len(held[stream]) < len(here):
+                held[stream] = np.concatenate([held[stream], next(own)])
+            rows[here], held[stream] = held[stream][: len(here)], held[stream][len(here) :]
         yield rows
 
 
