@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from pipeline.errors import UserError
 from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
 from pipeline.onpolicy.prompts import read_prompts
 from pipeline.results.artifacts import fingerprint
 from pipeline.settings.config import RunConfig, Section, validate
-from pipeline.settings.faults import explain
+from pipeline.settings.faults import own_section
 from pipeline.settings.file import read
 from pipeline.settings.inputs import SAMPLED
 
@@ -108,13 +108,7 @@ def plan_rounds(path: str, overrides: Sequence[str] = ()) -> Series:
 def load_rounds(path: str, overrides: Sequence[str] = ()) -> tuple[Rounds, RunConfig]:
     """The section `rounds`, and the configuration that all rounds share. Raises UserError as config.load does."""
     raw = read(path, overrides)
-    if "rounds" not in raw:
-        remedy = "give a file such as configs/rounds.yaml; jobs.run takes this one"
-        raise UserError(f"--config {path}: has no section rounds", remedy)
-    try:
-        rounds = _File.model_validate({"rounds": raw.pop("rounds")}).rounds
-    except ValidationError as error:
-        raise explain(error, _File) from None
+    rounds: Rounds = own_section(raw, path, _File, "configs/rounds.yaml")
     config = validate(raw)
     if config.data.source != SAMPLED:
         problem = f"data.source={config.data.source}: rounds are made of pairs of the model's own answers"

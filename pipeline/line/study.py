@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from pipeline.errors import UserError
 from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
 from pipeline.results.artifacts import fingerprint
 from pipeline.settings.config import RunConfig, Section, validate
-from pipeline.settings.faults import explain, refuse_odd_values
+from pipeline.settings.faults import own_section, refuse_odd_values
 from pipeline.settings.file import read
 from pipeline.settings.inputs import SAMPLED
 from pipeline.settings.shorthand import expand
@@ -66,14 +66,8 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> tuple[Study, RunConf
     Raises UserError as config.load does, with the method's name where a method is at fault.
     """
     raw = expand(read(path, overrides))
-    if "study" not in raw:
-        remedy = "give a file such as configs/study-noise.yaml; jobs.run takes this one"
-        raise UserError(f"--config {path}: has no section study", remedy)
+    study: Study = own_section(raw, path, _File, "configs/study-noise.yaml", written_out)
     raw.pop("sweep", None)  # of another door
-    try:
-        study = _File.model_validate({"study": written_out(raw.pop("study"))}).study
-    except ValidationError as error:
-        raise explain(error, _File) from None
     base = validate(raw)
     for name in ("flip_fractions", "seeds"):
         values = getattr(study, name)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from pipeline.errors import UserError
 from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
@@ -29,7 +29,7 @@ from pipeline.line.proposals import Trial, propose
 from pipeline.line.study import CHANGED, with_method, written_out
 from pipeline.results.artifacts import fingerprint
 from pipeline.settings.config import EMBEDDED, RunConfig, validate
-from pipeline.settings.faults import explain
+from pipeline.settings.faults import own_section
 from pipeline.settings.file import override, read
 from pipeline.settings.shorthand import expand
 from pipeline.settings.sweep import Range, Sweep
@@ -179,14 +179,8 @@ class Swept(Plan):
 def plan_sweep(path: str, overrides: Sequence[str] = ()) -> Tuning:
     """The sweep that a file means. Raises UserError for a bad configuration of any method, anywhere in its ranges."""
     raw = expand(read(path, overrides))
-    if "sweep" not in raw:
-        remedy = "give a file such as configs/bench/noise.yaml; jobs.run takes this one"
-        raise UserError(f"--config {path}: has no section sweep", remedy)
+    sweep: Sweep = own_section(raw, path, _File, "configs/bench/noise.yaml", _long)
     raw.pop("study", None)  # of another door
-    try:
-        sweep = _File.model_validate({"sweep": _long(raw.pop("sweep"))}).sweep
-    except ValidationError as error:
-        raise explain(error, _File) from None
     tuning = Tuning(**vars(make_plan(validate(raw))), sweep=sweep, raw=raw)
     _check_section(tuning)
     for name, given in sweep.ranges.items():

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,10 @@ def render(data: ReportData) -> str:
     return assemble(
         "page.html.j2",
         data,
-        {name: title for name, title in _SECTIONS.items() if present[name]},
+        _SECTIONS,
+        [name for name in _SECTIONS if not present[name]],
         ("page.js", "verdicts.js"),
-        absent=[title.lower() for name, title in _SECTIONS.items() if not present[name] and name not in _ON_REQUEST],
+        unsaid=_ON_REQUEST,
         models=MODELS,
         figures=drawn,
         verdict=_verdict(data),
@@ -86,11 +87,18 @@ def render(data: ReportData) -> str:
 
 
 def assemble(
-    template: str, data: Any, sections: Mapping[str, str], scripts: Sequence[str] = ("page.js",), **values: Any
+    template: str,
+    data: Any,
+    sections: Mapping[str, str],
+    absent: Sequence[str],
+    scripts: Sequence[str] = ("page.js",),
+    unsaid: Collection[str] = (),
+    **values: Any,
 ) -> str:
     """A page on base.html.j2: `data` has a title, a config and its provenance, `sections` the titles by element id.
 
-    `scripts` are files of this directory, run in their order after plotly.js; the policy of the page allows no others.
+    Those that are `absent` are left out, and named as that but for what is `unsaid`. `scripts` are files of this
+    directory, run in their order after plotly.js; the policy of the page allows no others.
     """
     texts = [get_plotlyjs(), *((_HERE / script).read_text("utf-8") for script in scripts)]
     html = (
@@ -98,7 +106,8 @@ def assemble(
         .get_template(template)
         .render(
             data=data,
-            sections=sections,
+            sections={name: title for name, title in sections.items() if name not in absent},
+            absent=[sections[name].lower() for name in absent if name not in unsaid],
             css=Markup((_HERE / "page.css").read_text("utf-8")),
             scripts=[Markup(text) for text in texts],
             script_digests=[_digest(text) for text in texts],

@@ -90,8 +90,8 @@ def render_rounds(data: RoundsData) -> str:
     return assemble(
         "rounds.html.j2",
         data,
-        {name: title for name, title in _SECTIONS.items() if name not in absent},
-        absent=[_SECTIONS[name].lower() for name in absent],
+        _SECTIONS,
+        absent,
         figures=figures,
         raters=raters,
         judges=list(dict.fromkeys(name for each in data.rounds for name in each.judged)),

@@ -81,9 +81,9 @@ def render_study(data: StudyData) -> str:
     return assemble(
         "study.html.j2",
         data,
-        {name: title for name, title in _SECTIONS.items() if name not in absent},
-        scripts=("page.js", "study.js"),
-        absent=[_SECTIONS[name].lower() for name in absent],
+        _SECTIONS,
+        absent,
+        ("page.js", "study.js"),
         figures=drawn,
         looks=looks,
         flips=sorted({cell.flip_fraction for cell in data.cells}),

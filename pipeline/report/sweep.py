@@ -98,9 +98,9 @@ def render_sweep(data: SweepData) -> str:
     return assemble(
         "sweep.html.j2",
         data,
-        {name: title for name, title in _SECTIONS.items() if name not in absent},
-        scripts=("page.js", "study.js"),
-        absent=[_SECTIONS[name].lower() for name in absent],
+        _SECTIONS,
+        absent,
+        ("page.js", "study.js"),
         figures=drawn,
         looks=looks,
         chosen={(method.name, method.trial) for method in data.methods},

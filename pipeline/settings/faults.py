@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 import yaml
@@ -60,6 +60,27 @@ ALIASES = {
     "gradient_checkpointing": "resources.checkpoint_activations",
     **dict.fromkeys(("gpus", "num_gpus", "n_gpus"), "resources.gpus_per_actor"),
 }
+
+
+def own_section(
+    raw: dict[str, Any],
+    path: str,
+    file: type[BaseModel],
+    example: str,
+    written: Callable[[Any], Any] = lambda section: section,
+) -> Any:
+    """The section of another door than jobs.run, the one field of `file`, taken out of what a file says.
+
+    `written` puts it as the schema has it. Raises UserError where there is none, or what is in it is at fault.
+    """
+    (name,) = file.model_fields
+    if name not in raw:
+        remedy = f"give a file such as {example}; jobs.run takes this one"
+        raise UserError(f"--config {path}: has no section {name}", remedy)
+    try:
+        return getattr(file.model_validate({name: written(raw.pop(name))}), name)
+    except ValidationError as error:
+        raise explain(error, file) from None
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> UserError:
