@@ -110,7 +110,7 @@ class WandB(Tracker):
         )
         self.name, self.first = f"report-{run.fingerprint[:12]}", self.run.step
         self.where = f"wandb sync {Path(self.run.dir).parent}" if self.run.offline else self.run.url
-        self.artifact = wandb.Artifact
+        self.artifact, self.teardown = wandb.Artifact, wandb.teardown
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         self.run.log(dict(figures), step=step)
@@ -124,6 +124,7 @@ class WandB(Tracker):
 
     def close(self) -> None:
         self.run.finish()
+        self.teardown()  # the process that writes: offline its file is not whole before that has ended
 
 
 class MLflow(Tracker):
