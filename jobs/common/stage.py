@@ -74,9 +74,7 @@ def main(stage: str, arguments: Sequence[str] | None = None) -> None:
         outlive(say)
         plan = planned(stage, options.config, options.overrides)
         steps = require_stage(plan, stage)
-        pending = [step for step in steps if options.force or not step.address.find()]
-        check(plan, pending, options.overrides)
-        require_inputs(pending)
+        check(plan, [step for step in steps if options.force or not step.address.find()], options.overrides)
         for step in steps:
             for line in places(make(plan, step, force=options.force)):
                 say(line)
@@ -95,16 +93,6 @@ def require_stage(plan: Plan, stage: str) -> list[Step]:
         where, remedy = why.get(stage, (f"with data.source={config.data.source}", sampled))
         raise UserError(f"there is no stage {stage} {where}", remedy)
     return steps
-
-
-def require_inputs(pending: Sequence[Step]) -> None:
-    """Raise UserError where a result lacks an input that no step before it makes: before any of them is made."""
-    made = set[Path]()
-    for step in pending:
-        for role, read in step.inputs.items():
-            if read.address.path not in made and not read.address.find():
-                raise step.lacks(role)
-        made.add(step.address.path)
 
 
 class _Once(argparse.Action):

@@ -178,12 +178,14 @@ def positions(config: Mapping[str, Any]) -> int | None:
     other kinds name the number that they reach.
     """
     text = text_part(config)
-    found = [text[key] for key in ("max_position_embeddings", "n_positions", "max_seq_len") if text.get(key)]
+    given = [text.get(key) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    found = [number for number in given if isinstance(number, int) and number]
     if not found:
         return None
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     kinds = [rope, *(each for each in rope.values() if isinstance(each, Mapping))]  # one for all layers, or by kind
-    stretched = [each.get("factor") or 1 for each in kinds if _rope(each) in ("linear", "dynamic")]
+    factors = [each.get("factor") for each in kinds if _rope(each) in ("linear", "dynamic")]
+    stretched = [number for number in factors if isinstance(number, (int, float)) and number]
     # Gemma 3 names the number that its global layers reach, factor and all.
     factor = 1 if str(text.get("model_type", "")).startswith("gemma3") else max(stretched, default=1)
     return int(min(found) * factor)

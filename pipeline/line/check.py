@@ -14,12 +14,12 @@ from typing import Any
 from pipeline.compute import gguf
 from pipeline.compute.autoencoders import channels, find
 from pipeline.compute.configuration import embeddings
-from pipeline.compute.limits import built, read_config, read_json, require_buildable, weight_files
+from pipeline.compute.limits import built, read_config, read_json, positions, require_buildable, weight_files
 from pipeline.compute.models import ModelSource
 from pipeline.compute.optimizer import require_optimizer
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
-from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
+from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family, sampling
 from pipeline.evaluation.judging import baselines, contest, words
 from pipeline.line.identity import COLUMNS, needed_columns
 from pipeline.line.plan import OF_A_STREAM, Plan, Step
@@ -260,6 +260,17 @@ def benchmarks(plan: Plan) -> None:
     questions.asked(plan.config.generate)
 
 
+def room(plan: Plan) -> None:
+    """Answers that take more tokens than the model does, whatever is asked. With their questions, generate counts."""
+    settings, most = plan.config.generate, positions(read_config(plan.model_folder))
+    answers = [
+        sampling(settings, name, asked).max_tokens * (1 + len(asked.then)) for name, asked in questions.asked(settings)
+    ]
+    if most and min(answers) >= most:
+        problem = f"an answer to the shortest question may take {min(answers)} tokens, the model takes {most} in all"
+        raise UserError(problem, "lower generate.max_new_tokens")
+
+
 def preset(plan: Plan) -> None:
     """A sampling preset of another family, whose stop tokens are words of this model."""
     settings, folder = plan.config.generate, plan.model_folder
@@ -392,6 +403,7 @@ LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"train"}, adapter_layers),
     ({"train"}, optimizer),
     ({"generate"}, benchmarks),
+    ({"generate"}, room),
     ({"generate"}, preset),
     ({"generate"}, stop_tokens),
     ({"judge"}, judges_configuration),

@@ -87,8 +87,8 @@ def rope(kind: str, **parameters: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4, **parameters}}
 
 
-def own_questions(place: Place) -> str:
-    return f"generate.benchmarks={{mine: {place.file('q.jsonl', {'prompt': 'Q?'})}}}"
+def own_questions(place: Place, **row: Any) -> str:
+    return f"generate.benchmarks={{mine: {place.file('q.jsonl', row or {'prompt': 'Q?'})}}}"
 
 
 JUDGE = ("judge.model=j", "resources.judge_endpoint.url=http://127.0.0.1:9/v1")
@@ -269,6 +269,10 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         ((own_questions(p), "generate.preset=llama-3-instruct"), "ends answers at token 128001"),
         (("generate.stop_token_ids=[2, 259]",), "no answer ends at token 259, as the model has 259 embeddings"),
         (("generate.stop=['']",), "generate.stop.0=''"),
+    ],
+    "answers longer than the model takes": lambda p: [
+        (("generate.max_new_tokens=5000",), "may take 5000 tokens, the model takes"),
+        ((own_questions(p, turns=["Q?", "And?"]), "generate.max_new_tokens=1024"), "may take 2048 tokens"),
     ],
     "words to the judge that are none, or baselines that answer no question": lambda p: [
         ((*JUDGE, f"judge.wording={{verifiable: {p.file('w.json', {'system': 'x'})}}}"), "judge.wording.verifiable"),
