@@ -17,7 +17,7 @@ import ray.autoscaler.sdk
 import ray.data
 
 from actors import metrics
-from actors.failures import user_error
+from actors.failures import no_start, user_error
 from actors.survival import ENDED, OnRay, is_watched, lost, uses_ray
 from pipeline.errors import UserError
 
@@ -114,8 +114,11 @@ def _join() -> OnRay:
     terminate = signal.getsignal(signal.SIGTERM)
     if found := _host_and_port():
         _require_a_listener(*found)
-    with _hushed():
-        context: Any = ray.init(logging_level=logging.ERROR, log_to_driver=False, **address)
+    try:
+        with _hushed():
+            context: Any = ray.init(logging_level=logging.ERROR, log_to_driver=False, **address)
+    except Exception as error:
+        raise no_start(error) or error from None
     setattr(ray._private.worker, "print_to_stdstream", lambda *_, **__: None)  # noqa: B010 - what it says of lost nodes
     signal.signal(signal.SIGTERM, terminate)  # Ray has put its own in its place
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)

@@ -26,6 +26,17 @@ def user_error(error: BaseException, logs: str) -> UserError | None:
     return None
 
 
+def no_start(error: Exception) -> UserError | None:
+    """What Ray says, in words alone, where the processes that it starts here are not up within its 30 seconds."""
+    if "timed out during startup" not in str(error):
+        return None
+    return UserError(
+        "Ray did not start on this machine within 30 seconds",
+        "leave it a processor and some memory, and run the same command again, which goes on from what is finished; "
+        "the newest folder below /tmp/ray (or RAY_TMPDIR) has Ray's logs",
+    )
+
+
 def plainly(error: BaseException) -> UserError | None:
     return UserError(error.problem, error.remedy) if isinstance(error, UserError) else None
 

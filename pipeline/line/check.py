@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.compute import gguf
 from pipeline.compute.autoencoders import channels, find
 from pipeline.compute.configuration import embeddings
-from pipeline.compute.limits import built, read_config, read_json, positions, require_buildable, weight_files
+from pipeline.compute.limits import built, positions, read_config, read_json, require_buildable, weight_files
 from pipeline.compute.models import ModelSource
 from pipeline.compute.optimizer import require_optimizer
 from pipeline.errors import UserError

@@ -1,5 +1,6 @@
 """What is told of what Ray and gloo raise, by their own exceptions; that Ray raises them is tried in tests/e2e."""
 
+import inspect
 import threading
 from datetime import timedelta
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from ray._private.node import Node
 from ray.train import ControllerError, WorkerGroupError
 
 from actors.cluster import idle_gpus
-from actors.failures import user_error
+from actors.failures import no_start, user_error
 from pipeline.errors import UserError
 
 DEAD = "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
@@ -40,6 +42,16 @@ def test_train_workers_without_room_are_told_with_nodes_and_their_number() -> No
     found = user_error(ControllerError(RuntimeError("The worker group startup timed out after 60.0 seconds")), "logs")
     assert found and found.problem == "the cluster had no room for the train workers"
     assert "nodes" in found.remedy and "resources.train_workers" in found.remedy and "memory" not in found.remedy
+
+
+def test_ray_that_is_not_up_in_time_is_told_and_other_faults_of_its_start_are_not() -> None:
+    """By Ray's words, which are its own source's: a machine too slow for it cannot be made here."""
+    words = inspect.getsource(Node.__init__)
+    late = "The current node timed out during startup. This "
+    assert late in words
+    found = no_start(Exception(late))
+    assert found and "within 30 seconds" in found.problem and "raylet_start_wait_time_s = 30\n" in words
+    assert no_start(ConnectionError("no such address")) is None
 
 
 def test_a_fault_of_the_program_is_none_of_the_users() -> None:
