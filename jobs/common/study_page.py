@@ -13,6 +13,7 @@ from pipeline.settings.config import EMBEDDED
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from pipeline.objectives.presets import Preset
     from pipeline.report import study as page
     from pipeline.report.study import StudyData
     from pipeline.results.artifacts import Artifact
@@ -26,7 +27,9 @@ def study_data(grid: Grid, work: Work) -> StudyData:
     cells = [cell_figures(cell, work) for cell, _ in grid.cells]
     first, last = grid.study.seeds[0], max(grid.study.flip_fractions)
     shown_cells = [cell for cell, _ in grid.cells if (cell.seed, cell.flip_fraction) == (first, last)]
-    objectives = {cell.method: cell.config.objective for cell in shown_cells}
+    presets = {
+        cell.method: resolve(cell.config.objective.name, cell.config.objective.parameters)[0] for cell in shown_cells
+    }
     train = work.inputs[f"{shown_cells[0].name}:train"].manifest
     judged = rules_of(shown_cells[0], work)
     return StudyData(
@@ -42,9 +45,20 @@ def study_data(grid: Grid, work: Work) -> StudyData:
         own_pairs=len(grid.prepared) > 1,
         questions=judged["base"]["prompts"] if judged else None,
         pairs={cell.method: pulled(cell, work) for cell in shown_cells},
-        adaptive=[name for name, one in objectives.items() if resolve(one.name, one.parameters)[0].gamma],
+        adaptive=[name for name, preset in presets.items() if preset.gamma],
+        favours={cell.method: favoured(cell, presets[cell.method]) for cell in shown_cells},
         seconds=sum(cell.seconds for cell in cells),
     )
+
+
+def favoured(cell: Cell, preset: Preset) -> str:
+    """Easy or hard pairs, or neither: by what the schedule leaves to the preference loss, else by the loss itself."""
+    schedule = cell.config.schedule
+    if schedule.sft_percentile or schedule.sft_below is not None:
+        return "easy"
+    if schedule.drop_percentile:
+        return "easy" if schedule.drop == "hardest" else "hard"
+    return preset.favours
 
 
 def rules_of(cell: Cell, work: Work) -> dict[str, Any] | None:

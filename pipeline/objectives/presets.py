@@ -47,6 +47,14 @@ class Preset:
         return self.link in _UNARY
 
     @property
+    def favours(self) -> str:
+        """Which pairs pull more than they do under the plain link: easy (told apart, or far apart in score), hard (the
+        others), or neither. What the schedule does with either is not looked at.
+        """
+        found = (_FAVOURS[name] for name in self.functions.values() if name in _FAVOURS)
+        return "easy" if self.gamma else next(found, "neither")
+
+    @property
     def needs(self) -> list[str]:
         """What a pair must carry beside the policy's log-probs: scores, label_confidence, sources, features; of the
         policy token_logps, square_logps; of the step mismatched answers, each of another prompt.
@@ -66,6 +74,12 @@ _TOKEN_COLUMNS = {
     "weighted-tokens": ("reference", "contrast"),
     "decayed-tokens": ("reference",),
     "changed-tokens": ("reference", "changed"),
+}
+_FAVOURS: Mapping[Any, str] = {
+    **dict.fromkeys(("confidence", "score-gap", "score-offset", "rating", "standardised"), "easy"),
+    **dict.fromkeys(("soft", "soft-scores", "trusted", "focal"), "easy"),
+    **dict.fromkeys(("score-certainty", "relative-score-gap", "agreeing", "not-the-worst"), "easy"),
+    **dict.fromkeys(("misranked", "reward-model", "quality-and-fit"), "hard"),
 }
 _NEEDS = {
     "score-offset": "scores",

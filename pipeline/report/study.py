@@ -8,7 +8,7 @@ told apart without colour too. What is not finite is a gap in a line and a dash 
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -53,6 +53,7 @@ class StudyData:
     pairs: Mapping[str, pa.Table]  # by method, of one run: columns DRAWN of its preference pairs; may be empty
     adaptive: Sequence[str]  # methods whose margin is gamma's
     seconds: float
+    favours: Mapping[str, str] = field(default_factory=dict)  # by method: easy or hard pairs, or neither
     own_pairs: bool = False  # whether methods have pairs of their own, to train and to hold out
 
 
@@ -91,8 +92,20 @@ def render_study(data: StudyData) -> str:
         share=share,
         diverged=sum(number(cell.accuracy) is None or number(cell.gap) is None for cell in data.cells),
         unequal=len({cell.pairs for cell in data.cells}) > 1,
+        groups=grouped(data),
         judged=any(cell.win_rate or cell.share_met for cell in data.cells),
     )
+
+
+def grouped(data: StudyData) -> list[tuple[str, list[Cell]]]:
+    """The cells by what their methods favour, in the order of the configuration; one group without a name where all do
+    alike.
+    """
+    groups: dict[str, list[Cell]] = {}
+    for name in ("easy", "hard", "neither"):
+        if cells := [cell for cell in data.cells if data.favours.get(cell.method, "neither") == name]:
+            groups[name] = cells
+    return list(groups.items()) if len(groups) > 1 else [("", list(data.cells))]
 
 
 def _win_rates(data: StudyData, looks: Mapping[str, Look]) -> Figure:

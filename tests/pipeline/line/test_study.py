@@ -138,6 +138,8 @@ def test_the_two_doors_send_each_others_files_on(file: Callable[..., str]) -> No
         load_study(str(REPOSITORY / "configs" / "smoke.yaml"))
 
 
-@pytest.mark.parametrize(("name", "cells"), [("study-noise", 16), ("study-grid", 36), ("study-contrast", 8)])
+@pytest.mark.parametrize(
+    ("name", "cells"), [("study-noise", 16), ("study-grid", 36), ("study-contrast", 8), ("study-family", 100)]
+)
 def test_the_studies_that_are_shipped(name: str, cells: int) -> None:
     assert len(load_study(str(REPOSITORY / "configs" / f"{name}.yaml"))[2]) == cells

@@ -18,6 +18,15 @@ def test_every_member_stands_on_the_page() -> None:
     assert [row for row in rows if row in presets.PRESETS] == list(presets.PRESETS)
 
 
+def test_the_members_that_favour_easy_or_hard_pairs_are_those_that_the_page_names() -> None:
+    """But for those that do by what their schedule leaves out."""
+    told = PAGE.partition("*Easy or hard pairs.*")[2].partition("\n\n")[0]
+    easy, hard = (set(re.findall(r"`([a-z0-9-]+)`", part)) for part in told.split("some on hard ones"))
+    found = {kind: {n for n, row in presets.PRESETS.items() if row.favours == kind} for kind in ("easy", "hard")}
+    gamma = {name for name, row in presets.PRESETS.items() if row.gamma}
+    assert (easy - {"mixdpo", "selective-dpo"} | gamma, hard) == (found["easy"], found["hard"])
+
+
 def test_the_margin_in_ten_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     section = PAGE.partition("## Adding a margin in ten lines")[2].partition("\n## ")[0]
     function, row = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)

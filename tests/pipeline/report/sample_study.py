@@ -38,6 +38,7 @@ def sample_study(methods: Sequence[str] = METHODS, answers: bool = True, places:
         questions=160 if answers else None,
         pairs={method: _pulled(draw, index, method, places) for index, method in enumerate(methods)},
         adaptive=[method for method in methods if method in _ADAPTIVE],
+        favours={"gamma-dpo": "easy", "gamma-simpo": "easy", "ipo": "hard"},
         seconds=5025.0,
     )
 

@@ -12,7 +12,7 @@ import pytest
 
 import pipeline.report.looks
 from pipeline.report.looks import COLOURS, looks_of
-from pipeline.report.study import Cell, StudyData, render_study
+from pipeline.report.study import Cell, StudyData, grouped, render_study
 from pipeline.statistics import Interval, WinRate
 from tests.pipeline.report.sample_report import HOSTILE
 from tests.pipeline.report.sample_study import METHODS, pulled, sample_study
@@ -43,6 +43,21 @@ def test_names_of_a_configuration_are_never_markup(reader: Reader) -> None:
     # Once more inside the figures, since plotly reads names as its own small markup.
     names = [trace["name"] for spec in figures(reader).values() for trace in spec["data"]]
     assert names and not any("<" in name for name in names)
+
+
+def test_cells_stand_by_what_their_methods_favour(reader: Reader) -> None:
+    data = sample_study()
+    groups = grouped(data)
+    assert [(name, sorted({cell.method for cell in cells})) for name, cells in groups] == [
+        ("easy", ["gamma-dpo", "gamma-simpo"]),
+        ("hard", ["ipo"]),
+        ("neither", sorted({"dpo", "rdpo", "mixdpo", HOSTILE[0]})),
+    ]
+    assert sorted(cell.address for _, cells in groups for cell in cells) == sorted(cell.address for cell in data.cells)
+    text = "".join(reader.text)
+    assert text.index("Favour easy pairs") < text.index("Favour hard pairs") < text.index("Favour neither")
+    alike = dataclasses.replace(data, favours={})
+    assert grouped(alike) == [("", list(data.cells))] and "Favour" not in "".join(Reader(render_study(alike)).text)
 
 
 def test_every_figure_is_valid_plotly_and_has_its_own_id(reader: Reader) -> None:
