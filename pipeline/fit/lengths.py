@@ -149,7 +149,7 @@ def _mixed(parts: Sequence[Lengths]) -> Lengths:
         np.concatenate([getattr(each, f"{name}_P") for each in own]) for name in ("prompt", "chosen", "rejected")
     )
     of = in_proportion([len(each.prompt_P) for each in own])
-    return Lengths(*columns, scale=scale).take(np.argsort(np.argsort(of, kind="stable")))
+    return replace(Lengths(*columns), scale=scale).take(np.argsort(np.argsort(of, kind="stable")))
 
 
 def _trained(
