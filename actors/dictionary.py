@@ -1,4 +1,4 @@
-"""What trains a sparse autoencoder: an actor that holds the base model for its states, and then the autoencoder.
+"""What trains a sparse autoencoder: an actor that holds the reference for its states, and then the autoencoder.
 
 Torch is imported by the actor alone.
 """
@@ -40,7 +40,6 @@ class DictionaryTrainer(Pooled):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def make(self, work: dict[str, Any]) -> dict[str, Any]:
-
         from pipeline.compute.dictionary import Training
         from pipeline.results import tables
 
@@ -51,12 +50,11 @@ class DictionaryTrainer(Pooled):
             rows = list(training.run(folder / TRAINING, spec.resources.checkpoint_steps))
         training.export(folder, layer)
         tables.write(rows, tables.DICTIONARY, folder / work["part"])
-        seen = len(trained) * spec.features.passes
         note = f"of layer {layer}, {len(trained):,} states to train on and {len(held_out):,} held out"
-        return {"rows": len(rows), "tokens": seen, "note": note}
+        return {"rows": len(rows), "tokens": rows[-1]["states"], "note": note}
 
     def _states(self, file: Path) -> tuple[int, Any, Any]:
-        """Those of the base model, computed once; and of which layer."""
+        """Those of the model, computed once; and of which layer."""
         import torch
 
         from pipeline.compute.dictionary import collect

@@ -165,7 +165,7 @@ def _followed(work: WorkerSpec, trainer: Trainer) -> Iterator[Callable[[Mapping[
         yield tell
 
 
-def autoencoder(work: WorkerSpec) -> tuple[Autoencoder, int | None] | None:
+def autoencoder(work: WorkerSpec) -> tuple[Autoencoder, int] | None:
     """What features are read by, and of which layer, where the objective looks at any."""
     if work.autoencoder is None:
         return None

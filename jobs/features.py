@@ -1,36 +1,31 @@
 """Train a sparse autoencoder on the reference's states: python -m jobs.features --config FILE [section.key=value]"""
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from jobs.common.saying import doing, say
 from jobs.common.stage import Outcome, Work, main
+
+if TYPE_CHECKING:
+    from actors.dictionary import DictionarySpec
 
 
 def run(work: Work) -> Outcome:
     """cfg.json and sae.safetensors, as EleutherAI's sparsify has them, and the history of the training as a table."""
     from actors.cluster import connected, threads
-    from actors.dictionary import STATES, TRAINING, DictionarySpec, DictionaryTrainer
+    from actors.dictionary import STATES, TRAINING, DictionaryTrainer
     from actors.environment import environment
-    from jobs.common.models import reference_model
     from jobs.common.pool import run_parts
     from pipeline.results import tables
 
-    config, resources = work.config, work.config.resources
+    resources, spec = work.config.resources, spec_of(work)
     doing("starting or joining Ray")
     with connected():
-        spec = DictionarySpec(
-            model=str(reference_model(work.plan)),
-            dtype=config.model.dtype,
-            pairs=str(work.inputs["pairs"].path),
-            folder=str(work.folder),
-            features=config.features,
-            resources=resources,
-            threads=threads(1),
-            trust_remote_code=config.model.trust_remote_code,
-        )
         doing("training the autoencoder")
         outcome = run_parts(
             [{"part": "part-00000.parquet"}],
             DictionaryTrainer,
-            spec,
+            replace(spec, threads=threads(1)),
             what="features",
             setting="resources.scorers",
             actors=1,
@@ -46,6 +41,24 @@ def run(work: Work) -> Outcome:
     told = f"{last['explained']:.1%} of held-out states' variance explained, {last['dead']:.1%} of latents dead"
     say(f"features: {told}")
     return outcome
+
+
+def spec_of(work: Work) -> "DictionarySpec":
+    """What is trained, on which model's states."""
+    from actors.dictionary import DictionarySpec
+    from jobs.common.models import reference_model
+
+    config = work.config
+    return DictionarySpec(
+        model=str(reference_model(work.plan)),
+        dtype=config.model.dtype,
+        pairs=str(work.inputs["pairs"].path),
+        folder=str(work.folder),
+        features=config.features,
+        resources=config.resources,
+        threads=1,
+        trust_remote_code=config.model.trust_remote_code,
+    )
 
 
 if __name__ == "__main__":

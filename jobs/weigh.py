@@ -1,10 +1,10 @@
 """What some objectives ask of tokens: python -m jobs.weigh --config FILE [section.key=value ...]
 
-weigh:base        each token's log-prob under the base model
+weigh:base        each token's log-prob under the reference
 weigh:positive    the same under a model that was trained on the labels; it is a run of the line, made here first
 weigh:negative    the same under one that was trained on the labels the other way round
 weigh             a weight for each token, made of what these two say
-weigh:mismatched  log-probs of each prompt of a step with an answer to another one, under the base model
+weigh:mismatched  log-probs of each prompt of a step with an answer to another one, under the reference
 """
 
 import shutil

@@ -30,7 +30,9 @@ _FILES = {
     SAELENS: ("cfg.json", "sae_weights.safetensors"),
 }
 _RESIDUAL = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
-_IN_PATH = re.compile(r"layers?[._](\d+)")
+_IN_PATH = re.compile(r"(?:model\.)?layers?[._](\d+)")
+# Folders and repositories of autoencoders of something else in a layer.
+_BESIDE = re.compile(r".*gemma-scope-.*-(?:att|mlp|transcoders)|(?:model\.)?layers?[._]\d+\.\w+")
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,10 @@ def _layer(folder: Path, kind: str, settings: Mapping[str, Any], setting: str) -
     if "layer" in settings and kind == SPARSIFY:  # as what is trained here says it
         return int(settings["layer"])
     if kind in (GEMMA, SPARSIFY):
-        named = [_IN_PATH.fullmatch(part) for part in reversed(folder.absolute().parts)]
-        return next((int(match[1]) for match in named if match), None)
+        parts = folder.absolute().parts[::-1]
+        if beside := next(filter(_BESIDE.fullmatch, parts), None):
+            raise _of_no_output(f"{setting}={folder}", beside, "a folder of residual streams, such as layers.L")
+        return next((int(match[1]) for match in map(_IN_PATH.fullmatch, parts) if match), None)
     metadata = settings.get("metadata") or {}
     hook = settings.get("hook_point_in") or settings.get("hook_name") or metadata.get("hook_name")
     if hook is None:
@@ -84,9 +88,13 @@ def _layer(folder: Path, kind: str, settings: Mapping[str, Any], setting: str) -
     match = _RESIDUAL.fullmatch(str(hook))
     layer = int(match[1]) - (match[2] == "pre") if match else -1
     if layer < 0:
-        problem = f"{setting}={folder} was made for {hook}, and features are of the output of a decoder layer"
-        raise UserError(problem, "choose one of blocks.L.hook_resid_post")
+        raise _of_no_output(f"{setting}={folder}", hook, "one of blocks.L.hook_resid_post")
     return layer
+
+
+def _of_no_output(whose: str, hook: str, other: str) -> UserError:
+    problem = f"{whose} was made for {hook}, and features are of the output of a decoder layer"
+    return UserError(problem, f"choose {other}")
 
 
 def _unread(found: Found) -> str:
@@ -94,9 +102,11 @@ def _unread(found: Found) -> str:
     given = found.settings
     known: dict[str, tuple[Any, ...]] = {}
     if found.format == SPARSIFY:
-        known = {"activation": (None, "topk"), "transcode": (None, False), "skip_connection": (None, False)}
+        known = {"activation": (None, "topk")}
+        known |= dict.fromkeys(("transcode", "skip_connection", "signed"), (None, False))
     elif found.format == LLAMA:
         known = {"act_fn": (None, "relu", "topk", "jumprelu"), "norm_activation": (None, "dataset-wise")}
+        known |= {"use_glu_encoder": (None, False)}
     elif found.format == SAELENS:
         known = {
             "architecture": (None, "standard", "jumprelu", "topk"),
@@ -170,19 +180,22 @@ def read(found: Found) -> Autoencoder:
     return made
 
 
-def channels(found: Found) -> int:
-    """Of the states that it reads, by the headers of its files."""
+def size(found: Found) -> tuple[int, int]:
+    """Channels of the states that it reads, and its latents, by the headers of its files."""
     if found.format == GEMMA:
         import numpy as np
 
         with np.load(found.files[0], allow_pickle=False) as arrays:
-            return int(arrays["W_enc"].shape[0])
+            channels, latents = arrays["W_enc"].shape
+            return int(channels), int(latents)
     from safetensors import safe_open
 
     with safe_open(found.files[1], framework="np") as tensors:
         if found.format == SAELENS:
-            return int(tensors.get_slice("W_enc").get_shape()[0])
-        return int(tensors.get_slice("encoder.weight").get_shape()[1])
+            channels, latents = tensors.get_slice("W_enc").get_shape()
+        else:
+            latents, channels = tensors.get_slice("encoder.weight").get_shape()
+    return int(channels), int(latents)
 
 
 def _tensors(found: Found) -> "dict[str, torch.Tensor]":
@@ -201,7 +214,10 @@ def _gemma(found: Found) -> Autoencoder:
 
 
 def _llama(found: Found) -> Autoencoder:
-    """States are scaled to a mean norm of sqrt(C); where the decoder's norms count, they stand before the threshold."""
+    """States are scaled to a mean norm of sqrt(C); where the decoder's norms count, they stand before the threshold.
+
+    The threshold was found for features of states as they are, and so is scaled with them.
+    """
     settings, given = found.settings, _tensors(found)
     weight_CM, bias_M = given["encoder.weight"].T.contiguous(), given["encoder.bias"]
     if settings.get("sparsity_include_decoder_norm"):
@@ -211,7 +227,7 @@ def _llama(found: Found) -> Autoencoder:
     if settings.get("norm_activation") or "dataset_average_activation_norm" in settings:
         scale = weight_CM.shape[0] ** 0.5 / settings["dataset_average_activation_norm"]["in"]
     kind = settings.get("act_fn", "jumprelu")
-    threshold = bias_M.new_full(bias_M.shape, settings["jump_relu_threshold"]) if kind == "jumprelu" else None
+    threshold = bias_M.new_full(bias_M.shape, scale * settings["jump_relu_threshold"]) if kind == "jumprelu" else None
     shift = given["decoder.bias"] if settings.get("apply_decoder_bias_to_pre_encoder") else None
     active = int(settings["top_k"]) if kind == "topk" else None
     return Autoencoder(weight_CM, bias_M, shift, threshold, active, scale)

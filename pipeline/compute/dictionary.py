@@ -3,8 +3,8 @@
     features = TopK(ReLU((x - b_dec) W_enc + b_enc))
     x' = features W_dec + b_dec,  loss = sum |x - x'|^2 / sum |x - mean x|^2
 
-Rows of W_dec have norm 1, b_dec begins as the mean of the states. Latents that no state of a whole pass has used are
-dead: the largest of these alone are let explain what is left, with weight 1/32, which brings some of them back.
+Rows of W_dec have norm 1, b_dec begins as the mean of the states. Latents that as many states as there are have not
+used are dead: the largest of these alone are let explain what is left, with weight 1/32, which brings some back.
 Shapes: N states of a batch, C hidden size, M latents.
 """
 
@@ -13,6 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
@@ -23,7 +26,7 @@ from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.logprobs import hidden_states
 from pipeline.compute.packing import plan
 from pipeline.errors import UserError
-from pipeline.randomness import uniform
+from pipeline.randomness import uniforms
 from pipeline.results.files import aside, write_aside
 from pipeline.settings.features import Features
 
@@ -42,37 +45,36 @@ def collect(
     Of the pairs of the lowest hashes of seed and id, until there are `settings.states`. Raises UserError where all are
     too few.
     """
-    (module, layer), found = layer_of(model, settings.layer), list[list[torch.Tensor]]([[], []])
-    drawn = _drawn(pairs, settings)
+    module, layer = layer_of(model, settings.layer)
+    drawn, states = _drawn(pairs, settings), dict[int, list[torch.Tensor]]()
     (packs,) = plan([pair.packed for pair in drawn], budget, "resources.score_tokens")
     for index in packs:
         with torch.no_grad(), reading(module) as seen:
             pack = lay_out([drawn[i] for i in index], model.device)
             hidden_states(model, pack)
         each = [side.float().cpu() for side in sides(seen[0], pack)]
-        for place, i in enumerate(index):
-            found[i % HELD_OUT == HELD_OUT - 1] += each[2 * place : 2 * place + 2]
+        states |= {i: each[2 * place : 2 * place + 2] for place, i in enumerate(index)}
+    found = list[list[torch.Tensor]]([[], []])
+    for i in range(len(drawn)):  # whatever the packs, which are a matter of memory
+        found[i % HELD_OUT == HELD_OUT - 1] += states[i]
     if not all(found):
         problem = f"{len(drawn)} pairs are too few to train an autoencoder on"
         raise UserError(problem, f"give {HELD_OUT} or more, or a features.source")
-    trained, held_out = (torch.cat(states) for states in found)
+    trained, held_out = map(torch.cat, found)
     return layer, trained, held_out
 
 
 def _drawn(pairs: Path, settings: Features) -> list[Tokens]:
-    rows: list[tuple[float, str, Tokens]] = []
-    for part in sorted(pairs.glob("part-*.parquet")):
-        table = pq.read_table(part, columns=["pair_id", "split", "prompt_ids", "chosen_ids", "rejected_ids"])
-        for row in table.to_pylist():
-            if row["split"] == "train":
-                ids = Tokens(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"])
-                rows.append((uniform("features", settings.seed, row["pair_id"]), row["pair_id"], ids))
-    kept, states = [], 0
-    for _, _, ids in sorted(rows, key=lambda row: row[:2]):
-        if states < settings.states:
-            kept.append(ids)
-            states += len(ids.chosen) + len(ids.rejected)
-    return kept
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
+    parts = (pq.read_table(part, columns=["pair_id", "split", *names]) for part in sorted(pairs.glob("part-*.parquet")))
+    table = pa.concat_tables(part.filter(pc.equal(part["split"], "train")) for part in parts)
+    ids = table["pair_id"].cast(pa.large_string()).combine_chunks()
+    drawn = zip(uniforms(ids, np.arange(len(ids)), "features", settings.seed).tolist(), ids.to_pylist(), strict=True)
+    order = [row for row, _ in sorted(enumerate(drawn), key=lambda each: each[1])]
+    lengths = pc.add(*(pc.list_value_length(table[name]) for name in names[1:])).to_numpy()[order]
+    count = int(np.searchsorted(lengths.cumsum(), settings.states)) + 1  # with the pair that reaches it
+    kept = table.take(pa.array(order[:count], pa.int64())).to_pylist()
+    return [Tokens(*(row[name] for name in names)) for row in kept]
 
 
 class Training:
@@ -98,8 +100,16 @@ class Training:
         self.step, self.loss = 0, 0.0
 
     @property
+    def batch(self) -> int:
+        """States of a step."""
+        return min(self.settings.batch_states, len(self.states))
+
+    @property
     def steps_a_pass(self) -> int:
-        return -(-len(self.states) // self.settings.batch_states)
+        """Of whole batches: some few states have next to no variance to hold their loss against. What a pass leaves out
+        is in the next, which has another order.
+        """
+        return len(self.states) // self.batch
 
     @property
     def steps(self) -> int:
@@ -110,8 +120,7 @@ class Training:
         number, place = divmod(self.step, self.steps_a_pass)
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + number)
         order = torch.randperm(len(self.states), generator=generator)
-        size = self.settings.batch_states
-        states_NC = self.states[order[place * size : (place + 1) * size]].to(self.device)
+        states_NC = self.states[order[place * self.batch : (place + 1) * self.batch]].to(self.device)
         loss, used_M = self._loss(states_NC)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -158,8 +167,7 @@ class Training:
             left += float((states_NC - self._decoded(pre_NM, self.settings.active)[0]).square().sum())
             variance += float((states_NC - mean_C).square().sum())
         dead = float((self.unused >= len(self.states)).double().mean())
-        number, place = divmod(self.step, self.steps_a_pass)
-        seen = number * len(self.states) + place * self.settings.batch_states
+        seen = self.step * self.batch
         return {"step": self.step, "states": seen, "loss": self.loss, "explained": 1 - left / variance, "dead": dead}
 
     def run(self, file: Path, every: int) -> Iterator[dict[str, Any]]:

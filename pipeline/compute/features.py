@@ -57,10 +57,10 @@ class Reader:
         return self.autoencoder.encode(side_TC).sum(0) / max(1, len(side_TC))
 
 
-def open_autoencoder(folder: Path, settings: Features) -> tuple[Autoencoder, int | None]:
-    """The autoencoder in a folder, and the layer that it reads; None where nobody says which."""
+def open_autoencoder(folder: Path, settings: Features) -> tuple[Autoencoder, int]:
+    """The autoencoder in a folder, and the layer that it reads."""
     found = find(folder)
-    return read(found), found.layer if settings.layer is None else settings.layer
+    return read(found), settings.layer_read(found.layer)
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks import questions
 from pipeline.evaluation.benchmarks.sampling import sampling
 from pipeline.fit.devices import GIB, Device
-from pipeline.fit.lengths import BYTES_A_TOKEN, TURN_TOKENS, Work, prompts_of, work_of
+from pipeline.fit.lengths import BYTES_A_TOKEN, TURN_TOKENS, Work, prompts_of, together, work_of
 from pipeline.fit.remedies import Remedy, search
 from pipeline.fit.setup import setup_of, taken
 from pipeline.fit.shape import Shape, shape_of
-from pipeline.fit.stages import Questions, StageNeed, stages
+from pipeline.fit.stages import ENGINES, Questions, StageNeed, stages
 from pipeline.line.plan import Plan, make_plan
 from pipeline.results.files import DigestMemory, given_path
 from pipeline.settings.config import Model, RunConfig
@@ -61,6 +61,7 @@ class Known:
     work: Work
     asked: Questions
     sampled: tuple[Shape, Questions] | None = None  # who answers prompts to make pairs, and how much
+    editor: Shape | None = None  # who edits pairs
 
 
 def look(config: RunConfig, plan: Plan | None = None, seconds: float = 3.0) -> Known:
@@ -71,16 +72,24 @@ def look(config: RunConfig, plan: Plan | None = None, seconds: float = 3.0) -> K
     path = _folder(config.model, "model")
     if path.is_dir():
         require_trainable(path, f"model.source={config.model.source}")
-    local = config.judge.local
-    judge = _folder(local, "judge.local") if local else None
-    if plan is None and _quick(config, [path, *([judge] if judge else [])]):
+    beside = {"judge.local": config.judge.local, "bridge.local": config.bridge.local}
+    others = {setting: (_folder(model, setting), model) for setting, model in beside.items() if model}
+    if plan is None and _quick(config, [path, *(folder for folder, _ in others.values())]):
         plan = make_plan(config)
+    shapes = {
+        setting: shape_of(folder, f"{setting}.source={model.source}", model.trust_remote_code)
+        for setting, (folder, model) in others.items()
+    }
+    lines = [(config, plan)]
+    lines += [(config.of_stream(name), plan.streams[name] if plan else None) for name in config.streams]
+    tokenizer = path / "tokenizer.json" if path.is_dir() else None
     return Known(
         shape_of(path, f"model.source={config.model.source}", config.model.trust_remote_code),
-        shape_of(judge, f"judge.local.source={local.source}", local.trust_remote_code) if judge and local else None,
-        work_of(config, plan, path / "tokenizer.json" if path.is_dir() else None, seconds),
+        shapes.get("judge.local"),
+        together([work_of(line, made, tokenizer, seconds / len(lines)) for line, made in lines]),
         _asked(config),
         _sampled(config, path) if config.data.source == SAMPLED else None,
+        shapes.get("bridge.local"),
     )
 
 
@@ -143,14 +152,13 @@ def fit(config: RunConfig, known: Known, device: Device, count: int) -> Fit:
 
 
 def _not_counted(config: RunConfig) -> Iterator[str]:
-    if config.streams:
-        yield f"the pairs of {', '.join(f'streams.{name}' for name in config.streams)}"
-    if config.reads_features:
-        yield "features, and the training of an autoencoder" if config.features.source is None else "features"
+    if sampled := [name for name in config.streams if config.of_stream(name).data.source == SAMPLED]:
+        yield f"the answers that are sampled for {', '.join(f'streams.{name}' for name in sampled)}"
 
 
 def needs(config: RunConfig, known: Known, device: Device, count: int) -> list[StageNeed]:
-    return stages(config, known.shape, known.judge, known.work, known.asked, device, count, known.sampled)
+    others = known.sampled, known.editor
+    return stages(config, known.shape, known.judge, known.work, known.asked, device, count, *others)
 
 
 def overfull(config: RunConfig, found: Sequence[StageNeed], device: Device, count: int) -> dict[str, str]:
@@ -159,7 +167,7 @@ def overfull(config: RunConfig, found: Sequence[StageNeed], device: Device, coun
     for stage in found:
         need, workers = stage.need, "a worker needs" if stage.workers == 1 else f"{stage.workers} workers need"
         if need.gpu:
-            share = config.resources.gpu_memory_fraction if stage.stage in ("sample", "generate", "judge") else 1.0
+            share = config.resources.gpu_memory_fraction if stage.stage in ENGINES else 1.0
             if need.gpu_bytes > (has := share * device.memory):
                 of = "" if share == 1.0 else f" at resources.gpu_memory_fraction={share:g}"
                 wrong[stage.stage] = f"a GPU must hold {gb(need.gpu_bytes)}, and {device.name} has {gb(has)}{of}"

@@ -5,7 +5,7 @@ Shapes: [P] pairs; three lengths each: prompt, chosen, rejected.
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from pipeline.preferences.texts import texts_of
 from pipeline.results import tables
 from pipeline.settings.config import RunConfig
 from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
+from pipeline.settings.streams import in_proportion
 from pipeline.statistics import share_of
 from pipeline.training.schedule import make_schedule
 
@@ -127,6 +128,28 @@ def work_of(config: RunConfig, plan: Plan | None, tokenizer: Path | None, second
     splits = table["split"].to_numpy(zero_copy_only=False)
     trained, exact, how = _trained(config, plan, table, every, np.flatnonzero(splits == "train"))
     return Work(every, trained, every.take(np.flatnonzero(splits == "dev")), exact, how)
+
+
+def together(works: Sequence[Work]) -> Work:
+    """The work of several streams as one: each stretch of what is trained holds every one of them in proportion."""
+    if len(works) == 1:
+        return works[0]
+    every, trained, held_out = (
+        _mixed([getattr(each, name) for each in works]) for name in ("all", "trained", "held_out")
+    )
+    exact = all(each.exact for each in works) and every.scale == trained.scale == 1
+    return Work(every, trained, held_out, exact, "; ".join(dict.fromkeys(each.how for each in works)))
+
+
+def _mixed(parts: Sequence[Lengths]) -> Lengths:
+    """Of more than SCHEDULED pairs so many stand for all."""
+    scale = max(1.0, sum(each.pairs for each in parts) / SCHEDULED)
+    own = [each.take(np.arange(round(each.pairs / scale)) % max(1, len(each.prompt_P))) for each in parts]
+    columns = (
+        np.concatenate([getattr(each, f"{name}_P") for each in own]) for name in ("prompt", "chosen", "rejected")
+    )
+    of = in_proportion([len(each.prompt_P) for each in own])
+    return replace(Lengths(*columns), scale=scale).take(np.argsort(np.argsort(of, kind="stable")))
 
 
 def _trained(

@@ -89,10 +89,10 @@ def _options(
     config: RunConfig, stage: str, device: Device, count: int, longest: int
 ) -> Iterator[list[tuple[float, Change]]]:
     """By kind of change what may be tried for a stage, with its cost."""
-    if stage in ("reference", "train"):
-        kinds = (_reference if stage == "reference" else _train)(config, device, count, longest)
+    if stage in ("reference", "features", "train"):
+        kinds = (_train if stage == "train" else _reference)(config, device, count, longest)
     else:
-        kinds = _engines(config, device, count, "judges" if stage == "judge" else "generators")
+        kinds = _engines(config, device, count, "judges" if stage in ("judge", "bridge") else "generators")
     for kind in kinds:
         if known := [(cost, change) for cost, change in kind if all(_is_setting(config, key) for key in change)]:
             yield known

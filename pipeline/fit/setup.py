@@ -88,7 +88,7 @@ def taken(config: RunConfig, setup: Setup) -> dict[str, Any]:
         "train_workers": setup.workers,
         "generators": setup.engines,
     }
-    if config.judge.local:
+    if config.judge.local or config.bridge.local:
         wanted["judges"] = setup.judges
     return {f"resources.{name}": value for name, value in wanted.items() if _least(config.resources, name) != value}
 

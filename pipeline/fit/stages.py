@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from pipeline.compute.autoencoders import find, size
 from pipeline.compute.packing import plan
 from pipeline.fit.devices import Device
 from pipeline.fit.lengths import Lengths, Work
@@ -16,6 +17,7 @@ from pipeline.fit.memory import LIBRARIES, MIB, Need, Pack, adapters, engine, sc
 from pipeline.fit.setup import Setup, setup_of
 from pipeline.fit.shape import Shape
 from pipeline.objectives.presets import resolve
+from pipeline.results.files import given_path
 from pipeline.settings.config import RunConfig
 
 USUAL = 0.4  # of the peak, in training and scoring alike
@@ -29,7 +31,11 @@ START = {
     "train": 30.0,
     "generate": 60.0,
     "judge": 60.0,
+    "bridge": 60.0,
 }  # seconds until an actor is at work
+ENGINES = ("sample", "bridge", "generate", "judge")  # the stages of vLLM
+ASKED = 150  # tokens of an editor's request beside the pair
+FEATURES = 10_000.0  # bytes of a pair's features
 A_PAIR = 1000.0  # bytes of a pair where prepare holds it beside its ids, and in the tables beside its texts
 JOINED = 300.0  # bytes of a pair beside its ids, as training reads it
 JOURNAL = 900.0 * 10_000  # bytes of rows that a train worker holds at most
@@ -69,15 +75,22 @@ def stages(
     device: Device,
     count: int,
     sampled: tuple[Shape, Questions] | None = None,
+    editor: Shape | None = None,
 ) -> list[StageNeed]:
     """The needs of all stages that hold memory worth a word. Raises UserError where a budget holds not one pair.
 
-    `sampled` says who answers prompts, and how much, where pairs are made of a model's own answers.
+    `sampled` says who answers prompts, and how much, where pairs are made of a model's own answers; `editor` is a model
+    that edits pairs here.
     """
     setup = setup_of(config, device, count)
     found = [_engines(config, setup, "sample", *sampled)] if sampled else []
+    if editor:
+        most = config.bridge.max_tokens
+        edits = Questions(work.all.pairs - work.held_out.pairs, work.all.longest + ASKED + most, most)
+        found.append(_engines(config, setup, "bridge", editor, edits))
     prepare, reference, train = (each(config, setup, shape, work) for each in (_prepare, _reference, _train))
-    found += [prepare, reference, *_weigh(config, work, reference, train), train]
+    features = _features(config, setup, shape, work, reference)
+    found += [prepare, *features, reference, *_weigh(config, work, reference, train), train]
     found.append(_engines(config, setup, "generate", shape, asked))
     if judge and config.judge.local:
         words = config.judge.max_tokens or VERDICT
@@ -101,9 +114,10 @@ def _reference(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> Sta
     pack, _ = _fullest(lengths, config.data.shard_pairs, setup.score_tokens, 1, "resources.score_tokens")
     gpus = setup.scorers * (setup.gpus_per_actor if setup.device.is_gpu else 1)
     passes = 1 if config.train.start == config.reference.model else 2  # the other of the model that is trained
+    passes += config.reads_features
     seconds = passes * (START["reference"] + forward_flops(shape, lengths) / _rate(setup, min(gpus, setup.count)))
-    disk = passes * 80.0 * lengths.pairs
-    need = scorer(shape, setup, pack)
+    disk = (passes * 80.0 + config.reads_features * FEATURES) * lengths.pairs
+    need = _with_encoder(config, shape, lengths, scorer(shape, setup, pack))
     return StageNeed("reference", setup.scorers, need, lengths.tokens, work.exact, seconds, disk, gpus)
 
 
@@ -113,7 +127,7 @@ def _train(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> StageNe
     pack, batches = _fullest(lengths, batch, budget, setup.workers, setting)
     steps = math.ceil(lengths.pairs / batch) or 1
     data = min(JOURNAL, 900.0 * lengths.pairs) + 2 * LAID_OUT * lengths.tokens / steps / setup.workers  # this and next
-    need = train_worker(shape, setup, pack, batches, data)
+    need = _with_encoder(config, shape, lengths, train_worker(shape, setup, pack, batches, data))
     trained = adapters(shape, setup.lora) if setup.lora else shape.parameters
     whole = setup.lora is None or setup.lora.merge
     disk = 2.0 * (setup.master + setup.moments) * trained + (4.0 * shape.parameters if whole else 4.0 * trained)
@@ -124,6 +138,38 @@ def _train(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> StageNe
     flops = forward * ((2 if setup.lora else 3) + again) + looks * looked
     seconds = START["train"] + flops / _rate(setup, min(setup.workers, setup.count))
     return StageNeed("train", setup.workers, need, lengths.tokens, work.exact, seconds, disk, setup.workers)
+
+
+def _with_encoder(config: RunConfig, shape: Shape, lengths: Lengths, need: Need) -> Need:
+    """With what features are read by, and some of a side's positions: as they come, positive, those kept, a slope."""
+    if not config.reads_features:
+        return need
+    settings, side = config.features, int(max(lengths.chosen_P.max(initial=0), lengths.rejected_P.max(initial=0)))
+    latents = settings.latents
+    if settings.source is not None:
+        _, latents = size(find(given_path(settings.source, "features.source")))
+    return _more(need, {"features": 4.0 * latents * (shape.width + 4 * side)})
+
+
+def _more(need: Need, parts: dict[str, float]) -> Need:
+    """Where its model lies."""
+    return replace(need, gpu=need.gpu | parts) if need.gpu else replace(need, host=need.host | parts)
+
+
+def _features(config: RunConfig, setup: Setup, shape: Shape, work: Work, reference: StageNeed) -> list[StageNeed]:
+    """The training of an autoencoder: a pass over some pairs for their states, which it holds, and steps on these."""
+    settings = config.features
+    if not config.reads_features or settings.source is not None:
+        return []
+    there = work.all.scored - work.held_out.scored
+    states, weights = min(settings.states, there), 2.0 * shape.width * settings.latents
+    seconds = START["reference"] + forward_flops(shape, work.all) * states / max(1, there) / _rate(setup, 1)
+    seconds += 6 * weights * states * settings.passes / _rate(setup, 1)
+    held = 4.0 * shape.width * states
+    need = _more(reference.need, {"autoencoder": 16 * weights})
+    need = replace(need, host=need.host | {"states": 2 * held})  # as they are found, and joined
+    found = replace(reference, stage="features", workers=1, devices=min(1, reference.devices), need=need)
+    return [replace(found, tokens=states * settings.passes, exact=False, seconds=seconds, disk=held + 16 * weights)]
 
 
 def _weigh(config: RunConfig, work: Work, reference: StageNeed, train: StageNeed) -> list[StageNeed]:
@@ -141,10 +187,12 @@ def _weigh(config: RunConfig, work: Work, reference: StageNeed, train: StageNeed
 
 
 def _engines(config: RunConfig, setup: Setup, stage: str, shape: Shape, asked: Questions) -> StageNeed:
-    """Engines that answer everything twice, as base and trained model or as a judge in both orders; sample's once."""
-    other = {"judge": config.judge.local, "sample": config.sample.model}.get(stage)
-    engines = setup.judges if stage == "judge" else setup.engines
-    dtype, times = (other or config.model).dtype, 1 if stage == "sample" else 2
+    """Engines that answer everything twice, as base and trained model or as a judge in both orders; sample's and
+    bridge's once.
+    """
+    other = {"judge": config.judge.local, "sample": config.sample.model, "bridge": config.bridge.local}.get(stage)
+    engines = setup.judges if stage in ("judge", "bridge") else setup.engines
+    dtype, times = (other or config.model).dtype, 1 if stage in ("sample", "bridge") else 2
     compute = 2 if dtype == "bfloat16" else 4
     need = engine(shape, setup, asked.room, config.resources.kv_cache_gib, compute)
     spread = setup.gpus_per_actor if setup.device.is_gpu else 1

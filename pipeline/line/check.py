@@ -5,6 +5,7 @@ that will open it, so that nothing is refused here that would work. Faults of th
 jobs/common/check.py, those of settings alone when they are read.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.compute import gguf
-from pipeline.compute.autoencoders import channels, find
+from pipeline.compute.autoencoders import find, size
 from pipeline.compute.configuration import embeddings
 from pipeline.compute.limits import built, positions, read_config, read_json, require_buildable, weight_files
 from pipeline.compute.models import ModelSource
@@ -30,6 +31,7 @@ from pipeline.preferences.arguments import require_arguments
 from pipeline.results.files import given_path
 from pipeline.settings.config import Model
 from pipeline.settings.streams import FIRST, require_in_each_step
+from pipeline.statistics import share_of
 
 
 def faults(plan: Plan, steps: Sequence[Step]) -> list[UserError]:
@@ -325,14 +327,21 @@ def train_pairs(plan: Plan) -> None:
 def streams(plan: Plan) -> None:
     """An objective that weighs two streams, without a second; and streams too small to be in every step."""
     config, names = plan.config, [FIRST, *plan.streams]
-    preset, _ = resolve(config.objective.name, config.objective.parameters)
+    preset, parameters = resolve(config.objective.name, config.objective.parameters)
     if preset.two_streams and len(names) != 2:
         problem = f"objective.name={config.objective.name} weighs two streams of pairs, and there are {len(names)}"
         raise UserError(problem, "give one beside the first, such as 'streams={other: {data: PAIRS}}'")
-    prepared = [line.steps["prepare"].address.find() for line in (plan, *plan.streams.values())]
-    known = [each.manifest["metrics"].get("splits", {}).get("train", 0) for each in prepared if each]
+    prepared = [(line, line.steps["prepare"].address.find()) for line in (plan, *plan.streams.values())]
+    known = [_positions(line, each.manifest["metrics"].get("splits", {})) for line, each in prepared if each]
     if config.stream_weights and len(known) == len(names):
-        require_in_each_step(dict(zip(names, known, strict=True)), config.train.batch_size)
+        least = 2 if preset.balances(parameters) else 1
+        require_in_each_step(dict(zip(names, known, strict=True)), config.train.batch_size, least)
+
+
+def _positions(line: Plan, splits: dict[str, int]) -> int:
+    """Of a line's schedule, without those that it drops."""
+    schedule, train = line.config.schedule, splits.get("train", 0)
+    return schedule.epochs * (train - math.floor(share_of(train, schedule.drop_percentile or 0) / 100))
 
 
 def features(plan: Plan) -> None:
@@ -348,12 +357,12 @@ def features(plan: Plan) -> None:
     known = read_config(plan.model_folder)
     layers, width = known.get("num_hidden_layers"), known.get("hidden_size")
     found = find(given_path(settings.source, "features.source")) if settings.source else None
-    layer = settings.layer if settings.layer is not None else found.layer if found else None
+    layer = settings.layer_read(found.layer) if found else settings.layer
     if isinstance(layers, int) and layer is not None and layer >= layers:
         whose = f"model.source={config.model.source} has {layers}, from 0"
         problem = f"features are to be read of layer {layer}, and {whose}"
         raise UserError(problem, "give features.layer one that is there, or leave it out")
-    if found and isinstance(width, int) and (read := channels(found)) != width:
+    if found and isinstance(width, int) and (read := size(found)[0]) != width:
         problem = f"features.source={settings.source} is of states of {read} channels, and the model's are of {width}"
         raise UserError(problem, "give one that was made for this model, or leave features.source out")
 

@@ -12,14 +12,17 @@ SIDES = ("positive", "negative")  # trained on the labels, and on the labels the
 def contrasts(config: RunConfig) -> dict[str, RunConfig]:
     """Both runs, by SIDES. They share pairs and reference with the run that asks for them.
 
-    Labels that the run itself has flipped, as noise, are flipped for both: no method can see a flip. Raises UserError,
-    with the setting, where `weigh.contrast` means no run.
+    The labels are those that the run itself trains on: what it has flipped, as noise, or exchanged is so for both, as
+    no method can see a flip. Raises UserError, with the setting, where `weigh.contrast` means no run.
     """
     raw = config.model_dump(mode="json")
     changes = raw["weigh"]["contrast"]
-    schedule = {name: raw["schedule"][name] for name in ("flip_fraction", "epochs", "seed")}
+    schedule = {name: raw["schedule"][name] for name in ("flip_fraction", "swap_labels", "epochs", "seed")}
+    if "swap_labels" in changes.get("schedule", {}):
+        problem = "weigh.contrast.schedule.swap_labels: one run trains on the labels, the other the other way round"
+        raise UserError(problem, "leave it out")
     sections: dict[str, Any] = {
-        "objective": changes.get("objective", {}),
+        "objective": {"name": "dpo"} | changes.get("objective", {}),
         "schedule": schedule | changes.get("schedule", {}),
         "train": raw["train"] | changes.get("train", {}),
     }
@@ -32,7 +35,7 @@ def contrasts(config: RunConfig) -> dict[str, RunConfig]:
 
 
 def _run(raw: dict[str, Any], side: str) -> RunConfig:
-    labels = {"swap_labels": side == "negative"}
+    labels = {"swap_labels": raw["schedule"]["swap_labels"] != (side == "negative")}
     run = validate(raw | {"schedule": raw["schedule"] | labels, "name": f"{raw['name']}-{side}"})
     preset, _ = resolve(run.objective.name, run.objective.parameters)
     if "contrast" in preset.token_columns:

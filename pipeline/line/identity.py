@@ -140,9 +140,10 @@ def bridge_of(config: RunConfig, editor: ModelSource | None, content: Mapping[st
 
 
 def features_of(config: RunConfig, memory: DigestMemory) -> dict[str, Any]:
-    """What features depend on beside the model: the autoencoder's content, or how it is trained; and the layer.
+    """What features depend on beside the model: the autoencoder's content, or how it is trained; and the layer, which a
+    folder's name may say.
 
-    Raises UserError where it cannot be read, or is of another layer.
+    Raises UserError where it cannot be read, or is of another layer or of nobody knows which.
     """
     settings = config.features
     if not config.reads_features:
@@ -150,8 +151,7 @@ def features_of(config: RunConfig, memory: DigestMemory) -> dict[str, Any]:
     if settings.source is None:
         return {"features": settings.model_dump(mode="json", exclude={"source"})}
     found = find(given_path(settings.source, "features.source"))
-    settings.require_layer(found.layer)
-    return {"features": {"layer": settings.layer}, "autoencoder": found.digest(memory)}
+    return {"features": {"layer": settings.layer_read(found.layer)}, "autoencoder": found.digest(memory)}
 
 
 def weigh_of(config: RunConfig) -> dict[str, Any]:

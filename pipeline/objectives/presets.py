@@ -68,6 +68,10 @@ class Preset:
         """
         return _TOKEN_COLUMNS.get(self.reward, ())
 
+    def balances(self, values: "Values") -> bool:
+        """Whether its two streams' weights are estimated from their gradients."""
+        return self.two_streams and values.word("balance") == "least-error"
+
 
 _UNARY = ("nca", "apo-zero", "apo-down", "bco", "sppo", "sppo-hard", "calibrated", "kto")
 _TOKEN_COLUMNS = {
@@ -480,6 +484,9 @@ def resolve(name: str, given: Mapping[str, Any]) -> tuple[Preset, Values]:
             values[key] = _checked(key, value, values[key])
         elif value != "gamma":
             raise UserError(f"objective.margin={value!r} is not a choice", "give gamma, or leave it out")
+    if row.two_streams and not row.balances(values) and values["momentum"] != row.parameters["momentum"]:
+        problem = f"objective.momentum has no effect with objective.balance={values['balance']}"
+        raise UserError(problem, "set objective.balance=least-error, or leave objective.momentum out")
     return row, values
 
 

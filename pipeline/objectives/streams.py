@@ -71,7 +71,7 @@ class Streams:
         """`weights` of the streams add up to 1; without any each pair counts alike, whatever stream it is of."""
         self.objective, self.states, self.given = objective, list(states), weights
         values, self.balance = objective.parameters, None
-        if objective.preset.two_streams and values.word("balance") == "least-error":
+        if objective.preset.balances(values):
             self.balance = Balance(values.number("trace_weight"), values.number("momentum"))
 
     def factors(self, counts: Counts) -> list[float]:

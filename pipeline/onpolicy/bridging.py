@@ -4,6 +4,7 @@ The edit and the answer that it was made of differ in little, and so in what mat
 """
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ Here is a conversation, a weak answer to its last message, and a better answer.
 Improve the weak answer with the better one as a guide. Change as little as possible: keep its order, its style and \
 every word that need not change, and correct what is wrong, missing or not asked for. Reply with the improved answer \
 alone, without a word before or after it."""
+_HEADINGS = re.findall(r"^\[.+\]$", _ASKED, re.MULTILINE)
 
 
 @dataclass
@@ -93,9 +95,14 @@ def edit(pair: Preference, reply: Reply, max_growth: float) -> str | Dropped:
         return Dropped("empty-edit", "nothing is left beside thoughts" if reply.text.strip() else "the reply is empty")
     if text == rejected.strip():
         return Dropped("unchanged", text[:200])
-    longest = max_growth * max(len(chosen), len(rejected))
-    if len(text) > longest:
-        return Dropped("grown", f"{len(text)} characters, of answers with {len(rejected)} and {len(chosen)}")
+    if any(each in text and each not in chosen + rejected for each in _HEADINGS):
+        return Dropped("echo", text[:200])
+    shorter, longer = sorted((len(chosen), len(rejected)))
+    of = f"{len(text)} characters, of answers with {len(rejected)} and {len(chosen)}"
+    if len(text) > max_growth * longer:
+        return Dropped("grown", of)
+    if len(text) * max(1.0, max_growth) < shorter:
+        return Dropped("shrunk", of)
     return text
 
 

@@ -12,7 +12,8 @@ class Bridge(Section):
     # resources.judge_endpoint, or one that is run here. Null: pairs stay as they are.
     judge: str | None = Field(default=None, min_length=1)
     local: Model | None = None
-    # Edits that are this many times as long as the longer of both answers, or longer, are no edits.
+    # Edits longer than this many times the longer of both answers are none, nor those that the shorter one is this many
+    # times as long as, such as a refusal.
     max_growth: float = Field(default=1.5, gt=0)
     max_tokens: int = Field(default=1024, ge=1)  # of an edit, thoughts and all
     max_lost: float = Field(default=0.5, ge=0, le=1)  # share of pairs that may have no edit before bridge fails

@@ -18,7 +18,8 @@ class Weigh(Section):
     span: Range = Field(default=(0.7, 1.3), examples=[[0.5, 1.5]])  # rank and clipped: the least and the largest weight
     clip: Range | None = Field(default=None, examples=[[-1, 1]])  # clipped and published; null: as in CLIPS
     # What both contrastive runs change in these sections; the rest of `train` is as it is, and of the schedule flips,
-    # epochs and seed. One trains on the labels, the other on the labels the other way round.
+    # epochs and seed; the objective is DPO where it has no name. One trains on the labels as this run does, the other
+    # on the labels the other way round.
     contrast: dict[Literal["objective", "schedule", "train"], dict[str, Any]] = Field(
         default={"objective": {"name": "dpo"}}, examples=[{"objective": {"name": "dpo", "beta": 0.3}}]
     )

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.objectives.presets import Preset
-from pipeline.training.epoch import Epoch
+from pipeline.training.epoch import Epoch, Example
 from pipeline.training.epoch_files import MOST_SOURCES
 from pipeline.training.mismatched import Mismatched
 from pipeline.training.rows import Rows
@@ -67,7 +67,12 @@ def check_parity(rows: Rows, dtype: torch.dtype) -> None:
 
 
 def check_mismatched(step: Sequence[Mismatched], logps_M: torch.Tensor, dtype: torch.dtype) -> None:
-    """The same of the first step's mismatched answers, whose log-probs the policy, before it learnt, gives as [M]."""
+    """The same of the first step's mismatched answers, whose log-probs the policy, before it learnt, gives as [M].
+
+    Nothing is checked where training starts from another model than the reference, of which alone they are cached.
+    """
+    if _starts_elsewhere([each.prompt for each in step]):
+        return
     cached_M = torch.tensor([each.prompt.mismatched for each in step], dtype=torch.float64)
     tokens_M = torch.tensor([each.length for each in step], dtype=torch.float64)
     _check_side([each.prompt.pair_id for each in step], "mismatched", logps_M - cached_M, tokens_M, dtype)
@@ -102,10 +107,17 @@ def _differ(what: str, off: float, rounding: float) -> UserError:
     )
 
 
+def _starts_elsewhere(examples: Sequence[Example]) -> bool:
+    """Whether training starts from another model than the reference, which has scored both apart."""
+    return any(example.untrained != example.reference for example in examples)
+
+
 def check_features(rows: Rows, dtype: torch.dtype) -> None:
     """The same of features: the strongest of all sides together, by their squares.
 
     A feature that is 0 below a threshold may be 0 in one of two right computations alone, so that a side says little.
+    What has moved is not checked where training starts from another model than the reference, of which alone they are
+    cached.
     """
     size, change = (float(rows.columns[name].sum()) for name in ("feature_size", "feature_change"))
     allowed = FEATURES if dtype in PARITY else FEATURES_ROUNDED
@@ -114,7 +126,7 @@ def check_features(rows: Rows, dtype: torch.dtype) -> None:
             "no feature of any completion of the first step is other than 0",
             "give an autoencoder that was made for the model (features.source), or train one for longer",
         )
-    if not change <= allowed**2 * size:
+    if not change <= allowed**2 * size and not _starts_elsewhere(rows.examples):
         off = math.sqrt(change / size)
         raise UserError(
             f"at step 0 the policy's features are {off:.2g} of their size from the cached ones; {allowed:g} would be "

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.results import tables
 from pipeline.results.files import ASIDE, file_digest, write_aside
-from pipeline.settings.streams import FIRST
+from pipeline.settings.streams import FIRST, in_proportion
 from pipeline.training.epoch_files import (
     ABOUT,
     FEATURES,
@@ -226,9 +226,7 @@ def _in_proportion(
     if len(streams) == 1:
         yield from streams[0]
         return
-    places = np.concatenate([(np.arange(own) + 0.5) / max(1, own) for own in positions])
-    of = np.repeat(np.arange(len(streams)), positions)
-    of = of[np.argsort(places, kind="stable")]  # each stream's own order stays
+    of = in_proportion(positions)  # each stream's own order stays
     held = [np.empty(0, dtype=row) for _ in streams]
     for begin in range(0, len(of), _AT_A_TIME):
         now = of[begin : begin + _AT_A_TIME]

@@ -80,10 +80,10 @@ class Trainer:
         world: int = 1,
         journal: Journal | None = None,
         weights: Sequence[float] | None = None,
-        autoencoder: tuple[Autoencoder, int | None] | None = None,
+        autoencoder: tuple[Autoencoder, int] | None = None,
     ):
         """`weights` are those of the epoch's streams in the loss; None: each pair counts alike. `autoencoder` is what
-        an objective that looks at features reads them by, and the decoder layer whose output it reads, if it is said.
+        an objective that looks at features reads them by, and the decoder layer whose output it reads.
         """
         self.policy, self.objective, self.epoch = Policy(model, settings, resources, world), objective, epoch
         self.settings, self.resources, self.rank, self.world = settings, resources, rank, world
@@ -97,7 +97,8 @@ class Trainer:
         self.reader = Reader(self.policy.model, autoencoder[1], autoencoder[0]) if autoencoder else None
         check_columns(epoch, objective.preset)
         if weights:
-            require_in_each_step(epoch.streams, epoch.batch_size)
+            balanced = objective.preset.balances(objective.parameters)
+            require_in_each_step(epoch.streams, epoch.batch_size, 2 if balanced else 1)
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.parameters, settings)
         states = [objective.initial_state(*self._untrained(stream)) for stream in range(len(epoch.streams))]

@@ -154,6 +154,8 @@ def test_a_limit_is_of_pairs_that_are_edited(tmp_path: Path) -> None:
         (Reply("  "), "empty-edit"),
         (Reply("123456789012"), "123456789012"),
         (Reply("1234567890123"), "grown"),
+        (Reply("No."), "shrunk"),
+        (Reply("[Better answer]\nIt is 4."), "echo"),
     ],
 )
 def test_an_edit_by_hand(reply: Reply, expected: str) -> None:

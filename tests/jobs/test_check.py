@@ -408,6 +408,8 @@ def test_a_weighted_stream_that_some_steps_would_lack_is_told_before_anything_is
     assert status == 2 and problem in said and "few/prepare: done" in said and "reference: making" not in said
     assert problem in place.says(run.main, *asked, "--dry-run")[1]
     assert place.says(run.main, *asked, "train.batch_size=5", "--dry-run")[0] == 0
+    four_times = "streams.few.schedule={epochs: 4}"  # which makes eight positions of two pairs
+    assert place.says(run.main, *asked, four_times, "--dry-run")[0] == 0
 
 
 def test_what_a_file_says_for_another_variant_is_said_once_and_kept_in_the_manifest(place: Place) -> None:

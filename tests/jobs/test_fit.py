@@ -19,6 +19,7 @@ from pipeline.settings.config import load
 from tests.e2e.conftest import tiny_model
 from tests.e2e.doors import REPOSITORY
 from tests.pipeline.fit.test_shape import LLAMA_8B
+from tests.pipeline.line.test_plan import sae
 
 Says = Callable[..., tuple[int, str, str]]
 
@@ -119,6 +120,37 @@ def test_other_runs_and_passes_are_counted(large: str, says: Says) -> None:
     assert tis["weigh"]["tokens"] == 3 * tis["reference"]["tokens"] + 2 * tis["train"]["tokens"]
     assert kto["weigh"]["tokens"] == pytest.approx(kto["reference"]["tokens"] / 2, abs=1)
     assert tis["weigh"]["disk"] > 2 * tis["train"]["disk"]
+
+
+def test_editors_streams_and_features_are_counted(large: str, says: Says, tmp_path: Path) -> None:
+    def found(*settings: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(says(fit.main, "--config", large, "--gpu", "h200", "--json", *settings)[1])
+        return answer
+
+    def stages(*settings: str) -> dict[str, Any]:
+        of: dict[str, Any] = found(*settings)["stages"]
+        return of
+
+    dpo, fpo = stages("objective=dpo"), stages("objective=fpo")
+    assert list(fpo)[:4] == ["prepare", "features", "reference", "train"] and "features" not in dpo
+    assert fpo["features"]["host"]["states"] == 2 * 4 * 4096 * fpo["features"]["tokens"] / 8  # of as many passes
+    assert fpo["reference"]["gpu"]["features"] > 4 * 2304 * 4096 and "features" not in dpo["reference"]["gpu"]
+    assert fpo["reference"]["seconds"] > 1.5 * dpo["reference"]["seconds"]
+    given = stages("objective=fpo", f"features={sae(tmp_path / 'sae', 4096)}")
+    assert "features" not in given and given["train"]["gpu"]["features"] < fpo["train"]["gpu"]["features"]
+
+    editor = f"bridge={{local: {{source: {tmp_path / 'model'}, dtype: bfloat16}}, max_tokens: 100}}"
+    edited = stages("objective=dpo", editor)
+    assert next(iter(edited)) == "bridge" and edited["bridge"]["tokens"] == pytest.approx(100 * 64, rel=0.1)
+    assert edited["bridge"]["gpu"]["weights"] == edited["generate"]["gpu"]["weights"]
+
+    two = "streams={own: {data: {pairs: 32, dev_pairs: 4, seed: 3}, weight: 0.3}}"
+    mixed, alone = found("objective=dpo", two), stages("objective=dpo", "data={pairs: 32, dev_pairs: 4, seed: 3}")
+    for stage_, column in (("prepare", "tokens"), ("reference", "tokens"), ("train", "tokens"), ("reference", "disk")):
+        parts = dpo[stage_][column] + alone[stage_][column]
+        assert mixed["stages"][stage_][column] == pytest.approx(parts, rel=0.02), stage_
+    assert mixed["note"] is None or "not counted" not in mixed["note"]
+    assert "sampled for streams.own" in found("streams={own: {data: sampled}}")["note"]
 
 
 def test_a_disk_that_is_too_small(large: str, says: Says, monkeypatch: pytest.MonkeyPatch) -> None:

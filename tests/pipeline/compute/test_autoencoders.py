@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.compute.autoencoders import channels, find, read
+from pipeline.compute.autoencoders import find, read, size
 from pipeline.errors import UserError
 from pipeline.results.files import DigestMemory
 
@@ -90,7 +90,7 @@ def largest(pre: torch.Tensor, k: int) -> torch.Tensor:
 def test_gemma_scope(tmp_path: Path, drawn: Arrays) -> None:
     """JumpReLU with a threshold a latent, nothing taken off the states; the layer stands in the path."""
     found = find(gemma(tmp_path / "layer_25" / "width_16k" / "average_l0_55", drawn))
-    assert (found.layer, channels(found)) == (25, C)
+    assert (found.layer, size(found)) == (25, (C, M))
     pre = drawn["states"] @ drawn["W_enc"] + drawn["b_enc"]
     expected = torch.where(pre > drawn["threshold"], pre, 0.0)
     assert bool((expected > 0).any()) and bool(((pre > 0) & (expected == 0)).any())
@@ -100,19 +100,25 @@ def test_gemma_scope(tmp_path: Path, drawn: Arrays) -> None:
 @pytest.mark.parametrize("norms", [True, False])
 @pytest.mark.parametrize("kind", ["jumprelu", "topk", "relu"])
 def test_llama_scope(tmp_path: Path, drawn: Arrays, norms: bool, kind: str) -> None:
-    """States scaled to a mean norm of sqrt(C), one threshold, which stands behind the decoder's norms; bfloat16."""
+    """As its authors load it: the bias over what states are scaled by, decoder norms, then one threshold; bfloat16.
+
+    Features are those of scaled states.
+    """
     found = find(llama(tmp_path / "L19R", drawn, act_fn=kind, sparsity_include_decoder_norm=norms))
-    assert (found.layer, channels(found)) == (19, C)
+    assert (found.layer, size(found)) == (19, (C, M))
     rough = {name: each.bfloat16().float() for name, each in drawn.items()}
-    pre = (C**0.5 / 3.5 * drawn["states"]) @ rough["W_enc"] + rough["b_enc"]
+    scale = C**0.5 / 3.5
+    pre = drawn["states"] @ rough["W_enc"] + rough["b_enc"] / scale
     pre = pre * (rough["W_dec"].norm(dim=1) if norms else 1.0)
-    expected = {"jumprelu": torch.where(pre > 0.5, pre, 0.0), "topk": largest(pre, 3), "relu": torch.relu(pre)}[kind]
+    kept = {"jumprelu": torch.where(pre > 0.5, pre, 0.0), "topk": largest(pre, 3), "relu": torch.relu(pre)}[kind]
+    expected = scale * kept
+    assert kind != "jumprelu" or not torch.equal(kept > 0, scale * pre > 0.5)  # here it matters
     torch.testing.assert_close(read(found).encode(drawn["states"]), expected)
 
 
 def test_sparsify(tmp_path: Path, drawn: Arrays) -> None:
     found = find(sparsify(tmp_path / "layers.5", drawn))
-    assert (found.layer, channels(found)) == (5, C)
+    assert (found.layer, size(found)) == (5, (C, M))
     pre = (drawn["states"] - drawn["b_dec"]) @ drawn["W_enc"] + drawn["b_enc"]
     features = read(found).encode(drawn["states"])
     torch.testing.assert_close(features, largest(pre, 3))
@@ -134,7 +140,7 @@ def test_sparsify(tmp_path: Path, drawn: Arrays) -> None:
 def test_saelens(tmp_path: Path, drawn: Arrays, settings: dict[str, Any], of: str) -> None:
     """The input of a block is the output of the one before."""
     found = find(saelens(tmp_path / "sae", drawn, **settings))
-    assert (found.layer, channels(found)) == (7, C)
+    assert (found.layer, size(found)) == (7, (C, M))
     shift = drawn["b_dec"] * settings.get("apply_b_dec_to_input", True)
     pre = (drawn["states"] - shift) @ drawn["W_enc"] + drawn["b_enc"]
     pre = pre * drawn["W_dec"].norm(dim=1) if of == "rescaled" else pre
@@ -162,6 +168,14 @@ def test_features_are_differentiable_where_they_are_not_0(tmp_path: Path, drawn:
         (lambda folder, drawn: saelens(folder, drawn, hook_name="blocks.0.hook_resid_pre"), "made for blocks.0.hook"),
         (lambda folder, drawn: llama(folder, drawn, hook_point_in="blocks.8.ln2.hook_normalized"), "was made for"),
         (lambda folder, drawn: llama(folder, drawn, act_fn="gelu"), "act_fn=gelu"),
+        (lambda folder, drawn: llama(folder, drawn, use_glu_encoder=True), "use_glu_encoder=True"),
+        (lambda folder, drawn: sparsify(folder, drawn, signed=True), "signed=True"),
+        (lambda folder, drawn: sparsify(folder / "layers.5.mlp", drawn), "was made for layers.5.mlp"),
+        (lambda folder, drawn: gemma(folder / "gemma-scope-2b-pt-mlp/layer_5", drawn), "was made for gemma-scope-2b"),
+        (
+            lambda folder, drawn: gemma(folder / "models--google--gemma-scope-2b-pt-transcoders/layer_5", drawn),
+            "for mod",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused(

@@ -45,6 +45,17 @@ def test_it_explains_states_that_are_made_of_few_features(mixed: Mixed, tmp_path
     assert not (tmp_path / "other").exists() and 0 <= rows[-1]["dead"] < 0.5
 
 
+@pytest.mark.parametrize("batch", [64, 10_000])
+def test_a_pass_that_is_no_number_of_batches(mixed: Mixed, tmp_path: Path, batch: int) -> None:
+    """A batch of one state, which has no variance, would be an infinite loss; of few states all are one batch."""
+    few = mixed[0][:129], mixed[1]
+    training = Training(*few, Features(**SMALL | {"batch_states": batch, "passes": 40}), CPU)
+    before = training.row()["explained"]
+    rows = list(training.run(tmp_path / "training.pt", every=50))
+    assert rows[-1]["states"] == (40 * 128 if batch == 64 else 40 * 129)
+    assert before < rows[-1]["explained"] < 1 and max(row["loss"] for row in rows) < 2
+
+
 def test_the_loss_by_hand(mixed: Mixed) -> None:
     training = Training(*mixed, Features(**SMALL), CPU)
     states = mixed[0][:100]
@@ -135,6 +146,8 @@ def test_states_are_the_layers_output_at_completion_tokens(tiny_model: Callable[
 
     everything = torch.cat((trained, held_out))
     torch.testing.assert_close(ordered(everything), ordered(torch.cat(expected)), rtol=1e-4, atol=1e-4)
+    for states, again in zip((trained, held_out), collect(model, tmp_path, Features(layer=0), 400)[1:], strict=True):
+        torch.testing.assert_close(again, states, rtol=1e-4, atol=1e-4)  # in this order, however they are packed
     assert sum(map(len, collect(model, tmp_path, Features(states=101), budget=40)[1:])) == 6 * 17
     with pytest.raises(UserError, match="11 pairs are too few to train an autoencoder on"):
         collect(model, tmp_path, Features(states=64), budget=40)

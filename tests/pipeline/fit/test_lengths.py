@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.fit.lengths import TURN_TOKENS, Lengths, work_of
+from pipeline.fit.lengths import TURN_TOKENS, Lengths, Work, together, work_of
 from pipeline.settings.config import RunConfig, validate
 
 ROWS = [{"prompt": f"{i:08}", "chosen": "abcd" * 5, "rejected": "abcd" * 10} for i in range(3000)]
@@ -66,6 +66,21 @@ def test_what_attention_sees_by_hand() -> None:
     """A prompt of 3 sees 1 + 2 + 3; sides of 2 and 1 after it 4 + 5 and 4."""
     one = Lengths(np.array([3]), np.array([2]), np.array([1]))
     assert (one.tokens, one.scored, one.seen, one.longest) == (6, 3, 6 + 9 + 4, 6)
+
+
+def test_streams_are_mixed_as_training_has_them() -> None:
+    """In proportion, each in its own order; what is estimated stands for so many as it does alone."""
+
+    def work(prompts: list[int], scale: float = 1.0) -> Work:
+        lengths = Lengths(np.array(prompts), np.full(len(prompts), 2), np.full(len(prompts), 3), scale)
+        return Work(lengths, lengths, lengths.take(np.array([0])), scale == 1, "as prepared")
+
+    both = together([work([1, 2, 3, 4]), work([10, 20])])
+    assert both.trained.prompt_P.tolist() == [1, 10, 2, 3, 20, 4] and both.held_out.prompt_P.tolist() == [1, 10]
+    assert both.exact and both.all.tokens == 40 + 6 * 5 and both.how == "as prepared"
+    more = together([work([1, 2, 3, 4]), work([10, 20], scale=2.5)])
+    assert not more.exact and sorted(more.trained.prompt_P) == [1, 2, 3, 4, 10, 10, 10, 20, 20]
+    assert together([alone := work([5])]) is alone
 
 
 def test_pairs_that_are_not_sampled_yet_are_told_at_most(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -347,6 +348,24 @@ def test_what_moves_features(plan: Callable[..., Plan], tmp_path: Path) -> None:
         fpo(plan, source=str(given), layer=1)
     with pytest.raises(UserError, match="holds no sparse autoencoder"):
         fpo(plan, source=str(tmp_path))
+
+
+def test_the_layer_that_a_folder_names_is_a_part_of_what_is_computed(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    """The same files under another layer's name are of other features; nobody's guess is taken."""
+
+    def prints(name: str, **features: Any) -> list[str]:
+        made = fpo(plan, source=str(tmp_path / name), **features)
+        return [made.steps[step].address.fingerprint for step in ("reference:features", "train")]
+
+    for name in ("layer_0", "layer_1", "plain"):
+        (tmp_path / name).mkdir()
+        arrays: dict[str, Any] = {"W_enc": np.ones((32, 16)), "b_enc": np.ones(16), "threshold": np.ones(16)}
+        np.savez(tmp_path / name / "params.npz", **arrays)
+    for one, other in zip(prints("layer_0"), prints("layer_1"), strict=True):
+        assert one != other
+    assert prints("layer_1") == prints("layer_1", layer=1) == prints("plain", layer=1)
+    with pytest.raises(UserError, match=r"neither its settings nor its folder say which layer .*\n.*features.layer"):
+        prints("plain")
 
 
 def sae(folder: Path, width: int, k: int = 4) -> Path:

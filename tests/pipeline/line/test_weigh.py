@@ -60,6 +60,20 @@ def test_what_moves_which_of_them(plan: Any) -> None:
     assert "swap_labels" not in flipped.steps["schedule"].identity
 
 
+def test_the_labels_are_those_that_the_run_itself_trains_on(plan: Any) -> None:
+    """With all of them exchanged the positive run has them exchanged, and the negative one as the data have them."""
+    made, dpo = plan(**TIS, schedule={"swap_labels": True}), {"objective": {"name": "dpo"}}
+    own = plan(**dpo, schedule={"swap_labels": True})
+    assert fingerprints(made, "schedule:positive", "train:positive") == fingerprints(own, "schedule", "train")
+    assert fingerprints(made, "schedule:negative", "train:negative") == fingerprints(plan(**dpo), "schedule", "train")
+
+
+@pytest.mark.parametrize("contrast", [{"train": {"batch_size": 7}}, {"objective": {"beta": 0.3}}, {"schedule": {}}])
+def test_the_runs_are_of_dpo_unless_another_is_named(plan: Any, contrast: dict[str, Any]) -> None:
+    run = plan(**TIS, weigh={"contrast": contrast}).steps["train:negative"].run
+    assert run.config.objective.name == "dpo" and run.config.schedule.order == "shuffle"
+
+
 def test_the_runs_have_no_routes_and_their_models_are_whole(plan: Any) -> None:
     mixed = {"name": "mixdpo", "preference": "tis-dpo"}
     made = plan(objective=mixed, schedule={"sft_percentile": 30}, train={"lora": {"rank": 4, "merge": False}})
@@ -96,6 +110,10 @@ def test_other_objectives_ask_for_less(plan: Any) -> None:
         (TIS | {"weigh": {"contrast": {"objective": {"name": "dop"}}}}, r"weigh.contrast: .*dop.*\n.*did you mean dpo"),
         (TIS | {"weigh": {"contrast": {"train": {"batchsize": 3}}}}, "weigh.contrast: train.batchsize"),
         (TIS | {"weigh": {"contrast": {"objective": {"name": "gdpo"}}}}, "gdpo needs label_confidence"),
+        (
+            TIS | {"weigh": {"contrast": {"schedule": {"swap_labels": True}}}},
+            r"swap_labels: one run .*\n.*leave it out",
+        ),
         ({"weigh": {"span": [1.3, 0.7]}}, r"weigh.span=\[1.3, 0.7\] begins after its end"),
     ],
 )

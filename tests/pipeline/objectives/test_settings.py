@@ -108,6 +108,13 @@ def test_a_number_must_lie_in_its_interval(key: str) -> None:
             build(name, **{key: value})
 
 
+def test_the_momentum_of_a_weight_that_is_fixed_is_refused() -> None:
+    assert build("bvpo", momentum=0.5, balance="least-error").parameters["momentum"] == 0.5
+    for given in ({"name": "bvpo"}, {"name": "mixdpo", "preference": "bvpo"}):
+        with pytest.raises(UserError, match=r"momentum has no effect with objective.balance=fixed\n.*least-error"):
+            build(**given, momentum=0.5)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_defaults_are_admissible_and_margin_gamma_adds_its_parameters(name: str) -> None:
     row = PRESETS[name]

@@ -105,6 +105,18 @@ def test_what_it_starts_from_is_checked_against_its_own_scores(first: Bench, tra
         second(first, tmp_path, start).trainer("dpo", model=copy.deepcopy(trained)).step()
 
 
+@pytest.mark.parametrize("name", ["kto", "fpo"])
+def test_what_is_cached_of_the_reference_alone_is_not_expected_of_it(
+    first: Bench, trained: Any, tmp_path: Path, name: str
+) -> None:
+    """Mismatched answers, and features: at step 0 they have moved as far as the start has."""
+    bench = second(first, tmp_path, scored(first, trained))
+    trainer = bench.trainer(name, model=copy.deepcopy(trained))
+    trainer.step()
+    moved = [abs(row["margin"] if name == "fpo" else row["gap"]) for row in pairs_log(trainer)]
+    assert min(moved) > 1e-6
+
+
 def test_its_scores_must_be_of_the_pairs_tokens_and_of_all_pairs(first: Bench, trained: Any, tmp_path: Path) -> None:
     start = scored(first, trained)
     with pytest.raises(UserError, match=r"pair-\d\d is scheduled but is not in the reference table"):

@@ -1,5 +1,6 @@
 """Several streams through the training loop: in proportion, each with its own state, whatever a step is split into."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pipeline.compute.layout import lay_out
 from pipeline.compute.logprobs import side_sums, token_logps
 from pipeline.errors import UserError
 from pipeline.objectives.streams import Balance
+from pipeline.settings.streams import in_proportion, require_in_each_step
 from pipeline.training.checkpoints import load, save
 from pipeline.training.rows import counts
 from tests.pipeline.training.training_bench import DEV, TRAIN, Bench, Row, pairs_log, run, steps_log, weights
@@ -204,3 +206,28 @@ def test_a_stream_that_is_too_small_for_a_step_is_refused(single: tuple[Bench, B
     ):
         one.trainer("dpo", weights=[0.5, 0.5], **shared)
     one.trainer("dpo", **shared).step()
+    shared |= {"weights": [0.5, 0.5], "batch": 5}
+    with pytest.raises(
+        UserError, match=r"holds 2, which .*least-error goes by\n.*batch_size=6 .*objective.balance=fixed"
+    ):
+        one.trainer("bvpo", balance="least-error", **shared)
+    one.trainer("bvpo", **shared).step()
+
+
+@pytest.mark.parametrize("least", [1, 2])
+@pytest.mark.parametrize("pairs", [(5, 7, 7, 7), (6, 8, 8, 8), (3, 4, 4, 9), (2, 5), (2, 3, 7)])
+def test_what_is_not_refused_is_in_every_step(pairs: tuple[int, ...], least: int) -> None:
+    """Four streams may leave one out of a step that has room for it. What is advised is not refused."""
+    of, named = in_proportion(pairs), dict(zip("abcd", pairs, strict=False))
+    refused, advised = [], 0
+    for batch in range(1, sum(pairs) + 1):
+        steps = [of[at : at + batch].tolist() for at in range(0, sum(pairs) - batch + 1, batch)]
+        try:
+            require_in_each_step(named, batch, least)
+        except UserError as error:
+            assert re.match(r"stream [abcd] has \d of \d+ pairs, so that not every step of", error.problem)
+            refused.append(batch)
+            advised = int(re.findall(r"batch_size=(\d+) or more", error.remedy)[0])
+        else:
+            assert all(step.count(stream) >= least for step in steps for stream in range(len(pairs)))
+    assert max(refused) < advised <= sum(pairs) and ((pairs, least) != ((6, 8, 8, 8), 1) or refused == [1, 2, 3, 4, 6])
