@@ -46,6 +46,7 @@ class Completion:
     ids: tuple[int, ...] = ()  # as sampled, with the end token where one ended it
     # Of each of them, in nats, under the model as it is: before temperature and top_p. Empty where none were asked for.
     logps: tuple[float, ...] = ()
+    stop: str | None = None  # the text that ended it, where one of `stop` did
 
 
 def environment(kv_cache_gib: float, threads: int) -> dict[str, str]:
@@ -123,6 +124,7 @@ class Engine:
                 first,
                 tuple(one.token_ids),
                 tuple(place[token_id].logprob for token_id, place in likeliest if place),
+                one.stop_reason if isinstance(one.stop_reason, str) else None,
             )
         return answers
 

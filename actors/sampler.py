@@ -3,14 +3,14 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.engine import Completion, Engine, EngineSpec
 from actors.pooled import Pooled
 from pipeline.onpolicy.branches import cuts
-from pipeline.onpolicy.candidates import Row, answered, candidate_id, seed_of
+from pipeline.onpolicy.candidates import Row, answered, candidate_id, seed_of, text_of
 from pipeline.preferences.messages import Dropped
 from pipeline.results import tables
 
@@ -34,7 +34,6 @@ class _Ask:
     prompt_ids: list[int]
     sample: int
     key: tuple[object, ...]
-    prefix: str = ""
     prefix_ids: tuple[int, ...] = ()
     prefix_logp: float = 0.0
     parent: str | None = None
@@ -45,12 +44,13 @@ class _Answer:
     ask: _Ask
     seed: int
     said: Completion
+    text: str  # with what it goes on from
 
     def row(self, answered_by: str) -> Row:
         ask, said = self.ask, self.said
         return answered(
             ask.columns,
-            f"{ask.prefix}{said.text}",
+            self.text,
             [*ask.prefix_ids, *said.ids],
             answered_by=answered_by,
             sample=ask.sample,
@@ -94,7 +94,7 @@ class Sampler(Pooled):
     def _answers(self, asks: Sequence[_Ask]) -> list[_Answer]:
         """An answer to each request, in order, by one call."""
         seeds = [seed_of(self.spec.answered_by, self.spec.seed, *ask.key) for ask in asks]
-        # The engine makes texts, token by token, only where it has to look for one in them.
+        # The engine makes texts, token by token, only where it has to look for one in them. They are not read.
         shared = {**self.spec.sampling, "logprobs": 0, "detokenize": bool(self.spec.sampling["stop"])}
         most = shared["max_tokens"]
         sampling = [
@@ -106,13 +106,10 @@ class Sampler(Pooled):
         for ask, seed, answer in zip(asks, seeds, said, strict=True):
             if isinstance(answer, Dropped):  # its room was looked at before
                 raise RuntimeError(f"prompt {ask.columns['prompt_id']}: {answer.reason} ({answer.detail})")
-            text = answer.text if shared["detokenize"] else self._text(answer)
-            found.append(_Answer(ask, seed, replace(answer, text=text)))
+            ended = answer.finish_reason == "stop"
+            text = text_of(self.engine.tokeniser, answer.ids, ended, answer.stop, ask.prefix_ids)
+            found.append(_Answer(ask, seed, answer, text))
         return found
-
-    def _text(self, answer: Completion) -> str:
-        """Without the token that ended it, which need not be a control token."""
-        return self.engine.tokeniser.text(answer.ids[:-1] if answer.finish_reason == "stop" else answer.ids)
 
     def _branches(self, trunk: _Answer) -> Iterator[_Ask]:
         """The requests that go on from an answer's cuts."""
@@ -122,10 +119,9 @@ class Sampler(Pooled):
         pieces = [str(piece) for piece in tokeniser.tokenizer.convert_ids_to_tokens(list(said.ids))]
         parent = candidate_id(ask.columns["prompt_id"], said.ids)
         for place in cuts(pieces, self.spec.cuts, self.spec.seed, *ask.key):
-            prefix = tokeniser.text(said.ids[:place])
-            if not said.text.startswith(prefix):  # such as where a text of sample.stop ended it before
+            if not trunk.text.startswith(tokeniser.text(said.ids[:place])):  # a text of sample.stop ended it before
                 continue
             logp = math.fsum(said.logps[:place])
             for child in range(self.spec.children):
                 key = (*ask.key, place, child)
-                yield _Ask(ask.columns, ask.prompt_ids, child, key, prefix, said.ids[:place], logp, parent)
+                yield _Ask(ask.columns, ask.prompt_ids, child, key, said.ids[:place], logp, parent)

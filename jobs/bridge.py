@@ -24,6 +24,8 @@ def run(work: Work) -> Outcome:
     data, settings = work.config.data, work.config.bridge
     doing("reading rows")
     selected = list(work.inputs.values())
+    if selected:  # whose rows have no such column
+        data = data.model_copy(update={"difficulty_column": None})
     source = selected_pairs([each.path for each in selected]) if selected else open_rows(data)
     require_same(source, work.step.identity["pairs"]["content"], data)
     found = bridging.read_pairs(source, data)

@@ -14,12 +14,15 @@ def run(work: Work) -> Outcome:
     candidates = sorted(work.inputs["candidates"].path.glob("part-*.parquet"))
     raters = [role for role in work.inputs if role != "candidates"]
     scores = [sorted(work.inputs[role].path.glob("part-*.parquet")) for role in raters]
+    pair = work.config.pair
+    if not work.config.sample.branch.cuts:  # as its identity has it
+        pair = pair.model_copy(update={"among": "all"})
     doing("pairing answers")
-    counts = pair_all(candidates, scores, work.config.rate, work.config.pair, work.folder)
+    counts = pair_all(candidates, scores, work.config.rate, pair, work.folder)
     reasons = dict(counts.reasons.most_common())
     if not counts.pairs:
         raise UserError(
-            f"pair.rule={work.config.pair.rule}: none of {counts.prompts} prompts has a pair: {reasons}",
+            f"pair.rule={pair.rule}: none of {counts.prompts} prompts has a pair: {reasons}",
             "sample more answers or hotter (sample.n, sample.temperature), or loosen what pair says of their reason",
         )
     say(f"pair: {counts.pairs} pairs of {counts.paired} prompts; {counts.reasons.total()} have none: {reasons}")

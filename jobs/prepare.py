@@ -35,24 +35,23 @@ def run(work: Work) -> Outcome:
     from pipeline.prepare.preparation import DROPPED, Preparation
     from pipeline.prepare.reader import Spec
 
-    data = work.config.data
-    if work.config.bridge.by:  # its rows have names of their own
+    data, selected = work.config.data, list(work.inputs.values())
+    if selected:  # whose rows have names of their own
         data = data.model_copy(update={"columns": {}, "difficulty_column": None})
     spec = Spec.of(base_model(work.plan), work.config.model, data)
     doing("opening the tokenizer")
     reader = spec.open()
     doing("reading rows")
-    selected = list(work.inputs.values())
     loader = BRIDGED if work.config.bridge.by else SAMPLED
     source = selected_pairs([each.path for each in selected], loader) if selected else open_rows(data)
     require_same(source, work.step.identity["data"]["content"], data)
-    preparation = Preparation(source.rows, data, work.folder)
+    preparation = Preparation(source.rows, data, work.folder, own=bool(selected))
     with hands(preparation, spec, reader, work.config.resources) as here:
         for rows in preparation.read(here.make, here.spread):
             doing(f"{rows:,} rows read")
         doing("looking for copies of pairs")
         copies, account = preparation.settle()
-        refuse_suspects(account, data, preparation.look.repeats)
+        refuse_suspects(account, data, preparation.look.repeats or bool(selected))
         joined = origins(selected, work.folder / DROPPED) if data.earlier else []
         refuse_losses(account, data, work.folder / DROPPED, repeated=sum(each.repeated for each in joined[1:]))
         seen.dropped(account.dropped)

@@ -37,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         series = plan_rounds(options.config, options.overrides)
         may_restart(series.config.resources.max_failures)
         check_all([(plan, series.pending(plan)) for plan in series.planned], options.overrides)
-        if any(step.stage == "sample" for plan in series.planned for step in series.pending(plan)):
-            require_prompts(series)
+        require_prompts(series)
         if options.dry_run:
             look_ahead(series)
             return

@@ -222,6 +222,7 @@ def describe(outcome: Outcome, asked: Asked, earlier: Earlier, work: Work) -> No
     outcome.metrics |= {
         "prompts": len(asked.prompts),
         "candidates": table.num_rows,
+        "sampled": own.num_rows,  # the others are the data's
         "distinct": pc.count_distinct(table["candidate_id"]).as_py(),
         "cut": cut,
         "branches": own.num_rows - own["prefix_tokens"].null_count,

@@ -18,10 +18,8 @@ def own_answers(work: Work) -> Described | None:
     if work.plan.front is None:
         return None
     pair, raters = work.inputs["pair"], work.plan.front.raters
-    scores = {
-        each.label: tables.read(work.inputs[f"rate_{each.label}"].path, tables.SCORES, ["candidate_id", "score"])
-        for each in raters
-    }
+    rated = {each.label: work.inputs[f"rate:{each.label}".replace(":", "_")] for each in raters}
+    scores = {label: tables.read(each.path, tables.SCORES, ["candidate_id", "score"]) for label, each in rated.items()}
     return describe(
         tables.read(work.inputs["sample"].path, tables.CANDIDATES, OF_CANDIDATES),
         scores,

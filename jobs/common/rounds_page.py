@@ -51,11 +51,11 @@ def one_round(series: Series, work: Work, number: int) -> Round:
         prompts=sampled["metrics"]["prompts"],
         answers=sampled["metrics"]["candidates"],
         tokens=sampled["metrics"]["mean_tokens"],
-        cut=sampled["metrics"]["cut"] / max(1, sampled["metrics"]["candidates"]),
+        cut=sampled["metrics"]["cut"] / max(1, sampled["metrics"].get("sampled", sampled["metrics"]["candidates"])),
         pairs=paired["ledger"]["pairs"],
         earlier=sum(each["kept"] for each in joined[1:]),
         paired=paired["ledger"]["paired"] / max(1, paired["ledger"]["prompts"]),
-        rewards={rater.manifest["metrics"]["rater"]: reward(rater, selected) for rater in raters(made)},
+        rewards={label: reward(rater, selected) for label, rater in raters(made)},
         accuracy=made["train"].manifest["metrics"]["held_out"].get("after", {}).get("accuracy"),
         seconds=seconds(series, number),
         report=shown(made["report"].path / "report.html") if "report" in made else "",
@@ -72,8 +72,9 @@ def seconds(series: Series, number: int) -> float:
     return sum(artifact.manifest["seconds"] for artifact in found if artifact)
 
 
-def raters(made: dict[str, Artifact]) -> list[Artifact]:
-    return [artifact for name, artifact in made.items() if name.startswith("rate:")]
+def raters(made: dict[str, Artifact]) -> list[tuple[str, Artifact]]:
+    """By their labels in this round: what was made before may have had another."""
+    return [(name.removeprefix("rate:"), artifact) for name, artifact in made.items() if name.startswith("rate:")]
 
 
 def reward(rater: Artifact, selected: pa.Table) -> Reward:
@@ -95,11 +96,10 @@ def reward(rater: Artifact, selected: pa.Table) -> Reward:
 def lengths(selected: pa.Table) -> dict[str, Any]:
     import pyarrow.compute as pc
 
-    chosen, rejected = selected["chosen_tokens"], selected["rejected_tokens"]
-    differ = pc.sum(pc.not_equal(chosen, rejected)).as_py()
-    longer = pc.sum(pc.greater(chosen, rejected)).as_py()
-    means = {"chosen_tokens": pc.mean(chosen).as_py(), "rejected_tokens": pc.mean(rejected).as_py()}
-    return means | {"longer": longer / differ if differ else None}
+    from pipeline.onpolicy.describing import longer_wins
+
+    sides = ("chosen_tokens", "rejected_tokens")
+    return {side: pc.mean(selected[side]).as_py() for side in sides} | {"longer": longer_wins(selected)}
 
 
 def judged(judge: Artifact) -> dict[str, Any]:

@@ -8,16 +8,19 @@ Shapes: S conversations of a pack, C hidden size.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import safe_open
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from pipeline.compute.comparison import Comparison, Size
 from pipeline.compute.layout import Pack, Tokens, lay_out
+from pipeline.compute.limits import weight_files
 from pipeline.compute.logprobs import computing, hidden_states
 from pipeline.compute.models import make_ready, open_whole
 from pipeline.compute.packing import plan
@@ -66,6 +69,7 @@ def load_reward_model(
             f"the reward model in {folder} has {labels} labels, and a reward is one number",
             "give a model with one label (num_labels=1 in its config.json), such as are trained on preference pairs",
         )
+    _require_whole_head(folder, model)
     for config in (model.config, model.config.get_text_config()):
         config.pad_token_id = _NO_TOKEN  # its own forward, too, then reads the last token, be it an end of text
     make_ready(model, resources, kind=RewardComparison)
@@ -74,6 +78,22 @@ def load_reward_model(
         if id(weight) not in inside:  # in bfloat16 rewards of 20 would be 0.125 apart
             weight.data = weight.data.to(torch.promote_types(weight.dtype, torch.float32))
     return model
+
+
+def _require_whole_head(folder: Path, model: PreTrainedModel) -> None:
+    """Raise UserError where the files hold more of a head than the model's class computes, such as a bias."""
+    inside = {id(weight) for weight in model.get_decoder().parameters()}
+    names = (name for name, weight in model.named_parameters() if id(weight) not in inside)
+    heads = {name.partition(".")[0] for name in names} - {model.base_model_prefix}
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(file, framework="pt")) for file in weight_files(folder)]
+        held = {name for file in files for name in file.keys()}  # noqa: SIM118 - no dictionary
+    more = sorted(name for name in held - model.state_dict().keys() if name.partition(".")[0] in heads)
+    if more:
+        raise UserError(
+            f"the model in {folder} holds more of a head ({', '.join(more[:3])}) than {type(model).__name__} has",
+            "give one with a head of one matrix; one that has a head of its own rates by code of its own (kind: armo)",
+        )
 
 
 def open_classifier(folder: Path, dtype: str, device: str, trust_remote_code: bool) -> PreTrainedModel:
@@ -171,15 +191,20 @@ class RewardComparison(Comparison):
         vocabulary = model.config.get_text_config().vocab_size
         ids = iter([(7919 * i + 13) % vocabulary for i in range(sum(size.parts))])
         a, b, c, d, e, f = ([next(ids) for _ in range(length)] for length in size.parts)
+        b, f = b[:-1], f[:-2]  # of several lengths: where rows are padded, a model that sees padding is told by it
         self.pairs = [Tokens(a, b, c), Tokens(d, e, f)]
         a, b, c, e = ([vocabulary - 1 - token for token in part] for part in (a, b, c, e))
         self.others = [Tokens(a, b, c), Tokens(d, e, f)]  # of which the last is what it was
         default = model.config._attn_implementation
-        model.set_attn_implementation("eager")
         sides = [[*pair.prompt, *side] for pair in self.pairs for side in (pair.chosen, pair.rejected)]
-        with torch.no_grad():
-            right = [model(torch.tensor([side], device=self.device), use_cache=False).logits[0] for side in sides]
-        model.set_attn_implementation(default)
+        try:
+            model.set_attn_implementation("eager")
+            with torch.no_grad():
+                right = [model(torch.tensor([side], device=self.device), use_cache=False).logits[0] for side in sides]
+            model.set_attn_implementation(default)
+        except Exception as error:  # of any kind, by code of any model
+            remedy = "give a decoder with one label on its last token, such as a LlamaForSequenceClassification"
+            raise UserError(f"{type(model).__name__} {self._cannot(error)}", remedy) from error
         self.rewards_S = torch.cat(right).double()
         if not self.rewards_S.isfinite().all():
             remedy = "its weights are spoilt or too large for the rater's dtype: fetch them again, or try float32"

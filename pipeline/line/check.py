@@ -30,6 +30,7 @@ from pipeline.onpolicy.prompts import look as look_at_prompts
 from pipeline.preferences.arguments import require_arguments
 from pipeline.results.files import given_path
 from pipeline.settings.config import Model
+from pipeline.settings.inputs import EMBEDDED
 from pipeline.settings.streams import FIRST, require_in_each_step
 from pipeline.statistics import share_of
 
@@ -87,10 +88,25 @@ def raters(plan: Plan) -> None:
         if model is None or each.model is None:
             continue
         if each.settings.model:
+            from pipeline.preferences.tokenise import open_tokeniser
+
             require_reward(each.settings, each.model.path)
+            open_tokeniser(each.model.path, 1, 1, **model.rendering)  # all of it: the next to try would be its rater
         else:
             _configuration_of(each.model, model, "rate.raters")
-        _template_of(each.model, model, "rate.raters")
+            _template_of(each.model, model, "rate.raters")
+
+
+def meeting(plan: Plan) -> None:
+    """Answers of which no two can make a pair, however they are rated."""
+    sample, among = plan.config.sample, plan.config.pair.among
+    of_the_data = sample.reference_answers and sample.prompts.source != EMBEDDED
+    if sample.n == 1 and not (sample.against or sample.branch.cuts or of_the_data):
+        remedy = "raise sample.n; or set sample.reference_answers=true where the data have answers of their own"
+        raise UserError("sample.n=1 gives every prompt one answer, and a pair takes two", remedy)
+    if among == "siblings" and sample.branch.cuts and sample.branch.children == 1:
+        problem = "pair.among=siblings pairs answers that go on from one cut, and sample.branch.children=1"
+        raise UserError(problem, "raise sample.branch.children, or set pair.among=all")
 
 
 def _template_of(source: ModelSource, model: Model, setting: str) -> None:
@@ -401,6 +417,7 @@ LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"prepare", "features", "reference", "train", "generate"}, configuration),
     ({"sample", "reference", "train"}, other_weights),
     ({"rate"}, raters),
+    ({"pair"}, meeting),
     ({"bridge"}, editor),
     ({"prepare"}, vocabulary),
     ({"prepare", "generate"}, chat_template),

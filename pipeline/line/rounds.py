@@ -166,10 +166,16 @@ def trained(plan: Plan) -> Path | None:
     return folder if folder and folder.is_dir() else None
 
 
+def _to_sample(series: Series) -> bool:
+    """Whether any round has yet to ask its prompts, one that is not known among them."""
+    steps = [step for plan in series.planned for step in series.pending(plan)]
+    return bool(series.not_known) or any(step.stage == "sample" for step in steps)
+
+
 def require_prompts(series: Series) -> None:
-    """Raise UserError where the prompts do not last for all rounds. Reads all of them."""
+    """Raise UserError where the prompts do not last for all rounds that are to ask them. Reads all of them."""
     given, rounds = series.config.sample.prompts, series.rounds
-    if rounds.prompts == "same" or given.limit is None:
+    if rounds.prompts == "same" or given.limit is None or not _to_sample(series):
         return
     there = len(read_prompts(given.model_copy(update={"limit": rounds.count * given.limit})).prompts)
     if there <= (rounds.count - 1) * given.limit:

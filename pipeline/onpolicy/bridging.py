@@ -17,6 +17,7 @@ from pipeline.preferences.normalise import Normaliser, Preference, split_of
 from pipeline.preferences.rows import Source
 from pipeline.results.tables import messages_json
 from pipeline.settings.config import Data
+from pipeline.settings.inputs import SAMPLED
 
 WORDS_VERSION = 1  # raised when what is asked below changes
 SOURCE = "bridged"  # what the label of such a pair is from
@@ -55,6 +56,7 @@ def read_pairs(source: Source, data: Data) -> Found:
     """
     found, seen = Found(), set[str]()
     normaliser = Normaliser(source.rows, data.columns, data.difficulty_column, data.pairing)
+    normaliser.repeats &= source.loader != SAMPLED  # whose answers are whole, though they begin with their prompt
     for number, row in source.rows:
         for outcome in normaliser.read(row):
             if isinstance(outcome, Preference):

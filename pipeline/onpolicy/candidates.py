@@ -26,6 +26,19 @@ def candidate_id(prompt_id: str, response_ids: Sequence[int]) -> str:
     return hashlib.sha256(json.dumps([prompt_id, list(response_ids)]).encode()).hexdigest()[:32]
 
 
+def text_of(
+    tokeniser: "Tokeniser", ids: Sequence[int], ended: bool, stop: str | None = None, prefix_ids: Sequence[int] = ()
+) -> str:
+    """What an answer says that goes on from `prefix_ids` with `ids`, up to the text `stop` that ended it, if one did.
+
+    Both are decoded in one piece: what goes on from a beginning would lose the space before its first word. The last
+    token of one that `ended` by a token is no part of its text, be it a control token or not.
+    """
+    text = tokeniser.text([*prefix_ids, *(ids[:-1] if ended and stop is None else ids)])
+    at = -1 if stop is None else text.find(stop, len(tokeniser.text(prefix_ids)) if prefix_ids else 0)
+    return text if at < 0 else text[:at]
+
+
 def of_prompt(prompt: Prompt) -> Row:
     """The columns that all answers to a prompt share."""
     return {
@@ -55,7 +68,9 @@ def references(prompt: Prompt, tokeniser: "Tokeniser") -> Iterator[Row | Dropped
     """The data's own answers to a prompt, or why one cannot be a candidate."""
     asked = of_prompt(prompt)
     for name, message in prompt.answers:
-        ids = tokeniser.answer(prompt.messages, message)
+        plain = message.keys() == {"role", "content"}
+        more = Dropped("more-than-text", f"{', '.join(sorted(message))} of the answer {name}")
+        ids = tokeniser.answer(prompt.messages, message) if plain else more
         if isinstance(ids, Dropped):
             yield ids
         else:

@@ -3,21 +3,11 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from pipeline.onpolicy.choosing_rules import (
-    ROUNDING,
-    RULES,
-    Answer,
-    By,
-    Choice,
-    NoPairError,
-    Ranked,
-    bin_of,
-    rank,
-    two_models,
-)
-from pipeline.onpolicy.combining import combined
+from pipeline.onpolicy.choosing_rules import RULES, Answer, By, Choice, NoPairError, bin_of, broken, rank, two_models
+from pipeline.onpolicy.combining import combined, settled
 from pipeline.settings.onpolicy import Pair, Rate
 
 # Why a prompt has no pair, in the order in which it is looked for.
@@ -106,10 +96,9 @@ def _pairs(answers: Sequence[Answer], by: By) -> Iterable[Paired]:
     if pair.cut == "drop":
         answers = _differ([each for each in answers if not each.cut], "cut")
     answers = _differ([each for each in answers if each.scores and None not in each.scores], "unrated")
-    every = rank(_scored(answers, by), by)
-    if every[0].value == every[-1].value:
+    ranked = rank(_scored(answers, by), by)
+    if ranked.every[0].value == ranked.every[-1].value:
         raise NoPairError("all-equal")
-    ranked = Ranked(every, [each for each in every if pair.cut == "keep" or not each.cut])
     if not ranked.able or not ranked.spread > 0:
         raise NoPairError("cut")  # what is better than another
     return [Paired(each, bin_of(each.margin, ranked.spread)) for each in RULES[pair.rule](ranked, by)]
@@ -130,8 +119,9 @@ def _scored(rated: Sequence[Answer], by: By) -> list[Answer]:
     together = combined([[score or 0.0 for score in each.scores] for each in rated], by.rate.combine)
     if by.rate.combine == "majority" and len(rated[0].scores) > 1 and not {1.0, -1.0} <= {*together}:
         raise NoPairError("tie")
-    penalty = by.pair.length_penalty
-    return [each._replace(score=one - penalty * each.tokens) for each, one in zip(rated, together, strict=True)]
+    if penalty := by.pair.length_penalty:
+        together = [settled(one - penalty * each.tokens) for each, one in zip(rated, together, strict=True)]
+    return [each._replace(score=one) for each, one in zip(rated, together, strict=True)]
 
 
 def _delta(answers: Sequence[Answer], by: By) -> list[Paired]:
@@ -143,7 +133,8 @@ def _delta(answers: Sequence[Answer], by: By) -> list[Paired]:
     if not {OWN, AGAINST} <= {each.answered_by for each in answers}:
         raise NoPairError("cut")
     if all(each.scores and None not in each.scores for each in answers):
-        answers = _scored(answers, by)
+        with suppress(NoPairError):  # a vote without a majority is none against a pair that no score makes
+            answers = _scored(answers, by)
     return [Paired(each, None) for each in two_models(answers, OWN, AGAINST, by)]
 
 
@@ -151,22 +142,10 @@ def _allowed(pairs: Iterable[Paired], settings: Pair) -> list[Paired]:
     """Those within the bounds. Raises NoPairError, with the bound that the first one breaks, where none is."""
     kept, reasons = list[Paired](), list[str]()
     for each in pairs:
-        if broken := _broken(each.choice, settings):
-            reasons.append(broken)
+        if bound := broken(each.choice, settings):
+            reasons.append(bound)
         else:
             kept.append(each)
     if not kept:
         raise NoPairError(reasons[0])
     return kept
-
-
-def _broken(choice: Choice, settings: Pair) -> str | None:
-    margin, widest = choice.margin, settings.max_margin
-    if margin is not None and settings.rule != "delta":
-        room = ROUNDING * max(abs(choice.chosen.value), abs(choice.rejected.value))
-        if margin < settings.min_margin - room:
-            return "below-margin"
-        if widest is not None and margin > widest + room:
-            return "above-margin"
-    gap = abs(choice.chosen.tokens - choice.rejected.tokens)
-    return "length-gap" if settings.max_length_gap is not None and gap > settings.max_length_gap else None

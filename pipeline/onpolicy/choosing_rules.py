@@ -68,7 +68,7 @@ class By(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """Answers with scores, the best first; `able` are those that may be chosen."""
+    """Answers with scores, the best first; `able` are those that may be chosen, the one to choose first."""
 
     every: Sequence[Answer]
     able: Sequence[Answer]
@@ -83,16 +83,35 @@ class Ranked(NamedTuple):
         return [Choice(one, other) for one in self.able for other in self.every if one.value > other.value]
 
 
-def rank(scored: Sequence[Answer], by: By) -> list[Answer]:
-    """The best first. Of equals the one that is drawn; or of the best the shortest, and last, of the worst, the one
-    nearest to it in length."""
-    every = sorted(scored, key=lambda each: -each.value)
-    runs = [list(run) for _, run in itertools.groupby(every, key=lambda each: each.value)]
-    runs = [sorted(run, key=lambda each: by.draw(each.candidate_id)) if len(run) > 1 else run for run in runs]
-    if by.pair.ties == "shortest" and len(runs) > 1:
-        runs[0].sort(key=lambda each: each.tokens)
-        runs[-1].sort(key=lambda each: -abs(each.tokens - runs[0][0].tokens))
-    return [each for run in runs for each in run]
+def rank(scored: Sequence[Answer], by: By) -> Ranked:
+    """The best first. Of equals the one that is drawn; or of the best that may be chosen the shortest, and last, of the
+    worst, the one nearest to it in length."""
+    runs = itertools.groupby(sorted(scored, key=lambda each: -each.value), key=lambda each: each.value)
+    every = [each for _, run in runs for each in _drawn([*run], by)]
+    able = [each for each in every if by.pair.cut == "keep" or not each.cut]
+    if by.pair.ties == "shortest" and able and able[0].value > (worst := every[-1].value):
+        best = able[0].value
+        able.sort(key=lambda each: (-each.value, each.tokens if each.value == best else 0))
+        near = able[0].tokens
+        every.sort(key=lambda each: (-each.value, -abs(each.tokens - near) if each.value == worst else 0))
+    return Ranked(every, able)
+
+
+def _drawn(equals: list[Answer], by: By) -> list[Answer]:
+    return sorted(equals, key=lambda each: by.draw(each.candidate_id)) if len(equals) > 1 else equals
+
+
+def broken(choice: Choice, settings: Pair) -> str | None:
+    """The bound that a pair is beyond, if it is."""
+    margin, widest = choice.margin, settings.max_margin
+    if margin is not None and settings.rule != "delta":
+        room = ROUNDING * max(abs(choice.chosen.value), abs(choice.rejected.value))
+        if margin < settings.min_margin - room:
+            return "below-margin"
+        if widest is not None and margin > widest + room:
+            return "above-margin"
+    gap = abs(choice.chosen.tokens - choice.rejected.tokens)
+    return "length-gap" if settings.max_length_gap is not None and gap > settings.max_length_gap else None
 
 
 def best_worst(ranked: Ranked, by: By) -> Iterator[Choice]:
@@ -130,7 +149,7 @@ def every_pair(ranked: Ranked, by: By) -> Iterable[Choice]:
 
 
 def contrast(ranked: Ranked, by: By) -> Iterator[Choice]:
-    """Each time a pair of a bin, which is drawn by its share from those that the prompt still offers.
+    """Each time a pair of a bin, which is drawn by its share from those that the prompt still offers within the bounds.
 
     Of the bin `high` the one of the widest margin, of `low` the narrowest, of `middle` the one nearest to half the
     spread. Raises NoPairError where it offers none of the wanted bins: the widest pair is always high.
@@ -138,7 +157,8 @@ def contrast(ranked: Ranked, by: By) -> Iterator[Choice]:
     spread, shares = ranked.spread, by.pair.contrast.model_dump()
     aims = {"high": spread, "middle": spread / 2, "low": 0.0}
     left: dict[str, list[Choice]] = {name: [] for name in BINS}
-    for choice in ranked.ordered():
+    every = ranked.ordered()
+    for choice in [each for each in every if not broken(each, by.pair)] or every:
         left[bin_of(choice.margin, spread) or ""].append(choice)
     for name, there in left.items():
         there.sort(key=lambda each: (-abs((each.margin or 0.0) - aims[name]), by.draw_of(each)))
@@ -171,13 +191,17 @@ RULES: dict[str, Callable[[Ranked, By], Iterable[Choice]]] = {
 
 
 def two_models(answers: Sequence[Answer], chosen: str, rejected: str, by: By) -> list[Choice]:
-    """An answer by `chosen` with one by `rejected`, as they are drawn. Raises NoPairError where they are alike.
+    """An answer by `chosen` with another one by `rejected`, each once, as they are drawn.
 
-    No score has a part in it.
+    No score has a part in it. Raises NoPairError where all are alike.
     """
     drawn = sorted(answers, key=lambda each: by.draw(each.candidate_id))
-    sides = ([each for each in drawn if each.answered_by == who] for who in (chosen, rejected))
-    differ = [Choice(*each) for each in zip(*sides, strict=False) if each[0].candidate_id != each[1].candidate_id]
-    if not differ:
+    ours, theirs = ([each for each in drawn if each.answered_by == who] for who in (chosen, rejected))
+    found = []
+    for one in ours:
+        if other := next((each for each in theirs if each.candidate_id != one.candidate_id), None):
+            theirs.remove(other)
+            found.append(Choice(one, other))
+    if not found:
         raise NoPairError("all-equal")
-    return differ
+    return found

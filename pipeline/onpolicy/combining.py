@@ -11,6 +11,7 @@ def combined(scores: Scores, how: str) -> list[float]:
     mean: of the scores, for raters of one scale. mean-rank: of each rater's ranks, from 0 for its worst answer to 1 for
     its best, equals sharing theirs. majority: 1 for the answer that more than half of the raters find the best, -1 for
     the one that more than half find the worst, 0 for others; who finds several equally good shares the vote among them.
+    What is equal but for rounding, such as the same ranks by other raters, is equal.
     """
     if len(scores[0]) == 1:
         return [score for (score,) in scores]
@@ -21,8 +22,13 @@ def combined(scores: Scores, how: str) -> list[float]:
     return _means([_ranks(each) for each in by_rater] if how == "mean-rank" else by_rater)
 
 
+def settled(score: float) -> float:
+    """To twelve digits: two sums of the same numbers in another order are one score, and no narrow margin."""
+    return float(f"{score:.12g}")
+
+
 def _means(by_rater: Scores) -> list[float]:
-    return [sum(each) / len(by_rater) for each in zip(*by_rater, strict=True)]
+    return [settled(sum(each) / len(by_rater)) for each in zip(*by_rater, strict=True)]
 
 
 def _ranks(scores: Sequence[float]) -> list[float]:

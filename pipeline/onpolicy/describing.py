@@ -260,6 +260,12 @@ def _tau(families: Iterator[Sequence[Floats]]) -> float | None:
     return float(agreed / math.sqrt(ours * theirs)) if ours and theirs else None
 
 
+def longer_wins(selected: pa.Table) -> float | None:
+    """Share of pairs whose chosen answer is the longer one, equal lengths counted half; None without a pair."""
+    longer_P = _numbers(pc.subtract(selected["chosen_tokens"], selected["rejected_tokens"]))
+    return float(((longer_P > 0) + (longer_P == 0) / 2).mean()) if len(longer_P) else None
+
+
 def _lengths(selected: pa.Table) -> Lengths:
     longer_P = _numbers(pc.subtract(selected["chosen_tokens"], selected["rejected_tokens"]))
     margins_P = _numbers(selected["margin"])
@@ -270,7 +276,7 @@ def _lengths(selected: pa.Table) -> Lengths:
     names = pc.binary_join_element_wise(selected["chosen_id"], selected["rejected_id"], " ").filter(pa.array(scored))
     drawn = np.asarray(pc.sort_indices(names))[:MOST_POINTS]
     return Lengths(
-        longer=float(((longer_P > 0) + (longer_P == 0) / 2).mean()),
+        longer=longer_wins(selected) or 0.0,
         correlation=float(np.corrcoef(x, y)[0, 1]) if related else None,
         points=[(int(tokens), float(margin)) for tokens, margin in zip(x[drawn], y[drawn], strict=True)],
     )

@@ -28,7 +28,7 @@ class Prompt:
     """One prompt, and what the data say beside it."""
 
     messages: tuple[Message, ...]
-    answers: tuple[tuple[str, Message], ...] = ()  # the data's own, each as chosen or rejected
+    answers: tuple[tuple[str, Message], ...] = ()  # the data's own, each as chosen or rejected; some of more than text
     meta: Mapping[str, Any] = field(default_factory=dict)  # what rules need
     source: str = ""
     split: str | None = None
@@ -99,8 +99,8 @@ class PromptReader:
         given = row.get("source")
         source = given if isinstance(given, str) else ""
         check_text(source)
-        usable = answer is not None and answer["content"].strip() and answer.keys() == {"role", "content"}
-        answers = (("chosen", answer),) if answer is not None and usable else ()
+        given_too = answer is not None and (answer["content"].strip() or len(answer) > 2)
+        answers = (("chosen", answer),) if answer is not None and given_too else ()
         return Prompt(tuple(messages), answers, source=source, split=split(row.get("split")))
 
 
@@ -111,8 +111,7 @@ def _of_pair(pair: Preference) -> Prompt:
     if pair.tools:
         raise Unusable("tools", _TOOLS)
     sides = (("chosen", pair.chosen), ("rejected", pair.rejected))
-    plain = tuple((name, side) for name, side in sides if side.keys() == {"role", "content"})
-    return Prompt(pair.prompt, plain, source=pair.source, split=pair.split)
+    return Prompt(pair.prompt, sides, source=pair.source, split=pair.split)
 
 
 def read_prompts(given: Prompts, rows: int | None = None) -> Asked:

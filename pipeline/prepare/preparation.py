@@ -33,12 +33,14 @@ class Spread(Protocol):
 class Preparation:
     """Makes the pairs of `rows` into `folder`. What an earlier, killed run made of its blocks is kept.
 
+    Pairs that are `own` were made by a stage here: an answer of theirs is whole, though it begin with its prompt.
     Raises UserError where the first rows show that the source is not what was meant; see Normaliser.
     """
 
-    def __init__(self, rows: Rows, data: Data, folder: Path, rows_a_block: int = ROWS):
+    def __init__(self, rows: Rows, data: Data, folder: Path, rows_a_block: int = ROWS, own: bool = False):
         self.rows, self.data, self.folder, self.rows_a_block = rows, data, folder, rows_a_block
         self.normaliser = Normaliser(rows, data.columns, data.difficulty_column, data.pairing)
+        self.normaliser.repeats &= not own
         self.look = self.normaliser.look
         self.made: dict[int, Made] = {}
         self.blocks = Blocks(rows, rows_a_block)

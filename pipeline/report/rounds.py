@@ -44,7 +44,7 @@ class Round:
     paired: float  # share of the prompts that have a pair
     chosen_tokens: float | None
     rejected_tokens: float | None
-    longer: float | None  # share of its pairs of different length whose chosen answer is the longer one
+    longer: float | None  # share of its pairs whose chosen answer is the longer one; equal lengths count half
     rewards: Mapping[str, Reward]  # by rater
     accuracy: float | None  # of held-out pairs, after training
     win_rate: WinRate | None = None  # on the embedded tasks, by their rules
@@ -162,7 +162,7 @@ def _shares(rounds: Sequence[Round]) -> Figure:
         "answers cut": {each.number: each.cut for each in rounds},
         "prompts with a pair": {each.number: each.paired for each in rounds},
     }
-    caption = "Of pairs of two lengths, of answers, of prompts. Where the longer mostly wins, length is what is learnt."
+    caption = "Of pairs (alike in length: half), answers and prompts. Where the longer mostly wins, length is learnt."
     drawing = _lines(rounds, lines, axis("share", range=[0, 1.03], **_SHARE), 320)
     return Figure("fig-shares", "Shares", caption, drawing)
 

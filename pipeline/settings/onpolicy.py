@@ -67,7 +67,8 @@ class Branch(Section):
 class Sample(Section):
     prompts: Prompts = Prompts()
     model: Model | None = None  # who answers; null: what is trained, before it is
-    against: Model | None = None  # answers the same prompts: its answers are the rejected ones of pair.rule=delta
+    # Answers the same prompts: candidates like any other, but by pair.rule=delta, whose rejected ones they are.
+    against: Model | None = None
     # As a paper samples (SAMPLED_AS): what is null below is as it says, and DEFAULTS without one.
     preset: Literal["simpo", "online-rlhf", "sppo", "spin", "open-instruct"] | None = None
     n: int = Field(default=5, ge=1)  # answers a prompt; more of them later keep those that are there
@@ -106,6 +107,9 @@ class Sample(Section):
         return self
 
 
+_OF_A_MODEL = ("kind", "revision", "dtype", "chat_template", "template_arguments", "trust_remote_code")
+
+
 class Rater(Section):
     """Who gives an answer a score: one of `rules`, `model`, `judge` and `local`."""
 
@@ -135,6 +139,11 @@ class Rater(Section):
         if len(given) != 1:
             problem = f"a rater of rate.raters is {' and '.join(given) or 'none of rules, model, judge and local'}"
             raise UserError(problem, "give one of them a rater, such as rate.raters=[rules, {model: FOLDER}]")
+        idle = [name for name in _OF_A_MODEL if getattr(self, name) != type(self).model_fields[name].default]
+        if idle and not self.model:
+            problem = f"a rater of rate.raters has {' and '.join(idle)} beside {given[0]}, which are of a model's"
+            remedy = "leave it out; of a judge that runs here it is within: {local: {source: FOLDER, dtype: bfloat16}}"
+            raise UserError(problem, remedy)
         if self.kind == "armo" and self.model and not self.trust_remote_code:
             problem = f"the rater {self.model} of kind armo scores by code of its own"
             raise UserError(problem, "set trust_remote_code: true beside it, once you have read that code")
@@ -145,8 +154,7 @@ class Rater(Section):
         """The model that is to be found for it; None where there is none."""
         if self.model is None:
             return self.local
-        names = ("revision", "dtype", "chat_template", "template_arguments", "trust_remote_code")
-        return Model(source=self.model, **{name: getattr(self, name) for name in names})
+        return Model(source=self.model, **{name: getattr(self, name) for name in _OF_A_MODEL if name != "kind"})
 
 
 class Rate(Section):
@@ -195,3 +203,10 @@ class Pair(Section):
     # label_confidence = sigmoid(margin / this); null leaves it open.
     confidence_temperature: float | None = Field(default=None, gt=0)
     seed: int = 0  # of what is drawn at random, by a hash of the prompt
+
+    @model_validator(mode="after")
+    def _bounds_hold_something(self) -> "Pair":
+        if self.max_margin is not None and self.max_margin < self.min_margin:
+            problem = f"pair.min_margin={self.min_margin:g} is above pair.max_margin={self.max_margin:g}"
+            raise UserError(problem, "raise the one or lower the other")
+        return self

@@ -136,7 +136,6 @@ def _onpolicy(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     yield sample.branch.cuts == 0, "without sample.branch.cuts", ["sample.branch.children", "pair.among"]
     yield len(config.rate.raters) < 2, "with one rater", ["rate.combine"]
     yield pair.rule != "contrast", f"with pair.rule={pair.rule}", ["pair.contrast"]
-    yield pair.rule != "delta", f"with pair.rule={pair.rule}", ["sample.against"]
     yield pair.rule == "delta", "with pair.rule=delta", _under("pair", "min_margin max_margin ties")
 
 

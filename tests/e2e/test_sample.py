@@ -18,7 +18,7 @@ from pipeline.preferences.normalise import prompt_id_of
 from pipeline.preferences.tokenise import open_tokeniser
 from tests.e2e.conftest import Head
 from tests.e2e.doors import made, only, rows
-from tests.e2e.running import Calm, beside, same_parts, start, until
+from tests.e2e.running import Calm, actors, beside, same_parts, start, until
 
 pytestmark = pytest.mark.e2e
 
@@ -104,16 +104,25 @@ def logp(model: Any, prompt: Any, said: list[int]) -> float:
 def test_a_killed_sampler_goes_on_whatever_the_order_of_rows(
     calm: Calm, talker: Path, head: Head, tmp_path: Path
 ) -> None:
-    """The same parts, byte by byte: shuffled rows are the same prompts in the same shards."""
+    """The same parts, byte by byte: shuffled rows are the same prompts in the same shards. The actor is killed at its
+    second shard, the driver once another actor has made that."""
     shuffled = random.Random(1).sample(ROWS[:5], 5) + ROWS[5:]
     given = settings(talker, tmp_path / "killed", given=shuffled)
     driver = start(head, "sample", *given)
-    until(lambda: list(tmp_path.glob("killed/root/sample/*.partial/part-model-*.parquet")), driver, pause=0.002)
+    until(lambda: done(tmp_path), driver, pause=0.002)
+    killed = [sampler.kill() for sampler in actors(head.pid, "Sampler")]
+    before = done(tmp_path)
+    assert killed and before < 3
+    until(lambda: done(tmp_path) > before, driver, pause=0.002)
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
     said = made("sample", *given, environment=head.environment)
     assert re.search(r"sample: [123] of 3 parts are finished already and kept", said), said
     assert same_parts(only(calm.root, "sample"), only(tmp_path / "killed" / "root", "sample"))
+
+
+def done(folder: Path) -> int:
+    return len(list(folder.glob("killed/root/sample/*.partial/part-model-*.parquet")))
 
 
 def test_more_answers_keep_those_that_are_there(calm: Calm, head: Head, tmp_path: Path) -> None:

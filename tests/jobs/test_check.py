@@ -123,6 +123,15 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
     "rules for prompts that are not the embedded tasks'": lambda p: [
         ((SAMPLED, f"sample.prompts={p.file('asked.jsonl', *ROWS)}"), "rate.raters=rules: no rule knows what"),
     ],
+    "answers of the model's own of which no two can make a pair": lambda p: [
+        (("data=sampled", "sample.n=1"), "sample.n=1 gives every prompt one answer, and a pair takes two"),
+        (("data=sampled", "sample.preset=spin"), "sample.n=1 gives every prompt one answer, and a pair takes two"),
+        (
+            ("data=sampled", "sample.branch={cuts: 1, children: 1}", "pair.among=siblings"),
+            "pair.among=siblings pairs answers that go on from one cut",
+        ),
+        (("data=sampled", "pair.min_margin=2", "pair.max_margin=1"), "pair.min_margin=2 is above pair.max_margin=1"),
+    ],
     "prompts to answer that are not there, or of which the first rows hold none": lambda p: [
         (("data=sampled", "sample.prompts=/nowhere.jsonl"), "sample.prompts.source '/nowhere.jsonl'"),
         (

@@ -129,6 +129,24 @@ def test_what_other_runs_go_on_from_stays(config: Config, tmp_path: Path, capsys
     assert f"report/{first.steps['report'].address.path.name}" not in left
 
 
+@pytest.mark.parametrize("role", ["model", "against"])
+def test_a_trained_model_that_answers_stays(
+    role: str, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a round that starts anew: without it its answers could never be planned again."""
+    first = make_plan(load(config("first", objective="dpo")))
+    commit_all(first)
+    trained = first.steps["train"].address.path
+    (trained / "model").mkdir()
+    for file in (tmp_path / "model").iterdir():
+        (trained / "model" / file.name).write_bytes(file.read_bytes())
+    asks = config("asks", data="sampled", objective="dpo", sample={role: {"source": str(trained / "model")}})
+    commit_all(make_plan(load(asks)))
+    said(capsys, prune.main, "--config", asks, "--yes")
+    assert make_plan(load(asks)).steps["sample"].address.find()
+    assert f"reference/{first.steps['reference'].address.path.name}" not in there(tmp_path / "root")
+
+
 @contextmanager
 def at_work(plan: Plan, code: str) -> Iterator[None]:
     """Another process that does something with a result until it is told to end."""

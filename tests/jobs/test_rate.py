@@ -152,6 +152,28 @@ def test_the_report_shows_what_became_of_the_answers(sampled: Callable[..., Plan
     assert "1 of 2 prompts have no pair, most of them as all-equal." in warnings(found)
 
 
+def test_the_report_finds_a_rater_by_its_name_whatever_is_in_it(sampled: Callable[..., Plan], tmp_path: Path) -> None:
+    """As servers name models: llama3:8b, or ft:gpt:owner."""
+    root = sampled_root(sampled)
+    with judge_server(lambda asked, _: Answer(f"[[{len(asked) % 10 + 1}]]")) as judge:
+        rate = {"raters": ["rules", {"judge": "own/llama3:8b"}]}
+        plan = sampled(rate=rate, resources={"root": str(root), "judge_endpoint": {"url": judge.url}})
+        steps = [plan.steps[name] for name in plan.steps if plan.steps[name].stage in ("sample", "rate", "pair")]
+        made = {step.name: make(plan, step) for step in steps}
+    report = plan.steps["report"]
+    inputs = {role: made[step.name] for role, step in report.inputs.items() if step.name in made}
+    found = own_answers(Work(plan, report, inputs, tmp_path))
+    assert found and found.rewards.keys() == {"rules", "own/llama3:8b"} and len(found.agreement) == 1
+
+
+def test_without_branches_all_answers_meet(sampled: Callable[..., Plan]) -> None:
+    """That pair.among is not used is said, and it is the same result as without it."""
+    plans = [sampled(pair={"among": among}) for among in ("siblings", "all")]
+    assert plans[0].steps["pair"].address == plans[1].steps["pair"].address
+    make(plans[0], plans[0].steps["rate:rules"])
+    assert make(plans[0], plans[0].steps["pair"]).manifest["ledger"]["pairs"] == 1
+
+
 def test_prompts_without_constraints_have_no_rules(
     sampled: Callable[..., Plan], tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> None:

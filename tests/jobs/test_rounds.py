@@ -77,8 +77,12 @@ def test_a_fault_is_told_before_anything_is_sampled(place: Place) -> None:
             code, said = place.says(rounds.main, *given(place, **changes), *more)
             assert code == 2 and says in said and "\n  remedy: " in said, said
     against = {"sample": sample | {"against": str(place.model)}, "rate": {"raters": []}, "pair": {"rule": "delta"}}
-    code, said = place.says(rounds.main, *given(place, **against, rounds={"count": 3}), "--dry-run")
-    assert code == 2 and "has 8 prompts, which are none for the last of 3 rounds" in said, said
+    asked = given(place, **against, rounds={"count": 3})
+    for sampled in (False, True):
+        if sampled:  # by the first round, and those after it are yet to be known
+            commit(plan_rounds(asked[1], asked[2:]).planned[0], "sample")
+        code, said = place.says(rounds.main, *asked, "--dry-run")
+        assert code == 2 and "has 8 prompts, which are none for the last of 3 rounds" in said, said
 
 
 def other(model: Path, folder: Path, change: Callable[[Path], None]) -> Path:

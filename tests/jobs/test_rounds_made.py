@@ -14,6 +14,7 @@ from actors.training import EPOCH, JOURNAL, WorkerSpec
 from jobs import rounds
 from jobs.common.earlier import Earlier
 from jobs.common.models import reference_model, start_model
+from jobs.common.rounds_page import raters
 from jobs.common.stage import Outcome, Work, make, manifest
 from jobs.sample import describe
 from jobs.train import joined
@@ -66,7 +67,11 @@ def sample(plan: Plan) -> None:
                 text = " ".join(draw.choices(WORDS, k=(1, 4, 12, 30)[number]))
                 ids = tokeniser.answer(prompt.messages, {"role": "assistant", "content": text})
                 assert isinstance(ids, list)
-                rows.append(answered(of_prompt(prompt), text, ids, sample=number, **said))
+                own = said | {"finish_reason": "length" if number == 3 else "stop"}
+                rows.append(answered(of_prompt(prompt), text, ids, sample=number, **own))
+                if number == 0:
+                    data = {"answered_by": "chosen", "finish_reason": "data", "sample": 0}
+                    rows.append(answered(of_prompt(prompt), text, ids, **data))
         name = "part-model-00000-000.parquet"
         outcome = Outcome({name: tables.write(rows, tables.CANDIDATES, folder / name)})
         describe(outcome, asked, Earlier(folder), Work(plan, step, {}, folder))
@@ -151,7 +156,10 @@ def test_two_rounds_and_their_page(given: list[str], place: Place) -> None:
     for each in (one, two):
         reward = each["rewards"]["rules"]
         assert reward["chosen"] > reward["rejected"] and 0 <= each["longer"] <= 1
-        assert each["prompts"] == 48 and each["answers"] == 192 and each["pairs"] > 4 and each["win_rate"] is None
+        assert each["prompts"] == 48 and each["answers"] == 240 and each["cut"] == 0.25  # of those that were sampled
+        assert each["pairs"] > 4 and each["win_rate"] is None
+    rater = second.steps["rate:rules"].address.find()
+    assert raters({"rate:rules-2": rater, "pair": rater}) == [("rules-2", rater)]  # type: ignore[dict-item]
     html = (artifact.path / "rounds.html").read_text(encoding="utf-8")
     assert "the model of round 1" in html and html.rstrip().endswith("</html>")
     assert not any(series.pending(plan) for plan in series.planned)

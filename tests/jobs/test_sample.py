@@ -86,6 +86,18 @@ def test_the_datas_own_answers_are_the_tokens_that_prepare_would_train(byte_mode
     assert [row["answered_by"] for row in rows] == ["chosen", "rejected"] * 3
 
 
+def test_answers_of_more_than_text_are_named(
+    byte_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thinking = {"role": "assistant", "content": "Red.", "reasoning_content": "A colour."}
+    rows = [{"messages": [{"role": "user", "content": f"Colour {n}?"}, thinking]} for n in range(2)]
+    given = work(byte_model, tmp_path, rows=[*ROWS[:1], *rows])
+    asked, _ = laid_out(given)
+    assert reference_answers(list(asked.prompts.values()), answerers_of(given)[0], given) == {"part-data.parquet": 2}
+    said = "2 answers of the data are candidates, {'more-than-text': 2} of others cannot be used"
+    assert said in capsys.readouterr().out
+
+
 def committed(given: Work, n: int) -> Work:
     """A result as sample leaves one: of each prompt n answers in a part."""
     prompts = read_prompts(given.config.sample.prompts).prompts.values()
@@ -144,11 +156,13 @@ def test_prepare_reads_what_was_selected(byte_model: Path, tmp_path: Path, capsy
     overrides = ("data.dev_fraction=0.5", "schedule={}")
     given = work(byte_model, tmp_path, *overrides)
     prompts = read_prompts(given.config.sample.prompts).prompts.values()
+    texts = [prompt.messages[-1]["content"] for prompt in prompts]  # which all answers begin with, as they are
     rows = [
         {
             **dict.fromkeys(tables.SELECTED.names),
             **{name: value for name, value in of_prompt(prompt).items() if name in tables.SELECTED.names},
-            **{"chosen_id": "c", "rejected_id": "r", "chosen": f"Human: {number}", "rejected": "No."},
+            **{"chosen_id": "c", "rejected_id": "r"},
+            **{"chosen": f"{texts[number]} Human", "rejected": f"{texts[number]} No."},
             **{"chosen_score": 1.0, "rejected_score": 0.5, "margin": 0.5, "rule": "best-worst"},
             **dict.fromkeys(("chosen_tokens", "rejected_tokens", "shared_prefix_tokens"), 0),
         }
@@ -165,7 +179,7 @@ def test_prepare_reads_what_was_selected(byte_model: Path, tmp_path: Path, capsy
     assert prepared and prepared.manifest["ledger"]["kept"] == len(ROWS) == prepared.manifest["ledger"]["rows"]
     assert prepared.manifest["inputs"] == {"selected": {"stage": "pair", "fingerprint": step.address.fingerprint}}
     pairs = tables.read(prepared.path, tables.PAIRS).to_pylist()
-    assert sorted(row["chosen"] for row in pairs) == [f"Human: {number}" for number in range(len(ROWS))]
+    assert sorted(row["chosen"] for row in pairs) == sorted(f"{text} Human" for text in texts)
     assert {(row["chosen_score"], row["rejected_score"]) for row in pairs} == {(1.0, 0.5)}
     assert {row["split"] for row in pairs} == {"train", "dev"}
     assert "prepare: done" in capsys.readouterr().out

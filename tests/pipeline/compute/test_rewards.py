@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from pipeline.compute.rewards import Rewards, load_reward_model, rewards
 from pipeline.compute.selfcheck import chosen
@@ -98,8 +99,29 @@ def test_what_gives_no_reward_is_refused(
     spoilt.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="LlamaForSequenceClassification gives rewards that are no finite numbers"):
         load_reward_model(tmp_path, "float32")
+    with_bias = load_file(file := reward_model("Llama") / "model.safetensors") | {"score.bias": torch.ones(1)}
+    save_file(with_bias, file, {"format": "pt"})  # which transformers leaves out without a word
+    with pytest.raises(UserError, match=r"more of a head \(score\.bias\) than LlamaForSequenceClassification has"):
+        load_reward_model(file.parent, "float32")
     (tmp_path / "config.json").write_text('{"model_type": "whisper", "num_labels": 1}')
     with pytest.raises(UserError, match=r"cannot be opened(.|\n)*AutoModelForSequenceClassification opens"):
+        load_reward_model(tmp_path, "float32")
+
+
+def test_what_sees_more_than_what_is_before_is_refused(reward_model: Callable[..., Path]) -> None:
+    """Its last token would be another one's in a pack, and see the padding of others' rows."""
+    folder = reward_model("Gemma3Text", use_bidirectional_attention=True)
+    assert len(one_by_one(folder)) == len(ALL)
+    with pytest.raises(UserError, match="Gemma3TextForSequenceClassification rewards a conversation by"):
+        load_reward_model(folder, "float32")
+
+
+def test_what_is_no_decoder_is_refused_in_words(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "max_position_embeddings": 128}
+    config = transformers.BartConfig(vocab_size=97, pad_token_id=1, eos_token_id=2, **sizes)
+    config.num_labels = 1
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"^BartForSequenceClassification cannot be scored (.|\n)*give a decoder"):
         load_reward_model(tmp_path, "float32")
 
 

@@ -1,10 +1,15 @@
 """Where answers are cut: at ends of sentences alone, by the key alone; and what candidates are named by."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.onpolicy.branches import cuts, sentence_ends
-from pipeline.onpolicy.candidates import answered, candidate_id, seed_of
+from pipeline.onpolicy.candidates import answered, candidate_id, seed_of, text_of
+from pipeline.preferences.messages import said
+from pipeline.preferences.tokenise import Tokeniser
+from tests.pipeline.preferences.families import FAMILIES, tokenizer
+from tests.pipeline.preferences.talks import CHATML
 
 BYTES = ["It", "Ġcosts", "Ġ3", ".", "50", "Ġeuros", ".", "ĠSee", "Ġa", ".", "b", ".", 'Ġ"Yes', '!"', "ĠDone", "."]
 PIECES = ["▁It", "▁is", "▁so", ".", "▁Why", "?", "<0x0A>", "▁e", ".", "g", ".", "▁that"]
@@ -32,6 +37,21 @@ def test_cuts_are_near_a_quarter_a_half_and_three_quarters() -> None:
     tokens = [*tokens, "Ġa"]
     places = {cuts(tokens, 1, "seed", number)[0] for number in range(60)}
     assert places == {26, 50, 76}  # of 101 tokens, each second one of which ends a sentence
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_branch_says_what_all_of_its_tokens_say(family: str) -> None:
+    """Wherever it is cut: a tokenizer that joins a space with the word after it takes it off a text's beginning."""
+    tokeniser = Tokeniser(tokenizer(family, CHATML), 1, 1)
+    ids = tokeniser.answer([{"role": "user", "content": "Name a colour."}], said("Blue. A banana. The sky is blue!"))
+    assert isinstance(ids, list) and ids[-1] == tokeniser.end_id
+    whole = tokeniser.text(ids[:-1])
+    for place in range(len(ids)):
+        before, after = ids[:place], ids[place:]
+        assert text_of(tokeniser, after, True, prefix_ids=before) == whole
+        assert text_of(tokeniser, after[:-1], False, prefix_ids=before) == whole
+        at = whole.find("is", len(tokeniser.text(before)))
+        assert text_of(tokeniser, after, True, "is", before) == (whole[:at] if at >= 0 else whole)
 
 
 def test_names_and_seeds_depend_on_content_alone() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.onpolicy.choosing import REASONS, Chosen, choose, confidence
 from pipeline.onpolicy.choosing_rules import RULES, Answer
+from pipeline.onpolicy.combining import combined
 from pipeline.settings.onpolicy import Contrast, Pair, Rate
 
 BY = Rate()
@@ -109,6 +110,10 @@ def test_of_equals_the_shortest_best_and_the_worst_like_it_in_length() -> None:
     """As in WPO: a and b are best, c and d worst; a is shorter, and c is nearer to it."""
     answers = [Answer("a", (1.0,), 20), Answer("b", (1.0,), 60), Answer("c", (0.0,), 25), Answer("d", (0.0,), 90)]
     assert {tuple(pairs(answers, ties="shortest", seed=seed)) for seed in range(20)} == {("ac",)}
+    # One that was cut is better than all, and may not be chosen: its length has no part in it.
+    answers = [Answer("e", (2.0,), 100, cut=True), *answers]
+    for cut in ("drop", "rejected-only"):
+        assert {tuple(pairs(answers, ties="shortest", cut=cut, seed=seed)) for seed in range(20)} == {("ac",)}
 
 
 def test_without_a_score_an_answer_is_out() -> None:
@@ -130,6 +135,26 @@ def test_several_raters() -> None:
     assert pairs([a._replace(scores=a.scores[:2]) for a in answers], Rate(combine="majority")) == ["tie"]
 
 
+def test_scores_alike_but_for_rounding_are_alike() -> None:
+    """Sums of the same numbers in another order, and 1 less 70 hundredths beside a half less 20."""
+    in_turn = [Answer("a", (0.1, 0.2, 0.3)), Answer("b", (0.3, 0.2, 0.1))]
+    assert pairs(in_turn, Rate(combine="mean")) == ["all-equal"]
+    less = [Answer("a", (1.0,), 70), Answer("b", (0.5,), 20)]
+    assert pairs(less, length_penalty=0.01) == ["all-equal"] and pairs(less, length_penalty=0.0101) == ["ba"]
+    assert pairs(less) == ["ab"]
+
+
+@given(st.lists(st.permutations(range(5)), min_size=2, max_size=7), st.randoms())
+def test_what_raters_say_together_does_not_depend_on_their_order(ranks: list[list[int]], random: Any) -> None:
+    shuffled = random.sample(ranks, len(ranks))
+    for how in ("mean", "mean-rank", "majority"):
+        found = combined([*zip(*ranks, strict=True)], how)
+        assert found == combined([*zip(*shuffled, strict=True)], how)
+    sums = [sum(each) for each in zip(*ranks, strict=True)]
+    means = combined([*zip(*ranks, strict=True)], "mean-rank")
+    assert [a == b for a, b in itertools.combinations(means, 2)] == [a == b for a, b in itertools.combinations(sums, 2)]
+
+
 def test_two_models() -> None:
     """Whatever the scores: the model's own answers are chosen, those of the other rejected."""
     answers = [each._replace(answered_by=who) for each, who in zip((A, B, C, D), ["model", "against"] * 2, strict=True)]
@@ -142,6 +167,15 @@ def test_two_models() -> None:
     assert pairs([answers[0]._replace(cut=True), answers[1]], rule="delta") == ["cut"]
     assert pairs([answers[0], answers[0]._replace(answered_by="against")], rule="delta") == ["all-equal"]
     assert pairs([answers[0], answers[1]._replace(cut=True)], rule="delta", cut="rejected-only") == ["ab"]
+    # What both say is no pair of itself, and keeps nobody from being one.
+    for both in (answers[:2], answers[1::-1]):
+        own = [each._replace(answered_by="model") for each in both]
+        for seed in range(8):
+            assert pairs([*own, A._replace(answered_by="against")], rule="delta", seed=seed) == ["ba"]
+    # Nor does a vote that names nobody.
+    votes = [each._replace(scores=score) for each, score in zip(answers[:2], [(1.0, 0.0), (0.0, 1.0)], strict=True)]
+    assert pairs(votes, Rate(combine="majority"), rule="delta") == ["ab"]
+    assert pairs(votes, Rate(combine="majority")) == ["tie"]
 
 
 def test_branches_meet_their_siblings() -> None:
@@ -164,6 +198,17 @@ def test_mixed_contrast_keeps_its_shares() -> None:
     # Two values have one margin, which is wide: no share makes it narrow.
     assert pairs([A, D], rule="contrast", contrast={"high": 0, "low": 1}) == ["above-margin"]
     assert pairs([A, D], rule="contrast", contrast={"high": 0.1, "low": 0.9}) == ["ad"]
+
+
+def test_mixed_contrast_keeps_its_shares_within_bounds() -> None:
+    """The widest pair is beyond the bound: another wide one takes its place, and not one of another bin."""
+    answers = [A, Answer("b", (0.96,)), Answer("c", (0.02,)), D]
+    settings = Pair(rule="contrast", max_margin=0.97)
+    found = [choose(f"p{number}", answers, BY, settings).pairs[0] for number in range(400)]
+    bins = Counter(each.bin for each in found)
+    assert bins.keys() == {"high", "low"} and abs(bins["high"] - 200) < 3 * math.sqrt(400 / 4)
+    assert {each.choice.margin for each in found if each.bin == "high"} == {0.96}
+    assert pairs(answers, rule="contrast", max_margin=0.01) == ["above-margin"]
 
 
 def test_confidence() -> None:

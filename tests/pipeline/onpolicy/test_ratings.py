@@ -182,6 +182,14 @@ def test_a_score_by_code_of_its_own(reward_model: Path, tmp_path: Path) -> None:
         Rater(model="x", kind="armo")
 
 
+def test_what_a_model_alone_has_is_refused_beside_others() -> None:
+    for who in ({"local": "folder"}, {"judge": "wise"}, {"rules": True}):
+        with pytest.raises(UserError, match=rf"has dtype beside {next(iter(who))}, which are of a model's\n.*within"):
+            Rater.model_validate(who | {"dtype": "bfloat16"})
+        assert Rater.model_validate(Rater.model_validate(who).model_dump(mode="json")) == Rater.model_validate(who)
+    assert Rater.model_validate({"local": {"source": "folder", "dtype": "bfloat16"}}).local
+
+
 def test_a_reward_that_is_no_number_is_no_score_and_spoils_no_other(reward_model: Path, tmp_path: Path) -> None:
     """A model is looked at when it is loaded; what one of its weights spoils may still be a single word."""
     rows = answers(["Blue.", "Red zebras.", "A banana.", "Zebras, zebras!"])

@@ -324,6 +324,7 @@ def test_every_rule_of_what_is_not_used_names_settings_that_are_there() -> None:
         (["sample.n=3", "pair.rule=all"], {"sample.n", "pair.rule"}),
         (["data=sampled", "sample.n=3", "pair.rule=all"], set()),
         (["data=sampled", "pair.among=siblings", "rate.combine=mean"], {"pair.among", "rate.combine"}),
+        (["data=sampled", "sample.against=m"], set()),
         (["data=sampled", "sample.prompts.split=train"], {"sample.prompts.split"}),
         (["data=sampled", "data.pairs=3", "data.pairing=all"], {"data.pairs", "data.pairing"}),
         (["data=sampled", "rate.raters={judge: j}", "resources.judge_endpoint.url=http://h/v1"], set()),
