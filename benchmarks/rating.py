@@ -78,6 +78,13 @@ def _candidate(pair: Row, side: str) -> dict[str, Any]:
     }
 
 
+def job_of(model: Path, pairs: Path, n: int, batch: int, threads: int, folder: str) -> dict[str, Any]:
+    """What both sides are told; the reward model is to be made in `folder`."""
+    read = from_file(pairs, model, n + batch, TEXTS)
+    job = {"model": str(model), "pairs": read, "batch": batch, "threads": threads}
+    return job | {"phase": "reference", "kinds": False, "folder": folder, "reward_model": folder}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a directory as save_pretrained writes it")
@@ -90,17 +97,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
     with reported(), tempfile.TemporaryDirectory(prefix="rating-") as folder:
-        model = options.model.resolve()
-        pairs = from_file(options.pairs, model, options.n + options.batch, TEXTS)
-        job = {"model": str(model), "pairs": pairs, "batch": options.batch, "threads": options.threads}
-        job |= {"phase": "reference", "folder": folder, "reward_model": folder}
+        job = job_of(options.model.resolve(), options.pairs, options.n, options.batch, options.threads, folder)
         run_child("benchmarks.rating", "make_reward_model", job)
         sides = {
             "reference": partial(run_child, "benchmarks.side_ours", "run", job, environment=CPU),
             "rating": partial(run_child, "benchmarks.rating", "rate", job, environment=CPU),
         }
         runs = alternate(sides, options.repeats)
-    packed = packed_tokens(pairs[options.batch :])
+    packed = packed_tokens(job["pairs"][options.batch :])
     seconds = {name: [each["seconds"] for each in results] for name, results in runs.items()}
     found: dict[str, Any] = {
         name: {
