@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobs.common.stage import Work
+from pipeline.line.plan import role_of
 from pipeline.results import tables
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def own_answers(work: Work) -> Described | None:
     if work.plan.front is None:
         return None
     pair, raters = work.inputs["pair"], work.plan.front.raters
-    rated = {each.label: work.inputs[f"rate:{each.label}".replace(":", "_")] for each in raters}
+    rated = {each.label: work.inputs[role_of(f"rate:{each.label}")] for each in raters}
     scores = {label: tables.read(each.path, tables.SCORES, ["candidate_id", "score"]) for label, each in rated.items()}
     return describe(
         tables.read(work.inputs["sample"].path, tables.CANDIDATES, OF_CANDIDATES),

@@ -274,12 +274,9 @@ def _plain_tokens(tokenizer: dict[str, Any]) -> set[int]:
 
 
 def benchmarks(plan: Plan) -> None:
-    """Files of questions that cannot be read, or hold none."""
-    questions.asked(plan.config.generate)
-
-
-def room(plan: Plan) -> None:
-    """Answers that take more tokens than the model does, whatever is asked. With their questions, generate counts."""
+    """Files of questions that cannot be read, or hold none; answers that take more tokens than the model does, whatever
+    is asked. With their questions, generate counts.
+    """
     settings, most = plan.config.generate, positions(read_config(plan.model_folder))
     answers = [
         sampling(settings, name, asked).max_tokens * (1 + len(asked.then)) for name, asked in questions.asked(settings)
@@ -429,7 +426,6 @@ LOOKS: Sequence[tuple[set[str], Callable[[Plan], None]]] = (
     ({"train"}, adapter_layers),
     ({"train"}, optimizer),
     ({"generate"}, benchmarks),
-    ({"generate"}, room),
     ({"generate"}, preset),
     ({"generate"}, stop_tokens),
     ({"judge"}, judges_configuration),

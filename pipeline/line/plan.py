@@ -152,6 +152,11 @@ class Plan:
         return self.steps["prepare"].address.beside("model", model.label, digest)
 
 
+def role_of(name: str) -> str:
+    """The role by which the report reads the step of a name."""
+    return name.replace(":", "_")
+
+
 def make_plan(config: RunConfig) -> Plan:
     """Everything a configuration will make. Raises UserError where the model or the data cannot be found."""
     root, store = root_of(config.resources)
@@ -248,7 +253,7 @@ def make_plan(config: RunConfig) -> Plan:
         trained="generate:trained",
     )
     shown = {"report": report_of(config.report, steps["train"].address.fingerprint), "name": config.name}
-    add("report", config.name, shown, **{name.replace(":", "_"): name for name in steps})
+    add("report", config.name, shown, **{role_of(name): name for name in steps})
     return Plan(config, model, start, reference, judge, steps, sampled, editor, streams)
 
 
