@@ -199,7 +199,8 @@ def _estimated(config: RunConfig, plan: Plan | None, tokenizer: Path | None, sec
     train, dev = (every.take(np.flatnonzero(splits[fit] == split)) for split in ("train", "dev"))
     if config.data.source == EMBEDDED:
         train = replace(train, scale=config.data.pairs / len(train.prompt_P))
-        dev = replace(dev, scale=config.data.dev_pairs / max(1, len(dev.prompt_P)))
+        dev = dev if len(dev.prompt_P) else train  # which is read first
+        dev = replace(dev, scale=config.data.dev_pairs / len(dev.prompt_P))
     if config.data.limit and train.pairs > config.data.limit:
         share = config.data.limit / train.pairs
         every, train, dev = (replace(each, scale=each.scale * share) for each in (every, train, dev))
@@ -265,7 +266,7 @@ def _first_pairs(
     began, read, looked, ended = time.monotonic(), 0, 0, False
     for _, row in rows:
         read, now = read + 1, time.monotonic() - began
-        if read <= SAMPLE and now < seconds:
+        if read <= SAMPLE and (now < seconds or not pairs):  # a busy machine looks at one at least
             looked = read
             each = normaliser.read(row)
             found = (pair for pair in each if isinstance(pair, Preference))
@@ -284,7 +285,7 @@ def _first_pairs(
 
 
 def _embedded(data: Data) -> Rows:
-    parts = (("dev", data.dev_pairs), ("train", data.pairs))
+    parts = (("train", data.pairs), ("dev", data.dev_pairs))
     return Rows.of(
         lambda: enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed, data.thoughts) for part in parts)))
     )
