@@ -125,7 +125,9 @@ def test_centred_or_not_is_the_base_margin(name: str, given: dict[str, Any]) -> 
     """Every margin is larger by gamma0, and what is said of how far it was moved is the same."""
     margin = {"margin": "gamma", "gamma0": 1.7, **given}
     centred, whole = (run(name, **margin, centred=centred) for centred in (True, False))
-    torch.testing.assert_close(whole.margins_B - centred.margins_B, torch.full((6,), 1.7).double(), rtol=0, atol=1e-13)
+    torch.testing.assert_close(
+        whole.margins_B - centred.margins_B, torch.full((6,), 1.7, dtype=torch.float64), rtol=0, atol=1e-13
+    )
     assert torch.equal(whole.shifts_B, centred.shifts_B) and torch.equal(whole.gaps_B, centred.gaps_B)
     assert torch.equal(centred.losses_B, run(name, **margin).losses_B)
 
