@@ -173,7 +173,7 @@ def test_a_bad_sweep_is_one_error(file: Callable[..., str], changes: dict[str, A
 
 
 def test_what_a_sweep_chooses_by_and_shortens_must_be_there(file: Callable[..., str]) -> None:
-    with pytest.raises(UserError, match="data.dev_pairs=0 leaves no held-out pairs"):
+    with pytest.raises(UserError, match=r"data\.dev_pairs=0 leaves no held-out pairs"):
         plan_sweep(file({"data": {"pairs": 4, "dev_pairs": 0}}))
     row = {"prompt": "Name a colour.", "chosen": "Red.", "rejected": "Seven."}
     (Path(file()).parent / "pairs.jsonl").write_text(json.dumps(row))
