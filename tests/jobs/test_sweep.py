@@ -14,14 +14,16 @@ import pytest
 import yaml
 
 from jobs import sweep
+from jobs.common.cells import Ended
 from jobs.common.stage import provenance
 from jobs.common.sweep_page import scales
-from jobs.common.tuning import Key, Tuner
+from jobs.common.tuning import Key, Tuner, says_of_itself
 from pipeline.errors import UserError
 from pipeline.line.plan import Plan, make_plan
 from pipeline.line.proposals import Record, Trial
 from pipeline.line.sweep import plan_sweep
 from pipeline.results import tables
+from pipeline.results.address import HELD
 from pipeline.results.locks import exclusive
 
 SWEEP: dict[str, Any] = {
@@ -79,6 +81,20 @@ def test_without_optuna_it_is_refused(
 def test_what_the_line_refuses_is_refused_before_any_trial(given: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, said = says(capsys, *given(), "train.lora.layers=q_prj", "resources.train_workers=999")
     assert status == 2 and said.count("error: ") == 2 and "| " not in said, said
+
+
+def test_settings_that_do_not_go_together_are_told_with_their_trial(
+    given: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranges = {"schedule.sft_percentile": [None, 10], "schedule.sft_below": [None, 0.5]}
+    status, said = says(capsys, *given(methods={"mix": {"objective": "mixdpo"}}, ranges=ranges), "--dry-run")
+    assert status == 2 and "two ways to say the same (trial " in said and "schedule.sft_below=0.5)" in said, said
+
+
+def test_what_was_ended_or_is_made_by_others_says_nothing_of_the_settings() -> None:
+    held = f"{HELD} dpo-0123456789ab of stage train"
+    ends = [Ended(2, "step 3: the loss is not finite"), Ended(1, "failed unexpectedly"), Ended(2, held), Ended(-9)]
+    assert [says_of_itself(end) for end in ends] == [True, True, False, False]
 
 
 def test_a_sweep_that_another_process_is_at(given: Any, capsys: pytest.CaptureFixture[str]) -> None:
