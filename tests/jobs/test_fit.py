@@ -120,6 +120,8 @@ def test_other_runs_and_passes_are_counted(large: str, says: Says) -> None:
     assert tis["weigh"]["tokens"] == 3 * tis["reference"]["tokens"] + 2 * tis["train"]["tokens"]
     assert kto["weigh"]["tokens"] == pytest.approx(kto["reference"]["tokens"] / 2, abs=1)
     assert tis["weigh"]["disk"] > 2 * tis["train"]["disk"]
+    ahead = stages("objective={name: gamma-dpo, queue: step}")["train"]["seconds"]  # a forward more
+    assert dpo["train"]["seconds"] < ahead < 4 / 3 * dpo["train"]["seconds"]
 
 
 def test_editors_streams_and_features_are_counted(large: str, says: Says, tmp_path: Path) -> None:
