@@ -3,8 +3,6 @@
 Shapes: [P] pairs; three lengths each: prompt, chosen, rejected.
 """
 
-import itertools
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,21 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.fit.source import SAMPLE, Seen, look_at, rows_of
 from pipeline.line.plan import Plan
 from pipeline.onpolicy.prompts import read_prompts
-from pipeline.onpolicy.selected import selected_pairs
-from pipeline.preferences import verifiable
 from pipeline.preferences.messages import Message
-from pipeline.preferences.normalise import Normaliser, Preference, split_of
-from pipeline.preferences.rows import Rows
-from pipeline.preferences.sources import open_source
 from pipeline.preferences.texts import texts_of
 from pipeline.results import tables
 from pipeline.settings.config import RunConfig
-from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
+from pipeline.settings.inputs import EMBEDDED, SAMPLED
 from pipeline.settings.streams import in_proportion
 from pipeline.statistics import share_of
 from pipeline.training.schedule import make_schedule
@@ -36,7 +29,6 @@ from pipeline.training.schedule import make_schedule
 Counts = npt.NDArray[np.int64]
 
 SCHEDULED = 1_000_000  # pairs up to which a schedule that is not there yet is worked out here
-SAMPLE = 1000  # rows of a source that are looked at, at most
 TURN_TOKENS = 12  # that a chat template writes around a message, more or less
 BYTES_A_TOKEN = 4.0  # of text, where there is no tokenizer to try
 
@@ -103,6 +95,7 @@ class Work:
     held_out: Lengths
     exact: bool
     how: str  # the numbers were found
+    seen: Seen | None = None  # rows that stand for them, of the first source, where it is not prepared yet
 
 
 def work_of(config: RunConfig, plan: Plan | None, tokenizer: Path | None, seconds: float) -> Work:
@@ -138,7 +131,7 @@ def together(works: Sequence[Work]) -> Work:
         _mixed([getattr(each, name) for each in works]) for name in ("all", "trained", "held_out")
     )
     exact = all(each.exact for each in works) and every.scale == trained.scale == 1
-    return Work(every, trained, held_out, exact, "; ".join(dict.fromkeys(each.how for each in works)))
+    return Work(every, trained, held_out, exact, "; ".join(dict.fromkeys(each.how for each in works)), works[0].seen)
 
 
 def _mixed(parts: Sequence[Lengths]) -> Lengths:
@@ -181,29 +174,28 @@ def _routed(config: RunConfig, train: Lengths) -> Lengths:
 
 
 def _estimated(config: RunConfig, plan: Plan | None, tokenizer: Path | None, seconds: float) -> Work:
-    """By the first pairs of the source, as far as they are read in a few seconds."""
-    found, scale, how = _first_pairs(config, plan, seconds)
-    count = _counter(tokenizer)
-    lengths = [count(said) for pair, _ in found for said in (pair.prompt, [pair.chosen], [pair.rejected])]
+    """By pairs drawn from the source, as far as it is read in a few seconds."""
+    seen, count = look_at(config, plan, seconds), _counter(tokenizer)
+    lengths = [count(said) for pair in seen.pairs for said in (pair.prompt, [pair.chosen], [pair.rejected])]
     lengths_P3 = np.array(lengths, dtype=np.int64).reshape(-1, 3)
     lengths_P3 += 1  # a completion ends with a token
-    lengths_P3[:, 0] += [TURN_TOKENS * (len(pair.prompt) + 1) - 1 for pair, _ in found]
-    splits = np.array([split for _, split in found])
+    lengths_P3[:, 0] += [TURN_TOKENS * (len(pair.prompt) + 1) - 1 for pair in seen.pairs]
+    splits = np.array(seen.splits)
     short = lengths_P3 <= np.array([config.data.max_prompt_tokens, *2 * [config.data.max_completion_tokens]])
     fit = short.all(axis=1)
     if not fit.any():
-        problem = f"data.source={config.data.source}: none of its first {len(found)} pairs is short enough"
+        problem = f"data.source={config.data.source}: none of {len(seen.pairs)} of its pairs is short enough"
         raise UserError(problem, "raise data.max_prompt_tokens and data.max_completion_tokens")
     prompt_P, chosen_P, rejected_P = lengths_P3[fit].T.copy()
-    every = Lengths(prompt_P, chosen_P, rejected_P, scale)
+    every = Lengths(prompt_P, chosen_P, rejected_P, seen.scale)
     train, dev = (every.take(np.flatnonzero(splits[fit] == split)) for split in ("train", "dev"))
     if config.data.source == EMBEDDED:
-        train = replace(train, scale=config.data.pairs / len(train.prompt_P))
+        train = replace(train, scale=config.data.pairs / max(1, len(train.prompt_P)))
         dev = replace(dev, scale=config.data.dev_pairs / max(1, len(dev.prompt_P)))
     if config.data.limit and train.pairs > config.data.limit:
         share = config.data.limit / train.pairs
         every, train, dev = (replace(each, scale=each.scale * share) for each in (every, train, dev))
-    return Work(every, _routed(config, train), dev, False, how)
+    return Work(every, _routed(config, train), dev, False, seen.how, seen)
 
 
 @dataclass(frozen=True)
@@ -224,7 +216,7 @@ def prompts_of(config: RunConfig, tokenizer: Path | None) -> PromptLengths:
     if not len(tokens_P):
         problem = f"sample.prompts.source={given.source}: none of its first {len(found)} prompts is short enough"
         raise UserError(problem, "raise sample.max_prompt_tokens")
-    rows = given.limit if given.source == EMBEDDED else _rows_of(Path(given.source))
+    rows = given.limit if given.source == EMBEDDED else rows_of(Path(given.source))
     total = round(max(rows or 0, asked.rows) * len(tokens_P) / asked.rows)
     return PromptLengths(tokens_P, min(total, given.limit or total))
 
@@ -242,69 +234,6 @@ def _to_be_sampled(config: RunConfig, tokenizer: Path | None) -> Work:
         every, train, dev = (replace(each, scale=each.scale * share) for each in (every, train, dev))
     how = f"at most: pairs of {prompts.total:,} prompts, answers of up to {answer_P[0]:,} tokens"
     return Work(every, _routed(config, train), dev, False, how)
-
-
-def _first_pairs(
-    config: RunConfig, plan: Plan | None, seconds: float
-) -> tuple[list[tuple[Preference, str]], float, str]:
-    """Pairs with their splits; how many times as many there are in all; and how that is known."""
-    data = config.data
-    expected: int | None = data.pairs + data.dev_pairs
-    if data.source == EMBEDDED:
-        rows = _embedded(data)
-    elif data.source == SAMPLED:
-        joined = [step.address.find() for step in plan.steps["prepare"].inputs.values()] if plan else []
-        rows, expected = selected_pairs([each.path for each in joined if each]).rows, None
-    else:
-        rows = open_source(
-            data.source, split=data.split, subset=data.subset, revision=data.revision, columns=data.columns.values()
-        ).rows
-        expected = _rows_of(Path(data.source))
-    normaliser = Normaliser(rows, data.columns, data.difficulty_column, data.pairing)
-    pairs: dict[str, tuple[Preference, str]] = {}  # by id: copies of a pair are one
-    began, read, looked, ended = time.monotonic(), 0, 0, False
-    for _, row in rows:
-        read, now = read + 1, time.monotonic() - began
-        if read <= SAMPLE and now < seconds:
-            looked = read
-            each = normaliser.read(row)
-            found = (pair for pair in each if isinstance(pair, Preference))
-            pairs |= {pair.pair_id: (pair, split_of(pair, data.dev_fraction)) for pair in found}
-        elif expected or now > 3 * seconds:
-            break  # otherwise rows are counted
-    else:
-        ended = True
-    if not pairs:
-        raise UserError(
-            f"data.source={data.source}: no pair is found in its first {looked} rows", "python -m jobs.prepare says why"
-        )
-    total = read if ended else max(expected or 0, read)
-    more = "" if ended or expected else " or more"
-    return list(pairs.values()), total / looked, f"estimated from {looked:,} of {total:,}{more} rows"
-
-
-def _embedded(data: Data) -> Rows:
-    parts = (("dev", data.dev_pairs), ("train", data.pairs))
-    return Rows.of(
-        lambda: enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed, data.thoughts) for part in parts)))
-    )
-
-
-def _rows_of(path: Path) -> int | None:
-    """Rows of a file of Parquet or JSON Lines, or of a folder of such, without reading them; None of anything else."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    files = [file for file in files if file.is_file()]
-    if not files or any(file.suffix not in (".parquet", ".jsonl", ".ndjson") for file in files):
-        return None
-    try:
-        return sum(pq.read_metadata(file).num_rows if file.suffix == ".parquet" else _lines(file) for file in files)
-    except (OSError, pa.ArrowInvalid):
-        return None
-
-
-def _lines(file: Path) -> int:
-    with open(file, "rb", buffering=0) as content:
-        return sum(block.count(b"\n") for block in iter(lambda: content.read(1 << 22), b""))
 
 
 def _counter(tokenizer: Path | None) -> Callable[[Iterable[Message]], int]:

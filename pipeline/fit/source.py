@@ -1,0 +1,157 @@
+"""What a source of pairs holds, by rows that are drawn from all of it: the beginning of a file is often of one kind."""
+
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.line.plan import Plan
+from pipeline.onpolicy.selected import selected_pairs
+from pipeline.preferences import verifiable
+from pipeline.preferences.messages import Dropped
+from pipeline.preferences.normalise import Normaliser, Preference, split_of
+from pipeline.preferences.rows import Row, Rows, Unreadable
+from pipeline.preferences.sources import open_source
+from pipeline.settings.config import RunConfig
+from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
+
+SAMPLE = 1000  # rows of a source that are looked at, at most
+LOTS = 32  # lots of rows that they are drawn from
+
+Numbered = list[tuple[int, Row | Unreadable]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The rows that were looked at: `looked` of `total`, which is a lower bound where not `counted`."""
+
+    pairs: Sequence[Preference]
+    splits: Sequence[str]  # of each pair
+    looked: int
+    total: int
+    counted: bool
+    left_out: Mapping[str, int] = field(default_factory=dict)  # rows that are no pair, by reason
+    examples: Mapping[str, str] = field(default_factory=dict)  # of each reason
+    shapes: Sequence[str] = ()
+    unused: Sequence[str] = ()  # columns that nothing is read from
+
+    @property
+    def scale(self) -> float:
+        """How many times as many pairs there are in all."""
+        return self.total / self.looked
+
+    @property
+    def lost(self) -> float:
+        """The share of what was read that is no pair."""
+        lost = sum(self.left_out.values())
+        return lost / (len(self.pairs) + lost)
+
+    @property
+    def how(self) -> str:
+        return f"estimated from {self.looked:,} of {self.total:,}{'' if self.counted else ' or more'} rows"
+
+
+def look_at(config: RunConfig, plan: Plan | None, seconds: float) -> Seen:
+    """Read rows of a source, and say what they are. It is gone through for twice `seconds`, and drawn rows are read
+    for as long as once. Raises UserError where it cannot be opened, or no pair is found.
+    """
+    data = config.data
+    rows, expected = _opened(data, plan)
+    normaliser = Normaliser(rows, data.columns, data.difficulty_column, data.pairing)
+    drawn, read, ended = _drawn(rows, 2 * seconds)
+    pairs: dict[str, tuple[int, Preference]] = {}  # by id: copies of a pair are one
+    left_out, examples = Counter[str](), dict[str, str]()
+    looked, until = 0, time.monotonic() + seconds
+    for number, row in drawn:
+        if looked and time.monotonic() > until:
+            break
+        looked += 1
+        for each in normaliser.read(row):
+            if isinstance(each, Dropped):
+                left_out[each.reason] += 1
+                examples.setdefault(each.reason, f"row {number}: {each.detail}")
+            else:
+                pairs.setdefault(each.pair_id, (number, each))
+    if not pairs:
+        problem = f"data.source={data.source}: no pair is found in {looked} rows: {dict(left_out)}"
+        told = "; ".join(f"{reason}: {why}" for reason, why in examples.items())
+        raise UserError(problem, f"mend the data, such as {told}")
+    found = [pair for _, pair in sorted(pairs.values(), key=lambda one: one[0])]
+    if not ended and expected is None:
+        expected = rows_of(Path(data.source))
+    return Seen(
+        found,
+        [split_of(pair, data.dev_fraction) for pair in found],
+        looked,
+        read if ended else max(expected or 0, read),
+        ended or expected is not None,
+        dict(left_out.most_common()),
+        examples,
+        sorted(normaliser.notes.shapes),
+        normaliser.unused,
+    )
+
+
+def _opened(data: Data, plan: Plan | None) -> tuple[Rows, int | None]:
+    """The rows, and how many there are where that is a setting."""
+    if data.source == EMBEDDED:
+        return _embedded(data), data.pairs + data.dev_pairs
+    if data.source == SAMPLED:
+        joined = [step.address.find() for step in plan.steps["prepare"].inputs.values()] if plan else []
+        return selected_pairs([each.path for each in joined if each]).rows, None
+    opened = open_source(
+        data.source, split=data.split, subset=data.subset, revision=data.revision, columns=data.columns.values()
+    )
+    return opened.rows, None
+
+
+def _drawn(rows: Rows, seconds: float) -> tuple[Numbered, int, bool]:
+    """Rows drawn from those that are read in so many seconds, in no order; how many those are, and if that is all.
+
+    Of lots, which are cheap to get, LOTS are drawn while they pass by (reservoir sampling), and parsed: the same ones
+    whenever the source is read as far.
+    """
+    draw, kept, read, until = random.Random(0), list[Numbered](), 0, time.monotonic() + seconds
+    ended = True
+    for number, lot in enumerate(rows.held()):
+        read += len(lot.numbers)
+        if number < LOTS:
+            kept.append(list(lot))
+        elif (place := draw.randrange(number + 1)) < LOTS:
+            kept[place] = list(lot)
+        if time.monotonic() > until:
+            ended = False
+            break
+    every = [row for lot in kept for row in lot]
+    return draw.sample(every, min(SAMPLE, len(every))), read, ended
+
+
+def _embedded(data: Data) -> Rows:
+    parts = (("dev", data.dev_pairs), ("train", data.pairs))
+    return Rows.of(
+        lambda: enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed, data.thoughts) for part in parts)))
+    )
+
+
+def rows_of(path: Path) -> int | None:
+    """Rows of a file of Parquet or JSON Lines, or of a folder of such, without reading them; None of anything else."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = [file for file in files if file.is_file()]
+    if not files or any(file.suffix not in (".parquet", ".jsonl", ".ndjson") for file in files):
+        return None
+    try:
+        return sum(pq.read_metadata(file).num_rows if file.suffix == ".parquet" else _lines(file) for file in files)
+    except (OSError, pa.ArrowInvalid):
+        return None
+
+
+def _lines(file: Path) -> int:
+    with open(file, "rb", buffering=0) as content:
+        return sum(block.count(b"\n") for block in iter(lambda: content.read(1 << 22), b""))
