@@ -94,7 +94,7 @@ def tell_more(made: Proposal, config: RunConfig, on: Device, count: int, file: s
     """What it needs, what is still in its way, and what comes next."""
     found = fit(config, look(config), on, count)
     say(f"init: {file}: {total(found.stages, found.work)}")
-    for remark in (*made.remarks, *hindrances(config)):
+    for remark in (*made.remarks, *([found.note] if found.note else []), *hindrances(config)):
         say(f"init: {remark}")
     more = f" --gpu {on.name} --gpus {count}" if on.is_gpu else ""
     for command in (f"fit --config {shlex.quote(file)}{more}", f"run --config {shlex.quote(file)} --dry-run"):

@@ -146,9 +146,20 @@ def fit(config: RunConfig, known: Known, device: Device, count: int) -> Fit:
     at = taken(config, setup_of(config, device, count))
     remedies = list(_remedies(config, known, device, count)) if wrong.keys() - {"disk"} else []
     notes = [f"not counted: {what}" for what in _not_counted(config)]
+    notes += refused(config, known.work)
     if device.is_gpu and (short := short_of_disk(config, found)):
         notes.append(f"{short} on this machine: the one of the GPUs, if that is another, must have the room")
     return Fit(device, count, known.shape, known.work, found, at, wrong, remedies, "; ".join(notes) or None)
+
+
+def refused(config: RunConfig, work: Work) -> list[str]:
+    """What prepare would refuse: more rows that are no pairs than it may drop."""
+    if work.lost <= config.data.max_dropped:
+        return []
+    told = f"{100 * work.lost:.0f} % of the rows looked at are no pairs, or too long: {dict(work.dropped)}"
+    examples = work.seen.examples if work.seen else {}
+    such = "".join(f", such as {reason} in {example}" for reason, example in itertools.islice(examples.items(), 1))
+    return [f"{told}{such}; prepare refuses more than {100 * config.data.max_dropped:.0f} % (data.max_dropped)"]
 
 
 def _not_counted(config: RunConfig) -> Iterator[str]:

@@ -3,8 +3,8 @@
 Shapes: [P] pairs; three lengths each: prompt, chosen, rejected.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,13 @@ class Work:
     exact: bool
     how: str  # the numbers were found
     seen: Seen | None = None  # rows that stand for them, of the first source, where it is not prepared yet
+    dropped: Mapping[str, int] = field(default_factory=dict)  # of these, what is no pair or too long, by reason
+
+    @property
+    def lost(self) -> float:
+        """The share of what was read that is dropped."""
+        dropped = sum(self.dropped.values())
+        return dropped / (len(self.all.prompt_P) + dropped) if dropped else 0.0
 
 
 def work_of(config: RunConfig, plan: Plan | None, tokenizer: Path | None, seconds: float) -> Work:
@@ -131,7 +138,8 @@ def together(works: Sequence[Work]) -> Work:
         _mixed([getattr(each, name) for each in works]) for name in ("all", "trained", "held_out")
     )
     exact = all(each.exact for each in works) and every.scale == trained.scale == 1
-    return Work(every, trained, held_out, exact, "; ".join(dict.fromkeys(each.how for each in works)), works[0].seen)
+    how, first = "; ".join(dict.fromkeys(each.how for each in works)), works[0]
+    return Work(every, trained, held_out, exact, how, first.seen, first.dropped)
 
 
 def _mixed(parts: Sequence[Lengths]) -> Lengths:
@@ -184,7 +192,7 @@ def _estimated(config: RunConfig, plan: Plan | None, tokenizer: Path | None, sec
     short = lengths_P3 <= np.array([config.data.max_prompt_tokens, *2 * [config.data.max_completion_tokens]])
     fit = short.all(axis=1)
     if not fit.any():
-        problem = f"data.source={config.data.source}: none of {len(seen.pairs)} of its pairs is short enough"
+        problem = f"data.source={config.data.source}: none of {len(seen.pairs)} pairs looked at is short enough"
         raise UserError(problem, "raise data.max_prompt_tokens and data.max_completion_tokens")
     prompt_P, chosen_P, rejected_P = lengths_P3[fit].T.copy()
     every = Lengths(prompt_P, chosen_P, rejected_P, seen.scale)
@@ -195,7 +203,9 @@ def _estimated(config: RunConfig, plan: Plan | None, tokenizer: Path | None, sec
     if config.data.limit and train.pairs > config.data.limit:
         share = config.data.limit / train.pairs
         every, train, dev = (replace(each, scale=each.scale * share) for each in (every, train, dev))
-    return Work(every, _routed(config, train), dev, False, seen.how, seen)
+    long = len(fit) - int(fit.sum())
+    dropped = {**seen.left_out, **({"too-long": long} if long else {})}
+    return Work(every, _routed(config, train), dev, False, seen.how, seen, dropped)
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def _within(wanted: Mapping[str, int], most: int | None) -> dict[str, int]:
 
 
 def _left_out(made: Proposal, looked: Known, most: int | None) -> None:
-    """What prepare will not make a pair of, by these limits and for other reasons; it refuses more than max_dropped."""
+    """Let prepare drop what is too long for the model, which it would refuse; what else is no pair is to be mended."""
     every, seen, data = looked.work.all, looked.work.seen, made.raw["data"]
     fit = every.prompt_P <= data["max_prompt_tokens"]
     fit &= np.maximum(every.chosen_P, every.rejected_P) <= data["max_completion_tokens"]
@@ -191,12 +191,7 @@ def _left_out(made: Proposal, looked: Known, most: int | None) -> None:
         raise UserError(problem, "take a model of more positions or shorter pairs, or raise the limits that are given")
     long, broken = 1 - float(fit.mean()), seen.lost if seen else 0.0
     allowed = data.get("max_dropped", Data.model_fields["max_dropped"].default)
-    if broken > allowed and seen is not None:
-        reason = next(iter(seen.left_out))
-        told = f"{100 * broken:.0f} % of the rows looked at are no pairs: {seen.left_out}, such as {reason} in"
-        refused = f"prepare refuses more than {100 * allowed:.0f} % (data.max_dropped)"
-        made.remarks.append(f"{told} {seen.examples[reason]}; {refused}")
-    elif (lost := broken + (1 - broken) * long) > allowed:
+    if broken <= allowed and (lost := broken + (1 - broken) * long) > allowed:
         share = math.ceil(100 * lost + 1) / 100
         made.set("data.max_dropped", min(1.0, share), f"{100 * long:.0f} % of the pairs are longer than the limits")
 

@@ -100,7 +100,9 @@ def test_rows_that_are_no_pairs_are_said(here: Path, byte_model: Path, capsys: p
     data = pairs(here, rejected=lambda number: "same" if number % 2 else "other", chosen="same")
     config, _ = proposed(byte_model, data)
     said = capsys.readouterr().out
-    told = "50 % of the rows looked at are no pairs: {'equal-completions': 30}, such as equal-completions in row"
+    told = (
+        "50 % of the rows looked at are no pairs, or too long: {'equal-completions': 30}, such as equal-completions in"
+    )
     assert told in said
     assert "prepare refuses more than 5 % (data.max_dropped)" in said and config.data.max_dropped == 0.05
     proposed(byte_model, data, "--force", "data.max_dropped=0.6")

@@ -65,6 +65,9 @@ def test_what_no_configuration_needs_goes(config: Config, tmp_path: Path, capsys
     whole, keep = there(tmp_path / "root"), addresses(plans[0])
     told = said(capsys, prune.main, "--config", one)
     assert "remove: 4 results, " in told and f"{one} needs 8 results" in told and "nothing is removed yet" in told
+    assert "not there" not in told and "the same overrides?" not in told
+    asked = said(capsys, prune.main, "--config", one, "judge.seed=5")
+    assert f"{one} needs 6 results, <0.1 MB, and 2 that are not there: is this what was run, with the same" in asked
     assert {line.split()[1] for line in told.splitlines() if line.startswith("remove  ")} == whole - keep
     assert there(tmp_path / "root") == whole
     assert "remove: 0 results" in said(capsys, prune.main, "--config", one, "--config", other, "--yes")

@@ -76,8 +76,9 @@ def test_pairs_that_are_too_long_are_left_out_and_none_is_refused(tmp_path: Path
     file = tmp_path / "rows.jsonl"
     longer = {"prompt": "p", "chosen": "abcd" * 900, "rejected": "b"}
     file.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS[:9], longer]))
-    assert work_of(config(file), None, None, seconds=60.0).trained.pairs == 9
-    with pytest.raises(UserError, match="none of 10 of its pairs is short enough"):
+    work = work_of(config(file), None, None, seconds=60.0)
+    assert work.trained.pairs == 9 and work.dropped == {"too-long": 1} and work.lost == 0.1
+    with pytest.raises(UserError, match="none of 10 pairs looked at is short enough"):
         work_of(config(file, data={"max_prompt_tokens": 3}), None, None, seconds=60.0)
 
 
