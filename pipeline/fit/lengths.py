@@ -198,8 +198,9 @@ def _estimated(config: RunConfig, plan: Plan | None, tokenizer: Path | None, sec
     every = Lengths(prompt_P, chosen_P, rejected_P, seen.scale)
     train, dev = (every.take(np.flatnonzero(splits[fit] == split)) for split in ("train", "dev"))
     if config.data.source == EMBEDDED:
-        train = replace(train, scale=config.data.pairs / max(1, len(train.prompt_P)))
-        dev = replace(dev, scale=config.data.dev_pairs / max(1, len(dev.prompt_P)))
+        train, dev = (each if len(each.prompt_P) else every for each in (train, dev))  # where few rows were looked at
+        train = replace(train, scale=config.data.pairs / len(train.prompt_P))
+        dev = replace(dev, scale=config.data.dev_pairs / len(dev.prompt_P))
     if config.data.limit and train.pairs > config.data.limit:
         share = config.data.limit / train.pairs
         every, train, dev = (replace(each, scale=each.scale * share) for each in (every, train, dev))

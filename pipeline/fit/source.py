@@ -70,7 +70,7 @@ def look_at(config: RunConfig, plan: Plan | None, seconds: float) -> Seen:
     left_out, examples = Counter[str](), dict[str, str]()
     looked, until = 0, time.monotonic() + seconds
     for number, row in drawn:
-        if looked and time.monotonic() > until:
+        if pairs and time.monotonic() > until:  # a busy machine looks at one pair at least
             break
         looked += 1
         for each in normaliser.read(row):

@@ -60,6 +60,16 @@ def test_rows_of_every_part_of_a_source_are_looked_at(tmp_path: Path, name: str)
     assert work_of(config(file), None, None, seconds=60.0).trained.tokens == work.trained.tokens  # the same rows
 
 
+def test_a_machine_with_no_time_looks_at_one_pair(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    work = work_of(config(file), None, None, seconds=0.0)
+    assert (work.trained.pairs, work.how) == (3000, "estimated from 1 of 3,000 rows")
+    embedded = config(file, data={"source": "verifiable", "pairs": 40, "dev_pairs": 8})
+    work = work_of(embedded, None, None, seconds=0.0)
+    assert (work.trained.pairs, work.held_out.pairs, work.how) == (40, 8, "estimated from 1 of 48 rows")
+
+
 def test_splits_limits_epochs_and_routes_are_taken_into_account(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:1000]))
