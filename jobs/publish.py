@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 return
             tag = f"widemargin-{made.manifest['fingerprint'][:12]}"
             message = f"{plan.config.name}: {made.manifest['name']} {made.manifest['fingerprint'][:12]}"
-            url = publish(place, files, tag, message)
-        say(f"publish: {url} {'is public' if options.public else 'is private'}, {len(files)} files, {size(files)}")
+            url, public = publish(place, files, tag, message)
+        say(f"publish: {url} {'is public' if public else 'is private'}, {len(files)} files, {size(files)}")
 
 
 def found(plan: Plan, what: str) -> Artifact:

@@ -5,6 +5,7 @@ results in a folder a model, `results_<time>.json` below it.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Asked:
 
 
 def command(asked: Asked, tasks: Sequence[str], output: Path) -> list[str]:
-    """The arguments of `lm_eval`."""
+    """The arguments of `lm_eval`. Raises UserError where it could not read a path among them."""
     arguments: dict[str, Any] = {"pretrained": asked.model, "dtype": asked.dtype}
     if asked.gpus:
         arguments |= {"tensor_parallel_size": asked.gpus, "gpu_memory_utilization": 0.8}
@@ -39,6 +40,10 @@ def command(asked: Asked, tasks: Sequence[str], output: Path) -> list[str]:
         arguments |= {"peft": asked.adapter}
     if asked.trust_remote_code:
         arguments |= {"trust_remote_code": True}
+    for path in filter(None, (asked.model, asked.adapter)):
+        if not {*",="}.isdisjoint(str(path)):
+            problem = f"{path}: lm-evaluation-harness takes arguments apart at commas and equals signs"
+            raise UserError(problem, "give resources.root, or model.source, a path without them, such as a link")
     joined = ",".join(f"{name}={value}" for name, value in arguments.items())
     on = ["--model", "vllm"] if asked.gpus else ["--model", "hf", "--device", "cpu"]
     how = ["--tasks", ",".join(tasks), "--batch_size", "auto" if asked.gpus else "8"]
@@ -117,10 +122,38 @@ def read(file: Path) -> Results:
             key: better[key[0]][metric] for key in scores if (metric := _metric(key[1])) in better.get(key[0], {})
         }
         higher = {key: each for key, each in higher.items() if isinstance(each, bool)}
-        return Results(str(found.get("model_name") or ""), scores, higher, found.get("versions") or {})
+        return Results(_model(found), scores, higher, found.get("versions") or {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"{file}: are no results of lm-evaluation-harness ({type(error).__name__}: {error})"
         raise UserError(problem, "give the folder that it wrote with --output_path") from None
+
+
+def _model(found: Mapping[str, Any]) -> str:
+    """Whose results they are, as its folder or name was given; of adapters theirs, which the harness's own name is not
+    where vLLM puts them on."""
+    given = (found.get("config") or {}).get("model_args") or {}
+    if isinstance(given, str):
+        given = dict(each.partition("=")[::2] for each in given.split(","))
+    names = (given.get("lora_local_path"), given.get("peft"), found.get("model_name"), given.get("pretrained"))
+    return str(next(filter(None, names), ""))
+
+
+def require_of(base: Results, trained: Results, train: str) -> None:
+    """Raise UserError where the results name the model of another training than the one of this fingerprint, or one
+    model for both. A name that is no result's, such as a hub's, says nothing of it."""
+    if base.model == trained.model != "" or _training(base.model) == train[:12]:
+        problem = f"both results of lm-evaluation-harness are of {base.model}, or they are exchanged"
+    elif (other := _training(trained.model)) not in (None, train[:12]):
+        problem = f"the results of lm-evaluation-harness are of the training {other}, and this one is {train[:12]}"
+    else:
+        return
+    raise UserError(problem, "python -m jobs.export --for lm-eval with this configuration, and a folder of its own")
+
+
+def _training(model: str) -> str | None:
+    """The first digits of the fingerprint of the train result that a model lies in, by its path."""
+    named = re.search(r"/train/[^/]+-([0-9a-f]{12})/(?:model|adapter)/?$", model)
+    return named[1] if named else None
 
 
 def _metric(key: str) -> str:

@@ -101,6 +101,41 @@ def test_what_comes_of_it_is_in_the_report(
     assert again.address.fingerprint not in (shown.address.fingerprint, without.address.fingerprint)
 
 
+def test_results_of_another_training_are_refused(
+    given: list[str], trained: Plan, installed: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And one model's in both places, and those whose adapters vLLM put on the base model."""
+    out, setting = tmp_path / "out", f"report.lm_eval={tmp_path / 'out'}"
+    handed(given, out)
+    fingerprint = trained.steps["train"].address.fingerprint[:12]
+    with pytest.raises(UserError, match=f"are of the training {fingerprint}, and this one is"):
+        make_plan(load(given[1], [setting, "objective.beta=0.3"]))
+
+    (file,) = (out / "trained").rglob("*.json")
+    known = json.loads(file.read_text())
+    adapter = f"{tmp_path}/root/train/dpo-0123456789ab/adapter"
+    args = {"model_args": f"pretrained={tmp_path}/model,lora_local_path={adapter}"}
+    file.write_text(json.dumps(known | {"config": args}))
+    with pytest.raises(UserError, match="are of the training 0123456789ab, and this one is"):
+        make_plan(load(given[1], [setting]))
+    file.write_text(json.dumps(known | {"model_name": str(tmp_path / "model")}))
+    with pytest.raises(UserError, match="both results of lm-evaluation-harness are of"):
+        make_plan(load(given[1], [setting]))
+    file.write_text(json.dumps(known | {"model_name": "me/mine"}))  # from the hub
+    make_plan(load(given[1], [setting]))
+
+
+def test_a_path_that_the_harness_cannot_read_is_refused(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = f"resources.root={tmp_path / 'a,b'}"
+    plan = make_plan(load(given[1], [root]))
+    commit(plan, plan.steps["train"], {"model/config.json": b"{}", "model/model.safetensors": b"w"})
+    with pytest.raises(SystemExit) as stop:
+        handed([*given, root], tmp_path / "out", "--dry-run")
+    assert stop.value.code == 2 and "at commas and equals signs" in capsys.readouterr().err
+
+
 def test_a_harness_that_fails(
     given: list[str], trained: Plan, installed: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -207,6 +207,11 @@ def test_a_repository_that_is_there(
     published(given, "--public")
     there = hub.repositories["model", "me/mine"]
     assert "picture.png" in there.files and not {*old} - {"picture.png"} & there.files.keys()
+    assert "is public, 4 files" in capsys.readouterr().out
+    hub.make("model", "me/closed", private=True)
+    publish.main([*given, "--to", "me/closed", "--licence", "mit", "--public"])
+    said = capsys.readouterr().out
+    assert "me/closed is there already and stays private" in said and "is private, 4 files" in said
 
 
 def test_adapters_name_their_base_for_others(hub: Hub, given: list[str], tmp_path: Path) -> None:
