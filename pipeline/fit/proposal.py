@@ -156,11 +156,11 @@ def _lengths(made: Proposal, looked: Known) -> None:
     """Limits that let nearly all through, and no more than the model takes."""
     every, most = looked.work.all, _positions(made)
     lengths = {"prompt": every.prompt_P, "completion": np.concatenate([every.chosen_P, every.rejected_P])}
-    wanted = {name: _up(float(np.quantile(each, KEPT, method="higher"))) for name, each in lengths.items()}
+    wanted = {name: int(np.quantile(each, KEPT, method="higher")) for name, each in lengths.items()}
     limits = _within(wanted, most)
     for name, each in lengths.items():
         longest = f"the longest of those looked at has {int(each.max()):,} tokens"
-        cut = f"; the model takes {most:,} in all" if limits[name] < wanted[name] else ""
+        cut = f"; the model takes {most:,} in all" if limits[name] < _up(wanted[name]) else ""
         made.set(f"data.max_{name}_tokens", limits[name], longest + cut)
     _left_out(made, looked, most)
 
@@ -172,12 +172,17 @@ def _positions(made: Proposal) -> int | None:
 
 
 def _within(wanted: Mapping[str, int], most: int | None) -> dict[str, int]:
-    """What is wanted, and of a model that takes fewer together: to the shorter half at most, to the longer the rest."""
-    if most is None or sum(wanted.values()) <= most:
-        return dict(wanted)
+    """What is wanted and a little more. Of a model that has no room for that: both the same share of what it has, and
+    of one that takes fewer together, the shorter half of them at most and the longer the rest.
+    """
+    roomy = {name: _up(tokens) for name, tokens in wanted.items()}
+    if most is None or sum(roomy.values()) <= most:
+        return roomy
+    if (spare := most - sum(wanted.values())) >= 0:
+        return {name: tokens + spare // 2 for name, tokens in wanted.items()}
     less, more = sorted(wanted, key=lambda name: wanted[name])
     limit = min(wanted[less], most // 2)
-    return {less: limit, more: min(wanted[more], most - limit)}
+    return {less: limit, more: most - limit}
 
 
 def _left_out(made: Proposal, looked: Known, most: int | None) -> None:
@@ -196,7 +201,7 @@ def _left_out(made: Proposal, looked: Known, most: int | None) -> None:
         made.set("data.max_dropped", min(1.0, share), f"{100 * long:.0f} % of the pairs are longer than the limits")
 
 
-def _up(tokens: float) -> int:
+def _up(tokens: int) -> int:
     return ROUND * max(1, math.ceil(tokens / ROUND))
 
 

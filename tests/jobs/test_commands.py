@@ -36,6 +36,8 @@ def test_the_same_doors(tmp_path: Path) -> None:
     assert status == 0 and told.startswith("usage: widemargin fit ") and "--gpus" in told
     status, _, wrong = called("status", "--config", "none.yaml", within=tmp_path, script=entry)
     assert status == 2 and "none.yaml: there is no such file" in wrong and "Traceback" not in wrong
+    assert called("help", "fit", script=entry)[1] == called("fit", "--help", script=entry)[1]
+    assert called("--version", script=entry)[1].startswith("widemargin ")
     status, _, wrong = called("trian", script=entry)
     assert status == 2 and "did you mean train?" in wrong
     config = ("--config", "smoke", "model.source=verifiable")
@@ -70,6 +72,10 @@ def test_every_door_has_a_line() -> None:
         ("widemargin score --benchmark mt", ["mt_bench "]),
         ("widemargin export --to ", []),  # a folder, which the shell completes
         ("widemargin publish --what p", ["pairs "]),
+        ("widemargin publish --what=p", ["--what=pairs "]),
+        ("widemargin fit --config=papers/tulu3-7", ["--config=papers/tulu3-70b "]),
+        ("widemargin init --gpu h2", ["h200 "]),
+        ("widemargin run resources.trackers=ten", ["resources.trackers=tensorboard "]),
         ("widemargin nothing --x", []),
         ("widemargin run 'train.", []),
         ("widemargin run nosuch.section.", []),

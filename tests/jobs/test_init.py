@@ -121,11 +121,11 @@ def test_splits_that_rows_name(here: Path, byte_model: Path, capsys: pytest.Capt
 
 def test_limits_share_the_model_s_positions() -> None:
     """Neither is cut to half of them where the other leaves room."""
-    assert _within({"prompt": 64, "completion": 1500}, 2048) == {"prompt": 64, "completion": 1500}
-    assert _within({"prompt": 64, "completion": 3008}, 2048) == {"prompt": 64, "completion": 1984}
+    assert _within({"prompt": 60, "completion": 1500}, 2048) == {"prompt": 64, "completion": 1536}
+    assert _within({"prompt": 60, "completion": 9000}, None) == {"prompt": 64, "completion": 9024}
+    assert _within({"prompt": 36, "completion": 15}, 64) == {"prompt": 42, "completion": 21}
+    assert _within({"prompt": 64, "completion": 3000}, 2048) == {"prompt": 64, "completion": 1984}
     assert _within({"prompt": 3008, "completion": 1500}, 2048) == {"prompt": 1024, "completion": 1024}
-    assert _within({"prompt": 64, "completion": 64}, 40) == {"prompt": 20, "completion": 20}
-    assert _within({"prompt": 64, "completion": 9000}, None) == {"prompt": 64, "completion": 9000}
 
 
 @pytest.mark.parametrize(("name", "called"), [("2024.jsonl", "2024"), ("null.jsonl", "null"), ("a.b.jsonl", "a")])
