@@ -150,6 +150,28 @@ def test_a_trained_model_that_answers_stays(
     assert f"reference/{first.steps['reference'].address.path.name}" not in there(tmp_path / "root")
 
 
+def test_results_that_a_path_of_a_configuration_lies_in_stay(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever setting names it, through a link too: pairs of another run's, and its chat template."""
+    first = make_plan(load(config("first", objective="dpo")))
+    row = b'{"prompt": "Name a colour.", "chosen": "Blue.", "rejected": "A banana."}\n'
+    commit(first, first.steps["prepare"], {"pairs.jsonl": row})
+    commit(first, first.steps["generate:base"], {"chat_template.jinja": b"{{ messages }}"})
+    commit(first, first.steps["judge"])
+    pairs, template = (first.steps[name].address.path for name in ("prepare", "generate:base"))
+    (tmp_path / "link").symlink_to(pairs)
+    second = config(
+        "second",
+        data={"source": str(tmp_path / "link" / "pairs.jsonl")},
+        model={"source": str(tmp_path / "model"), "chat_template": str(template / "chat_template.jinja")},
+        objective={"name": "dpo"},
+    )
+    said(capsys, prune.main, "--config", second, "--yes")
+    assert there(tmp_path / "root") == addresses(first, "prepare", "generate:base")
+    assert make_plan(load(second))
+
+
 @contextmanager
 def at_work(plan: Plan, code: str) -> Iterator[None]:
     """Another process that does something with a result until it is told to end."""
