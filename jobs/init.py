@@ -15,7 +15,7 @@ from jobs.common.stage import Parser, reported
 from jobs.fit import total
 from pipeline.errors import UserError
 from pipeline.fit.devices import NAMES, Device, device
-from pipeline.fit.fit import fit, look
+from pipeline.fit.fit import fit
 from pipeline.fit.proposal import Proposal, propose
 from pipeline.line.check import faults
 from pipeline.line.plan import make_plan, readable
@@ -92,7 +92,7 @@ def line(section: str, key: str, value: Any, reasons: Mapping[str, str]) -> str:
 
 def tell_more(made: Proposal, config: RunConfig, on: Device, count: int, file: str) -> None:
     """What it needs, what is still in its way, and what comes next."""
-    found = fit(config, look(config), on, count)
+    found = fit(config, made.known, on, count)
     say(f"init: {file}: {total(found.stages, found.work)}")
     for remark in (*made.remarks, *([found.note] if found.note else []), *hindrances(config)):
         say(f"init: {remark}")

@@ -3,6 +3,7 @@
 Shapes: [P] pairs; three lengths each: prompt, chosen, rejected.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UserError
-from pipeline.fit.source import SAMPLE, Seen, look_at, rows_of
+from pipeline.fit.source import SAMPLE, Measure, Measured, Seen, look_at, measured, rows_of
 from pipeline.line.plan import Plan
 from pipeline.onpolicy.prompts import read_prompts
 from pipeline.preferences.messages import Message
+from pipeline.preferences.normalise import Preference
 from pipeline.preferences.texts import texts_of
 from pipeline.results import tables
 from pipeline.settings.config import RunConfig
@@ -105,17 +107,20 @@ class Work:
         return dropped / (len(self.all.prompt_P) + dropped) if dropped else 0.0
 
 
-def work_of(config: RunConfig, plan: Plan | None, tokenizer: Path | None, seconds: float) -> Work:
+def work_of(
+    config: RunConfig, plan: Plan | None, tokenizer: Path | None, seconds: float, measure: Measure | None = None
+) -> Work:
     """The work of a configuration. `plan`, where there is one, finds what is made; `tokenizer` is a tokenizer.json.
 
-    Where prepare has not run, rows are looked at for so many seconds, and counted for twice as many more.
+    Where prepare has not run, rows are looked at for so many seconds, and counted for twice as many more; `measure`
+    says of a pair how long it is, in place of an estimate.
     """
     prepared = plan.steps["prepare"].address.find() if plan else None
     if plan is None or prepared is None or not prepared.is_here():
         selected = plan.steps["pair"].address.find() if plan and plan.front else None
         if config.data.source == SAMPLED and (selected is None or not selected.is_here()):
             return _to_be_sampled(config, tokenizer)
-        return _estimated(config, plan, tokenizer, seconds)
+        return _estimated(config, plan, measure or estimate(tokenizer), seconds)
     columns = ["pair_id", "split", "chosen_score", "rejected_score", "difficulty"]
     ids = ["prompt_ids", "chosen_ids", "rejected_ids"]
     parts = []
@@ -181,13 +186,10 @@ def _routed(config: RunConfig, train: Lengths) -> Lengths:
     return replace(train.take(kept).without_rejected(spread), scale=train.scale * schedule.epochs)
 
 
-def _estimated(config: RunConfig, plan: Plan | None, tokenizer: Path | None, seconds: float) -> Work:
+def _estimated(config: RunConfig, plan: Plan | None, measure: Measure, seconds: float) -> Work:
     """By pairs drawn from the source, as far as it is read in a few seconds."""
-    seen, count = look_at(config, plan, seconds), _counter(tokenizer)
-    lengths = [count(said) for pair in seen.pairs for said in (pair.prompt, [pair.chosen], [pair.rejected])]
+    seen, lengths = measured(look_at(config, plan, seconds), measure, config.data.source)
     lengths_P3 = np.array(lengths, dtype=np.int64).reshape(-1, 3)
-    lengths_P3 += 1  # a completion ends with a token
-    lengths_P3[:, 0] += [TURN_TOKENS * (len(pair.prompt) + 1) - 1 for pair in seen.pairs]
     splits = np.array(seen.splits)
     short = lengths_P3 <= np.array([config.data.max_prompt_tokens, *2 * [config.data.max_completion_tokens]])
     fit = short.all(axis=1)
@@ -221,7 +223,7 @@ def prompts_of(config: RunConfig, tokenizer: Path | None) -> PromptLengths:
     """By the first rows of sample.prompts. Raises UserError where they hold none."""
     given, count = config.sample.prompts, _counter(tokenizer)
     asked = read_prompts(given, SAMPLE)
-    found = [count(each.messages) + TURN_TOKENS * (len(each.messages) + 1) for each in asked.prompts.values()]
+    found = [count(_said(each.messages)) + TURN_TOKENS * (len(each.messages) + 1) for each in asked.prompts.values()]
     limit = config.sample.max_prompt_tokens or config.data.max_prompt_tokens
     tokens_P = np.array([tokens for tokens in found if tokens <= limit], dtype=np.int64)
     if not len(tokens_P):
@@ -247,17 +249,29 @@ def _to_be_sampled(config: RunConfig, tokenizer: Path | None) -> Work:
     return Work(every, _routed(config, train), dev, False, how)
 
 
-def _counter(tokenizer: Path | None) -> Callable[[Iterable[Message]], int]:
-    """Counts the tokens of what messages say: by the model's own tokenizer.json where it opens, or by their bytes."""
+def estimate(tokenizer: Path | None) -> Measure:
+    """Lengths by a tokenizer.json, or by bytes, and by what a template writes around a message, more or less."""
+    count = _counter(tokenizer)
+
+    def measure(pair: Preference) -> Measured:
+        tools = "".join(json.dumps(each) for each in pair.tools)
+        prompt = count(_said(pair.prompt) + tools) + TURN_TOKENS * (len(pair.prompt) + 1)
+        return prompt, *(count(_said([side])) + 1 for side in (pair.chosen, pair.rejected))  # with the token at its end
+
+    return measure
+
+
+def _counter(tokenizer: Path | None) -> Callable[[str], int]:
+    """Counts the tokens of a text: by the model's own tokenizer.json where it opens, or by its bytes."""
     if tokenizer is not None and tokenizer.is_file():
         from tokenizers import Tokenizer
 
         try:
             own = Tokenizer.from_file(str(tokenizer))
-            return lambda messages: len(own.encode(_said(messages), add_special_tokens=False).ids)
+            return lambda text: len(own.encode(text, add_special_tokens=False).ids)
         except Exception:  # it raises nothing narrower: prepare will say what is wrong with the file
             pass
-    return lambda messages: round(len(_said(messages).encode(errors="replace")) / BYTES_A_TOKEN)
+    return lambda text: round(len(text.encode(errors="replace")) / BYTES_A_TOKEN)
 
 
 def _said(messages: Iterable[Message]) -> str:

@@ -7,7 +7,7 @@ the setting.
 import copy
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,8 @@ from pipeline.errors import UserError
 from pipeline.fit.devices import Device
 from pipeline.fit.fit import Known, fit, look
 from pipeline.fit.lengths import Work
-from pipeline.fit.source import Seen
-from pipeline.preferences.messages import plain, short
+from pipeline.fit.source import Measure, Measured, Seen, margins, order
+from pipeline.preferences.messages import Dropped, plain, short
 from pipeline.preferences.normalise import Preference
 from pipeline.settings.config import RunConfig, validate
 from pipeline.settings.file import override
@@ -28,8 +28,8 @@ from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
 from pipeline.settings.shorthand import expand
 
 WHOLE = 1 << 20  # tokens: no limit, while lengths are looked at
+TOKENIZER = ["*.json", "*.jinja", "*.txt", "*.model"]  # of a model on the hub what renders a conversation
 KEPT = 0.995  # of prompts, and of completions, that the limits let through
-ALIKE = 0.9  # of score margins, or difficulties, that are one number: they order nothing
 STEPS = 100  # that a training has at least, where there are pairs enough for batches of 4
 ROUND = 64  # tokens
 # Learning rates of full fine-tuning by the parameters of a model, and what adapters take of them.
@@ -44,6 +44,7 @@ class Proposal:
     raw: dict[str, Any]
     reasons: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    known: Known = field(init=False)  # what was looked at, for this configuration
 
     def set(self, key: str, value: Any, reason: str = "") -> None:
         """Propose a setting; what the user gave stays."""
@@ -61,21 +62,46 @@ class Proposal:
 def propose(given: Mapping[str, Any], device: Device, count: int) -> Proposal:
     """Settings for what was `given`: at least model.source and data.source.
 
-    Of the model only its configuration is opened, of the data some rows. Raises UserError where these cannot be
-    read, none could be trained, or nothing is known that would make it fit.
+    Of the model its configuration, tokenizer and template are opened, of the data some rows. Raises UserError where
+    these cannot be read, none could be trained, or nothing is known that would make it fit.
     """
     made = Proposal(copy.deepcopy(expand(dict(given))))
     _require_pairs(made.raw["data"])
     made.set("model.dtype", *_dtype(device))
     wide = {"max_prompt_tokens": WHOLE, "max_completion_tokens": WHOLE, "max_dropped": 1.0}
-    looked = look(validate(made.raw | {"data": made.raw["data"] | wide, "objective": {"name": "dpo"}, "schedule": {}}))
+    first = validate(made.raw | {"data": made.raw["data"] | wide, "objective": {"name": "dpo"}, "schedule": {}})
+    looked = look(first, measure=(measure := _measure(first)))
     _read(made, looked.work.seen)
     _objective(made, looked.work.seen)
     _lengths(made, looked)
     _held_out(made, looked.work)
     _training(made, looked)
+    made.known = look(made.config, measure=measure)
     _resources(made, device, count)
     return made
+
+
+def _measure(config: RunConfig) -> Measure | None:
+    """How long the model's own tokenizer and template make a pair, and which the template refuses; None where they are
+    not here, or cannot be used, which is said with all else that is in the way."""
+    from pipeline.preferences.tokenise import open_tokeniser
+
+    folder = find_path(config.model, "model", only=[*TOKENIZER, *(["*.py"] if config.model.trust_remote_code else [])])
+    try:
+        tokeniser = open_tokeniser(folder, WHOLE, WHOLE, **config.model.rendering)
+    except UserError:
+        return None
+
+    known: dict[str, Measured] = {}  # they are looked at twice
+
+    def measure(pair: Preference) -> Measured:
+        if pair.pair_id not in known:
+            found = tokeniser.pair(pair)
+            ids = found if isinstance(found, Dropped) else (found.prompt_ids, found.chosen_ids, found.rejected_ids)
+            known[pair.pair_id] = ids if isinstance(ids, Dropped) else (len(ids[0]), len(ids[1]), len(ids[2]))
+        return known[pair.pair_id]
+
+    return measure
 
 
 def _dtype(device: Device) -> tuple[str, str]:
@@ -106,7 +132,7 @@ def _read(made: Proposal, seen: Seen | None) -> None:
 def _objective(made: Proposal, seen: Seen | None) -> None:
     """MixDPO where pairs can be ordered, gamma-DPO where they cannot; both as the presets have them."""
     pairs = seen.pairs if seen else []
-    by, reason = _order(pairs)
+    by, reason = order(pairs)
     if by is None:
         made.set("objective.name", "gamma-dpo", f"pairs cannot be ordered: {reason}")
     else:
@@ -115,41 +141,12 @@ def _objective(made: Proposal, seen: Seen | None) -> None:
             made.set("objective.preference", "gamma-dpo", "a target margin for each pair")
         if by == "difficulty":
             made.set("schedule.difficulty", "column", "the data's own")
-    against = sum(margin < 0 for margin in _margins(pairs))
+    against = sum(margin < 0 for margin in margins(pairs))
     if 2 * against > len(pairs):
         what = f"the scores of {against:,} of {len(pairs):,} pairs say the opposite of the labels"
         made.remarks.append(f"{what}: are chosen and rejected exchanged, or is a smaller score the better one?")
     if any(pair.label_confidence is not None for pair in pairs):
         made.remarks.append("the pairs carry label_confidence, which gdpo, cdpo-soft and mmpo train on")
-
-
-def _order(pairs: Sequence[Preference]) -> tuple[str | None, str]:
-    """What pairs can be ordered by, if anything, and why."""
-    margins = _margins(pairs)
-    difficulties = [pair.difficulty for pair in pairs if pair.difficulty is not None]
-    why = "they carry no scores"
-    if not pairs:
-        return None, "there is none to look at yet"
-    if 0 < len(margins) < len(pairs):
-        why = f"{len(pairs) - len(margins):,} of {len(pairs):,} carry no scores"
-    elif margins and 2 * sum(margin < 0 for margin in margins) > len(margins):
-        why = "most scores say the opposite of the labels"
-    elif margins and (alike := Counter(margins).most_common(1)[0][1]) > ALIKE * len(margins):
-        why = f"{alike:,} of {len(margins):,} score margins are alike"
-    elif margins:
-        return "scores", "pairs carry scores"
-    if len(difficulties) == len(pairs) and Counter(difficulties).most_common(1)[0][1] <= ALIKE * len(pairs):
-        return "difficulty", "pairs carry a difficulty"
-    return None, why
-
-
-def _margins(pairs: Sequence[Preference]) -> list[float]:
-    """By how much the chosen side's score is larger, of the pairs that carry scores."""
-    return [
-        pair.chosen_score - pair.rejected_score
-        for pair in pairs
-        if pair.chosen_score is not None and pair.rejected_score is not None
-    ]
 
 
 def _lengths(made: Proposal, looked: Known) -> None:
@@ -244,7 +241,7 @@ def _resources(made: Proposal, device: Device, count: int) -> None:
     for name, budget in made.config.resources.budgets("cuda" if device.is_gpu else "cpu")._asdict().items():
         if name != "logits_chunk" and budget < longest:
             made.set(f"resources.{name}", longest, "a pair may be as long")
-    found = fit(made.config, look(made.config), device, count)
+    found = fit(made.config, made.known, device, count)
     for key, value in found.taken.items():
         made.set(key, value, f"{count} x {device.name}")
     if not found.overfull.keys() - {"disk"}:

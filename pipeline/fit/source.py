@@ -4,8 +4,8 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,8 +24,11 @@ from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
 
 SAMPLE = 1000  # rows of a source that are looked at, at most
 LOTS = 32  # lots of rows that they are drawn from
+ALIKE = 0.9  # of score margins, or difficulties, that are one number: they order nothing
 
 Numbered = list[tuple[int, Row | Unreadable]]
+Measured = tuple[int, int, int] | Dropped
+Measure = Callable[[Preference], Measured]  # tokens of the prompt, the chosen and the rejected side
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,58 @@ def look_at(config: RunConfig, plan: Plan | None, seconds: float) -> Seen:
         looked,
         read if ended else max(expected or 0, read),
         ended or expected is not None,
-        dict(left_out.most_common()),
+        left_out,
         examples,
         sorted(normaliser.notes.shapes),
         normaliser.unused,
     )
+
+
+def measured(seen: Seen, measure: Measure, source: str) -> tuple[Seen, list[tuple[int, int, int]]]:
+    """The pairs that have a length, and their lengths. Raises UserError where none has."""
+    left_out, examples = Counter(seen.left_out), dict(seen.examples)
+    kept: list[tuple[Preference, str, tuple[int, int, int]]] = []
+    for pair, split in zip(seen.pairs, seen.splits, strict=True):
+        if isinstance(found := measure(pair), Dropped):
+            left_out[found.reason] += 1
+            examples.setdefault(found.reason, f"a pair: {found.detail}")
+        else:
+            kept.append((pair, split, found))
+    if not kept:
+        told = "; ".join(f"{reason} in {each}" for reason, each in examples.items())
+        problem = f"data.source={source}: this model can use none of {len(seen.pairs)} pairs: {dict(left_out)}"
+        raise UserError(problem, f"take another model, or mend the data, such as {told}")
+    pairs, splits, lengths = zip(*kept, strict=True)
+    return replace(seen, pairs=pairs, splits=splits, left_out=left_out, examples=examples), list(lengths)
+
+
+def order(pairs: Sequence[Preference]) -> tuple[str | None, str]:
+    """What pairs can be ordered by, if anything, and why."""
+    found = margins(pairs)
+    difficulties = [pair.difficulty for pair in pairs if pair.difficulty is not None]
+    why = "they carry no scores"
+    if not pairs:
+        return None, "there is none to look at yet"
+    if 0 < len(found) < len(pairs):
+        why = f"{len(pairs) - len(found):,} of {len(pairs):,} carry no scores"
+    elif found and 2 * sum(margin < 0 for margin in found) > len(found):
+        why = "most scores say the opposite of the labels"
+    elif found and (alike := Counter(found).most_common(1)[0][1]) > ALIKE * len(found):
+        why = f"{alike:,} of {len(found):,} score margins are alike"
+    elif found:
+        return "scores", "pairs carry scores"
+    if len(difficulties) == len(pairs) and Counter(difficulties).most_common(1)[0][1] <= ALIKE * len(pairs):
+        return "difficulty", "pairs carry a difficulty"
+    return None, why
+
+
+def margins(pairs: Sequence[Preference]) -> list[float]:
+    """By how much the chosen side's score is larger, of the pairs that carry scores."""
+    return [
+        pair.chosen_score - pair.rejected_score
+        for pair in pairs
+        if pair.chosen_score is not None and pair.rejected_score is not None
+    ]
 
 
 def _opened(data: Data, plan: Plan | None) -> tuple[Rows, int | None]:

@@ -109,6 +109,29 @@ def test_rows_that_are_no_pairs_are_said(here: Path, byte_model: Path, capsys: p
     assert "are no pairs" not in capsys.readouterr().out
 
 
+# As those of families that write a system message of their own, and that have none.
+TALKS = "{{ 'You are a machine. ' * 20 }}{% for message in messages %}{% if message['role'] == 'system' %}{{ "
+TALKS += "raise_exception('no system') }}{% endif %}{{ '<s>' + message['content'] + '</s>' }}{% endfor %}"
+TALKS += "{% if add_generation_prompt %}{{ '<s>' }}{% endif %}"
+
+
+def test_lengths_are_those_of_the_model_s_own_template(
+    here: Path, byte_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which may write more than the messages, or refuse some: of bytes 380, those of "Say 59." and 3 tokens."""
+    (here / "talks.jinja").write_text(TALKS)
+    template = "model.chat_template=talks.jinja"
+    config, text = proposed(byte_model, pairs(here), template)
+    assert config.data.max_prompt_tokens == 448 and "# the longest of those looked at has 390 tokens" in text
+    mixed = pairs(here, system=lambda number: "Be brief." if number % 2 else None)
+    proposed(byte_model, mixed, template, "--force")
+    said = capsys.readouterr().out
+    assert "50 % of the rows looked at are no pairs, or too long: {'template-refused': 30}, such as template-" in said
+    with pytest.raises(SystemExit):
+        proposed(byte_model, pairs(here, system="Be brief."), template, "--force")
+    assert "this model can use none of 60 pairs: {'template-refused': 60}" in capsys.readouterr().err
+
+
 def test_splits_that_rows_name(here: Path, byte_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A fraction draws from rows without one alone."""
     config, text = proposed(byte_model, pairs(here, split=lambda number: "test" if number % 3 else "train"))
