@@ -206,7 +206,7 @@ def _estimated(config: RunConfig, plan: Plan | None, measure: Measure, seconds: 
     if config.data.limit and train.pairs > config.data.limit:
         share = config.data.limit / train.pairs
         every, train, dev = (replace(each, scale=each.scale * share) for each in (every, train, dev))
-    long = len(fit) - int(fit.sum())
+    long = int((~fit).sum())
     dropped = {**seen.left_out, **({"too-long": long} if long else {})}
     return Work(every, _routed(config, train), dev, False, seen.how, seen, dropped)
 
@@ -256,7 +256,8 @@ def estimate(tokenizer: Path | None) -> Measure:
     def measure(pair: Preference) -> Measured:
         tools = "".join(json.dumps(each) for each in pair.tools)
         prompt = count(_said(pair.prompt) + tools) + TURN_TOKENS * (len(pair.prompt) + 1)
-        return prompt, *(count(_said([side])) + 1 for side in (pair.chosen, pair.rejected))  # with the token at its end
+        chosen, rejected = (count(_said([side])) + 1 for side in (pair.chosen, pair.rejected))  # with the end's token
+        return prompt, chosen, rejected
 
     return measure
 

@@ -32,6 +32,7 @@ TOKENIZER = ["*.json", "*.jinja", "*.txt", "*.model"]  # of a model on the hub w
 KEPT = 0.995  # of prompts, and of completions, that the limits let through
 STEPS = 100  # that a training has at least, where there are pairs enough for batches of 4
 ROUND = 64  # tokens
+ESTIMATED = 1.25  # times as long as an estimate, where there is no tokenizer to ask
 # Learning rates of full fine-tuning by the parameters of a model, and what adapters take of them.
 RATES = ((3e9, 5e-7), (5e8, 1e-6), (0.0, 1e-5))
 OF_ADAPTERS = 10
@@ -73,7 +74,7 @@ def propose(given: Mapping[str, Any], device: Device, count: int) -> Proposal:
     looked = look(first, measure=(measure := _measure(first)))
     _read(made, looked.work.seen)
     _objective(made, looked.work.seen)
-    _lengths(made, looked)
+    _lengths(made, looked, exact=measure is not None)
     _held_out(made, looked.work)
     _training(made, looked)
     made.known = look(made.config, measure=measure)
@@ -149,14 +150,15 @@ def _objective(made: Proposal, seen: Seen | None) -> None:
         made.remarks.append("the pairs carry label_confidence, which gdpo, cdpo-soft and mmpo train on")
 
 
-def _lengths(made: Proposal, looked: Known) -> None:
-    """Limits that let nearly all through, and no more than the model takes."""
+def _lengths(made: Proposal, looked: Known, exact: bool) -> None:
+    """Limits that let nearly all through, and no more than the model takes; estimated lengths get more room."""
     every, most = looked.work.all, _positions(made)
     lengths = {"prompt": every.prompt_P, "completion": np.concatenate([every.chosen_P, every.rejected_P])}
-    wanted = {name: int(np.quantile(each, KEPT, method="higher")) for name, each in lengths.items()}
+    room, about = (1.0, "") if exact else (ESTIMATED, "about ")
+    wanted = {name: round(room * np.quantile(each, KEPT, method="higher")) for name, each in lengths.items()}
     limits = _within(wanted, most)
     for name, each in lengths.items():
-        longest = f"the longest of those looked at has {int(each.max()):,} tokens"
+        longest = f"the longest of those looked at has {about}{int(each.max()):,} tokens"
         cut = f"; the model takes {most:,} in all" if limits[name] < _up(wanted[name]) else ""
         made.set(f"data.max_{name}_tokens", limits[name], longest + cut)
     _left_out(made, looked, most)
