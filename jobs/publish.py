@@ -81,6 +81,8 @@ def content(plan: Plan, made: Artifact, place: Place, licence: str, base: str | 
             files["adapter_config.json"] = for_others(
                 made.path / folder / "adapter_config.json", hub_name(plan.config.model.source, base)
             )
+            if template := plan.config.model.chat_template:  # which the base model has not got
+                files["chat_template.jinja"] = Path(template).read_bytes()
     else:
         parts = sorted(name for name in made.manifest["outputs"] if name.startswith("part-"))
         files = {f"data/{name}": made.path / name for name in parts}

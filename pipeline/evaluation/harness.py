@@ -7,7 +7,7 @@ results in a folder a model, `results_<time>.json` below it.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ class Asked:
     adapter: Path | None = None
     rank: int = 0
     trust_remote_code: bool = False
+    alike: Mapping[str, Any] = field(default_factory=dict)  # arguments that base and trained model are both given
 
 
 def command(asked: Asked, tasks: Sequence[str], output: Path) -> list[str]:
     """The arguments of `lm_eval`. Raises UserError where it could not read a path among them."""
-    arguments: dict[str, Any] = {"pretrained": asked.model, "dtype": asked.dtype}
+    arguments: dict[str, Any] = {"pretrained": asked.model, "dtype": asked.dtype, **asked.alike}
     if asked.gpus:
         arguments |= {"tensor_parallel_size": asked.gpus, "gpu_memory_utilization": 0.8}
         if asked.adapter:
@@ -40,7 +41,7 @@ def command(asked: Asked, tasks: Sequence[str], output: Path) -> list[str]:
         arguments |= {"peft": asked.adapter}
     if asked.trust_remote_code:
         arguments |= {"trust_remote_code": True}
-    for path in filter(None, (asked.model, asked.adapter)):
+    for path in filter(None, (asked.model, asked.adapter, asked.alike.get("tokenizer"))):
         if not {*",="}.isdisjoint(str(path)):
             problem = f"{path}: lm-evaluation-harness takes arguments apart at commas and equals signs"
             raise UserError(problem, "give resources.root, or model.source, a path without them, such as a link")

@@ -101,6 +101,32 @@ def test_what_comes_of_it_is_in_the_report(
     assert again.address.fingerprint not in (shown.address.fingerprint, without.address.fingerprint)
 
 
+def test_both_are_asked_in_the_words_of_the_training(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the template that was given, without thoughts where it was so, and Gemma with its BOS, whatever its path."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "gemma2"}')
+    (tmp_path / "own.jinja").write_text("{{ messages }}{{ enable_thinking }}{{ tone }}")
+    more = [
+        f"model.chat_template={tmp_path / 'own.jinja'}",
+        "model.template_arguments={enable_thinking: false, tone: 1}",
+    ]
+    plan = make_plan(load(given[1], more))
+    commit(plan, plan.steps["train"], {"model/config.json": b"{}", "model/model.safetensors": b"w"})
+    handed([*given, *more], tmp_path / "out")
+    said = capsys.readouterr().out
+    told = f",tokenizer={plan.steps['train'].address.path}/model,add_bos_token=True,enable_thinking=False --"
+    assert said.count(told) == 2 and "model.template_arguments are not passed on: tone" in said
+
+    more.append("train.lora={rank: 4, merge: false}")
+    plan = make_plan(load(given[1], more))
+    commit(plan, plan.steps["train"], {"adapter/adapter_config.json": b"{}"})
+    with pytest.raises(SystemExit):
+        handed([*given, *more], tmp_path / "out")
+    assert "would ask by the chat template in" in capsys.readouterr().err
+
+
 def test_results_of_another_training_are_refused(
     given: list[str], trained: Plan, installed: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -228,6 +228,15 @@ def test_adapters_name_their_base_for_others(hub: Hub, given: list[str], tmp_pat
     assert not [name for name, content in there.items() if str(tmp_path).encode() in content]
 
 
+def test_adapters_bring_the_template_that_they_were_trained_in(hub: Hub, given: list[str], tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text("{{ messages }}")
+    more = ["train.lora={rank: 4, merge: false}", f"model.chat_template={tmp_path / 'own.jinja'}"]
+    plan = plan_of(given, *more)
+    commit(plan, plan.steps["train"], {"adapter/adapter_config.json": b"{}"}, metrics={"held_out": {}})
+    published([*given, *more])
+    assert hub.repositories["model", "me/mine"].files["chat_template.jinja"] == b"{{ messages }}"
+
+
 def test_pairs_and_a_reference_as_data_sets(hub: Hub, given: list[str], tmp_path: Path) -> None:
     plan = plan_of(given)
     ledger = {"read": 3, "kept": 2, "dropped": {"seam": 1}}
