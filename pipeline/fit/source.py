@@ -115,7 +115,8 @@ def measured(seen: Seen, measure: Measure, source: str) -> tuple[Seen, list[tupl
     if not kept:
         told = "; ".join(f"{reason} in {each}" for reason, each in examples.items())
         problem = f"data.source={source}: this model can use none of {len(seen.pairs)} pairs: {dict(left_out)}"
-        raise UserError(problem, f"take another model, or mend the data, such as {told}")
+        remedy = "take another model, set model.template_arguments or model.chat_template, or mend the data, such as"
+        raise UserError(problem, f"{remedy} {told}")
     pairs, splits, lengths = zip(*kept, strict=True)
     return replace(seen, pairs=pairs, splits=splits, left_out=left_out, examples=examples), list(lengths)
 
