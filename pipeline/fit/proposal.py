@@ -32,6 +32,7 @@ TOKENIZER = ["*.json", "*.jinja", "*.txt", "*.model"]  # of a model on the hub w
 KEPT = 0.995  # of prompts, and of completions, that the limits let through
 STEPS = 100  # that a training has at least, where there are pairs enough for batches of 4
 ROUND = 64  # tokens
+NAMED = 10  # columns that are not read, at most
 ESTIMATED = 1.25  # times as long as an estimate, where there is no tokenizer to ask
 # Learning rates of full fine-tuning by the parameters of a model, and what adapters take of them.
 RATES = ((3e9, 5e-7), (5e8, 1e-6), (0.0, 1e-5))
@@ -85,7 +86,7 @@ def propose(given: Mapping[str, Any], device: Device, count: int) -> Proposal:
 def _measure(config: RunConfig) -> Measure | None:
     """How long the model's own tokenizer and template make a pair, and which the template refuses; None where they are
     not here, or cannot be used, which is said with all else that is in the way."""
-    from pipeline.preferences.tokenise import open_tokeniser
+    from pipeline.preferences.tokenise import TokenisedPair, open_tokeniser
 
     folder = find_path(config.model, "model", only=[*TOKENIZER, *(["*.py"] if config.model.trust_remote_code else [])])
     try:
@@ -97,10 +98,13 @@ def _measure(config: RunConfig) -> Measure | None:
 
     def measure(pair: Preference) -> Measured:
         if pair.pair_id not in known:
-            found = tokeniser.pair(pair)
-            ids = found if isinstance(found, Dropped) else (found.prompt_ids, found.chosen_ids, found.rejected_ids)
-            known[pair.pair_id] = ids if isinstance(ids, Dropped) else (len(ids[0]), len(ids[1]), len(ids[2]))
+            known[pair.pair_id] = lengths(tokeniser.pair(pair))
         return known[pair.pair_id]
+
+    def lengths(made: TokenisedPair | Dropped) -> Measured:
+        if isinstance(made, Dropped):
+            return made
+        return len(made.prompt_ids), len(made.chosen_ids), len(made.rejected_ids)
 
     return measure
 
@@ -123,7 +127,9 @@ def _read(made: Proposal, seen: Seen | None) -> None:
     """Say how the rows are read, so that columns that were meant otherwise show."""
     if seen is None or made.raw["data"]["source"] == EMBEDDED:
         return
-    unused = f"; not read: {', '.join(seen.unused)}" if seen.unused else ""
+    names = [name if name.isprintable() else ascii(name) for name in seen.unused]  # a file of YAML holds no other
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    unused = f"; not read: {', '.join(names[:NAMED])}{more}" if names else ""
     made.reasons["data.source"] = f"rows are {', '.join(seen.shapes)}{unused}"
     first = seen.pairs[0]
     said = {"asked": first.prompt[-1], "chosen": first.chosen, "rejected": first.rejected}
