@@ -94,7 +94,7 @@ def test_how_rows_are_read_is_said(here: Path, byte_model: Path, capsys: pytest.
     _, text = proposed(byte_model, pairs(here, 3, lang="en", chosen="one", rejected="two"))
     assert "  # rows are plain; not read: lang" in text
     assert "init: as read: asked 'Say 0.', chosen 'one', rejected 'two'" in capsys.readouterr().out
-    odd = {"a\x00b": 1, "\ud800": 2, **{f"x{number:02}": 3 for number in range(20)}}
+    odd: dict[str, Any] = {"a\x00b": 1, "\ud800": 2, **{f"x{number:02}": 3 for number in range(20)}}
     assert "not read: 'a\\x00b', x00, x01" in proposed(byte_model, pairs(here, 3, **odd), "--force")[1]
 
 
