@@ -77,8 +77,8 @@ def propose(given: Mapping[str, Any], device: Device, count: int) -> Proposal:
     _objective(made, looked.work.seen)
     _lengths(made, looked, exact=measure is not None)
     _held_out(made, looked.work)
-    _training(made, looked)
     made.known = look(made.config, measure=measure)
+    _training(made)
     _resources(made, device, count)
     return made
 
@@ -225,9 +225,14 @@ def _held_out(made: Proposal, work: Work) -> None:
         made.remarks.append("every row names its split, and none dev: no held-out pairs are looked at in training")
 
 
-def _training(made: Proposal, looked: Known) -> None:
-    """A batch that leaves steps enough, and a learning rate by the size of the model."""
-    pairs = round(looked.work.trained.pairs * (1 - made.raw["data"].get("dev_fraction", 0.0)))
+def _training(made: Proposal) -> None:
+    """A batch that leaves steps enough, and a learning rate by the size of the model. Raises UserError where the
+    held-out prompts are all there are.
+    """
+    looked, pairs = made.known, made.known.work.trained.pairs
+    if not pairs:
+        problem = f"data.source={made.raw['data']['source']}: of so few prompts, which are held out whole, none is left"
+        raise UserError(problem, "data.dev_fraction=0 holds none out")
     batch = next((size for size in (128, 64, 32, 16, 8) if pairs >= STEPS * size), 4)
     made.set("train.batch_size", batch, _steps(math.ceil(pairs / batch), pairs))
     rate = next(rate for size, rate in RATES if looked.shape.parameters >= size)

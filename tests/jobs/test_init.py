@@ -12,6 +12,8 @@ from jobs.init import given
 from pipeline.fit.devices import device
 from pipeline.fit.fit import fit, look
 from pipeline.fit.proposal import _within
+from pipeline.preferences.messages import said
+from pipeline.preferences.normalise import Preference, split_of
 from pipeline.settings.config import RunConfig, load
 from tests.pipeline.fit.test_shape import LLAMA_8B
 
@@ -142,6 +144,14 @@ def test_splits_that_rows_name(here: Path, byte_model: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         proposed(byte_model, pairs(here, split="test"), "--force")
     assert "no pair is in split train, which alone is trained on: {'test': 60}" in capsys.readouterr().err
+    one = next(each for each in (f"Say {n}." for n in range(999)) if split_of(asked(each), 0.1) == "dev")
+    with pytest.raises(SystemExit):
+        proposed(byte_model, pairs(here, prompt=one), "--force")  # of which all answers are held out
+    assert "of so few prompts, which are held out whole, none is left" in capsys.readouterr().err
+
+
+def asked(prompt: str) -> Preference:
+    return Preference(({"role": "user", "content": prompt},), said("Blue."), said("A banana."))
 
 
 def test_limits_share_the_model_s_positions() -> None:
