@@ -106,7 +106,7 @@ def is_there(output: Path, asked: Asked, tasks: Sequence[str]) -> bool:
         found = harness.read(harness.newest(output))
     except UserError:
         return False
-    same = found.model == str(asked.adapter or asked.model) and {*tasks} <= {task for task, _ in found.scores}
+    same = found.is_of(asked) and {*tasks} <= {task for task, _ in found.scores}
     if same:
         say(f"export: {shown(output)} is there already, and kept")
     return same

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 MODELS = ("base", "trained")
+WORDS = ("tokenizer", "add_bos_token", "enable_thinking")  # arguments that say how a model is asked
 TASKS = ("ifeval", "gsm8k", "mmlu", "truthfulqa_mc2")
 
 
@@ -104,6 +105,12 @@ class Results:
     scores: Mapping[tuple[str, str], Score]
     higher: Mapping[tuple[str, str], bool]
     versions: Mapping[str, Any]
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # that its model was opened with, where they are said
+
+    def is_of(self, asked: Asked) -> bool:
+        """Whether it is of this model, and asked in the same words as far as that is said."""
+        given, wanted = ({name: str(of[name]) for name in WORDS if name in of} for of in (self.arguments, asked.alike))
+        return self.model == str(asked.adapter or asked.model) and (not self.arguments or given == wanted)
 
 
 def read(file: Path) -> Results:
@@ -123,18 +130,24 @@ def read(file: Path) -> Results:
             key: better[key[0]][metric] for key in scores if (metric := _metric(key[1])) in better.get(key[0], {})
         }
         higher = {key: each for key, each in higher.items() if isinstance(each, bool)}
-        return Results(_model(found), scores, higher, found.get("versions") or {})
+        arguments = _arguments(found)
+        return Results(_model(found, arguments), scores, higher, found.get("versions") or {}, arguments)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"{file}: are no results of lm-evaluation-harness ({type(error).__name__}: {error})"
         raise UserError(problem, "give the folder that it wrote with --output_path") from None
 
 
-def _model(found: Mapping[str, Any]) -> str:
-    """Whose results they are, as its folder or name was given; of adapters theirs, which the harness's own name is not
-    where vLLM puts them on."""
+def _arguments(found: Mapping[str, Any]) -> dict[str, Any]:
     given = (found.get("config") or {}).get("model_args") or {}
     if isinstance(given, str):
-        given = dict(each.partition("=")[::2] for each in given.split(","))
+        return dict(each.partition("=")[::2] for each in given.split(","))
+    return dict(given)
+
+
+def _model(found: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Whose results they are, as its folder or name was given; of adapters theirs, which the harness's own name is not
+    where vLLM puts them on.
+    """
     names = (given.get("lora_local_path"), given.get("peft"), found.get("model_name"), given.get("pretrained"))
     return str(next(filter(None, names), ""))
 

@@ -10,6 +10,7 @@ import yaml
 from jobs import export
 from jobs.report import elsewhere, ranked
 from pipeline.errors import UserError
+from pipeline.evaluation.harness import Asked, read
 from pipeline.line.plan import Plan, make_plan
 from pipeline.settings.config import load
 from tests.committed import commit
@@ -32,6 +33,7 @@ higher = {{task: {{"acc": True}} for task in results}}
 folder = pathlib.Path(given.output_path, model.replace("/", "__"))
 folder.mkdir(parents=True)
 found = {{"results": results, "higher_is_better": higher, "versions": {{}}, "model_name": model}}
+found["config"] = {{"model_args": given.model_args}}
 (folder / "results_2026.json").write_text(json.dumps(found))
 """
 
@@ -142,8 +144,14 @@ def test_results_of_another_training_are_refused(
     adapter = f"{tmp_path}/root/train/dpo-0123456789ab/adapter"
     args = {"model_args": f"pretrained={tmp_path}/model,lora_local_path={adapter}"}
     file.write_text(json.dumps(known | {"config": args}))
+    assert not read(file).is_of(Asked(tmp_path / "model", "float32", 1))
+    assert read(file).is_of(Asked(tmp_path / "model", "float32", 1, Path(adapter), 4))
+    assert not read(file).is_of(
+        Asked(tmp_path / "model", "float32", 1, Path(adapter), 4, alike={"add_bos_token": True})
+    )
     with pytest.raises(UserError, match="are of the training 0123456789ab, and this one is"):
         make_plan(load(given[1], [setting]))
+    known.pop("config")
     file.write_text(json.dumps(known | {"model_name": str(tmp_path / "model")}))
     with pytest.raises(UserError, match="both results of lm-evaluation-harness are of"):
         make_plan(load(given[1], [setting]))
