@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -298,9 +299,11 @@ def provenance() -> dict[str, Any]:
 
 def git_commit() -> str | None:
     """The commit of the code, marked where files were changed since; None outside a checkout or without git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    code = Path(__file__)  # and not the folder that a door is opened in, which may be another's checkout
+    git = partial(subprocess.run, capture_output=True, text=True, check=True, cwd=code.parent)
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        git(["git", "ls-files", "--error-unmatch", code.name])
+        return git(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
