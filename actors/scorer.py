@@ -37,8 +37,6 @@ class ScorerSpec:
 
 
 class Scorer(Pooled):
-    stage = "reference"
-
     def open(self, spec: ScorerSpec) -> None:
         import torch
 

@@ -30,7 +30,7 @@ def run(work: Work) -> Outcome:
     """Parts of pairs, and a ledger: what was dropped and why stands in dropped.parquet."""
     from actors import metrics as seen
     from pipeline.onpolicy.bridging import SOURCE as BRIDGED
-    from pipeline.onpolicy.selected import origins, selected_pairs
+    from pipeline.onpolicy.selected import origins, selected_pairs, within_limit
     from pipeline.prepare.parts import lacking
     from pipeline.prepare.preparation import DROPPED, Preparation
     from pipeline.prepare.reader import Spec
@@ -57,13 +57,15 @@ def run(work: Work) -> Outcome:
         seen.dropped(account.dropped)
         seen.made("prepare", account.kept, 0)
         doing("writing pairs")
-        written = sorted(preparation.write(copies, here.spread), key=lambda each: each.number)
+        parts = preparation.write(copies, here.spread, [each.first for each in joined])
+        written = sorted(parts, key=lambda each: each.number)
     preparation.clear()
     counts = {name: rows for each in written for name, rows in each.rows.items()}
     reasons = dict(account.dropped.most_common())
     ledger = {"rows": account.rows, "read": account.read, "kept": account.kept, "dropped": reasons}
     ledger["beyond_limit"] = account.kept - sum(counts.values())
     if joined:
+        joined = within_limit(joined, [each.joined for each in written])
         ledger["joined"] = [asdict(each) for each in joined]
         told = ", ".join(f"{each.kept} of {each.rows} pairs of {each.result}" for each in joined)
         say(f"prepare: {told}")

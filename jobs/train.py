@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pipeline.training.epoch_files import More
 
 POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
-STARTING = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-START_SECONDS = 6.0  # for which a group that has room is waited, each of the times that it is tried. Its own: 60
 POLL_SECONDS = 0.2  # between two looks of Ray Train at its workers; at each it learns of one checkpoint. Its own: 2
 GATHERED_ON_HOST = "cpu:gloo,cuda:nccl"  # with resources.cpu_offload, what lies on the host is summed there
 
@@ -84,7 +82,6 @@ def run(work: Work) -> Outcome:
         refusal.unlink(missing_ok=True)
         clear_unknown(work.folder)
         os.environ.setdefault(POLL, str(POLL_SECONDS))
-        os.environ.setdefault(STARTING, str(START_SECONDS))
         with (
             watched(work.folder, resources.log_seconds),
             interruptible(),

@@ -71,7 +71,7 @@ def run_parts(
             if environment:
                 options["runtime_env"] = {"env_vars": environment}
             try:
-                rows = answers(pending, actor, spec, min(actors, len(pending)), options)
+                rows = answers(pending, actor, (spec, address.stage), min(actors, len(pending)), options)
                 for row in in_a_thread(rows, partial(waiting.look, actor.__name__)):
                     waiting.over()
                     keeping.parts(row["part"])
@@ -97,16 +97,16 @@ def unfinished(work: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, A
 
 
 def answers(
-    work: list[dict[str, Any]], actor: type[Pooled], spec: Any, size: int, options: dict[str, Any]
+    work: list[dict[str, Any]], actor: type[Pooled], given: tuple[Any, str], size: int, options: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """What a pool of `size` actors answers. Raises RayActorError where one died and has no restarts left."""
+    """What a pool of `size` actors answers, each `given` spec and stage. Raises RayActorError if one died too often."""
     import ray
     from ray.util.annotations import RayDeprecationWarning
 
     with warnings.catch_warnings(action="ignore", category=RayDeprecationWarning):  # Ray names no other way to restarts
         data = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
             actor,
-            fn_constructor_args=(spec,),
+            fn_constructor_args=given,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=size),
             **options,

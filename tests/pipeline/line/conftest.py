@@ -21,6 +21,7 @@ def plan(tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.
             "sample": {},
             "rate": {},
             "pair": {},
+            "bridge": {},
             "weigh": {},
             "data": {},
             "schedule": {},

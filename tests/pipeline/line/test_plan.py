@@ -413,6 +413,17 @@ def test_what_moves_a_stream_and_what_it_weighs(plan: Callable[..., Plan]) -> No
     assert digest != other.steps["prepare"].identity["tokenizer"] and other.streams["more"].model.digest == digest
 
 
+def test_who_edits_is_said_of_each_stream(plan: Callable[..., Plan]) -> None:
+    """As the configuration says, unless the stream says another, or nobody."""
+    edited, dpo = {"judge": "editor"}, {"name": "dpo"}
+    made = plan(objective=dpo, bridge=edited, streams={"same": {}, "plain": {"bridge": {"judge": None}}})
+    assert {"bridge", "same/bridge"} == {name for name in made.steps if name.endswith("bridge")}
+    assert made.steps["plain/prepare"].address == plan().steps["prepare"].address
+    made = plan(objective=dpo, streams={"own": {"bridge": edited}})
+    assert "bridge" not in made.steps and "own/bridge" in made.steps
+    assert made.steps["own/prepare"].address == plan(objective=dpo, bridge=edited).steps["prepare"].address
+
+
 @pytest.mark.parametrize(
     ("sections", "says"),
     [
