@@ -17,7 +17,7 @@ from jobs.judge import MODELS, Answers, baseline_answers, contest, first_samples
 from pipeline.errors import UserError
 from pipeline.evaluation.harness import TASKS
 from pipeline.line.plan import Plan, readable
-from pipeline.settings.config import EMBEDDED
+from pipeline.settings.inputs import EMBEDDED
 
 if TYPE_CHECKING:
     from pipeline.results.artifacts import Artifact

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jobs.common.saying import doing
 from jobs.common.stage import Outcome, Work, main
 from pipeline.errors import UserError
-from pipeline.settings.config import Model
+from pipeline.settings.inputs import Model
 from pipeline.settings.resources import Resources
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobs.common.ask_judge import ModelJudge, judge_of
 from jobs.common.stage import Outcome, Work, main
 from pipeline.errors import UserError
-from pipeline.settings.config import EMBEDDED, Judge
+from pipeline.settings.evaluation import Judge
+from pipeline.settings.inputs import EMBEDDED
 from pipeline.statistics import share_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from jobs.common.own_answers import own_answers
 from jobs.common.stage import Outcome, Work, main
 from jobs.judge import MODELS, Which, first_samples
 from pipeline.results import tables
-from pipeline.settings.config import EMBEDDED
+from pipeline.settings.inputs import EMBEDDED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

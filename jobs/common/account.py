@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.common.saying import say
 from pipeline.errors import UserError
-from pipeline.settings.config import Data
+from pipeline.settings.inputs import Data
 from pipeline.statistics import share_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pipeline.compute.limits import require_language_model
 from pipeline.errors import UserError
 from pipeline.line.plan import VERSIONS, Plan
 from pipeline.results.files import given_path
-from pipeline.settings.config import Model
+from pipeline.settings.inputs import Model
 
 if TYPE_CHECKING:
     from pipeline.compute.models import ModelSource

@@ -8,7 +8,7 @@ from jobs.common.saying import shown
 from jobs.common.stage import Work
 from jobs.report import provenance_lines, win_rate
 from pipeline.line.rounds import Series
-from pipeline.settings.config import EMBEDDED
+from pipeline.settings.inputs import EMBEDDED
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -20,8 +20,9 @@ from pipeline.preferences.files import begins
 from pipeline.preferences.template import DATE
 from pipeline.results.artifacts import canonical
 from pipeline.results.files import DigestMemory, given_path
-from pipeline.settings.config import Lora, Model
+from pipeline.settings.inputs import Model
 from pipeline.settings.resources import Resources
+from pipeline.settings.training import Lora
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

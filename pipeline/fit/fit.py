@@ -21,8 +21,8 @@ from pipeline.fit.shape import Shape, shape_of
 from pipeline.fit.stages import ENGINES, Questions, StageNeed, stages
 from pipeline.line.plan import Plan, make_plan
 from pipeline.results.files import DigestMemory, given_path
-from pipeline.settings.config import Model, RunConfig
-from pipeline.settings.inputs import SAMPLED
+from pipeline.settings.config import RunConfig
+from pipeline.settings.inputs import SAMPLED, Model
 
 AT_ONCE = 2 * GIB  # of weights that no run has read yet, which a plan digests in a few seconds
 BESIDE = 1.5 * GIB  # of a machine: Ray, its object store and the door

@@ -17,7 +17,7 @@ from pipeline.prepare import parts
 from pipeline.prepare.account import Account, settle
 from pipeline.prepare.blocks import ROWS, Block, Blocks, Made, facts, file_of
 from pipeline.prepare.copies import Copies, find_copies, find_shared_prompts
-from pipeline.settings.config import Data
+from pipeline.settings.inputs import Data
 
 BLOCKS = "blocks"  # a folder within the stage's, of what is there until the parts are
 DROPPED = "dropped.parquet"

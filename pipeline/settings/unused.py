@@ -11,7 +11,8 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.objectives.presets import resolve
 from pipeline.settings.bridge import Bridge
-from pipeline.settings.config import Judge, RunConfig
+from pipeline.settings.config import RunConfig
+from pipeline.settings.evaluation import Judge
 from pipeline.settings.features import Features
 from pipeline.settings.inputs import EMBEDDED, SAMPLED
 from pipeline.settings.onpolicy import Pair, Rate, Sample

@@ -40,9 +40,9 @@ from pipeline.objectives.memories import Reliability
 from pipeline.objectives.objective import Objective
 from pipeline.objectives.state import QUEUE
 from pipeline.objectives.streams import Streams
-from pipeline.settings.config import Train
 from pipeline.settings.resources import Resources
 from pipeline.settings.streams import require_in_each_step
+from pipeline.settings.training import Train
 from pipeline.training.checks import (
     check_columns,
     check_features,

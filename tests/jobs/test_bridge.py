@@ -18,7 +18,8 @@ from pipeline.preferences.messages import Dropped, said
 from pipeline.preferences.normalise import Preference
 from pipeline.preferences.rows import Rows, Source
 from pipeline.results import tables
-from pipeline.settings.config import Data, RunConfig
+from pipeline.settings.config import RunConfig
+from pipeline.settings.inputs import Data
 from tests.judge_server import Answer, JudgeServer, judge_server
 
 PAIR = Preference(({"role": "user", "content": "2+2?"},), said("It is 4."), said("It is 5."))

@@ -19,7 +19,7 @@ from pipeline.prepare.preparation import DROPPED, Preparation, prepare_here
 from pipeline.prepare.reader import Spec
 from pipeline.results import tables
 from pipeline.results.artifacts import Artifact
-from pipeline.settings.config import Data, Model
+from pipeline.settings.inputs import Data, Model
 from tests.jobs.conftest import Place
 from tests.pipeline.line.test_rounds import commit
 
