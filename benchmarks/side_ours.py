@@ -54,7 +54,8 @@ def _reference(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel
             folder=str(root / "scored"),
             resources=Resources(score_tokens=max(Resources().budgets("cpu").score_tokens, longest)),
             threads=job["threads"],
-        )
+        ),
+        "reference",
     )
     forget_peak()
     scorer({"part": np.array([WARMUP])})

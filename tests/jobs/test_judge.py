@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.judge import opened, refuse, remarks
+from jobs.common.contests import opened, refuse, remarks
 from pipeline.errors import UserError
 from pipeline.evaluation.judging.asking import Reply
 from pipeline.evaluation.judging.contest import Contest

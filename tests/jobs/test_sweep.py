@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from jobs import sweep
-from jobs.common.stage import provenance
+from jobs.common.provenance import provenance
 from jobs.common.tuning import Key, Tuner
 from pipeline.errors import UserError
 from pipeline.line.plan import Plan, make_plan
