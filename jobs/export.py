@@ -16,7 +16,8 @@ from jobs.common.saying import say
 from jobs.common.stage import door, planned, reported
 from pipeline.errors import UserError
 from pipeline.evaluation.harness import TASKS
-from pipeline.line.plan import Plan, readable
+from pipeline.line.plan import readable
+from pipeline.line.steps import Plan
 from pipeline.settings.inputs import EMBEDDED
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jobs.common.saying import doing
 from jobs.common.stage import Outcome, Work, main
-from pipeline.line.plan import START
+from pipeline.line.steps import START
 
 
 def run(work: Work) -> Outcome:

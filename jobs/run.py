@@ -13,7 +13,8 @@ from jobs.common.provenance import provenance
 from jobs.common.saying import doing, heard, say, shown, tell
 from jobs.common.stage import door, in_use, make, places, planned, reported, require_stage, say_first
 from pipeline.errors import UserError
-from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import STAGES, VERSIONS, Plan, Step
 from pipeline.results.artifacts import Artifact
 from pipeline.settings.config import load, validate
 from pipeline.settings.file import override

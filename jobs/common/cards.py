@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.line.plan import Plan, Step
+from pipeline.line.steps import Plan, Step
 from pipeline.objectives.presets import resolve
 from pipeline.report.card import Card, Figure, share
 from pipeline.results.artifacts import Artifact

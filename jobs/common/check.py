@@ -10,7 +10,7 @@ from functools import partial
 from jobs.common.saying import say
 from pipeline.errors import UserError
 from pipeline.line.check import faults, found
-from pipeline.line.plan import Plan, Step
+from pipeline.line.steps import Plan, Step
 from pipeline.results.files import given_path
 from pipeline.settings.unused import described, refuse_unused, unused
 

@@ -13,7 +13,7 @@ from jobs.common.saying import say, shown, tell
 from pipeline.errors import UserError
 from pipeline.evaluation import harness
 from pipeline.evaluation.harness import Asked
-from pipeline.line.plan import Plan
+from pipeline.line.steps import Plan
 from pipeline.results.artifacts import Artifact
 
 

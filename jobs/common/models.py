@@ -12,7 +12,7 @@ from jobs.common.saying import doing, say
 from jobs.common.stage import Work
 from pipeline.compute.limits import require_language_model
 from pipeline.errors import UserError
-from pipeline.line.plan import VERSIONS, Plan
+from pipeline.line.steps import VERSIONS, Plan
 from pipeline.results.files import given_path
 from pipeline.settings.inputs import Model
 

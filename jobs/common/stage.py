@@ -25,7 +25,8 @@ from jobs.common.check import check
 from jobs.common.provenance import provenance
 from jobs.common.saying import doing, heard, say, shown, tell
 from pipeline.errors import UserError, no_room
-from pipeline.line.plan import VERSIONS, Plan, Step, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import VERSIONS, Plan, Step
 from pipeline.results.artifacts import Artifact
 from pipeline.results.files import write_aside
 from pipeline.settings.config import RunConfig, load

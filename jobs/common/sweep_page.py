@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from jobs.common.provenance import provenance_lines
 from jobs.common.stage import Work
 from jobs.common.study_page import points_of
-from pipeline.line.plan import Plan
 from pipeline.line.proposals import Trial, best
+from pipeline.line.steps import Plan
 from pipeline.line.sweep import Run, Swept
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from pipeline.fit.remedies import Remedy, search
 from pipeline.fit.setup import setup_of, taken
 from pipeline.fit.shape import Shape, shape_of
 from pipeline.fit.stages import ENGINES, Questions, StageNeed, stages
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import Plan
 from pipeline.results.files import DigestMemory, given_path
 from pipeline.settings.config import RunConfig
 from pipeline.settings.inputs import SAMPLED, Model

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan
+from pipeline.line.steps import Plan
 from pipeline.onpolicy.prompts import read_prompts
 from pipeline.onpolicy.selected import selected_pairs
 from pipeline.preferences import verifiable

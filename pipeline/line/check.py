@@ -19,7 +19,7 @@ from pipeline.evaluation.judging import baselines, contest, words
 from pipeline.line import check_models as models
 from pipeline.line.check_adapters import adapter_layers
 from pipeline.line.identity import COLUMNS, needed_columns
-from pipeline.line.plan import OF_A_STREAM, Plan, Step
+from pipeline.line.steps import OF_A_STREAM, Plan, Step
 from pipeline.objectives.presets import resolve
 from pipeline.settings.inputs import EMBEDDED
 from pipeline.settings.streams import FIRST, require_in_each_step

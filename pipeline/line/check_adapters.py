@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.compute.limits import built, weight_files
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan
+from pipeline.line.steps import Plan
 from pipeline.settings.inputs import Model
 
 

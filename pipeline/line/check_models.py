@@ -14,8 +14,8 @@ from pipeline.compute.limits import read_config, read_json, require_buildable
 from pipeline.compute.models import ModelSource
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks.sampling import PRESETS, check_family
-from pipeline.line.plan import Plan
 from pipeline.line.raters import require_reward, require_rules
+from pipeline.line.steps import Plan
 from pipeline.onpolicy.prompts import look as look_at_prompts
 from pipeline.preferences.arguments import require_arguments
 from pipeline.results.files import given_path

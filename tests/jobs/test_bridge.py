@@ -12,7 +12,8 @@ from jobs.common.stage import make
 from pipeline.errors import UserError
 from pipeline.evaluation.judging.asking import Reply
 from pipeline.line.check import faults
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import Plan
 from pipeline.onpolicy.bridging import edit, read_pairs, request
 from pipeline.preferences.messages import Dropped, said
 from pipeline.preferences.normalise import Preference

@@ -10,7 +10,8 @@ import yaml
 from jobs import export
 from jobs.report import elsewhere, ranked
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import Plan
 from pipeline.settings.config import load
 from tests.committed import commit
 

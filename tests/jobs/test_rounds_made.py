@@ -20,8 +20,8 @@ from jobs.common.stage import Outcome, Work, make, manifest
 from jobs.sample import describe
 from pipeline.compute.models import load_model
 from pipeline.compute.scoring import score_part
-from pipeline.line.plan import START, Plan, Step
 from pipeline.line.rounds import Series, plan_rounds
+from pipeline.line.steps import START, Plan, Step
 from pipeline.objectives import build
 from pipeline.onpolicy.candidates import answered, of_prompt
 from pipeline.onpolicy.prompts import read_prompts

@@ -14,8 +14,9 @@ from jobs import sweep
 from jobs.common.provenance import provenance
 from jobs.common.tuning import Key, Tuner
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
 from pipeline.line.proposals import Record
+from pipeline.line.steps import Plan
 from pipeline.line.sweep import plan_sweep
 from pipeline.results import tables
 from pipeline.results.locks import exclusive

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import UserError
-from pipeline.line.plan import STAGES, Plan, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import STAGES, Plan
 from pipeline.settings.config import validate
 from pipeline.settings.resources import Resources
 from pipeline.settings.unused import unused

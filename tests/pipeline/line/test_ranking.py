@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.line.plan import Plan
 from pipeline.line.ranking import plan_ranking
+from pipeline.line.steps import Plan
 
 Make = Callable[..., Plan]
 
