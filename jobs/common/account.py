@@ -31,6 +31,22 @@ def metrics(account: "Account", source: "Normaliser") -> dict[str, Any]:
     }
 
 
+def ledger_of(account: "Account", written: int) -> dict[str, Any]:
+    """What became of every row, where so many pairs were `written`."""
+    reasons = dict(account.dropped.most_common())
+    ledger = {"rows": account.rows, "read": account.read, "kept": account.kept, "dropped": reasons}
+    return ledger | {"beyond_limit": account.kept - written}
+
+
+def tell_ledger(ledger: Mapping[str, Any]) -> None:
+    """Say what became of results that are joined, and of the rows that are no pairs."""
+    if joined := ledger.get("joined"):
+        told = ", ".join(f"{each['kept']} of {each['rows']} pairs of {each['result']}" for each in joined)
+        say(f"prepare: {told}")
+    if reasons := ledger["dropped"]:
+        say(f"prepare: {sum(reasons.values())} of {ledger['read']} rows dropped: {reasons}")
+
+
 def _name(column: str) -> str:
     """A column's name, which may hold what UTF-8 cannot spell."""
     return column.encode(errors="backslashreplace").decode() or "(without a name)"

@@ -67,8 +67,7 @@ def opened(
 
     `require` raises UserError where a folder is not what is wanted.
     """
-    from pipeline.compute.cpu import give_back_memory
-    from pipeline.compute.models import convert_gguf, locate
+    from pipeline.compute.models import locate
     from pipeline.results.files import DigestMemory
 
     doing(f"reading {source.path} in full")
@@ -80,8 +79,14 @@ def opened(
             f"{source.path} changed since this run was planned",
             "run the same command again: it plans with what is there",
         )
-    if not source.is_gguf:
-        return source.path
+    return converted(plan, source) if source.is_gguf else source.path
+
+
+def converted(plan: Plan, source: "ModelSource") -> Path:
+    """The folder that a .gguf file is converted into, which is done here where it is not yet."""
+    from pipeline.compute.cpu import give_back_memory
+    from pipeline.compute.models import convert_gguf
+
     address = plan.converted(source)
     if artifact := address.find():
         return artifact.verify().path
