@@ -155,6 +155,9 @@ def fit(config: RunConfig, known: Known, device: Device, count: int) -> Fit:
 def _not_counted(config: RunConfig) -> Iterator[str]:
     if sampled := [name for name in config.streams if config.of_stream(name).data.source == SAMPLED]:
         yield f"the answers that are sampled for {', '.join(f'streams.{name}' for name in sampled)}"
+    editors = {name: config.of_stream(name).bridge.local for name in config.streams}
+    if other := [name for name, editor in editors.items() if editor not in (None, config.bridge.local)]:
+        yield f"the edits of {', '.join(f'streams.{name}' for name in other)}"
 
 
 def needs(config: RunConfig, known: Known, device: Device, count: int) -> list[StageNeed]:

@@ -19,7 +19,7 @@ from pipeline.evaluation.judging import baselines, contest, words
 from pipeline.line import check_models as models
 from pipeline.line.check_adapters import adapter_layers
 from pipeline.line.identity import COLUMNS, needed_columns
-from pipeline.line.steps import OF_A_STREAM, Plan, Step
+from pipeline.line.steps import Plan, Step
 from pipeline.objectives.presets import resolve
 from pipeline.settings.inputs import EMBEDDED
 from pipeline.settings.streams import FIRST, require_in_each_step
@@ -28,11 +28,11 @@ from pipeline.statistics import share_of
 
 def faults(plan: Plan, steps: Sequence[Step]) -> list[UserError]:
     """What will go wrong when `steps` are made in order, as far as it can be known now."""
-    stages = {step.stage for step in steps}
-    looks = [partial(look, plan) for of, look in LOOKS if stages & of]
-    for line in plan.streams.values():
-        looks += [partial(look, line) for of, look in LOOKS if stages & of & {*OF_A_STREAM}]
-    return found([partial(inputs, steps), *looks])
+    looks = [partial(inputs, steps)]
+    for name, line in (None, plan), *plan.streams.items():
+        stages = {step.stage for step in steps if step.stream == name}
+        looks += [partial(look, line) for of, look in LOOKS if stages & of]
+    return found(looks)
 
 
 def found(looks: Sequence[Callable[[], None]]) -> list[UserError]:

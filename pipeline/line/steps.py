@@ -103,11 +103,15 @@ class Plan:
         return self.converted(model).path if model.is_gguf else model.path
 
     def conversions(self) -> list[Address]:
-        """The addresses of all .gguf models of the configuration in Hugging Face format."""
-        front = self.front
-        others = (front.model, front.against, *(each.model for each in front.raters)) if front else ()
-        own = (self.model, self.start, self.reference, self.judge, self.editor)
-        return [self.converted(each) for each in (*own, *others) if each and each.is_gguf]
+        """The addresses of all .gguf models of the configuration, its streams among it, in Hugging Face format."""
+        found: dict[str, Address] = {}
+        for line in (self, *self.streams.values()):
+            front = line.front
+            others = (front.model, front.against, *(each.model for each in front.raters)) if front else ()
+            own = (line.model, line.start, line.reference, line.judge, line.editor)
+            addresses = [self.converted(each) for each in (*own, *others) if each and each.is_gguf]
+            found |= {address.fingerprint: address for address in addresses}
+        return [*found.values()]
 
     def converted(self, model: ModelSource) -> Address:
         """The address of a .gguf model in Hugging Face format: the only result that is not a stage of the line."""

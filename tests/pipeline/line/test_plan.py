@@ -425,6 +425,15 @@ def test_who_edits_is_said_of_each_stream(plan: Callable[..., Plan]) -> None:
     assert made.steps["own/prepare"].address == plan(objective=dpo, bridge=edited).steps["prepare"].address
 
 
+def test_models_that_a_stream_converts_are_needed(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    """Or jobs.prune would remove them."""
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    other = {"data": "sampled", "sample": {"model": {"source": str(tmp_path / "other.gguf")}}}
+    assert plan().conversions() == []
+    (address,) = plan(streams={"a": other, "b": other}).conversions()
+    assert address.path.parent.name == "model" and address.label == "other"
+
+
 @pytest.mark.parametrize(
     ("sections", "says"),
     [
