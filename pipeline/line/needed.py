@@ -64,10 +64,8 @@ def _runs(path: str, overrides: Sequence[str]) -> tuple[list[tuple[Plan, Sequenc
 def _holding(plan: Plan) -> Iterator[str]:
     """Of the results that a model of the run lies in, such as what another run has trained."""
     root, _ = _place(plan)
-    front = plan.front
-    others = (front.model, front.against, *(each.model for each in front.raters)) if front else ()
-    for source in (plan.model, plan.start, plan.reference, plan.judge, plan.editor, *others):
-        if source and root in source.path.parents:
+    for source in plan.models():
+        if root in source.path.parents:
             stage, name, *_ = (*source.path.relative_to(root).parts, "")
             if (file := root / stage / name / MANIFEST).is_file():
                 yield _fingerprint(file)

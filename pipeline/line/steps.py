@@ -102,16 +102,18 @@ class Plan:
         """Where a model is, or will be once it is converted: the base model by prepare."""
         return self.converted(model).path if model.is_gguf else model.path
 
+    def models(self) -> list[ModelSource]:
+        """All that are opened for any of it, its streams among it, each once."""
+        found: list[ModelSource | None] = [self.model, self.start, self.reference, self.judge, self.editor]
+        if self.front:
+            found += [self.front.model, self.front.against, *(each.model for each in self.front.raters)]
+        for line in self.streams.values():
+            found += line.models()
+        return list(dict.fromkeys(each for each in found if each))
+
     def conversions(self) -> list[Address]:
-        """The addresses of all .gguf models of the configuration, its streams among it, in Hugging Face format."""
-        found: dict[str, Address] = {}
-        for line in (self, *self.streams.values()):
-            front = line.front
-            others = (front.model, front.against, *(each.model for each in front.raters)) if front else ()
-            own = (line.model, line.start, line.reference, line.judge, line.editor)
-            addresses = [self.converted(each) for each in (*own, *others) if each and each.is_gguf]
-            found |= {address.fingerprint: address for address in addresses}
-        return [*found.values()]
+        """The addresses of the .gguf models among them in Hugging Face format."""
+        return list(dict.fromkeys(self.converted(each) for each in self.models() if each.is_gguf))
 
     def converted(self, model: ModelSource) -> Address:
         """The address of a .gguf model in Hugging Face format: the only result that is not a stage of the line."""

@@ -430,8 +430,10 @@ def test_models_that_a_stream_converts_are_needed(plan: Callable[..., Plan], tmp
     (tmp_path / "other.gguf").write_bytes(b"GGUF")
     other = {"data": "sampled", "sample": {"model": {"source": str(tmp_path / "other.gguf")}}}
     assert plan().conversions() == []
-    (address,) = plan(streams={"a": other, "b": other}).conversions()
+    made = plan(streams={"a": other, "b": other})
+    (address,) = made.conversions()
     assert address.path.parent.name == "model" and address.label == "other"
+    assert [each.path.name for each in made.models()] == [made.model.path.name, "other.gguf"]
 
 
 @pytest.mark.parametrize(
