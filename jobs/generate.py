@@ -12,11 +12,8 @@ from jobs.common.saying import doing
 from jobs.common.stage import Outcome, Work, main
 from pipeline.errors import UserError
 from pipeline.settings.config import RunConfig
-from pipeline.settings.inputs import Model
-from pipeline.settings.resources import Resources
 
 if TYPE_CHECKING:
-    from actors.engine import EngineSpec
     from pipeline.evaluation.benchmarks.questions import Question
     from pipeline.preferences.tokenise import Tokeniser
 
@@ -32,7 +29,7 @@ def run(work: Work) -> Outcome:
     from actors.cluster import connected, threads
     from actors.engine import environment
     from actors.generator import Generator, GeneratorSpec
-    from jobs.common.models import base_model, start_model
+    from jobs.common.models import base_model, engine_spec, start_model
     from jobs.common.pool import run_parts
     from pipeline.results import tables
 
@@ -87,27 +84,6 @@ def laid_out(config: RunConfig, model: Path) -> tuple[list[dict[str, Any]], int]
         for number, part in enumerate(tables.parts(rows, settings.shard_prompts))
     ]
     return shards, room
-
-
-def engine_spec(
-    folder: Path, model: Model, room: int, resources: Resources, seed: int, adapter: Path | None = None
-) -> EngineSpec:
-    """An engine for conversations of up to `room` tokens, with the model in `folder` that `model` describes.
-
-    `adapter` is a folder in PEFT's format, whose adapters are put on that model.
-    """
-    from actors.engine import EngineSpec
-
-    return EngineSpec(
-        model=str(folder),
-        dtype="float32" if model.dtype == "float64" else model.dtype,
-        rendering=model.rendering,
-        max_model_len=room,
-        gpus=resources.gpus_per_actor,
-        gpu_memory_fraction=resources.gpu_memory_fraction,
-        seed=seed,
-        adapter=str(adapter) if adapter else None,
-    )
 
 
 def room_for(

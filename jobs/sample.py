@@ -195,7 +195,7 @@ def sampled(prompts: Sequence[Prompt], answerer: Answerer, room: int, earlier: E
 def spec_of(answerer: Answerer, room: int, work: Work) -> SamplerSpec:
     """Who samples, how, for conversations of up to `room` tokens."""
     from actors.sampler import SamplerSpec
-    from jobs.generate import engine_spec
+    from jobs.common.models import engine_spec
 
     sample, resources = work.config.sample, work.config.resources
     return SamplerSpec(

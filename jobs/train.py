@@ -165,7 +165,7 @@ def require_served(work: Work, base: Path, adapter: Path) -> None:
 
     from actors.cluster import claim, threads
     from actors.engine import environment, serve_once
-    from jobs.generate import engine_spec
+    from jobs.common.models import engine_spec
     from pipeline.training.saving import tokeniser_of
 
     resources, model = work.config.resources, work.config.model

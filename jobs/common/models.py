@@ -1,4 +1,4 @@
-"""A model's folder, for the doors that open one: verified, and converted where it is a .gguf file."""
+"""A model's folder, for the doors that open one: verified, and converted where it is a .gguf file. Engines on it."""
 
 import contextlib
 import io
@@ -15,8 +15,10 @@ from pipeline.errors import UserError
 from pipeline.line.steps import VERSIONS, Plan
 from pipeline.results.files import given_path
 from pipeline.settings.inputs import Model
+from pipeline.settings.resources import Resources
 
 if TYPE_CHECKING:
+    from actors.engine import EngineSpec
     from pipeline.compute.models import ModelSource
     from pipeline.settings.inputs import Weights
 
@@ -102,3 +104,24 @@ def converted(plan: Plan, source: "ModelSource") -> Path:
         artifact = address.commit({**facts, "provenance": provenance(), "seconds": seconds}, {})
     say(f"model: done in {seconds:.1f} s")
     return artifact.path
+
+
+def engine_spec(
+    folder: Path, model: Model, room: int, resources: Resources, seed: int, adapter: Path | None = None
+) -> "EngineSpec":
+    """An engine for conversations of up to `room` tokens, with the model in `folder` that `model` describes.
+
+    `adapter` is a folder in PEFT's format, whose adapters are put on that model.
+    """
+    from actors.engine import EngineSpec
+
+    return EngineSpec(
+        model=str(folder),
+        dtype="float32" if model.dtype == "float64" else model.dtype,
+        rendering=model.rendering,
+        max_model_len=room,
+        gpus=resources.gpus_per_actor,
+        gpu_memory_fraction=resources.gpu_memory_fraction,
+        seed=seed,
+        adapter=str(adapter) if adapter else None,
+    )
