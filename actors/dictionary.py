@@ -30,8 +30,6 @@ class DictionarySpec:
 class DictionaryTrainer(Pooled):
     """Its one part is the history of the training; the autoencoder lies beside it."""
 
-    stage = "features"
-
     def open(self, spec: DictionarySpec) -> None:
         import torch
 

@@ -12,7 +12,7 @@ from pipeline.preferences.messages import Dropped, Message
 from pipeline.preferences.tokenise import open_tokeniser
 
 if TYPE_CHECKING:
-    from vllm import LLM
+    from vllm import LLM, RequestOutput
     from vllm.logprobs import Logprob
 
 # What to do about a model that is too large for where an engine runs.
@@ -111,22 +111,25 @@ class Engine:
         with memory_for("answering, a vLLM engine", LARGE):
             outputs = self.llm.generate(prompts, parameters, use_tqdm=False, lora_request=self.adapter)
         for index, output in zip(asked, outputs, strict=True):
-            (one,) = output.outputs
-            # None where none were asked for; the sampled token's alone where none but it was.
-            likeliest = list(zip(one.token_ids, one.logprobs or (), strict=False))
-            several = bool(sampling[index].get("logprobs"))
-            first = first_word([_token(token_id, place) for token_id, place in likeliest if place]) if several else {}
-            answers[index] = Completion(
-                one.text.removeprefix(self.tokeniser.left_to_answer),
-                len(one.token_ids),
-                str(one.finish_reason),
-                len(output.prompt_token_ids or ()),
-                first,
-                tuple(one.token_ids),
-                tuple(place[token_id].logprob for token_id, place in likeliest if place),
-                one.stop_reason if isinstance(one.stop_reason, str) else None,
-            )
+            answers[index] = self._completion(output, several=bool(sampling[index].get("logprobs")))
         return answers
+
+    def _completion(self, output: "RequestOutput", several: bool) -> Completion:
+        """`several`: whether log-probs of other tokens than the sampled ones were asked for."""
+        (one,) = output.outputs
+        # None where none were asked for; the sampled token's alone where none but it was.
+        likeliest = list(zip(one.token_ids, one.logprobs or (), strict=False))
+        first = first_word([_token(token_id, place) for token_id, place in likeliest if place]) if several else {}
+        return Completion(
+            one.text.removeprefix(self.tokeniser.left_to_answer),
+            len(one.token_ids),
+            str(one.finish_reason),
+            len(output.prompt_token_ids or ()),
+            first,
+            tuple(one.token_ids),
+            tuple(place[token_id].logprob for token_id, place in likeliest if place),
+            one.stop_reason if isinstance(one.stop_reason, str) else None,
+        )
 
 
 def serve_once(spec: EngineSpec) -> None:

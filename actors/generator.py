@@ -23,8 +23,6 @@ class GeneratorSpec:
 
 
 class Generator(Pooled):
-    stage = "generate"
-
     def open(self, spec: GeneratorSpec) -> None:
         self.spec, self.engine = spec, Engine(spec.engine)
 

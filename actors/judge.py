@@ -23,8 +23,6 @@ class JudgeSpec:
 
 
 class Judge(Pooled):
-    stage = "judge"
-
     def open(self, spec: JudgeSpec) -> None:
         self.spec, self.engine = spec, Engine(spec.engine)
 

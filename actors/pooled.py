@@ -18,15 +18,9 @@ class Pooled(ABC):
     What opening raises comes out of the first call: of what a constructor raises, Ray keeps the text alone.
     """
 
-    stage: str  # whose parts it makes, for metrics
-
-    def __init_subclass__(cls) -> None:
-        """Here, and not after its first part is made, is where one without a stage is told."""
-        super().__init_subclass__()
-        if not hasattr(cls, "stage"):
-            raise TypeError(f"{cls.__name__} has no stage")
-
-    def __init__(self, spec: Any):
+    def __init__(self, spec: Any, stage: str):
+        """`stage` is the one whose parts it makes, for metrics: several have parts made by one kind of actor."""
+        self.stage = stage
         self.thread = ThreadPoolExecutor(max_workers=1)
         self.opened = self.thread.submit(self.open, spec)
 

@@ -26,8 +26,6 @@ class RaterSpec:
 
 
 class ModelRater(Pooled):
-    stage = "rate"
-
     def open(self, spec: RaterSpec) -> None:
         import torch
 

@@ -63,8 +63,6 @@ class _Answer:
 
 
 class Sampler(Pooled):
-    stage = "sample"
-
     def open(self, spec: SamplerSpec) -> None:
         self.spec, self.engine = spec, Engine(spec.engine)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from actors.pooled import Pooled
 from pipeline.errors import memory_for
-from pipeline.settings.config import Lora
 from pipeline.settings.features import Features
 from pipeline.settings.resources import Resources
+from pipeline.settings.training import Lora
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,8 +37,6 @@ class ScorerSpec:
 
 
 class Scorer(Pooled):
-    stage = "reference"
-
     def open(self, spec: ScorerSpec) -> None:
         import torch
 

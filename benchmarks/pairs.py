@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.preferences.rows import Rows
-from pipeline.settings.config import Data
+from pipeline.settings.inputs import Data
 
 Row = dict[str, Any]
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")

@@ -88,7 +88,7 @@ def bare_reference(job: dict[str, Any]) -> Result:
         resources=config.resources,
         threads=os.cpu_count() or 1,
     )
-    Scorer(spec)({"part": np.array(sorted(path.name for path in pairs.glob("part-*.parquet")))})
+    Scorer(spec, "reference")({"part": np.array(sorted(path.name for path in pairs.glob("part-*.parquet")))})
     return {}
 
 

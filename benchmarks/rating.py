@@ -58,7 +58,7 @@ def rate(job: dict[str, Any]) -> Result:
         spec = RaterSpec(
             "rm", Rater(model=model), model, str(root / "candidates"), folder, resources, threads=job["threads"]
         )
-        rater = ModelRater(spec)
+        rater = ModelRater(spec, "rate")
         rater({"part": np.array([WARMUP])})
         forget_peak()
         started = time.perf_counter()

@@ -24,7 +24,8 @@ from benchmarks.measure import Result, growth, run_child
 from jobs import status
 from jobs.common.stage import Outcome, make, manifest
 from jobs.common.stage import main as stage
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import Plan
 from pipeline.results import tables
 from pipeline.settings.config import load
 

@@ -157,8 +157,8 @@ def _model() -> Any:
 def _trainer(model: Any, folder: Path) -> Any:
     """Of an objective that starts from the pairs as the untrained policy sees them, so that these are read, too."""
     from pipeline.objectives.objective import build
-    from pipeline.settings.config import Train
     from pipeline.settings.resources import Resources
+    from pipeline.settings.training import Train
     from pipeline.training.epoch import Epoch
     from pipeline.training.journal import Journal
     from pipeline.training.loop import Trainer

@@ -18,8 +18,8 @@ from pipeline.compute.layout import Tokens
 from pipeline.compute.models import load_model
 from pipeline.objectives.objective import build
 from pipeline.results import tables
-from pipeline.settings.config import Train
 from pipeline.settings.resources import Resources
+from pipeline.settings.training import Train
 from pipeline.training.epoch import Epoch
 from pipeline.training.join import join
 from pipeline.training.loop import Trainer
@@ -54,7 +54,8 @@ def _reference(job: dict[str, Any], root: Path) -> tuple[Result, PreTrainedModel
             folder=str(root / "scored"),
             resources=Resources(score_tokens=max(Resources().budgets("cpu").score_tokens, longest)),
             threads=job["threads"],
-        )
+        ),
+        "reference",
     )
     forget_peak()
     scorer({"part": np.array([WARMUP])})

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.common.completion import SHELLS, complete, script
+from jobs.common.provenance import git_commit, version
 from jobs.common.saying import tell
-from jobs.common.stage import Parser, git_commit, version
+from jobs.common.stage import Parser
 
 HERE = Path(__file__).parent
 GROUPS = {

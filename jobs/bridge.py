@@ -15,7 +15,7 @@ LEFT = "unbridged.parquet"
 
 def run(work: Work) -> Outcome:
     """Parts of pairs whose chosen side is an edit, and the pairs that have none, with the reason."""
-    from jobs.judge import opened
+    from jobs.common.contests import opened
     from jobs.prepare import open_rows, require_same
     from pipeline.onpolicy import bridging
     from pipeline.onpolicy.selected import selected_pairs

@@ -10,14 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.common.contests import MODELS, Answers, baseline_answers, contest, first_samples
 from jobs.common.lm_eval import hand_over
 from jobs.common.saying import say
 from jobs.common.stage import door, planned, reported
-from jobs.judge import MODELS, Answers, baseline_answers, contest, first_samples
 from pipeline.errors import UserError
 from pipeline.evaluation.harness import TASKS
-from pipeline.line.plan import Plan, readable
-from pipeline.settings.config import EMBEDDED
+from pipeline.line.plan import readable
+from pipeline.line.steps import Plan
+from pipeline.settings.inputs import EMBEDDED
 
 if TYPE_CHECKING:
     from pipeline.results.artifacts import Artifact

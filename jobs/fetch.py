@@ -10,7 +10,7 @@ from pathlib import Path
 from jobs.common.saying import doing, heard, say, shown
 from jobs.common.stage import door, places, planned, reported
 from pipeline.errors import UserError
-from pipeline.line.plan import STAGES
+from pipeline.line.steps import STAGES
 
 WANTED = ("train", "report")  # where no stage is named: what of them is there
 

@@ -12,7 +12,7 @@ from pipeline.fit.devices import NAMES, Device, device
 from pipeline.fit.fit import Fit, fit, gb, look, needs, overfull, refused
 from pipeline.fit.lengths import Work
 from pipeline.fit.stages import StageNeed
-from pipeline.line.plan import Plan, Step
+from pipeline.line.steps import Plan, Step
 from pipeline.settings.config import RunConfig, load
 
 

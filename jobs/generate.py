@@ -6,16 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.common.saying import doing
 from jobs.common.stage import Outcome, Work, main
 from pipeline.errors import UserError
-from pipeline.settings.config import Model
-from pipeline.settings.resources import Resources
+from pipeline.settings.config import RunConfig
 
 if TYPE_CHECKING:
-    from actors.engine import EngineSpec
     from pipeline.evaluation.benchmarks.questions import Question
     from pipeline.preferences.tokenise import Tokeniser
 
@@ -31,21 +29,46 @@ def run(work: Work) -> Outcome:
     from actors.cluster import connected, threads
     from actors.engine import environment
     from actors.generator import Generator, GeneratorSpec
-    from jobs.common.models import base_model, start_model
+    from jobs.common.models import base_model, engine_spec, start_model
     from jobs.common.pool import run_parts
+    from pipeline.results import tables
+
+    resources, seed = work.config.resources, work.config.generate.seed
+    trained = work.inputs["model"].path if "model" in work.inputs else None
+    adapter = trained / "adapter" if trained and (trained / "adapter").exists() else None
+    model = start_model(work.plan) if adapter else trained / "model" if trained else base_model(work.plan)
+    shards, room = laid_out(work.config, model)
+    doing("starting or joining Ray")
+    with connected():
+        engine = engine_spec(model, work.config.model, room, resources, seed, adapter)
+        outcome = run_parts(
+            shards,
+            Generator,
+            GeneratorSpec(engine, str(work.folder), seed),
+            what=work.step.name,
+            setting="resources.generators",
+            actors=resources.generators,
+            resources=resources,
+            address=work.step.address,
+            environment=environment(resources.kv_cache_gib, threads(resources.generators)),
+        )
+    answers = tables.read(work.folder, tables.RESPONSES, ["tokens", "finish_reason"]).to_pydict()
+    outcome.tokens = sum(answers["tokens"])
+    outcome.metrics["no_room"] = sum(map(answers["finish_reason"].count, tables.UNASKED))
+    return outcome
+
+
+def laid_out(config: RunConfig, model: Path) -> tuple[list[dict[str, Any]], int]:
+    """The questions in shards, a part each; and tokens of the longest conversation with the model in a folder."""
     from pipeline.compute.limits import positions, read_config
     from pipeline.evaluation.benchmarks.questions import asked as asked_of
     from pipeline.evaluation.benchmarks.sampling import check_family, sampling
     from pipeline.preferences.tokenise import open_tokeniser
     from pipeline.results import tables
 
-    resources, settings = work.config.resources, work.config.generate
-    trained = work.inputs["model"].path if "model" in work.inputs else None
-    adapter = trained / "adapter" if trained and (trained / "adapter").exists() else None
-    model = start_model(work.plan) if adapter else trained / "model" if trained else base_model(work.plan)
-    data = work.config.data
+    settings, data = config.generate, config.data
     doing("opening the tokenizer, laying out the questions")
-    tokeniser = open_tokeniser(model, data.max_prompt_tokens, data.max_completion_tokens, **work.config.model.rendering)
+    tokeniser = open_tokeniser(model, data.max_prompt_tokens, data.max_completion_tokens, **config.model.rendering)
     if settings.preset and settings.stop_token_ids is None:
         check_family(settings.preset, tokeniser.tokenizer)
     asked = asked_of(settings)
@@ -60,47 +83,7 @@ def run(work: Work) -> Outcome:
         {"part": f"part-{number:05d}.parquet", "questions": json.dumps(part)}
         for number, part in enumerate(tables.parts(rows, settings.shard_prompts))
     ]
-    doing("starting or joining Ray")
-    with connected():
-        each = threads(resources.generators)
-        engine = engine_spec(model, work.config.model, room, resources, settings.seed, adapter)
-        spec = GeneratorSpec(engine, str(work.folder), settings.seed)
-        outcome = run_parts(
-            shards,
-            Generator,
-            spec,
-            what=work.step.name,
-            setting="resources.generators",
-            actors=resources.generators,
-            resources=resources,
-            address=work.step.address,
-            environment=environment(resources.kv_cache_gib, each),
-        )
-    answers = tables.read(work.folder, tables.RESPONSES, ["tokens", "finish_reason"]).to_pydict()
-    outcome.tokens = sum(answers["tokens"])
-    outcome.metrics["no_room"] = sum(map(answers["finish_reason"].count, tables.UNASKED))
-    return outcome
-
-
-def engine_spec(
-    folder: Path, model: Model, room: int, resources: Resources, seed: int, adapter: Path | None = None
-) -> EngineSpec:
-    """An engine for conversations of up to `room` tokens, with the model in `folder` that `model` describes.
-
-    `adapter` is a folder in PEFT's format, whose adapters are put on that model.
-    """
-    from actors.engine import EngineSpec
-
-    return EngineSpec(
-        model=str(folder),
-        dtype="float32" if model.dtype == "float64" else model.dtype,
-        rendering=model.rendering,
-        max_model_len=room,
-        gpus=resources.gpus_per_actor,
-        gpu_memory_fraction=resources.gpu_memory_fraction,
-        seed=seed,
-        adapter=str(adapter) if adapter else None,
-    )
+    return shards, room
 
 
 def room_for(

@@ -3,6 +3,7 @@
 from jobs.common.saying import doing, say
 from jobs.common.stage import Outcome, Work, main
 from pipeline.errors import UserError
+from pipeline.settings.onpolicy import Pair
 
 OPENED = {"sample": ("part-*",), "rate": ("part-*",)}
 
@@ -14,9 +15,7 @@ def run(work: Work) -> Outcome:
     candidates = sorted(work.inputs["candidates"].path.glob("part-*.parquet"))
     raters = [role for role in work.inputs if role != "candidates"]
     scores = [sorted(work.inputs[role].path.glob("part-*.parquet")) for role in raters]
-    pair = work.config.pair
-    if not work.config.sample.branch.cuts:  # as its identity has it
-        pair = pair.model_copy(update={"among": "all"})
+    pair = Pair(**work.config.pair.read_of(work.config.sample))
     doing("pairing answers")
     counts = pair_all(candidates, scores, work.config.rate, pair, work.folder)
     reasons = dict(counts.reasons.most_common())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobs.common.account import metrics, refuse_losses, refuse_suspects, tell
+from jobs.common.account import ledger_of, metrics, refuse_losses, refuse_suspects, tell, tell_ledger
 from jobs.common.models import base_model
 from jobs.common.saying import doing, say
 from jobs.common.stage import Outcome, Work, main
@@ -30,7 +30,7 @@ def run(work: Work) -> Outcome:
     """Parts of pairs, and a ledger: what was dropped and why stands in dropped.parquet."""
     from actors import metrics as seen
     from pipeline.onpolicy.bridging import SOURCE as BRIDGED
-    from pipeline.onpolicy.selected import origins, selected_pairs
+    from pipeline.onpolicy.selected import origins, selected_pairs, within_limit
     from pipeline.prepare.parts import lacking
     from pipeline.prepare.preparation import DROPPED, Preparation
     from pipeline.prepare.reader import Spec
@@ -57,18 +57,14 @@ def run(work: Work) -> Outcome:
         seen.dropped(account.dropped)
         seen.made("prepare", account.kept, 0)
         doing("writing pairs")
-        written = sorted(preparation.write(copies, here.spread), key=lambda each: each.number)
+        parts = preparation.write(copies, here.spread, [each.first for each in joined])
+        written = sorted(parts, key=lambda each: each.number)
     preparation.clear()
     counts = {name: rows for each in written for name, rows in each.rows.items()}
-    reasons = dict(account.dropped.most_common())
-    ledger = {"rows": account.rows, "read": account.read, "kept": account.kept, "dropped": reasons}
-    ledger["beyond_limit"] = account.kept - sum(counts.values())
+    ledger = ledger_of(account, sum(counts.values()))
     if joined:
-        ledger["joined"] = [asdict(each) for each in joined]
-        told = ", ".join(f"{each.kept} of {each.rows} pairs of {each.result}" for each in joined)
-        say(f"prepare: {told}")
-    if reasons:
-        say(f"prepare: {account.dropped.total()} of {account.read} rows dropped: {reasons}")
+        ledger["joined"] = [asdict(each) for each in within_limit(joined, [each.joined for each in written])]
+    tell_ledger(ledger)
     found = metrics(account, preparation.normaliser)
     if data.source != EMBEDDED:
         tell(account, found, data)

@@ -94,7 +94,7 @@ def by_model(work: Work, rating: Rating, parts: list[str]) -> Outcome:
 def by_judge(work: Work, rating: Rating, parts: list[str]) -> Outcome:
     """By a judge, at an endpoint or here: what it has replied is kept as for the judge stage."""
     from jobs.common.ask_judge import AtEndpoint, Here, ModelJudge
-    from jobs.judge import opened
+    from jobs.common.contests import opened
     from pipeline.onpolicy import judged, ratings
 
     rater, folder = rating.settings, work.inputs["candidates"].path

@@ -1,11 +1,16 @@
 """Score every pair once under the reference: python -m jobs.reference --config FILE [section.key=value ...]"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.common.saying import doing
 from jobs.common.stage import Outcome, Work, main
-from pipeline.line.plan import START
+from pipeline.line.steps import START
+
+if TYPE_CHECKING:
+    from actors.scorer import ScorerSpec
 
 
 def run(work: Work) -> Outcome:
@@ -37,34 +42,16 @@ def scored(
     """
     from actors.cluster import connected, threads
     from actors.environment import environment
-    from actors.scorer import Scorer, ScorerSpec
-    from jobs.common.models import autoencoder, reference_model, start_model
+    from actors.scorer import Scorer
     from jobs.common.pool import run_parts
 
-    config, resources, adapter = work.config, work.config.resources, None
-    if trained and (trained / "model").is_dir():
-        model = trained / "model"
-    elif trained:
-        model, adapter = start_model(work.plan), trained / "adapter"
+    resources, spec = work.config.resources, spec_of(work, model, trained, by_token)
     doing("starting or joining Ray")
     with connected():
-        spec = ScorerSpec(
-            model=str(model or reference_model(work.plan)),
-            adapter=str(adapter) if adapter else None,
-            lora=config.train.lora if adapter else None,
-            dtype=config.model.dtype,
-            trust_remote_code=config.model.trust_remote_code,
-            folder=str(work.folder),
-            resources=resources,
-            threads=threads(resources.scorers),
-            by_token=by_token,
-            autoencoder=autoencoder(work) if work.step.name == "reference:features" else None,
-            features=config.features,
-        )
         outcome = run_parts(
             [{"part": name, "pairs": str(file)} for name, file in parts.items()],
             Scorer,
-            spec,
+            replace(spec, threads=threads(resources.scorers)),
             what=work.step.name,
             setting="resources.scorers",
             actors=resources.scorers,
@@ -74,6 +61,31 @@ def scored(
         )
     outcome.tokens = sum(map(tokens, parts.values()))
     return outcome
+
+
+def spec_of(work: Work, model: Path | None, trained: Path | None, by_token: bool) -> "ScorerSpec":
+    """Which model scores, and what it gives; see `scored`."""
+    from actors.scorer import ScorerSpec
+    from jobs.common.models import autoencoder, reference_model, start_model
+
+    config, adapter = work.config, None
+    if trained and (trained / "model").is_dir():
+        model = trained / "model"
+    elif trained:
+        model, adapter = start_model(work.plan), trained / "adapter"
+    return ScorerSpec(
+        model=str(model or reference_model(work.plan)),
+        adapter=str(adapter) if adapter else None,
+        lora=config.train.lora if adapter else None,
+        dtype=config.model.dtype,
+        trust_remote_code=config.model.trust_remote_code,
+        folder=str(work.folder),
+        resources=config.resources,
+        threads=1,
+        by_token=by_token,
+        autoencoder=autoencoder(work) if work.step.name == "reference:features" else None,
+        features=config.features,
+    )
 
 
 def tokens(part: Path) -> int:

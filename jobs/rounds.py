@@ -16,8 +16,9 @@ from jobs.common.check import check_all, recheck
 from jobs.common.saying import doing, heard, say, shown, tell
 from jobs.common.stage import Outcome, Work, door, make, places, reported, say_first, write_config
 from jobs.run import walk
-from pipeline.line.plan import Step, readable
+from pipeline.line.plan import readable
 from pipeline.line.rounds import MODEL, Series, plan_rounds, require_prompts
+from pipeline.line.steps import Step
 from pipeline.results.files import write_aside
 
 OPENED: dict[str, tuple[str, ...]] = dict.fromkeys(("sample", "prepare", "train", "judge", "report"), ())

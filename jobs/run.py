@@ -1,5 +1,6 @@
 """Walk the line and make what is not there: python -m jobs.run --config FILE [section.key=value ...] [--dry-run]"""
 
+import argparse
 import contextlib
 import json
 import time
@@ -9,10 +10,12 @@ from typing import Any
 
 from actors.survival import may_restart, outlive
 from jobs.common.check import check, recheck
+from jobs.common.provenance import provenance
 from jobs.common.saying import doing, heard, say, shown, tell
-from jobs.common.stage import door, in_use, make, places, planned, provenance, reported, require_stage, say_first
+from jobs.common.stage import door, in_use, make, places, planned, reported, require_stage, say_first
 from pipeline.errors import UserError
-from pipeline.line.plan import STAGES, VERSIONS, Plan, Step, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import STAGES, VERSIONS, Plan, Step
 from pipeline.results.artifacts import Artifact
 from pipeline.settings.config import load, validate
 from pipeline.settings.file import override
@@ -20,7 +23,8 @@ from pipeline.settings.file import override
 ON_RAY = ("sample", "rate", "bridge", "features", "reference", "weigh", "train", "generate")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Those of the command line; `wanted` are the stages from the first to the last."""
     parser = door("python -m jobs.run", "Make every result of the line that is not committed yet.", manifest=True)
     parser.add_argument(
         "--from", dest="first", choices=STAGES, default=STAGES[0], help="begin here; what is before must be there"
@@ -37,22 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_intermixed_args(arguments)
     if STAGES.index(options.first) > STAGES.index(options.last):
         parser.error(f"--from {options.first} comes after --until {options.last}")
-    wanted = STAGES[STAGES.index(options.first) : STAGES.index(options.last) + 1]
-    if beyond := sorted(set(options.force) - set(wanted)):
+    options.wanted = STAGES[STAGES.index(options.first) : STAGES.index(options.last) + 1]
+    if beyond := sorted(set(options.force) - set(options.wanted)):
         parser.error(f"--force {beyond[0]} is not between --from {options.first} and --until {options.last}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = options_of(arguments)
     with reported():
         outlive(say)
-        started = time.perf_counter()
-        if options.manifest:
-            if not options.dry_run:
-                say_first("run", options.manifest, options.overrides)
-            plan = plan_again(Path(options.manifest), options.overrides)
-            may_restart(plan.config.resources.max_failures)
-        elif options.dry_run:
-            plan = make_plan(load(options.config, options.overrides))
-        else:
-            plan = planned("run", options.config, options.overrides)
-        steps = plan.of(*wanted)
+        started, plan = time.perf_counter(), plan_of(options)
+        steps = plan.of(*options.wanted)
         for stage in ({options.first} - {STAGES[0]}) | {options.last, *options.force}:
             require_stage(plan, stage)
         pending = [step for step in steps if step.part in options.force or not step.address.find()]
@@ -74,6 +74,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             hand_over(plan, plan.config.resources.trackers)
         made, seconds = len(pending), time.perf_counter() - started
         say(f"{plan.config.name}: {made} results made, {len(steps) - made} kept, {seconds:.1f} s")
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """What the options mean; before the planning of what will be made it is said."""
+    if options.manifest:
+        if not options.dry_run:
+            say_first("run", options.manifest, options.overrides)
+        plan = plan_again(Path(options.manifest), options.overrides)
+        may_restart(plan.config.resources.max_failures)
+        return plan
+    if options.dry_run:
+        return make_plan(load(options.config, options.overrides))
+    return planned("run", options.config, options.overrides)
 
 
 def plan_again(file: Path, overrides: Sequence[str]) -> Plan:

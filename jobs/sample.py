@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.statistics import share_of
 
 if TYPE_CHECKING:
+    from actors.sampler import SamplerSpec
     from pipeline.onpolicy.prompts import Asked, Prompt
     from pipeline.preferences.tokenise import Tokeniser
     from pipeline.settings.inputs import Model
@@ -163,9 +164,8 @@ def sampled(prompts: Sequence[Prompt], answerer: Answerer, room: int, earlier: E
     """Parts of one answerer's answers, but for those that are taken over. Call inside `connected()`."""
     from actors.cluster import threads
     from actors.engine import environment
-    from actors.sampler import Sampler, SamplerSpec
+    from actors.sampler import Sampler
     from jobs.common.pool import run_parts
-    from jobs.generate import engine_spec
     from pipeline.onpolicy.candidates import of_prompt
     from pipeline.results import tables
 
@@ -179,7 +179,26 @@ def sampled(prompts: Sequence[Prompt], answerer: Answerer, room: int, earlier: E
         }
         for number, part in enumerate(tables.parts(prompts, sample.shard_prompts))
     ]
-    spec = SamplerSpec(
+    return run_parts(
+        shards,
+        Sampler,
+        spec_of(answerer, room, work),
+        what=work.step.name if answerer.name == "model" else f"{work.step.name}, {answerer.name}",
+        setting="resources.generators",
+        actors=resources.generators,
+        resources=resources,
+        address=work.step.address,
+        environment=environment(resources.kv_cache_gib, threads(resources.generators)),
+    )
+
+
+def spec_of(answerer: Answerer, room: int, work: Work) -> SamplerSpec:
+    """Who samples, how, for conversations of up to `room` tokens."""
+    from actors.sampler import SamplerSpec
+    from jobs.common.models import engine_spec
+
+    sample, resources = work.config.sample, work.config.resources
+    return SamplerSpec(
         engine_spec(answerer.folder, answerer.model, room, resources, sample.seed),
         str(work.folder),
         answerer.name,
@@ -193,17 +212,6 @@ def sampled(prompts: Sequence[Prompt], answerer: Answerer, room: int, earlier: E
         sample.seed,
         sample.branch.cuts,
         sample.branch.children,
-    )
-    return run_parts(
-        shards,
-        Sampler,
-        spec,
-        what=work.step.name if answerer.name == "model" else f"{work.step.name}, {answerer.name}",
-        setting="resources.generators",
-        actors=resources.generators,
-        resources=resources,
-        address=work.step.address,
-        environment=environment(resources.kv_cache_gib, threads(resources.generators)),
     )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from jobs.common.saying import shown, tell
 from jobs.common.stage import door, reported
-from pipeline.line.plan import Plan, Step, make_plan
+from pipeline.line.plan import make_plan
 from pipeline.line.rounds import Series, plan_rounds
+from pipeline.line.steps import Plan, Step
 from pipeline.results.address import leftovers
 from pipeline.settings.config import RunConfig, load
 from pipeline.settings.file import read

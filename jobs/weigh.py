@@ -52,8 +52,8 @@ def weights(work: Work) -> Outcome:
 def mismatched(work: Work) -> Outcome:
     """Sums of the answers that the schedule's steps compare with, a row a position."""
     from actors.training import EPOCH
+    from jobs.common.epoch import joined
     from jobs.common.models import reference_model
-    from jobs.train import joined
     from pipeline.compute.limits import positions, read_config
     from pipeline.training.epoch import Epoch
     from pipeline.training.join import join

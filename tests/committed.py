@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.common.stage import Outcome, manifest
-from pipeline.line.plan import Plan, Step
+from pipeline.line.steps import Plan, Step
 from pipeline.results.artifacts import Artifact
 
 

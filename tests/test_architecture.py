@@ -210,7 +210,7 @@ for door, arguments, expected in {calls!r}:
 
 
 def test_every_stage_has_a_door() -> None:
-    from pipeline.line.plan import STAGES
+    from pipeline.line.steps import STAGES
 
     assert set(DOORS) == {
         *STAGES,

@@ -186,8 +186,8 @@ def trainer_of(
     """
     from pipeline.objectives.objective import build
     from pipeline.objectives.presets import PRESETS
-    from pipeline.settings.config import Train
     from pipeline.settings.resources import Resources
+    from pipeline.settings.training import Train
     from pipeline.training.epoch import Epoch
     from pipeline.training.join import join
     from pipeline.training.journal import Journal

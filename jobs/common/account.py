@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.common.saying import say
 from pipeline.errors import UserError
-from pipeline.settings.config import Data
+from pipeline.settings.inputs import Data
 from pipeline.statistics import share_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,22 @@ def metrics(account: "Account", source: "Normaliser") -> dict[str, Any]:
         "contradicting_labels": account.contradicting.count,
         "prompts_in_several_splits": account.shared_prompts.count,
     }
+
+
+def ledger_of(account: "Account", written: int) -> dict[str, Any]:
+    """What became of every row, where so many pairs were `written`."""
+    reasons = dict(account.dropped.most_common())
+    ledger = {"rows": account.rows, "read": account.read, "kept": account.kept, "dropped": reasons}
+    return ledger | {"beyond_limit": account.kept - written}
+
+
+def tell_ledger(ledger: Mapping[str, Any]) -> None:
+    """Say what became of results that are joined, and of the rows that are no pairs."""
+    if joined := ledger.get("joined"):
+        told = ", ".join(f"{each['kept']} of {each['rows']} pairs of {each['result']}" for each in joined)
+        say(f"prepare: {told}")
+    if reasons := ledger["dropped"]:
+        say(f"prepare: {sum(reasons.values())} of {ledger['read']} rows dropped: {reasons}")
 
 
 def _name(column: str) -> str:

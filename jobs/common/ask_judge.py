@@ -75,8 +75,8 @@ class Here:
         from actors.cluster import connected, threads
         from actors.engine import environment
         from actors.judge import Judge, JudgeSpec
+        from jobs.common.models import engine_spec
         from jobs.common.pool import run_parts
-        from jobs.generate import engine_spec
         from pipeline.evaluation.judging.asking import Reply
         from pipeline.results import tables
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.line.plan import Plan, Step
+from pipeline.line.steps import Plan, Step
 from pipeline.objectives.presets import resolve
 from pipeline.report.card import Card, Figure, share
 from pipeline.results.artifacts import Artifact
@@ -156,8 +156,9 @@ def rankings(plan: Plan, trained: Artifact) -> Iterator[Mapping[str, Any]]:
 
 def warnings(plan: Plan) -> list[str]:
     """What the report warns of at its top; where the line did not come so far, that."""
+    from jobs.common.judged_answers import notes
     from jobs.common.stage import Work
-    from jobs.report import OPENED, notes
+    from jobs.report import OPENED
 
     step = plan.steps["report"]
     inputs = {role: found for role, made in step.inputs.items() if (found := made.address.find())}

@@ -22,7 +22,7 @@ from jobs.common.check import recheck
 from jobs.common.saying import say
 from jobs.common.stage import make, write_config
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan, Step
+from pipeline.line.steps import Plan, Step
 from pipeline.settings.config import RunConfig
 
 CLOCK = r"^\[[\d:]+\] "  # before every line a door says

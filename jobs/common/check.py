@@ -10,8 +10,9 @@ from functools import partial
 from jobs.common.saying import say
 from pipeline.errors import UserError
 from pipeline.line.check import faults, found
-from pipeline.line.plan import Plan, Step
+from pipeline.line.steps import Plan, Step
 from pipeline.results.files import given_path
+from pipeline.settings.config import RunConfig
 from pipeline.settings.unused import described, refuse_unused, unused
 
 
@@ -50,14 +51,19 @@ def _unused(plans: Sequence[Plan]) -> Mapping[str, str]:
 
 
 def endpoint(plan: Plan, steps: Sequence[Step]) -> None:
-    """A judge without a URL, or whose key is not in the environment."""
-    rated = [each for each in (plan.front.raters if plan.front else ()) if each.settings.judge]
-    judged = plan.config.judge.model is not None and any(step.stage == "judge" for step in steps)
-    judged |= plan.config.bridge.judge is not None and any(step.stage == "bridge" for step in steps)
-    if judged or (rated and any(step.stage == "rate" for step in steps)):
+    """A judge without a URL, or whose key is not in the environment; whoever asks it, a stream's line among them."""
+    lines = [(step.stage, plan.line_of(step)[0].config) for step in steps]
+    if any(asks(stage, config) for stage, config in lines):
         from jobs.common.ask_judge import address
 
         address(plan.config.resources.judge_endpoint)
+
+
+def asks(stage: str, config: RunConfig) -> bool:
+    """Whether a stage of a line puts anything to the judge at the endpoint."""
+    judges = {"judge": [config.judge.model], "bridge": [config.bridge.judge]}
+    judges["rate"] = [rater.judge for rater in config.rate.raters]
+    return any(name is not None for name in judges.get(stage, ()))
 
 
 def root(plan: Plan, steps: Sequence[Step]) -> None:
@@ -88,6 +94,7 @@ def trackers(plan: Plan, steps: Sequence[Step]) -> None:
 def places(plan: Plan, steps: Sequence[Step]) -> None:
     """More actors than the cluster can place, for any stage."""
     resources, gpus = plan.config.resources, plan.config.resources.gpus_per_actor
+    edited = any(plan.line_of(step)[0].editor for step in steps if step.stage == "bridge")
     pools = {
         "sample": ("resources.generators", resources.generators, gpus),
         "rate": ("resources.scorers", resources.scorers, gpus),
@@ -97,7 +104,7 @@ def places(plan: Plan, steps: Sequence[Step]) -> None:
         "generate": ("resources.generators", resources.generators, gpus),
         "train": ("resources.train_workers", resources.workers.least, min(gpus, 1.0)),
         "judge": ("resources.judges", resources.judges if plan.judge else 0, gpus),
-        "bridge": ("resources.judges", resources.judges if plan.editor else 0, gpus),
+        "bridge": ("resources.judges", resources.judges if edited else 0, gpus),
     }
     asked = [pools[stage] for stage in dict.fromkeys(step.stage for step in steps) if stage in pools]
     if all(actors <= 1 and not gpus for _, actors, gpus in asked):

@@ -13,7 +13,7 @@ from typing import Any
 from jobs.common.saying import say
 from jobs.common.stage import Work
 from pipeline.errors import UserError
-from pipeline.line.plan import VERSIONS
+from pipeline.line.steps import VERSIONS
 from pipeline.results.address import FORCED
 from pipeline.results.artifacts import Artifact
 from pipeline.results.files import MANIFEST, aside, write_aside

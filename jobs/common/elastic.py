@@ -6,8 +6,10 @@ and waits without an end or a word where there is too little. So the number is c
 
 import contextlib
 import json
+import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 3.0  # between two looks whether there is room for more
 STARTS = 10  # groups of workers that may fail to start
+STARTING = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+# For which a group's places are waited, each of the times that it is tried: few, so that another number of workers is
+# tried soon where a node was lost. After each group of as many that waited in vain twice as many, as a machine with too
+# much to do places nobody sooner; Ray Train's own are the most.
+START_SECONDS, MOST_SECONDS = 6.0, 60.0
 
 
 def fit(
@@ -42,12 +49,13 @@ def fit(
     room for more, others go on from the newest checkpoint. Raises UserError where there is too little for too long.
     """
     waiting, starts, step = Waiting("train", "resources.train_workers", asked, resources), 0, None
+    vain = Counter[int]()  # groups by their size, since the last step, that waited for their places in vain
     while (size := _room(resources, asked, waiting, stopped)) and not stopped.is_set():
         workers = f"{size} worker{'s' * (size > 1)}"
         say(f"train: starting {workers}")
         doing(f"starting {workers}")
         try:
-            with _growing(folder, resources, asked, size):
+            with _patient(vain[size]), _growing(folder, resources, asked, size):
                 trainer(size).fit()
             if (folder / REFUSAL).exists() or (folder / PHASE).read_text(encoding="utf-8") == EXPORTED:
                 return
@@ -56,9 +64,11 @@ def fit(
             no_room = isinstance(error.controller_failure, WorkerGroupStartupTimeoutError)
             if starts > STARTS or not (no_room or is_elastic(resources)):
                 raise
+            vain[size] += no_room
             waiting.still(size)
         if _step(folder) != step:
             step = _step(folder)
+            vain.clear()
             waiting.over()
 
 
@@ -88,6 +98,19 @@ def _size(places: int, resources: Resources) -> int:
     least, most = resources.workers
     size = min(places, most) // (resources.shard_within or 1) * (resources.shard_within or 1)
     return size if size >= least else 0
+
+
+@contextmanager
+def _patient(vain: int) -> Iterator[None]:
+    """Within it Ray Train waits for a group's places as long as is due after so many in vain, unless the user says."""
+    if STARTING in os.environ:
+        yield
+        return
+    os.environ[STARTING] = str(min(START_SECONDS * 2**vain, MOST_SECONDS))
+    try:
+        yield
+    finally:
+        del os.environ[STARTING]
 
 
 @contextmanager

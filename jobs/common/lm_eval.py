@@ -16,7 +16,7 @@ from pipeline.compute.limits import read_config
 from pipeline.errors import UserError
 from pipeline.evaluation import harness
 from pipeline.evaluation.harness import Asked
-from pipeline.line.plan import Plan
+from pipeline.line.steps import Plan
 from pipeline.results.artifacts import Artifact
 from pipeline.settings.config import Model
 

@@ -1,4 +1,4 @@
-"""A model's folder, for the doors that open one: verified, and converted where it is a .gguf file."""
+"""A model's folder, for the doors that open one: verified, and converted where it is a .gguf file. Engines on it."""
 
 import contextlib
 import io
@@ -7,15 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.common.provenance import provenance
 from jobs.common.saying import doing, say
-from jobs.common.stage import Work, provenance
+from jobs.common.stage import Work
 from pipeline.compute.limits import require_language_model
 from pipeline.errors import UserError
-from pipeline.line.plan import VERSIONS, Plan
+from pipeline.line.steps import VERSIONS, Plan
 from pipeline.results.files import given_path
-from pipeline.settings.config import Model
+from pipeline.settings.inputs import Model
+from pipeline.settings.resources import Resources
 
 if TYPE_CHECKING:
+    from actors.engine import EngineSpec
     from pipeline.compute.models import ModelSource
     from pipeline.settings.inputs import Weights
 
@@ -66,8 +69,7 @@ def opened(
 
     `require` raises UserError where a folder is not what is wanted.
     """
-    from pipeline.compute.cpu import give_back_memory
-    from pipeline.compute.models import convert_gguf, locate
+    from pipeline.compute.models import locate
     from pipeline.results.files import DigestMemory
 
     doing(f"reading {source.path} in full")
@@ -79,8 +81,14 @@ def opened(
             f"{source.path} changed since this run was planned",
             "run the same command again: it plans with what is there",
         )
-    if not source.is_gguf:
-        return source.path
+    return converted(plan, source) if source.is_gguf else source.path
+
+
+def converted(plan: Plan, source: "ModelSource") -> Path:
+    """The folder that a .gguf file is converted into, which is done here where it is not yet."""
+    from pipeline.compute.cpu import give_back_memory
+    from pipeline.compute.models import convert_gguf
+
     address = plan.converted(source)
     if artifact := address.find():
         return artifact.verify().path
@@ -96,3 +104,24 @@ def opened(
         artifact = address.commit({**facts, "provenance": provenance(), "seconds": seconds}, {})
     say(f"model: done in {seconds:.1f} s")
     return artifact.path
+
+
+def engine_spec(
+    folder: Path, model: Model, room: int, resources: Resources, seed: int, adapter: Path | None = None
+) -> "EngineSpec":
+    """An engine for conversations of up to `room` tokens, with the model in `folder` that `model` describes.
+
+    `adapter` is a folder in PEFT's format, whose adapters are put on that model.
+    """
+    from actors.engine import EngineSpec
+
+    return EngineSpec(
+        model=str(folder),
+        dtype="float32" if model.dtype == "float64" else model.dtype,
+        rendering=model.rendering,
+        max_model_len=room,
+        gpus=resources.gpus_per_actor,
+        gpu_memory_fraction=resources.gpu_memory_fraction,
+        seed=seed,
+        adapter=str(adapter) if adapter else None,
+    )

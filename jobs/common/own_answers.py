@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobs.common.stage import Work
-from pipeline.line.plan import role_of
+from pipeline.line.steps import role_of
 from pipeline.results import tables
 
 if TYPE_CHECKING:

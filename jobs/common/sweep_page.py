@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from jobs.common.provenance import provenance_lines
 from jobs.common.stage import Work
 from jobs.common.study_page import points_of
-from jobs.report import provenance_lines
-from pipeline.line.plan import Plan
 from pipeline.line.proposals import Trial, best
+from pipeline.line.steps import Plan
 from pipeline.line.sweep import Run, Swept, Tuning
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.common.saying import say
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan, Step
+from pipeline.line.steps import Plan, Step
 from pipeline.settings.config import RunConfig
 
 if TYPE_CHECKING:

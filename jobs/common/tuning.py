@@ -11,8 +11,9 @@ from typing import Any
 from jobs.common.cells import Ended, Planned, run_cells, unfinished
 from jobs.common.saying import say
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
 from pipeline.line.proposals import Record, Trial, best
+from pipeline.line.steps import Plan
 from pipeline.line.sweep import Run, Swept, Tuning
 from pipeline.results.address import HELD
 from pipeline.settings.sweep import label

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from pipeline.compute.loading import replace_parameters
 from pipeline.errors import UserError
-from pipeline.settings.config import Lora
+from pipeline.settings.training import Lora
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -20,8 +20,9 @@ from pipeline.preferences.files import begins
 from pipeline.preferences.template import DATE
 from pipeline.results.artifacts import canonical
 from pipeline.results.files import DigestMemory, given_path
-from pipeline.settings.config import Lora, Model
+from pipeline.settings.inputs import Model
 from pipeline.settings.resources import Resources
+from pipeline.settings.training import Lora
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -73,6 +74,15 @@ def locate(
         raise UserError(f"{setting}.source={model.source} is neither a directory nor a .gguf file", "give one of these")
     if model.chat_template and not given_path(model.chat_template, f"{setting}.chat_template").is_file():
         raise UserError(f"{setting}.chat_template={model.chat_template}: there is no such file", "give a Jinja file")
+    digest, weights = _digests(model, files, memory, verify)
+    label = Path(model.source).name.strip(".~") or path.resolve().name
+    return ModelSource(
+        label.removesuffix(".gguf").lower().replace(".", "-"), path, digest, path.suffix == ".gguf", weights
+    )
+
+
+def _digests(model: Model, files: Sequence[Path], memory: DigestMemory, verify: bool) -> tuple[str, str]:
+    """Of a model's files with how its conversations are rendered; and without."""
     digest = hashlib.sha256()
     for file in files:
         if file.name != generation.FILE:
@@ -86,14 +96,7 @@ def locate(
     for name, default in (("template_arguments", {}), ("template_date", DATE)):  # a part of every rendering
         if (value := getattr(model, name)) != default:
             digest.update(f"{name}\0{canonical(value if name == 'template_arguments' else str(value))}\n".encode())
-    label = Path(model.source).name.strip(".~") or path.resolve().name
-    return ModelSource(
-        label.removesuffix(".gguf").lower().replace(".", "-"),
-        path,
-        digest.hexdigest(),
-        path.suffix == ".gguf",
-        weights,
-    )
+    return digest.hexdigest(), weights
 
 
 def _content(folder: Path, endings: tuple[str, ...]) -> list[Path]:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.settings.config import Train
+from pipeline.settings.training import Train
 
 if TYPE_CHECKING:
     import torch

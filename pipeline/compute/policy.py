@@ -17,8 +17,8 @@ from pipeline.compute.loading import EmptyModel, materialise, places
 from pipeline.compute.logprobs import token_logps
 from pipeline.compute.models import make_ready
 from pipeline.compute.sharding import reshard, shard, unshard
-from pipeline.settings.config import Train
 from pipeline.settings.resources import Resources
+from pipeline.settings.training import Train
 
 
 class Policy(torch.nn.Module):

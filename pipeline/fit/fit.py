@@ -20,10 +20,11 @@ from pipeline.fit.setup import setup_of, taken
 from pipeline.fit.shape import Shape, shape_of
 from pipeline.fit.source import Measure
 from pipeline.fit.stages import ENGINES, Questions, StageNeed, stages
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import Plan
 from pipeline.results.files import DigestMemory, given_path
-from pipeline.settings.config import Model, RunConfig
-from pipeline.settings.inputs import SAMPLED
+from pipeline.settings.config import RunConfig
+from pipeline.settings.inputs import SAMPLED, Model
 
 AT_ONCE = 2 * GIB  # of weights that no run has read yet, which a plan digests in a few seconds
 BESIDE = 1.5 * GIB  # of a machine: Ray, its object store and the door
@@ -167,6 +168,9 @@ def refused(config: RunConfig, work: Work) -> list[str]:
 def _not_counted(config: RunConfig) -> Iterator[str]:
     if sampled := [name for name in config.streams if config.of_stream(name).data.source == SAMPLED]:
         yield f"the answers that are sampled for {', '.join(f'streams.{name}' for name in sampled)}"
+    editors = {name: config.of_stream(name).bridge.local for name in config.streams}
+    if other := [name for name, editor in editors.items() if editor not in (None, config.bridge.local)]:
+        yield f"the edits of {', '.join(f'streams.{name}' for name in other)}"
 
 
 def needs(config: RunConfig, known: Known, device: Device, count: int) -> list[StageNeed]:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import UserError
 from pipeline.fit.source import SAMPLE, Measure, Measured, Seen, look_at, measured, rows_of
-from pipeline.line.plan import Plan
+from pipeline.line.steps import Plan
 from pipeline.onpolicy.prompts import read_prompts
 from pipeline.preferences.messages import Message
 from pipeline.preferences.normalise import Preference

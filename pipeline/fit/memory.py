@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pipeline.fit.devices import GIB
 from pipeline.fit.setup import Setup
 from pipeline.fit.shape import Shape
-from pipeline.line.check import names_layer
-from pipeline.settings.config import Lora
+from pipeline.line.check_adapters import names_layer
 from pipeline.settings.resources import WHOLE_GRADIENTS
+from pipeline.settings.training import Lora
 
 Parts = dict[str, float]
 

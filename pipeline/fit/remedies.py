@@ -12,7 +12,8 @@ from typing import Any
 
 from pipeline.fit.devices import Device
 from pipeline.fit.setup import setup_of
-from pipeline.settings.config import Lora, RunConfig
+from pipeline.settings.config import RunConfig
+from pipeline.settings.training import Lora
 
 Change = Mapping[str, Any]  # section.key and value
 OTHERWISE = {"train.lora", "train.optimizer", "model.dtype"}  # with these other numbers are trained

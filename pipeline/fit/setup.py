@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.fit.devices import PER_NODE, Device
-from pipeline.settings.config import Lora, RunConfig
+from pipeline.settings.config import RunConfig
 from pipeline.settings.resources import Resources
+from pipeline.settings.training import Lora
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float64": 8}
 

@@ -24,7 +24,8 @@ from pipeline.preferences.rows import Source
 from pipeline.preferences.sources import open_source
 from pipeline.preferences.verifiable import VERSION as VERIFIABLE_VERSION
 from pipeline.results.files import DigestMemory, file_digest, given_path
-from pipeline.settings.config import Report, RunConfig
+from pipeline.settings.config import RunConfig
+from pipeline.settings.evaluation import Report
 from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
 from pipeline.settings.section import Section
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan, Step, make_plan, root_of
+from pipeline.line.plan import make_plan, root_of
 from pipeline.line.rounds import plan_rounds
+from pipeline.line.steps import Plan, Step
 from pipeline.line.study import plan_study
 from pipeline.line.sweep import plan_sweep
 from pipeline.results.files import MANIFEST

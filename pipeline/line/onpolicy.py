@@ -136,8 +136,5 @@ def _judging(config: RunConfig) -> dict[str, Any]:
 
 
 def _pair(config: RunConfig) -> dict[str, Any]:
-    pair = config.pair
-    aside = {"contrast"} if pair.rule != "contrast" else set()
-    aside |= {"among"} if not config.sample.branch.cuts else set()
     combine = {"combine": config.rate.combine} if len(config.rate.raters) > 1 else {}
-    return {"pair": pair.model_dump(mode="json", exclude=aside), **combine}
+    return {"pair": config.pair.read_of(config.sample), **combine}

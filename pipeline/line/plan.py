@@ -13,10 +13,10 @@ its schedule, the one that its configuration alone would have; train joins the l
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.compute.limits import require_trainable
 from pipeline.compute.models import ModelSource, locate
@@ -37,224 +37,153 @@ from pipeline.line.identity import (
     without_later,
 )
 from pipeline.line.onpolicy import Front, front
+from pipeline.line.steps import OF_A_STREAM, START, VERSIONS, Plan, Step, role_of
 from pipeline.objectives.presets import resolve
 from pipeline.onpolicy.bridging import SOURCE as BRIDGED
 from pipeline.results.address import Address
-from pipeline.results.artifacts import Artifact, fingerprint
+from pipeline.results.artifacts import fingerprint
 from pipeline.results.files import MANIFEST, DigestMemory, given_path
 from pipeline.settings.config import RunConfig
-from pipeline.settings.inputs import SAMPLED, Weights
+from pipeline.settings.inputs import SAMPLED, Model, Weights
 from pipeline.settings.resources import Resources
 
 if TYPE_CHECKING:
     from pipeline.results.store import Store
 
-START = "reference:start"  # the step that scores pairs under the model that training starts from
 
-STAGES = (
-    *("sample", "rate", "pair", "bridge"),  # where they are asked for, as are features and weigh
-    *("prepare", "features", "reference", "schedule", "weigh", "train", "generate", "judge", "report"),
-)
+class Models(NamedTuple):
+    """The models of a configuration as they were found; see Plan."""
 
-OF_A_STREAM = STAGES[: STAGES.index("schedule") + 1]  # what its own line makes
-
-# Raise a stage's version when its code changes what it writes.
-VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 8}
-VERSIONS |= {"sample": 2, "rate": 2, "pair": 2, "weigh": 1, "bridge": 2, "features": 2}
-VERSIONS |= {"study": 4, "rounds": 2, "sweep": 1, "rank": 1}  # pages over several runs, and what jobs.rank makes
-
-
-@dataclass(frozen=True)
-class Step:
-    """One result: its address, and the steps whose results it reads, by role."""
-
-    # The stage, or stage:model for generate, stage:rater for rate, stage:side of another run for weigh; START or
-    # reference:features. Of a stream's line stream/name.
-    name: str
-    address: Address
-    identity: Mapping[str, Any]
-    inputs: Mapping[str, "Step"] = field(default_factory=dict)
-    run: "Plan | None" = field(default=None, compare=False, repr=False)  # another run that it is of; weigh reads it
-    stream: str | None = None  # whose line it is of
+    model: ModelSource
+    start: ModelSource
+    reference: ModelSource
+    judge: ModelSource | None
+    editor: ModelSource | None
 
     @property
-    def stage(self) -> str:
-        return self.address.stage
-
-    @property
-    def part(self) -> str:
-        """The stage of the line that it is made for."""
-        return "weigh" if self.run else self.stage
-
-    def input(self, role: str, opened: Collection[str] = ("*",)) -> Artifact:
-        """A committed input, verified as far as it is `opened`. Raises UserError that names what makes it."""
-        artifact = self.inputs[role].address.find()
-        if artifact is None:
-            raise self.lacks(role)
-        return artifact.verify(opened=opened)
-
-    def lacks(self, role: str) -> UserError:
-        """What to say of an input that is not there."""
-        step = self.inputs[role]
-        return UserError(
-            f"stage {self.stage} needs the result of stage {step.stage}, which is not at {step.address.path}",
-            f"python -m jobs.{step.part} with the same --config and overrides, or python -m jobs.run",
-        )
+    def apart(self) -> bool:
+        """Whether training starts from another model than the reference."""
+        return self.start.digest != self.reference.digest
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A configuration and every result it means."""
+class Line:
+    """The steps of a configuration as they are added, each after those that it reads."""
 
-    config: RunConfig
-    model: ModelSource  # whose tokens are trained, and whose answers the trained model's are compared with
-    start: ModelSource  # train.start: what is trained, and answers prompts
-    reference: ModelSource  # reference.model
-    judge: ModelSource | None  # judge.local
-    steps: Mapping[str, Step]  # in the order of the line
-    front: Front | None  # where pairs are made of answers of the model's own
-    editor: ModelSource | None  # bridge.local
-    streams: Mapping[str, "Plan"]  # of each its own line's
+    def __init__(self, config: RunConfig):
+        self.config = config
+        self.root, self.store = root_of(config.resources)
+        self.memory = DigestMemory(self.root)
+        self.steps: dict[str, Step] = {}
 
-    def of(self, *stages: str) -> list[Step]:
-        """The steps of some stages, in the order in which they are made."""
-        return [step for step in self.steps.values() if step.part in stages]
+    def add(self, name: str, label: str, identity: Mapping[str, Any], **inputs: str | Step) -> None:
+        """A step by what it depends on, and the steps, or their names, that it reads."""
+        stage = name.partition(":")[0]
+        needed = {role: self.steps[other] if isinstance(other, str) else other for role, other in inputs.items()}
+        fingerprints = {role: step.address.fingerprint for role, step in needed.items()}
+        digest = fingerprint(stage, VERSIONS[stage], identity, fingerprints)
+        address = Address(self.root, stage, readable(label) or stage, digest, self.store)
+        self.steps[name] = Step(name, address, identity, needed)
 
-    def line_of(self, step: Step) -> tuple["Plan", Step]:
-        """The plan of the run or line that a step is of, and the step as it stands there."""
-        if step.stream is None:
-            return step.run or self, step
-        line = self.streams[step.stream]
-        return line, line.steps[step.name.removeprefix(f"{step.stream}/")]
-
-    def until(self, stage: str) -> list[Step]:
-        """All steps in order, up to a stage."""
-        return self.of(*STAGES[: STAGES.index(stage) + 1])
-
-    @property
-    def model_folder(self) -> Path:
-        return self.folder_of(self.model)
-
-    def folder_of(self, model: ModelSource) -> Path:
-        """Where a model is, or will be once it is converted: the base model by prepare."""
-        return self.converted(model).path if model.is_gguf else model.path
-
-    def conversions(self) -> list[Address]:
-        """The addresses of all .gguf models of the configuration in Hugging Face format."""
-        front = self.front
-        others = (front.model, front.against, *(each.model for each in front.raters)) if front else ()
-        own = (self.model, self.start, self.reference, self.judge, self.editor)
-        return [self.converted(each) for each in (*own, *others) if each and each.is_gguf]
-
-    def converted(self, model: ModelSource) -> Address:
-        """The address of a .gguf model in Hugging Face format: the only result that is not a stage of the line."""
-        digest = fingerprint("model", VERSIONS["model"], {"model": model.weights}, {})
-        return self.steps["prepare"].address.beside("model", model.label, digest)
-
-
-def role_of(name: str) -> str:
-    """The role by which the report reads the step of a name."""
-    return name.replace(":", "_")
+    def weights(self, of: ModelSource) -> dict[str, Any]:
+        """What log-probs under a model depend on."""
+        return {"model": of.digest, "dtype": self.config.model.dtype, "compute": COMPUTE_VERSION}
 
 
 def make_plan(config: RunConfig) -> Plan:
     """Everything a configuration will make. Raises UserError where the model or the data cannot be found."""
-    root, store = root_of(config.resources)
-    memory = DigestMemory(root)
+    line = Line(config)
+    models = _models(config, line.memory)
+    sampled = front(config, models.start, line.memory) if config.data.source == SAMPLED else None
+    _add_pairs(line, models, sampled)
+    streams = {name: make_plan(config.of_stream(name)) for name in config.streams}
+    beside = {step.name: step for name, own in streams.items() for step in _of_stream(name, own)}
+    # All pairs first: what is wrong with them is told before any is scored.
+    line.steps.update({name: step for name, step in beside.items() if step.stage not in ("reference", "schedule")})
+    _add_scores(line, models)
+    compared = config.schedule.difficulty in ("reference-gap", "reference-gap-per-token")
+    read = {"pairs": "prepare", **({"reference": "reference"} if compared else {})}
+    line.add("schedule", config.schedule.order or "", without_later(config.schedule, "swap_labels"), **read)
+    line.steps.update(beside)
+    weighed = _add_weighing(line, models.reference)
+    _add_training(line, models, weighed)
+    shown = {"report": report_of(config.report, line.steps["train"].address.fingerprint), "name": config.name}
+    line.add("report", config.name, shown, **{role_of(name): name for name in line.steps})
+    return Plan(config, **models._asdict(), steps=line.steps, front=sampled, streams=streams)
 
-    def found(weights: Weights | None, setting: str) -> ModelSource:
-        model = locate(section := config.model_of(weights), memory, setting=setting)
-        if not model.is_gguf:  # which is made float as it is converted
-            require_trainable(model.path, f"{setting}.source={section.source}")
-        return model
 
-    model = found(None, "model")
-    start = found(config.train.start, "train.start") if config.train.start else model
-    reference = found(config.reference.model, "reference.model") if config.reference.model else model
-    local = config.judge.local
-    judge = locate(local, memory, setting="judge.local") if local else None
-    steps: dict[str, Step] = {}
+def _models(config: RunConfig, memory: DigestMemory) -> Models:
+    def trained(weights: Weights | None, setting: str) -> ModelSource:
+        found = locate(section := config.model_of(weights), memory, setting=setting)
+        if not found.is_gguf:  # which is made float as it is converted
+            require_trainable(found.path, f"{setting}.source={section.source}")
+        return found
 
-    def add(name: str, label: str, identity: Mapping[str, Any], **inputs: str | Step) -> None:
-        stage = name.partition(":")[0]
-        needed = {role: steps[other] if isinstance(other, str) else other for role, other in inputs.items()}
-        digest = fingerprint(
-            stage, VERSIONS[stage], identity, {role: step.address.fingerprint for role, step in needed.items()}
-        )
-        steps[name] = Step(name, Address(root, stage, readable(label) or stage, digest, store), identity, needed)
+    def here(local: Model | None, setting: str) -> ModelSource | None:
+        return locate(local, memory, setting=setting) if local else None
 
-    def section(name: str) -> dict[str, Any]:
-        return getattr(config, name).model_dump(mode="json")
+    model = trained(None, "model")
+    return Models(
+        model,
+        start=trained(config.train.start, "train.start") if config.train.start else model,
+        reference=trained(config.reference.model, "reference.model") if config.reference.model else model,
+        judge=here(config.judge.local, "judge.local"),
+        editor=here(config.bridge.local, "bridge.local"),
+    )
 
-    def weights(of: ModelSource) -> dict[str, Any]:
-        return {"model": of.digest, "dtype": config.model.dtype, "compute": COMPUTE_VERSION}
 
-    preset, parameters = resolve(config.objective.name, config.objective.parameters)
-    sampled = front(config, start, memory) if config.data.source == SAMPLED else None
-    for each in sampled.steps if sampled else ():
-        name, label, identity, inputs = each
-        add(name, label, identity, **inputs)
+def _add_pairs(line: Line, models: Models, sampled: Front | None) -> None:
+    """Up to prepare: what is sampled, and what is edited."""
+    config = line.config
+    for name, label, identity, inputs in sampled.steps if sampled else ():
+        line.add(name, label, identity, **inputs)
     content, first = data_of(config)
     require_columns(config, first)
-    trained = {**preset.functions, "parameters": parameters}
-    benchmark = section("generate") | {"benchmarks": asked_of(config)}
-    compared = config.schedule.difficulty in ("reference-gap", "reference-gap-per-token")
-
-    editor = locate(config.bridge.local, memory, setting="bridge.local") if config.bridge.local else None
-    before = {"selected": steps["pair"], **_earlier(config.data.earlier, root, store)} if sampled else {}
+    before: dict[str, Step] = {}
+    if sampled:
+        before = {"selected": line.steps["pair"], **_earlier(config.data.earlier, line.root, line.store)}
     if config.bridge.by:
-        add("bridge", Path(config.bridge.by).stem, bridge_of(config, editor, content), **before)
+        line.add("bridge", Path(config.bridge.by).stem, bridge_of(config, models.editor, content), **before)
         content = {name: content[name] for name in READ_LATER if name in content} | {"content": BRIDGED}
-        before = {"selected": steps["bridge"]}
-    add("prepare", Path(config.data.source).stem, {"data": content, "tokenizer": model.digest}, **before)
-    streams = {name: make_plan(config.of_stream(name)) for name in config.streams}
-    beside = {step.name: step for name, line in streams.items() for step in _of_stream(name, line)}
-    # All pairs first: what is wrong with them is told before any is scored.
-    steps.update({name: step for name, step in beside.items() if step.stage not in ("reference", "schedule")})
-    add("reference", reference.label, weights(reference), pairs="prepare")
-    apart = start.digest != reference.digest
-    if apart:
-        add(START, start.label, weights(start), pairs="prepare")
-    read = features_of(config, memory)
-    if read:
+        before = {"selected": line.steps["bridge"]}
+    identity = {"data": content, "tokenizer": models.model.digest}
+    line.add("prepare", Path(config.data.source).stem, identity, **before)
+
+
+def _add_scores(line: Line, models: Models) -> None:
+    """What the pairs are under the reference, and under what training starts from; and their features."""
+    reference = line.weights(models.reference)
+    line.add("reference", models.reference.label, reference, pairs="prepare")
+    if models.apart:
+        line.add(START, models.start.label, line.weights(models.start), pairs="prepare")
+    if read := features_of(line.config, line.memory):
         by = {}
-        if config.features.source is None:
-            add("features", reference.label, {**weights(reference), **read}, pairs="prepare")
+        if line.config.features.source is None:
+            line.add("features", models.reference.label, {**reference, **read}, pairs="prepare")
             by["autoencoder"] = "features"
-        add("reference:features", reference.label, {**weights(reference), **read}, pairs="prepare", **by)
-    add(
-        "schedule",
-        config.schedule.order or "",
-        without_later(config.schedule, "swap_labels"),
-        pairs="prepare",
-        **({"reference": "reference"} if compared else {}),
-    )
-    steps.update(beside)
-    weighed = _add_weighing(add, steps, config, reference, weights(reference))
+        line.add("reference:features", models.reference.label, {**reference, **read}, pairs="prepare", **by)
+
+
+def _add_training(line: Line, models: Models, weighed: Mapping[str, str]) -> None:
+    """The training, both models' answers and what is made of them. `weighed` is what _add_weighing returns."""
+    config, model = line.config, models.model
+    preset, parameters = resolve(config.objective.name, config.objective.parameters)
+    asked, dtype = config.generate.model_dump(mode="json") | {"benchmarks": asked_of(config)}, config.model.dtype
     # Before the training, which would be for nothing with a model that vLLM cannot serve.
-    add("generate:base", model.label, {"generate": benchmark, "model": model.digest, "dtype": config.model.dtype})
+    line.add("generate:base", model.label, {"generate": asked, "model": model.digest, "dtype": dtype})
     train = {
-        "objective": trained,
+        "objective": {**preset.functions, "parameters": parameters},
         "train": without_later(config.train, "optimizer", aside=("start",)),  # which is there as its digest
-        **weights(start),
-        **taken_over(config, start),
+        **line.weights(models.start),
+        **taken_over(config, models.start),
     }
-    if streams:
+    if config.streams:
         train["streams"] = [[name, stream.weight] for name, stream in config.streams.items()]
-    own = line_roles(config, apart)
-    lines = {f"{role}:{name}": f"{name}/{step}" for name in streams for role, step in own.items()}
-    add("train", config.objective.name, train, **own, **lines, **weighed)
-    add("generate:trained", config.objective.name, {"generate": benchmark, "dtype": config.model.dtype}, model="train")
-    add(
-        "judge",
-        "-".join(config.generate.benchmarks),
-        judge_of(config, judge),
-        base="generate:base",
-        trained="generate:trained",
-    )
-    shown = {"report": report_of(config.report, steps["train"].address.fingerprint), "name": config.name}
-    add("report", config.name, shown, **{role_of(name): name for name in steps})
-    return Plan(config, model, start, reference, judge, steps, sampled, editor, streams)
+    own = line_roles(config, models.apart)
+    beside = {f"{role}:{name}": f"{name}/{step}" for name in config.streams for role, step in own.items()}
+    line.add("train", config.objective.name, train, **own, **beside, **weighed)
+    line.add("generate:trained", config.objective.name, {"generate": asked, "dtype": dtype}, model="train")
+    answers = {"base": "generate:base", "trained": "generate:trained"}
+    line.add("judge", "-".join(config.generate.benchmarks), judge_of(config, models.judge), **answers)
 
 
 def _earlier(given: Sequence[str], root: Path, store: "Store | None") -> dict[str, Step]:
@@ -278,10 +207,9 @@ def _earlier(given: Sequence[str], root: Path, store: "Store | None") -> dict[st
     return found
 
 
-def _add_weighing(
-    add: Callable[..., None], steps: dict[str, Step], config: RunConfig, model: ModelSource, weights: Mapping[str, Any]
-) -> dict[str, str]:
-    """Add what the objective asks of tokens, and of other runs; returns what training reads of it, by role."""
+def _add_weighing(line: Line, model: ModelSource) -> dict[str, str]:
+    """Add what the objective asks of tokens, and of other runs, under the reference `model`; what training reads."""
+    config, weights = line.config, line.weights(model)
     preset, _ = resolve(config.objective.name, config.objective.parameters)
     if config.streams and (preset.token_columns or "mismatched" in preset.needs):
         problem = (
@@ -290,20 +218,22 @@ def _add_weighing(
         raise UserError(problem, "leave out streams, or choose another objective")
     read = {}
     if preset.token_columns:
-        add("weigh:base", model.label, weights, pairs="prepare")
+        line.add("weigh:base", model.label, weights, pairs="prepare")
         read["token_reference"] = "weigh:base"
     if "contrast" in preset.token_columns:
         scored = {name: weights[name] for name in ("dtype", "compute")}
         for side, other in contrasts(config).items():
             run = make_plan(other)
             for stage in ("schedule", "train"):
-                steps[f"{stage}:{side}"] = replace(run.steps[stage], name=f"{stage}:{side}", run=run)
-            add(f"weigh:{side}", side, scored, pairs="prepare", model=f"train:{side}")
-        add("weigh", config.weigh.transform, weigh_of(config), schedule="schedule", **{s: f"weigh:{s}" for s in SIDES})
+                line.steps[f"{stage}:{side}"] = replace(run.steps[stage], name=f"{stage}:{side}", run=run)
+            line.add(f"weigh:{side}", side, scored, pairs="prepare", model=f"train:{side}")
+        sides = {side: f"weigh:{side}" for side in SIDES}
+        line.add("weigh", config.weigh.transform, weigh_of(config), schedule="schedule", **sides)
         read["contrast"] = "weigh"
     if "mismatched" in preset.needs:
         stepwise = {**weights, "batch_size": config.train.batch_size}
-        add("weigh:mismatched", model.label, stepwise, pairs="prepare", reference="reference", schedule="schedule")
+        inputs = {"pairs": "prepare", "reference": "reference", "schedule": "schedule"}
+        line.add("weigh:mismatched", model.label, stepwise, **inputs)
         read["mismatched"] = "weigh:mismatched"
     return read
 

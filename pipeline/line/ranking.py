@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
+from pipeline.line.plan import make_plan, readable
+from pipeline.line.steps import VERSIONS, Plan, Step
 from pipeline.preferences.normalise import HEAD
 from pipeline.preferences.rows import Unreadable
 from pipeline.preferences.sources import open_source

@@ -20,7 +20,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from pipeline.errors import UserError
-from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
+from pipeline.line.plan import make_plan, readable
+from pipeline.line.steps import VERSIONS, Plan, Step
 from pipeline.onpolicy.prompts import read_prompts
 from pipeline.results.artifacts import fingerprint
 from pipeline.settings.config import RunConfig, Section, validate

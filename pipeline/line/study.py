@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from pipeline.errors import UserError
-from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
+from pipeline.line.plan import make_plan, readable
+from pipeline.line.steps import VERSIONS, Plan, Step
 from pipeline.results.artifacts import fingerprint
 from pipeline.settings.config import RunConfig, Section, validate
 from pipeline.settings.faults import own_section, refuse_odd_values

@@ -16,8 +16,7 @@ from pipeline.preferences.messages import Dropped
 from pipeline.preferences.normalise import Normaliser, Preference, split_of
 from pipeline.preferences.rows import Source
 from pipeline.results.tables import messages_json
-from pipeline.settings.config import Data
-from pipeline.settings.inputs import SAMPLED
+from pipeline.settings.inputs import SAMPLED, Data
 
 WORDS_VERSION = 1  # raised when what is asked below changes
 SOURCE = "bridged"  # what the label of such a pair is from

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,6 +37,7 @@ class Origin:
     kept: int
     repeated: int  # dropped, as another of the results has the pair, too
     dropped: int  # for any other reason
+    beyond_limit: int = 0  # of data.limit
 
 
 def origins(results: Sequence[Artifact], dropped: Path) -> list[Origin]:
@@ -51,6 +52,14 @@ def origins(results: Sequence[Artifact], dropped: Path) -> list[Origin]:
         found.append(Origin(each.name, first, rows, rows - lost, repeated, lost - repeated))
         first += rows
     return found
+
+
+def within_limit(found: Sequence[Origin], written: Sequence[Sequence[int]]) -> list[Origin]:
+    """The same once some of the pairs that could be kept were `written`: by each who wrote, so many of each result."""
+    counts = map(sum, zip(*written, strict=True))
+    return [
+        replace(each, kept=count, beyond_limit=each.kept - count) for each, count in zip(found, counts, strict=True)
+    ]
 
 
 def _held(folders: Sequence[Path]) -> Iterator[Held]:

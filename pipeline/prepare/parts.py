@@ -43,20 +43,22 @@ class Job:
     pieces: Sequence[Piece]
     folder: Path
     changed: bool = False  # whether it is kept, too, which tokens differ between the sides
+    firsts: Sequence[int] = ()  # where several results are joined: the row that the first pair of each is
 
 
 @dataclass(frozen=True)
 class Written:
     """The parts of a job, with their rows; its train pairs; of each optional column how many lack it, and the first's
-    row."""
+    row; and how many pairs of each result are in them, where several are joined."""
 
     number: int
     rows: dict[str, int]
     train: int
     lacking: dict[str, tuple[int, int]]
+    joined: Sequence[int]
 
 
-def jobs(pieces: Iterable[Piece], size: int, folder: Path, changed: bool = False) -> Iterator[Job]:
+def jobs(pieces: Iterable[Piece], size: int, folder: Path, changed: bool, firsts: Sequence[int]) -> Iterator[Job]:
     """The pieces one after the other, as jobs of whole parts."""
     full = size * max(1, TOGETHER // size)
     number, held, count = 0, list[Piece](), 0
@@ -66,10 +68,10 @@ def jobs(pieces: Iterable[Piece], size: int, folder: Path, changed: bool = False
             held.append(Piece(piece.file, places[: full - count]))
             places, count = places[full - count :], count + len(held[-1].places)
             if count == full:
-                yield Job(number, size, held, folder, changed)
+                yield Job(number, size, held, folder, changed, firsts)
                 number, held, count = number + full // size, [], 0
     if held:
-        yield Job(number, size, held, folder, changed)
+        yield Job(number, size, held, folder, changed, firsts)
 
 
 def write_parts(job: Job) -> Written:
@@ -87,7 +89,16 @@ def write_parts(job: Job) -> Written:
         if train[column].null_count:
             without = train["row"].filter(pc.is_null(train[column]))
             lacking[name] = len(without), without[0].as_py()
-    return Written(job.number, rows, train.num_rows, lacking)
+    return Written(job.number, rows, train.num_rows, lacking, _joined(pairs, job.firsts))
+
+
+def _joined(pairs: pa.Table, firsts: Sequence[int]) -> list[int]:
+    """How many of the pairs are of each of several results, whose first rows these are."""
+    if not firsts:
+        return []
+    of = np.searchsorted(firsts, pairs["row"].to_numpy(), side="right") - 1
+    found: list[int] = np.bincount(of, minlength=len(firsts)).tolist()
+    return found
 
 
 def _changed(pair: dict[str, Any]) -> dict[str, Any]:

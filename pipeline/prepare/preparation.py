@@ -5,7 +5,7 @@ which order, nor how many at a time has a part in what is written.
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from pipeline.prepare import parts
 from pipeline.prepare.account import Account, settle
 from pipeline.prepare.blocks import ROWS, Block, Blocks, Made, facts, file_of
 from pipeline.prepare.copies import Copies, find_copies, find_shared_prompts
-from pipeline.settings.config import Data
+from pipeline.settings.inputs import Data
 
 BLOCKS = "blocks"  # a folder within the stage's, of what is there until the parts are
 DROPPED = "dropped.parquet"
@@ -97,14 +97,14 @@ class Preparation:
             account.shared_prompts = find_shared_prompts(files, copies, total, self.between)
         return copies, account
 
-    def write(self, copies: Copies, spread: Spread = map) -> Iterator[parts.Written]:
-        """Write the parts."""
+    def write(self, copies: Copies, spread: Spread = map, firsts: Sequence[int] = ()) -> Iterator[parts.Written]:
+        """Write the parts. `firsts`: where the rows are several results joined, the row that each begins with."""
         for earlier in (*self.folder.glob("part-*.parquet"), *self.folder.glob(f"{parts.CHANGED}-*.parquet")):
             earlier.unlink()
         pieces = parts.by_row(self.files, copies)
         if self.data.limit is not None:
             pieces = parts.lowest(self.files, copies, self.data.limit, self.between)
-        jobs = parts.jobs(pieces, self.data.shard_pairs, self.folder, self.data.changed_tokens)
+        jobs = parts.jobs(pieces, self.data.shard_pairs, self.folder, self.data.changed_tokens, firsts)
         yield from spread(parts.write_parts, jobs)
 
     def clear(self) -> None:

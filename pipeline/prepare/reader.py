@@ -13,7 +13,7 @@ from pipeline.preferences.messages import Dropped, Message, plain
 from pipeline.preferences.normalise import Look, Normaliser, Preference, split_of
 from pipeline.prepare.blocks import OUTCOMES, Block, Findings, Made, file_of, write
 from pipeline.results.tables import messages_json
-from pipeline.settings.config import Data, Model
+from pipeline.settings.inputs import Data, Model
 
 if TYPE_CHECKING:
     from pipeline.preferences.tokenise import Tokeniser

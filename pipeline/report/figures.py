@@ -3,7 +3,8 @@
 import html
 from collections.abc import Sequence
 
-from pipeline.report.data import Histogram, KindScore
+from pipeline.report.data import Histogram
+from pipeline.report.outcomes import KindScore
 from pipeline.report.plotting import Figure, Spec, axis, number, spec
 from pipeline.statistics import WinRate
 

@@ -12,7 +12,7 @@ from pipeline.evaluation import breakdown
 from pipeline.evaluation.breakdown import Longer, Value
 from pipeline.evaluation.judging.games import Game, shares
 from pipeline.evaluation.profile import profile
-from pipeline.report.data import MODELS, Judged, Match, Model, OwnFigure, Rated, Saying, Verdict
+from pipeline.report.outcomes import MODELS, Judged, Match, Model, OwnFigure, Rated, Saying, Verdict
 from pipeline.statistics import Interval, Paired
 
 Row = Mapping[str, Any]

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.evaluation.breakdown import Group
 from pipeline.evaluation.profile import shortened
-from pipeline.report.data import Judged, Match, Model
+from pipeline.report.outcomes import Judged, Match, Model
 from pipeline.report.plotting import Figure, Spec, axis, number, spec
 from pipeline.statistics import Interval
 

@@ -20,7 +20,8 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from pipeline.report import figures, judging_figures, sampled_figures, training_figures
-from pipeline.report.data import MODELS, HeldOut, ReportData, Sample, StageRun
+from pipeline.report.data import HeldOut, ReportData, StageRun
+from pipeline.report.outcomes import MODELS, Sample
 
 _HERE = Path(__file__).parent
 _NONE = "\N{EN DASH}"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.report.data import MODELS, Answer, Rule, Sample
 from pipeline.report.judging import category, question, verdicts
+from pipeline.report.outcomes import MODELS, Answer, Rule, Sample
 
 Row = Mapping[str, Any]
 

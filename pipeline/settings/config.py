@@ -1,206 +1,30 @@
 """One typed configuration for a whole run: a section a stage, plus `resources` (resources.py).
 
-Every field is documented where it stands: model and data in inputs.py, answers of the model's own in onpolicy.py.
+Every field is documented where it stands: model and data in inputs.py, the training in training.py, answers and what is
+made of them in evaluation.py, answers of the model's own in onpolicy.py, and the others in files of their names.
 Imports no ML library, so that a door answers a bad configuration at once.
 """
 
-import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import UserError
 from pipeline.objectives.presets import PRESETS, resolve
 from pipeline.settings.bridge import Bridge
-from pipeline.settings.faults import explain, refuse_odd_values, shown
+from pipeline.settings.evaluation import Generate, Judge, Report
+from pipeline.settings.faults import explain, refuse_odd_values
 from pipeline.settings.features import Features
 from pipeline.settings.file import read
-from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data, Model, Weights
+from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data, Model, Weights  # noqa: F401 - line/sweep.py has EMBEDDED from here
 from pipeline.settings.onpolicy import Pair, Rate, Sample
 from pipeline.settings.resources import Resources
-from pipeline.settings.section import Name, Section, Share, TokenId
+from pipeline.settings.section import Name, Section
 from pipeline.settings.shorthand import expand
 from pipeline.settings.streams import FIRST, Stream
+from pipeline.settings.training import Objective, Reference, Schedule, Train
 from pipeline.settings.weigh import Weigh
-
-# How answers are sampled where neither `generate` nor its preset says: greedily, and briefly.
-PLAIN: dict[str, Any] = {"max_new_tokens": 32, "temperature": 0.0, "top_p": 1.0, "stop_token_ids": ()}
-
-
-class Schedule(Section):
-    order: Literal["shuffle", "easy-to-hard", "hard-to-easy"] | None = None  # null: as the objective asks
-    window: int | None = Field(default=None, ge=1)  # easy-to-hard, hard-to-easy: shuffle within runs of so many pairs
-    # Random, drawn by the seed, is for comparison: what a choice by difficulty is worth.
-    difficulty: Literal["score-margin", "reference-gap", "reference-gap-per-token", "column", "random"] = "score-margin"
-    drop_percentile: float | None = Field(default=None, ge=0, lt=100)  # so many percent of the train pairs are left out
-    drop: Literal["hardest", "easiest"] = "hardest"  # which ones; before any go to SFT
-    # So many percent of the train pairs, the hardest of those kept, go to SFT; mixdpo only, 10 there.
-    sft_percentile: float | None = Field(default=None, ge=0, le=100)
-    sft_below: float | None = None  # or: pairs of a margin below this go to SFT, as in the paper
-    # Label noise: this share of all train pairs, rounded to whole pairs, is the wrong way round. Pairs that are dropped
-    # or go to SFT count, too: noise is in the data, whatever is made of them. A larger share flips the same and more.
-    flip_fraction: float = Field(default=0.0, ge=0, le=1)
-    swap_labels: bool = False  # then every label is exchanged: a flipped one is right again
-    epochs: int = Field(default=1, ge=1)
-    seed: int = 0
-
-    @property
-    def ranks(self) -> bool:
-        """Whether pairs are told apart by difficulty."""
-        return self.order != "shuffle" or (self.drop_percentile, self.sft_percentile, self.sft_below) != (None,) * 3
-
-    @model_validator(mode="after")
-    def _window_has_an_order(self) -> "Schedule":
-        if self.window is not None and self.order == "shuffle":
-            problem = f"schedule.window={self.window} loosens an order, and schedule.order=shuffle is none"
-            raise UserError(problem, "set schedule.order to easy-to-hard or hard-to-easy, or schedule.window to null")
-        return self
-
-
-class Objective(Section):
-    """A preset and what is changed in it; which parameters a preset has stands in pipeline/objectives/presets.py."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
-    name: str = "gamma-dpo"
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-class Lora(Section):
-    """Low-rank adapters (PEFT). The base model stays the reference, so cached scores stay valid."""
-
-    rank: int = Field(default=16, ge=1)
-    alpha: int = Field(default=32, ge=1)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    # All but the output head, or names such as q_proj, or one regular expression for the whole name of a module.
-    layers: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        default="all-linear", examples=[["q_proj", "v_proj"]]
-    )
-    merge: bool = True  # into the exported model; false keeps them apart, and vLLM puts them on the base model
-
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _one_name(cls, given: Any) -> Any:
-        """A name alone is a list of one: PEFT would take it for an expression, which no module's whole name is."""
-        return [given] if isinstance(given, str) and given != "all-linear" and re.fullmatch(r"[\w.]+", given) else given
-
-    @field_validator("layers")
-    @classmethod
-    def _is_an_expression(cls, layers: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        remedy = "give all-linear, names such as [q_proj, v_proj], or an expression"
-        if "" in (layers, *layers):
-            raise UserError(f"train.lora.layers={shown(layers)} names no layer", remedy)
-        try:
-            re.compile(layers if isinstance(layers, str) else "")
-        except re.error as error:
-            raise UserError(f"train.lora.layers={layers!r} is no regular expression ({error})", remedy) from None
-        return layers
-
-    @model_validator(mode="after")
-    def _served(self) -> "Lora":
-        if self.rank > 512 and not self.merge:
-            problem = f"train.lora.rank={self.rank} is more than the 512 that vLLM serves unmerged"
-            raise UserError(problem, "lower it, or set train.lora.merge to true")
-        return self
-
-
-class Reference(Section):
-    model: Weights | None = None  # whose log-probs gaps are measured against; null: the model's
-
-
-class Train(Section):
-    learning_rate: float = Field(default=1e-6, gt=0)
-    lr_schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
-    warmup_fraction: float = Field(default=0.1, ge=0, le=1)
-    decay_fraction: float = Field(default=0.1, gt=0, le=1)  # of all steps, for wsd: warm-up, stable, decay
-    lora: Lora | None = None  # null trains all weights
-    batch_size: int = Field(default=128, ge=1)  # pairs an optimiser step, over all workers
-    # With moments of 32 bits, or of 8 where torchao or bitsandbytes is installed: a quarter of their memory.
-    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
-    weight_decay: float = Field(default=0.0, ge=0)
-    adam_betas: tuple[Share, Share] = (0.9, 0.999)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    held_out_steps: int = Field(default=0, ge=0)  # look at the held-out pairs every so many steps; 0: at the end only
-    seed: int = 0  # of dropout, where there is any, and of adapters
-    start: Weights | None = None  # what is trained; null: the model
-
-
-class Generate(Section):
-    # What is asked: names with the file of their questions. Null is for the tasks made here (EMBEDDED), and for
-    # alpaca_eval, arena_hard_v0.1, arena_hard_v2.0, mt_bench, which are then taken from where their owners have them.
-    benchmarks: dict[Name, str | None] = Field(
-        default={EMBEDDED: None}, min_length=1, examples=[{EMBEDDED: None, "mine": "questions.jsonl"}]
-    )
-    split: Literal["test", "dev"] = "test"  # of the embedded tasks; settings are chosen on dev
-    prompts: int | None = Field(default=None, ge=1)  # ask only the first so many of each benchmark
-    samples: int = Field(default=1, ge=1)  # answers a question
-    # How papers sample with a family of models (evaluation/benchmarks/sampling.py): what is null below is as it says,
-    # and PLAIN without one, as for the embedded tasks in any case.
-    preset: Literal["llama-3-instruct", "mistral-base", "mistral-instruct", "gemma-2"] | None = None
-    max_new_tokens: int | None = Field(default=None, ge=1)  # of one answer
-    temperature: float | None = Field(default=None, ge=0)  # but MT-Bench's questions, which have their own
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    # Tokens that end an answer, as the model's own end of sequence does; and texts that do.
-    stop_token_ids: tuple[TokenId, ...] | None = Field(default=None, examples=[[128001, 128009]])
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), examples=[["###", "User:"]])
-    seed: int = 0
-    # Questions an engine call; a setting of its own, so that answers do not depend on the number of engines. An engine
-    # on a CPU answers 256 at once: fewer leave it idle, and more engines than shards have nothing to do.
-    shard_prompts: int = Field(default=256, ge=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain(cls, raw: Any) -> Any:
-        """Without a preset, write what null means into the section: an identity then holds values."""
-        if not isinstance(raw, dict) or raw.get("preset") is not None:
-            return raw
-        return raw | {name: value for name, value in PLAIN.items() if raw.get(name) is None}
-
-    @model_validator(mode="after")
-    def _embedded_has_no_file(self) -> "Generate":
-        if file := self.benchmarks.get(EMBEDDED):
-            problem = f"generate.benchmarks.{EMBEDDED}={file}: the embedded tasks are made, not read"
-            raise UserError(problem, f"give your questions another name, or set {EMBEDDED} to null")
-        return self
-
-
-class Judge(Section):
-    resamples: int = Field(default=2000, ge=100)  # of the bootstrap intervals
-    seed: int = 0
-    # A model that judges, too: by its name at resources.judge_endpoint, or one that is run here. Null: rules alone.
-    model: str | None = Field(default=None, min_length=1)
-    local: Model | None = None
-    # By benchmark, in place of its own way: two games a question, one preference by log-probs, or ratings 1 to 10.
-    methods: dict[Name, Literal["games", "preference", "ratings"]] = Field(
-        default={}, examples=[{"alpaca_eval": "games"}]
-    )
-    # By benchmark, a file of words to the judge, or `own` for ours. Else its owners', where installed, or ours.
-    wording: dict[Name, str] = Field(default={}, examples=[{"alpaca_eval": "own"}])
-    # By benchmark, a file of answers that both models' are compared with; null: those of its owners. Where there is
-    # none, the two models' answers are compared with each other.
-    baselines: dict[Name, str | None] = Field(default={}, examples=[{"alpaca_eval": None}])
-    max_tokens: int | None = Field(default=None, ge=1)  # of a verdict, thoughts and all; null: as the benchmark has it
-    # Null: none is sent, for judges that take none; their own then, or 1 of local.
-    temperature: float | None = Field(default=0.0, ge=0)
-    shard_prompts: int = Field(default=40, ge=1)  # of local: requests an engine call, as generate.shard_prompts
-    max_missing: float = Field(default=0.05, ge=0, le=1)  # share of verdicts that may be missing before judge fails
-
-    @model_validator(mode="after")
-    def _one_judge(self) -> "Judge":
-        if self.model is not None and self.local is not None:
-            problem = f"judge.model={self.model} and judge.local.source={self.local.source} are two judges"
-            raise UserError(problem, "set one of them to null; jobs.score --second-judge compares two")
-        return self
-
-
-class Report(Section):
-    samples: int = Field(default=1000, ge=0)  # questions of each benchmark whose answers are shown side by side
-    # What came of the training elsewhere: files that jobs.rank made of it, and the folder of jobs.export --for lm-eval.
-    ranked: tuple[str, ...] = Field(default=(), examples=[["runs/rank/NAME/ranking.json"]])
-    lm_eval: str | None = None
 
 
 class RunConfig(Section):

@@ -204,6 +204,12 @@ class Pair(Section):
     confidence_temperature: float | None = Field(default=None, gt=0)
     seed: int = 0  # of what is drawn at random, by a hash of the prompt
 
+    def read_of(self, sample: Sample) -> dict[str, Any]:
+        """What pairs of these answers depend on; the rest is not read."""
+        aside = {"contrast"} if self.rule != "contrast" else set()
+        aside |= {"among"} if not sample.branch.cuts else set()
+        return self.model_dump(mode="json", exclude=aside)
+
     @model_validator(mode="after")
     def _bounds_hold_something(self) -> "Pair":
         if self.max_margin is not None and self.max_margin < self.min_margin:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-SECTIONS = ("model", "data", "sample", "rate", "pair", "schedule")  # which a stream may say something of
+SECTIONS = ("model", "data", "sample", "rate", "pair", "bridge", "schedule")  # which a stream may say something of
 _RENDERING = ("chat_template", "template_arguments", "template_date")  # and of `model` these alone
 
 FIRST = "data"  # the name of the stream that the configuration's own pairs are
@@ -31,6 +31,7 @@ class Stream(Section):
     sample: Given = Field(default={})
     rate: Given = Field(default={})
     pair: Given = Field(default={})
+    bridge: Given = Field(default={}, examples=[{"judge": None}])  # null of who edits: these pairs are not edited
     schedule: Given = Field(default={})
 
     @field_validator("model")

@@ -11,7 +11,8 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.objectives.presets import resolve
 from pipeline.settings.bridge import Bridge
-from pipeline.settings.config import Judge, RunConfig
+from pipeline.settings.config import RunConfig
+from pipeline.settings.evaluation import Judge
 from pipeline.settings.features import Features
 from pipeline.settings.inputs import EMBEDDED, SAMPLED
 from pipeline.settings.onpolicy import Pair, Rate, Sample
@@ -69,7 +70,7 @@ def described(found: Mapping[str, str]) -> str:
 
 def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     """(whether it holds, what it says, the settings that are then not read)."""
-    data, schedule, train, generate, judge = config.data, config.schedule, config.train, config.generate, config.judge
+    data, schedule, train = config.data, config.schedule, config.train
     embedded, source = data.source == EMBEDDED, f"with data.source={data.source}"
     read = _under("data", "subset split revision difficulty_column columns pairing")
     yield embedded, source, [*read, *_under("data", "dev_fraction max_suspect")]
@@ -91,12 +92,23 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     yield train.lr_schedule != "wsd", f"with train.lr_schedule={train.lr_schedule}", ["train.decay_fraction"]
     yield embedded and data.dev_pairs == 0, "with data.dev_pairs=0", ["train.held_out_steps"]
 
-    asked = list(generate.benchmarks)
+    yield from _answers(config)
+
+    of_features = [f"features.{name}" for name in Features.model_fields]
+    yield not config.reads_features, "without an objective that looks at features", of_features
+    trained = [name for name in of_features if name not in ("features.source", "features.layer")]
+    yield config.reads_features and config.features.source is not None, "with features.source", trained
+    yield from _resources(config)
+
+
+def _answers(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
+    """The same of the benchmarks' answers, and of who judges, rates or edits."""
+    asked, judge = list(config.generate.benchmarks), config.judge
     yield EMBEDDED not in asked, f"without the benchmark {EMBEDDED}", ["generate.split"]
     yield asked == [EMBEDDED], f"with the benchmark {EMBEDDED} alone", ["generate.preset"]
 
     by_model, here = judge.model is not None, judge.local is not None
-    raters = config.rate.raters if data.source == SAMPLED else ()
+    raters = config.rate.raters if config.data.source == SAMPLED else ()
     editor = config.bridge
     rates_there = any(rater.judge for rater in raters) or editor.judge is not None
     rates_here = any(rater.local for rater in raters) or editor.local is not None
@@ -109,11 +121,9 @@ def rules(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
     at_endpoint = [f"resources.judge_endpoint.{name}" for name in JudgeEndpoint.model_fields]
     yield not (by_model or rates_there), "without judge.model", at_endpoint
 
-    of_features = [f"features.{name}" for name in Features.model_fields]
-    yield not config.reads_features, "without an objective that looks at features", of_features
-    trained = [name for name in of_features if name not in ("features.source", "features.layer")]
-    yield config.reads_features and config.features.source is not None, "with features.source", trained
 
+def _resources(config: RunConfig) -> Iterator[tuple[bool, str, Sequence[str]]]:
+    """The same of where and how it runs."""
     gpus = config.resources.gpus_per_actor > 0
     yield gpus, "on GPUs", ["resources.kv_cache_gib"]
     of_gpus = _under("resources", "gpu_memory_fraction cpu_offload offload_activations")

@@ -10,7 +10,7 @@ import math
 import os
 import weakref
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,59 +197,37 @@ class Epoch:
 
 def _examples(first: int, rows: npt.NDArray[Any]) -> list[Example]:
     """Rows of the table, the first one at position `first`."""
-    return [_example(position, *row) for position, row in enumerate(rows.tolist(), start=first)]
+    names = rows.dtype.names or ()
+    return [_example(position, dict(zip(names, row, strict=True))) for position, row in enumerate(rows.tolist(), first)]
 
 
-def _example(
-    position: int,
-    pair_id: bytes,
-    digest: bytes,
-    start: int,
-    values: int,
-    prompt: int,
-    chosen: int,
-    rejected: int,
-    chosen_logps: float,
-    rejected_logps: float,
-    start_chosen_logps: float,
-    start_rejected_logps: float,
-    chosen_score: float,
-    rejected_score: float,
-    label_confidence: float,
-    mismatched: float,
-    source: int,
-    stream: int,
-    number: int,
-    difficulty: float,
-    preference: bool,
-    flipped: bool,
-) -> Example:
-    """The fields are those of epoch_files.row_type."""
-    counts, sums = (chosen, rejected), (chosen_logps, rejected_logps)
-    untrained = (start_chosen_logps, start_rejected_logps)
-    if flipped:
-        counts, sums, untrained = counts[::-1], sums[::-1], untrained[::-1]
-    labels = (chosen_score, rejected_score, label_confidence, difficulty, mismatched)
-    known = [None if math.isnan(x) else x for x in labels]
+def _example(position: int, row: Mapping[str, Any]) -> Example:
+    """`row` is of epoch_files.row_type."""
+
+    def known(name: str) -> float | None:
+        value: float = row[name]
+        return None if math.isnan(value) else value
+
+    one, other = ("rejected", "chosen") if row["flipped"] else ("chosen", "rejected")
     return Example(
         position,
-        pair_id.decode(),
-        "preference" if preference else "sft",
-        flipped,
-        prompt,
-        counts,
-        sums,
-        untrained,
-        (known[0], known[1]),
-        known[2],
-        known[3],
-        start,
-        digest,
-        source,
-        values,
-        known[4],
-        stream,
-        number,
+        row["pair_id"].decode(),
+        "preference" if row["preference"] else "sft",
+        row["flipped"],
+        row["prompt"],
+        counts=(row[one], row[other]),
+        reference=(row[f"{one}_logps"], row[f"{other}_logps"]),
+        untrained=(row[f"start_{one}_logps"], row[f"start_{other}_logps"]),
+        scores=(known("chosen_score"), known("rejected_score")),
+        label_confidence=known("label_confidence"),
+        difficulty=known("difficulty"),
+        start=row["start"],
+        tokens_digest=row["tokens_digest"],
+        source=row["source"],
+        values=row["values"],
+        mismatched=known("mismatched"),
+        stream=row["stream"],
+        number=row["number"],
     )
 
 

@@ -8,9 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import numpy as np
-import torch
-
 from pipeline.compute.layout import Pack, Tokens, lay_out
 from pipeline.compute.packing import plan
 from pipeline.objectives.batch import PairBatch
@@ -29,42 +26,6 @@ class MicroBatch:
     pack: Pack
     recorded: PairBatch
     features: list[tuple[Sparse, Sparse]] | None = None  # as cached, of each pair's sides
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A micro-batch after its forward: what the device computed, and copies of it on the host, which its pairs hold."""
-
-    device: list[torch.Tensor]
-    host: list[torch.Tensor]
-    batch: PairBatch
-    gains_PC: torch.Tensor | None = None  # ones on the device, whose gradient is each pair's own
-
-    def backward(self, loss: torch.Tensor) -> None:
-        """The host differentiates, and the device's backward begins with what it found."""
-        found = torch.autograd.grad(loss, self.host, materialize_grads=True)
-        torch.autograd.backward(self.device, [g.to(d.device, d.dtype) for g, d in zip(found, self.device, strict=True)])
-
-    def add_features(
-        self, values_SK: torch.Tensor, latents_SK: torch.Tensor, cached: Sequence[tuple[Sparse, Sparse]]
-    ) -> None:
-        """The strongest features of the pairs' sides, and what the cache has of the same; after the forward.
-
-        An absent side, and a feature of 0 under both, is 0.
-        """
-        host_SK = values_SK.detach().double().cpu().requires_grad_(values_SK.requires_grad)
-        self.device.append(values_SK)
-        self.host.append(host_SK)
-        asked_SK = latents_SK.cpu().numpy()
-        sides = [side for pair in cached for side in pair]
-        found_SK = torch.tensor(np.stack([side.at(asked) for side, asked in zip(sides, asked_SK, strict=True)]))
-        self.batch.policy_chosen_features, self.batch.policy_rejected_features = host_SK[::2], host_SK[1::2]
-        self.batch.reference_chosen_features, self.batch.reference_rejected_features = found_SK[::2], found_SK[1::2]
-
-    def own_gradients(self) -> torch.Tensor:
-        """Of each pair by its gains, [B, C] float64, after the backward."""
-        assert self.gains_PC is not None and self.gains_PC.grad is not None
-        return self.gains_PC.grad.double().cpu()
 
 
 @dataclass(frozen=True)

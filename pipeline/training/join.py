@@ -194,14 +194,18 @@ def _write_rows(
             position += len(rows)
     with open(folder / ONCE, "wb") as file:
         file.writelines(each.astype("<i8").tobytes() for found in once for each in found)
-    with open(folder / HELD_OUT, "wb") as file:
+    _write_held_out(pairs, firsts, wanted, folder / HELD_OUT)
+    return {"lacking": lacking, "positions": positions, "once": [sum(map(len, found)) for found in once]}
+
+
+def _write_held_out(pairs: npt.NDArray[np.void], firsts: Numbers, wanted: Sequence[Wanted], path: Path) -> None:
+    with open(path, "wb") as file:
         for first, own in zip(firsts, wanted, strict=False):
             for begin in range(0, len(own.held_out), _AT_A_TIME):
                 rows = pairs[first + own.held_out[begin : begin + _AT_A_TIME]]
                 rows["difficulty"] = rows["mismatched"] = np.nan
                 rows["preference"] = True
                 file.write(rows.tobytes())
-    return {"lacking": lacking, "positions": positions, "once": [sum(map(len, found)) for found in once]}
 
 
 def _stream(

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -28,21 +27,19 @@ from transformers import PreTrainedModel
 
 from pipeline.compute.autoencoders import Autoencoder
 from pipeline.compute.cpu import give_back_memory
-from pipeline.compute.features import Reader, reading
 from pipeline.compute.loading import EmptyModel
 from pipeline.compute.logprobs import side_sums
 from pipeline.compute.optimizer import make_optimizer, set_learning_rate
 from pipeline.compute.policy import Policy
-from pipeline.compute.selfcheck import keep_head_in_chunks
 from pipeline.compute.sharding import whole_gradients_fit
 from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.memories import Reliability
 from pipeline.objectives.objective import Objective
 from pipeline.objectives.presets import QUEUE
 from pipeline.objectives.streams import Streams
-from pipeline.settings.config import Train
 from pipeline.settings.resources import Resources
 from pipeline.settings.streams import require_in_each_step
+from pipeline.settings.training import Train
 from pipeline.training.checks import (
     check_columns,
     check_features,
@@ -52,7 +49,8 @@ from pipeline.training.checks import (
     check_parity,
 )
 from pipeline.training.epoch import Epoch, Example, sizes
-from pipeline.training.feeding import Feed, MicroBatch, Prepared, Seen, Share
+from pipeline.training.feeding import Feed, Prepared, Share
+from pipeline.training.forward import Forward
 from pipeline.training.journal import Journal
 from pipeline.training.mismatched import rotated
 from pipeline.training.rates import learning_rate
@@ -88,13 +86,8 @@ class Trainer:
         self.policy, self.objective, self.epoch = Policy(model, settings, resources, world), objective, epoch
         self.settings, self.resources, self.rank, self.world = settings, resources, rank, world
         self.budgets = resources.budgets(self.policy.device.type)
-        self.by_token = "token_logps" in objective.preset.needs
-        self.squares = "square_logps" in objective.preset.needs
-        if self.squares:
-            keep_head_in_chunks(self.policy.model)
+        self.forward = Forward(self.policy, objective, self.budgets.logits_chunk, autoencoder)
         self.mismatched = "mismatched" in objective.preset.needs
-        self.strongest = int(objective.parameters.number("strongest")) if "features" in objective.preset.needs else 0
-        self.reader = Reader(self.policy.model, autoencoder[1], autoencoder[0]) if autoencoder else None
         check_columns(epoch, objective.preset)
         if weights:
             balanced = objective.preset.balances(objective.parameters)
@@ -136,7 +129,7 @@ class Trainer:
         rows = Rows(step.examples, values_PM)
         if k == 0:
             check_parity(rows, self.policy.dtype)
-            if self.reader:
+            if self.forward.reader:
                 check_features(rows, self.policy.dtype)
         check_finite(rows, k)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
@@ -194,13 +187,13 @@ class Trainer:
         if not pairs:
             return {}
         self.policy.eval()
-        moments = ("after",) if self.by_token else ("before", "after")
+        moments = ("after",) if self.forward.by_token else ("before", "after")
         seen = {moment: torch.zeros(pairs, len(HELD_OUT), dtype=torch.float64) for moment in moments}
         share = self._share(self.budgets.score_tokens, "resources.score_tokens")
         if self.held_out_plan is None:
             self.held_out_plan = share.plan(self.epoch.held_out_sizes())
         for micro in share.micro_batches(self.held_out_plan, self.epoch.held_out, self.epoch.tokens):
-            batches = {"before": micro.recorded, "after": self._forward(micro).batch}
+            batches = {"before": micro.recorded, "after": self.forward(micro).batch}
             for moment, values in seen.items() if micro.index else ():
                 batch = batches[moment]
                 figures_B = (self.objective.reward_gaps(batch), self.state.gaps(batch))
@@ -213,7 +206,7 @@ class Trainer:
         examples = self.epoch.step(k)
         share = self._share(self.budgets.micro_batch_tokens, "resources.micro_batch_tokens")
         planned = share.plan(sizes(examples))
-        features = self.epoch.features if self.reader else None
+        features = self.epoch.features if self.forward.reader else None
         own = share.micro_batches(planned, lambda index: [examples[i] for i in index], self.epoch.tokens, features)
         step = Prepared(examples, list(own))
         if not self.mismatched:
@@ -261,7 +254,7 @@ class Trainer:
         gaps_P = torch.zeros(len(step.examples), dtype=torch.float64)
         preferred_P = torch.tensor([example.route == "preference" for example in step.examples])
         for micro in step.micro_batches:
-            batch = self._forward(micro).batch
+            batch = self.forward(micro).batch
             index = torch.tensor(micro.index, dtype=torch.long)
             kept = preferred_P[index].nonzero().flatten()  # places in the micro-batch
             if len(kept):
@@ -279,10 +272,10 @@ class Trainer:
         pairs, of_step = len(step.examples), counts(step.examples, len(self.epoch.streams))
         factors = self.state.factors(of_step)
         values_PM = torch.zeros(pairs, len(MEASURED), dtype=torch.float64)
-        own_PC = torch.zeros(pairs, self._channels, dtype=torch.float64) if self.state.balance else None
+        own_PC = torch.zeros(pairs, self.forward.channels, dtype=torch.float64) if self.state.balance else None
         for number, micro in enumerate(step.micro_batches, start=1):
             self._reduce_after(last=number == len(step.micro_batches))
-            seen = self._forward(micro)
+            seen = self.forward(micro, gains=own_PC is not None)
             if kl is not None:
                 seen.batch.step_kl = torch.full_like(seen.batch.policy_chosen_logps, kl)
             out, losses_B = self.state.losses(seen.batch, of_step)
@@ -301,41 +294,6 @@ class Trainer:
             self.policy.set_requires_gradient_sync(last or not self.whole_gradients)
             self.policy.set_requires_all_reduce(last)  # between groups of workers, where each group has all weights
 
-    def _forward(self, micro: MicroBatch) -> Seen:
-        gains_PC = None
-        if self.state.balance and torch.is_grad_enabled():
-            exact = torch.promote_types(self.policy.dtype, torch.float32)
-            gains_PC = torch.ones(micro.pack.pairs, self._channels, dtype=exact, device=self.policy.device)
-            gains_PC.requires_grad_()
-        pack = micro.pack.on(self.policy.device)
-        watched: AbstractContextManager[list[torch.Tensor]] = nullcontext([])
-        if self.reader:
-            watched = reading(self.reader.layer)
-        with watched as states:
-            found = self.policy(pack, self.budgets.logits_chunk, self.squares, gains_PC)
-        logps_N, host = found[0] if self.squares else found, found.detach().cpu()
-        host_N = (host[0] if self.squares else host).requires_grad_(logps_N.requires_grad)
-        chosen_B, rejected_B = side_sums(host_N, micro.pack).unbind(1)
-        batch = replace(micro.recorded, policy_chosen_logps=chosen_B, policy_rejected_logps=rejected_B)
-        if self.squares:
-            squares_B2 = side_sums(host[1], micro.pack)
-            batch.policy_chosen_square_logps, batch.policy_rejected_square_logps = squares_B2.unbind(1)
-        if self.by_token:
-            lengths = [length for segment in micro.pack.segments for length in (segment.chosen, segment.rejected)]
-            sides = host_N.double().split(lengths)
-            batch.policy_chosen_token_logps, batch.policy_rejected_token_logps = sides[::2], sides[1::2]
-        seen = Seen([logps_N], [host_N], batch, gains_PC)
-        if self.reader and micro.features and torch.is_grad_enabled():
-            values_SK, latents_SK = self.reader.strongest(states[0], pack, self.strongest)
-            seen.add_features(values_SK, latents_SK, micro.features)
-        return seen
-
-    @property
-    def _channels(self) -> int:
-        """Of the states that the output head reads."""
-        head: Any = self.policy.model.get_output_embeddings()
-        return int(head.weight.shape[-1])
-
     def _update(self, rate: float) -> None:
         if self.unread:
             self.unread.result()
@@ -347,7 +305,7 @@ class Trainer:
     def _untrained(self, stream: int) -> tuple[int, PairBatch | None]:
         """The capacity of a stream's queue, and the pairs it starts from as the untrained policy sees them."""
         examples = self.epoch.preference_examples(max(QUEUE, self.objective.queue), stream)
-        return len(examples), None if self.by_token or not examples else recorded(examples)
+        return len(examples), None if self.forward.by_token or not examples else recorded(examples)
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:

@@ -2,7 +2,7 @@
 
 import math
 
-from pipeline.settings.config import Train
+from pipeline.settings.training import Train
 
 
 def learning_rate(step: int, steps: int, settings: Train) -> float:

@@ -17,7 +17,8 @@ from pipeline.compute.loading import open_empty
 from pipeline.compute.policy import Policy
 from pipeline.errors import UserError, no_room
 from pipeline.preferences.tokenise import Tokeniser, open_tokeniser
-from pipeline.settings.config import Lora, Model
+from pipeline.settings.inputs import Model
+from pipeline.settings.training import Lora
 from pipeline.training.exporting import SHARD_BYTES, adapter_weights, export_weights, is_first
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pipeline.errors import UserError
 from pipeline.randomness import uniforms
 from pipeline.results import tables
-from pipeline.settings.config import Schedule
+from pipeline.settings.training import Schedule
 from pipeline.statistics import share_of
 
 Rows = npt.NDArray[np.int64]  # places among the N pairs

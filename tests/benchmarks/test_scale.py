@@ -11,7 +11,8 @@ from benchmarks.measure import ROOT, Result
 from benchmarks.scale_line import measure
 from jobs.common.stage import make
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import Plan
 from pipeline.settings.config import load
 
 PAIRS = 100_000

@@ -12,13 +12,15 @@ from jobs.common.stage import make
 from pipeline.errors import UserError
 from pipeline.evaluation.judging.asking import Reply
 from pipeline.line.check import faults
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import Plan
 from pipeline.onpolicy.bridging import edit, read_pairs, request
 from pipeline.preferences.messages import Dropped, said
 from pipeline.preferences.normalise import Preference
 from pipeline.preferences.rows import Rows, Source
 from pipeline.results import tables
-from pipeline.settings.config import Data, RunConfig
+from pipeline.settings.config import RunConfig
+from pipeline.settings.inputs import Data
 from tests.judge_server import Answer, JudgeServer, judge_server
 
 PAIR = Preference(({"role": "user", "content": "2+2?"},), said("It is 4."), said("It is 5."))

@@ -148,7 +148,11 @@ TOLD: dict[str, Callable[[Place], list[tuple[tuple[str, ...], str]]]] = {
         (("data=sampled", "pair.rule=delta"), "sample.against names none"),
         (("--until", "pair"), "there is no stage pair with data.source=verifiable"),
     ],
-    "a judge without a URL": lambda p: [(("judge.model=j",), "resources.judge_endpoint.url")],
+    "a judge without a URL": lambda p: [
+        (("judge.model=j",), "resources.judge_endpoint.url"),
+        (("objective=dpo", "schedule={}", "streams={own: {bridge: {judge: j}}}"), "resources.judge_endpoint.url"),
+        (("streams={own: {data: sampled, rate: {raters: [{judge: j}]}}}",), "resources.judge_endpoint.url"),
+    ],
     "a judge whose key is not in the environment": lambda p: [
         ((*JUDGE, "resources.judge_endpoint.key_env=NO_SUCH_KEY"), "export NO_SUCH_KEY"),
     ],
@@ -419,6 +423,14 @@ def test_a_weighted_stream_that_some_steps_would_lack_is_told_before_anything_is
     assert place.says(run.main, *asked, "train.batch_size=5", "--dry-run")[0] == 0
     four_times = "streams.few.schedule={epochs: 4}"  # which makes eight positions of two pairs
     assert place.says(run.main, *asked, four_times, "--dry-run")[0] == 0
+
+
+def test_a_stream_of_own_answers_beside_given_pairs_is_no_fault(place: Place) -> None:
+    """Each line is looked at for what it makes itself: the first samples nothing."""
+    config = place.config(streams={"own": {"data": "sampled", "bridge": {"judge": None}}}, bridge={"judge": "j"})
+    asked = ("objective=dpo", "resources.judge_endpoint.url=http://127.0.0.1:1/v1", "--dry-run")
+    status, said = place.says(run.main, "--config", config, *place.given, *asked)
+    assert status == 0 and "make  own/sample" in said and "make  bridge" in said and "own/bridge" not in said, said
 
 
 def test_what_a_file_says_for_another_variant_is_said_once_and_kept_in_the_manifest(place: Place) -> None:

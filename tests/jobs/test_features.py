@@ -54,7 +54,7 @@ def test_states_are_those_of_the_reference(byte_model: Path, tmp_path: Path) -> 
     }
     plan = make_plan(RunConfig.model_validate(raw))
     pairs, step = make(plan, plan.steps["prepare"]), plan.steps["features"]
-    trainer = DictionaryTrainer(spec_of(Work(plan, step, {"pairs": pairs}, tmp_path)))
+    trainer = DictionaryTrainer(spec_of(Work(plan, step, {"pairs": pairs}, tmp_path)), "features")
     trainer.opened.result()
     layer, *states = trainer._states(tmp_path / STATES)
     assert layer == 0

@@ -153,6 +153,7 @@ def test_editors_streams_and_features_are_counted(large: str, says: Says, tmp_pa
         assert mixed["stages"][stage_][column] == pytest.approx(parts, rel=0.02), stage_
     assert mixed["note"] is None or "not counted" not in mixed["note"]
     assert "sampled for streams.own" in found("streams={own: {data: sampled}}")["note"]
+    assert "the edits of streams.own" in found(f"streams={{own: {{bridge: {{local: {tmp_path / 'model'}}}}}}}")["note"]
 
 
 @pytest.mark.usefixtures("roomy")

@@ -11,7 +11,8 @@ from jobs import export
 from jobs.report import elsewhere, ranked
 from pipeline.errors import UserError
 from pipeline.evaluation.harness import Asked, read
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import Plan
 from pipeline.settings.config import load
 from tests.committed import commit
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from jobs.judge import opened, refuse, remarks
+from jobs.common.contests import opened, refuse, remarks
 from pipeline.errors import UserError
 from pipeline.evaluation.judging.asking import Reply
 from pipeline.evaluation.judging.contest import Contest
 from pipeline.evaluation.judging.words import words
-from pipeline.settings.config import Judge
+from pipeline.settings.evaluation import Judge
 
 COLD, WARM = Reply("[[A>B]]"), Reply("[[A>B]]", without=("max_tokens", "temperature"))
 

@@ -18,7 +18,8 @@ from pipeline.errors import UserError
 from pipeline.line.plan import make_plan
 from pipeline.prepare.account import Account
 from pipeline.results import tables
-from pipeline.settings.config import Data, validate
+from pipeline.settings.config import validate
+from pipeline.settings.inputs import Data
 from tests.pipeline.prepare.small import GOOD, Made, prepared, tokeniser
 
 

@@ -15,8 +15,9 @@ import yaml
 from jobs import list as list_door
 from jobs import prune
 from jobs.common.stage import write_config
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
 from pipeline.line.rounds import plan_rounds
+from pipeline.line.steps import Plan
 from pipeline.line.study import plan_study
 from pipeline.line.sweep import plan_sweep
 from pipeline.settings.config import load

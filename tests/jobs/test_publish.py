@@ -10,7 +10,8 @@ import yaml
 
 from jobs import publish
 from jobs.common import hub as client
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import Plan
 from pipeline.settings.config import load
 from tests.committed import commit
 from tests.hub_server import TOKEN, Hub, hub_server

@@ -12,7 +12,8 @@ from jobs.common.own_answers import own_answers
 from jobs.common.stage import Outcome, Work, make, manifest
 from pipeline.errors import UserError
 from pipeline.line.check import faults
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import Plan
 from pipeline.onpolicy.describing import warnings
 from pipeline.preferences.constraints import Constraint
 from pipeline.preferences.verifiable import Question

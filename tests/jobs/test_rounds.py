@@ -14,12 +14,12 @@ from jobs.common.account import refuse_losses
 from pipeline.compute.kinship import require_same_tokens
 from pipeline.errors import UserError
 from pipeline.line.rounds import plan_rounds
-from pipeline.onpolicy.selected import origins, selected_pairs
-from pipeline.prepare.preparation import DROPPED, prepare_here
+from pipeline.onpolicy.selected import origins, selected_pairs, within_limit
+from pipeline.prepare.preparation import DROPPED, Preparation, prepare_here
 from pipeline.prepare.reader import Spec
 from pipeline.results import tables
 from pipeline.results.artifacts import Artifact
-from pipeline.settings.config import Data, Model
+from pipeline.settings.inputs import Data, Model
 from tests.jobs.conftest import Place
 from tests.pipeline.line.test_rounds import commit
 
@@ -181,6 +181,33 @@ def test_pairs_of_earlier_rounds_join_and_each_is_accounted_for(place: Place) ->
     with pytest.raises(UserError, match=r"2 of 5 rows were dropped .*data\.max_dropped allows 20"):
         refuse_losses(account, Data(source="sampled", max_dropped=0.2), folder / DROPPED)
     refuse_losses(account, Data(source="sampled", max_dropped=0.2), folder / DROPPED, repeated=theirs.repeated)
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_pairs_that_a_limit_leaves_out_are_of_no_round(place: Place, limit: int | None) -> None:
+    """What a result is said to give is what is in the parts."""
+    folder = place.folder / "prepared"
+    folder.mkdir()
+    results = [
+        selected(place.folder / "pair" / "own", ("Q1", "Red."), ("Q2", "Blue."), ("Q4", "Four.")),
+        selected(place.folder / "pair" / "before", ("Q1", "Red."), ("Q3", "Green."), ("Q5", "Five.")),
+    ]
+    data = Data(source="sampled", limit=limit, shard_pairs=1)
+    preparation = Preparation(selected_pairs([each.path for each in results]).rows, data, folder)
+    for _ in preparation.read(Spec.of(place.model, Model(source=str(place.model)), data).open().make):
+        pass
+    copies, _ = preparation.settle()
+    before = origins(results, folder / DROPPED)
+    written = [*preparation.write(copies, firsts=[each.first for each in before])]
+    found = within_limit(before, [each.joined for each in written])
+    prompts = tables.read(folder, tables.PAIRS, ["prompt"])["prompt"].to_pylist()
+    of_the_first = [prompt for prompt in prompts if any(name in prompt for name in ("Q1", "Q2", "Q4"))]
+    assert len(prompts) == (limit or 5)
+    assert [each.kept for each in found] == [len(of_the_first), len(prompts) - len(of_the_first)]
+    assert [each.kept + each.beyond_limit for each in found] == [3, 2]
+    assert [each.rows for each in found] == [
+        each.kept + each.beyond_limit + each.repeated + each.dropped for each in found
+    ]
 
 
 def test_a_file_of_rounds_is_sent_on_by_the_door_of_runs(place: Place) -> None:

@@ -13,15 +13,15 @@ import pytest
 from actors.training import EPOCH, JOURNAL, WorkerSpec
 from jobs import rounds
 from jobs.common.earlier import Earlier
+from jobs.common.epoch import joined
 from jobs.common.models import reference_model, start_model
 from jobs.common.rounds_page import raters
 from jobs.common.stage import Outcome, Work, make, manifest
 from jobs.sample import describe
-from jobs.train import joined
 from pipeline.compute.models import load_model
 from pipeline.compute.scoring import score_part
-from pipeline.line.plan import START, Plan, Step
 from pipeline.line.rounds import Series, plan_rounds
+from pipeline.line.steps import START, Plan, Step
 from pipeline.objectives import build
 from pipeline.onpolicy.candidates import answered, of_prompt
 from pipeline.onpolicy.prompts import read_prompts

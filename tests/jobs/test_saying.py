@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.common.saying import Progress, doing, heard, say
-from pipeline.line.plan import STAGES
+from pipeline.line.steps import STAGES
 from tests.e2e.doors import REPOSITORY, command
 from tests.test_architecture import HEAVY
 

@@ -15,12 +15,13 @@ import yaml
 
 from jobs import sweep
 from jobs.common.cells import Ended
-from jobs.common.stage import provenance
+from jobs.common.provenance import provenance
 from jobs.common.sweep_page import scales
 from jobs.common.tuning import Key, Tuner, says_of_itself
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
 from pipeline.line.proposals import Record, Trial
+from pipeline.line.steps import Plan
 from pipeline.line.sweep import plan_sweep
 from pipeline.results import tables
 from pipeline.results.address import HELD

@@ -7,7 +7,8 @@ from pathlib import Path
 from actors.training import RAY, WorkerSpec, known_checkpoints
 from actors.worker import _told, model_card
 from jobs.train import clear_unknown
-from pipeline.settings.config import Model, RunConfig
+from pipeline.settings.config import RunConfig
+from pipeline.settings.inputs import Model
 from pipeline.training.together import Together
 
 

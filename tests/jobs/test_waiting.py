@@ -1,10 +1,19 @@
 """What waits for room on a cluster: said each minute, ended after a time; and how many workers have room."""
 
+import os
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import pytest
+from ray.train import ControllerError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from actors.cluster import places
-from jobs.common import waiting
-from jobs.common.elastic import _size
+from actors.training import EXPORTED, PHASE
+from jobs.common import elastic, waiting
+from jobs.common.elastic import STARTING, _size, fit
 from jobs.common.waiting import Waiting
 from pipeline.errors import UserError
 from pipeline.settings.resources import Resources
@@ -76,3 +85,40 @@ def test_an_actor_is_on_one_node() -> None:
 )
 def test_as_many_workers_as_there_is_room_for(given: dict[str, object], sizes: list[int]) -> None:
     assert [_size(room, Resources.model_validate(given)) for room in range(7)] == sizes
+
+
+class Busy:
+    """A trainer on a machine that takes `needs` seconds to place its workers; gives up as Ray Train does."""
+
+    def __init__(self, folder: Path, needs: float, workers: int):
+        self.folder, self.needs, self.workers = folder, needs, workers
+
+    def fit(self) -> None:
+        if float(os.environ[STARTING]) < self.needs:
+            raise ControllerError(WorkerGroupStartupTimeoutError(self.workers))
+        (self.folder / PHASE).write_text(EXPORTED)
+
+
+@pytest.mark.parametrize("workers", [2, (1, 2)])
+@pytest.mark.parametrize(
+    ("needs", "given", "waited"),
+    [(1, None, [6]), (20, None, [6, 12, 24]), (60, None, [6, 12, 24, 48, 60]), (90, "90", [90])],
+)
+def test_a_group_that_is_slow_to_start_is_given_more_time(
+    needs: float, given: str | None, waited: list[float], workers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none of it stays behind for another training of this process."""
+    seen = list[float]()
+
+    def trainer(size: int) -> Any:
+        seen.append(float(os.environ[STARTING]))
+        return Busy(tmp_path, needs, size)
+
+    monkeypatch.delenv(STARTING, raising=False)
+    if given:
+        monkeypatch.setenv(STARTING, given)
+    monkeypatch.setattr(elastic, "free_places", lambda asked: 2)
+    monkeypatch.setattr(elastic, "Waiting", partial(Waiting, nodes=lambda: [{"CPU": 2.0}]))
+    fit(trainer, tmp_path, Resources(train_workers=workers), ONE, threading.Event())
+    assert seen == waited
+    assert os.environ.get(STARTING) == given

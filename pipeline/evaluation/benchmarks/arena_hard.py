@@ -6,7 +6,7 @@ questions: the two games of one are not independent. The authors resample battle
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -122,18 +122,8 @@ def _scores(
         times_RB = counts_RB[:, own] * np.array([battles[index].times for index in own])
         with np.errstate(invalid="ignore"):  # a resample may hold no battle of a model
             rates = 100 * (times_RB @ points) / times_RB.sum(1)
-        questions = len({battles[index].question for index in own})
-        notes = list(said)
-        if version == "v2.0" and styles is None:
-            notes.append("without style control, which needs the answers")
-        if (other := BASELINES.get(battles[0].baseline, version)) != version:
-            notes.append(f"{battles[0].baseline} is the baseline of Arena-Hard {other}, not of {version}")
-        if differ := sum(battles[index].differs for index in own):
-            notes.append(f"{differ} stored labels are not what the judgment says")
-        if category not in QUESTIONS:
-            notes.append(f"{category} is no category of Arena-Hard's: not comparable with its leaderboard")
-        if questions < QUESTIONS.get(category, questions):
-            notes.append(f"{questions} of {QUESTIONS[category]} questions: not comparable with the leaderboard")
+        of_model = [battles[index] for index in own]
+        questions = len({battle.question for battle in of_model})
         scores.append(
             Score(
                 category,
@@ -143,12 +133,27 @@ def _scores(
                 interval_of(rates, LEVEL[version]),
                 questions,
                 int(times_RB[0].sum()),
-                _first_shown([battles[index] for index in own]),
+                _first_shown(of_model),
                 controlled.get(name),
-                tuple(notes),
+                (*said, *_notes(of_model, questions, version, styles is not None)),
             )
         )
     return sorted(scores, key=lambda score: -score.rate.value)
+
+
+def _notes(battles: Sequence[Battle], questions: int, version: Version, controlled: bool) -> Iterator[str]:
+    """What must be said of a score over a model's battles in one category."""
+    baseline, category = battles[0].baseline, battles[0].category
+    if version == "v2.0" and not controlled:
+        yield "without style control, which needs the answers"
+    if (other := BASELINES.get(baseline, version)) != version:
+        yield f"{baseline} is the baseline of Arena-Hard {other}, not of {version}"
+    if differ := sum(battle.differs for battle in battles):
+        yield f"{differ} stored labels are not what the judgment says"
+    if category not in QUESTIONS:
+        yield f"{category} is no category of Arena-Hard's: not comparable with its leaderboard"
+    if questions < QUESTIONS.get(category, questions):
+        yield f"{questions} of {QUESTIONS[category]} questions: not comparable with the leaderboard"
 
 
 def _first_shown(battles: Sequence[Battle]) -> float | None:

@@ -27,7 +27,8 @@ from pipeline.preferences.files import open_json
 from pipeline.preferences.messages import ROLES, Message, short
 from pipeline.preferences.rows import Unreadable
 from pipeline.results.files import file_digest, given_path
-from pipeline.settings.config import EMBEDDED, Generate
+from pipeline.settings.evaluation import Generate
+from pipeline.settings.inputs import EMBEDDED
 
 EMBEDDED_QUESTIONS = 160  # where generate.prompts does not say how many: there is no end of them
 _NAMES = ("question_id", "uid", "id")

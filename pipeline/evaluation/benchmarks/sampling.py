@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks.questions import Question
-from pipeline.settings.config import EMBEDDED, PLAIN, Generate
+from pipeline.settings.evaluation import PLAIN, Generate
+from pipeline.settings.inputs import EMBEDDED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

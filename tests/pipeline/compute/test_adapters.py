@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pipeline.compute.adapters import add_adapters, merge_adapters
-from pipeline.settings.config import Lora, Model
+from pipeline.settings.inputs import Model
+from pipeline.settings.training import Lora
 from pipeline.training.saving import save_adapter
 
 IDS = torch.arange(3, 40)[None]

@@ -16,8 +16,8 @@ from pipeline.compute.layers import compile_layers, restore_layers
 from pipeline.compute.layout import Pack, Tokens, lay_out
 from pipeline.compute.logprobs import token_logps
 from pipeline.compute.policy import Policy
-from pipeline.settings.config import Lora, Train
 from pipeline.settings.resources import Resources
+from pipeline.settings.training import Lora, Train
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from pipeline.compute.models import load_model, locate
 from pipeline.errors import UserError
 from pipeline.preferences.tokenise import TokenisedPair
 from pipeline.results.files import DigestMemory
-from pipeline.settings.config import Model
+from pipeline.settings.inputs import Model
 
 Folder = Callable[[str], Path]
 

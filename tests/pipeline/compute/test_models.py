@@ -16,7 +16,7 @@ from pipeline.compute.models import load_model, locate
 from pipeline.errors import UserError
 from pipeline.preferences.template import DATE
 from pipeline.results.files import DigestMemory
-from pipeline.settings.config import Model
+from pipeline.settings.inputs import Model
 from tests.conftest import SMALL_MEMORY, with_code
 
 

@@ -10,8 +10,8 @@ from pipeline.compute.layout import Tokens, lay_out
 from pipeline.compute.logprobs import float32_logits, token_logps
 from pipeline.compute.models import load_model
 from pipeline.compute.policy import Policy
-from pipeline.settings.config import Train
 from pipeline.settings.resources import Resources
+from pipeline.settings.training import Train
 from tests.gloo import run
 
 # By worker: six sides and four, uneven in length.

@@ -17,8 +17,9 @@ from pipeline.compute.logprobs import score
 from pipeline.compute.policy import Policy
 from pipeline.errors import UserError
 from pipeline.objectives import build
-from pipeline.settings.config import Lora, Model, Train
+from pipeline.settings.inputs import Model
 from pipeline.settings.resources import Resources
+from pipeline.settings.training import Lora, Train
 from pipeline.training.exporting import adapter_weights, export_weights
 from pipeline.training.journal import Journal
 from pipeline.training.loop import Trainer

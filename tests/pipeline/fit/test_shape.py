@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.fit.memory import adapters
 from pipeline.fit.shape import Shape, shape_of
-from pipeline.settings.config import Lora
+from pipeline.settings.training import Lora
 
 LLAMA_8B = {
     "model_type": "llama",

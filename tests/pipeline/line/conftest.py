@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.line.plan import Plan, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import Plan
 from pipeline.settings.config import RunConfig
 
 
@@ -21,6 +22,7 @@ def plan(tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.
             "sample": {},
             "rate": {},
             "pair": {},
+            "bridge": {},
             "weigh": {},
             "data": {},
             "schedule": {},

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import UserError
-from pipeline.line.plan import STAGES, Plan, make_plan
+from pipeline.line.plan import make_plan
+from pipeline.line.steps import STAGES, Plan
 from pipeline.settings.config import validate
 from pipeline.settings.resources import Resources
 from pipeline.settings.unused import unused
@@ -419,6 +420,28 @@ def test_what_moves_a_stream_and_what_it_weighs(plan: Callable[..., Plan]) -> No
     other = plan(streams={"more": template})
     digest = other.steps["more/prepare"].identity["tokenizer"]
     assert digest != other.steps["prepare"].identity["tokenizer"] and other.streams["more"].model.digest == digest
+
+
+def test_who_edits_is_said_of_each_stream(plan: Callable[..., Plan]) -> None:
+    """As the configuration says, unless the stream says another, or nobody."""
+    edited, dpo = {"judge": "editor"}, {"name": "dpo"}
+    made = plan(objective=dpo, bridge=edited, streams={"same": {}, "plain": {"bridge": {"judge": None}}})
+    assert {"bridge", "same/bridge"} == {name for name in made.steps if name.endswith("bridge")}
+    assert made.steps["plain/prepare"].address == plan().steps["prepare"].address
+    made = plan(objective=dpo, streams={"own": {"bridge": edited}})
+    assert "bridge" not in made.steps and "own/bridge" in made.steps
+    assert made.steps["own/prepare"].address == plan(objective=dpo, bridge=edited).steps["prepare"].address
+
+
+def test_models_that_a_stream_converts_are_needed(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    """Or jobs.prune would remove them."""
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    other = {"data": "sampled", "sample": {"model": {"source": str(tmp_path / "other.gguf")}}}
+    assert plan().conversions() == []
+    made = plan(streams={"a": other, "b": other})
+    (address,) = made.conversions()
+    assert address.path.parent.name == "model" and address.label == "other"
+    assert [each.path.name for each in made.models()] == [made.model.path.name, "other.gguf"]
 
 
 @pytest.mark.parametrize(

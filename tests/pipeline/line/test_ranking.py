@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.line.plan import Plan
 from pipeline.line.ranking import plan_ranking, set_of
+from pipeline.line.steps import Plan
 
 Make = Callable[..., Plan]
 

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.line.plan import START, Plan, make_plan
+from pipeline.line.plan import make_plan
 from pipeline.line.rounds import Series, load_rounds, plan_rounds, require_prompts
+from pipeline.line.steps import START, Plan
 from pipeline.line.study import load_study
 from pipeline.onpolicy.prompts import read_prompts
 from pipeline.settings.config import load

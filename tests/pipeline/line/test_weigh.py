@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan
+from pipeline.line.steps import Plan
 from tests.pipeline.line.test_plan import LINE, moved
 
 TIS: dict[str, Any] = {"objective": {"name": "tis-dpo"}}

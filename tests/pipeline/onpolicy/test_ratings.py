@@ -36,7 +36,7 @@ def scores_of(folder: Path, rows: Sequence[Row], rater: Rater, model: Path, **re
     (folder / "candidates").mkdir(exist_ok=True)
     tables.write(rows, tables.CANDIDATES, folder / "candidates" / "part-0.parquet")
     spec = RaterSpec("rm", rater, str(model), str(folder / "candidates"), str(folder), Resources(**resources), 1)
-    ModelRater(spec)({"part": np.array(["part-0.parquet"])})
+    ModelRater(spec, "rate")({"part": np.array(["part-0.parquet"])})
     found: list[Row] = tables.read(folder, tables.SCORES).to_pylist()
     return found
 

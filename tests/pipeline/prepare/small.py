@@ -15,7 +15,7 @@ from pipeline.preferences.tokenise import Tokeniser
 from pipeline.prepare.account import Account
 from pipeline.prepare.preparation import Preparation
 from pipeline.prepare.reader import Reader
-from pipeline.settings.config import Data
+from pipeline.settings.inputs import Data
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"

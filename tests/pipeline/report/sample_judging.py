@@ -5,8 +5,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.report.data import MODELS, Judged, Sample
 from pipeline.report.judging import Asked, judged
+from pipeline.report.outcomes import MODELS, Judged, Sample
 from pipeline.report.samples import laid_out
 
 Row = dict[str, Any]

@@ -10,28 +10,30 @@ import pyarrow as pa
 from pipeline.evaluation.harness import Compared, Score
 from pipeline.evaluation.profile import profile
 from pipeline.report.data import (
-    Answer,
-    Asked,
-    Baseline,
-    Benchmark,
     Elsewhere,
     HeldOut,
     HeldOutState,
-    Judged,
-    KindScore,
     Ledger,
-    Looks,
-    Match,
-    ModelScore,
     Objective,
     Ranked,
     RankedGroup,
     ReportData,
     Route,
+    StageRun,
+)
+from pipeline.report.outcomes import (
+    Answer,
+    Asked,
+    Baseline,
+    Benchmark,
+    Judged,
+    KindScore,
+    Looks,
+    Match,
+    ModelScore,
     Rule,
     Sample,
     Saying,
-    StageRun,
     Verdict,
 )
 from pipeline.report.scheduled import described

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from jobs.report import doubts
+from jobs.common.judged_answers import doubts
 from pipeline.evaluation.breakdown import Group, Longer
-from pipeline.report.data import Answer, Asked, Judged, Looks, Match, OwnFigure, ReportData, Rule, Sample, Verdict
+from pipeline.report.data import ReportData
 from pipeline.report.judging import Asked as Questions
 from pipeline.report.judging import category, judged, verdicts
 from pipeline.report.judging_figures import MOST_GROUPS, against_length, by_group, of_benchmark
+from pipeline.report.outcomes import Answer, Asked, Judged, Looks, Match, OwnFigure, Rule, Sample, Verdict
 from pipeline.report.page import dollars, render
 from pipeline.report.samples import laid_out
 from pipeline.statistics import Interval

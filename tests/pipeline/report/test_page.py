@@ -18,16 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.report.data import (
-    Answer,
-    Histogram,
-    KindScore,
-    Objective,
-    ReportData,
-    Rule,
-    Sample,
-)
+from pipeline.report.data import Histogram, Objective, ReportData
 from pipeline.report.figures import kinds, score_margins, win_rate
+from pipeline.report.outcomes import Answer, KindScore, Rule, Sample
 from pipeline.report.page import duration, number, percent, render
 from pipeline.report.scheduled import described, histogram
 from pipeline.report.training_figures import (

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.randomness import uniform
-from pipeline.settings.config import Schedule
+from pipeline.settings.training import Schedule
 from pipeline.statistics import share_of
 from pipeline.training.schedule import make_schedule
 

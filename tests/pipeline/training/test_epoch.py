@@ -15,7 +15,7 @@ from pipeline.compute.layout import Tokens
 from pipeline.errors import UserError
 from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
-from pipeline.settings.config import Schedule
+from pipeline.settings.training import Schedule
 from pipeline.training.epoch import Epoch, Example
 from pipeline.training.epoch_files import ABOUT, TOKENS, VALUES, Line, More
 from pipeline.training.join import join, room

@@ -15,8 +15,8 @@ from pipeline.compute.adapters import add_adapters, add_drawn_adapters
 from pipeline.compute.loading import open_empty
 from pipeline.compute.models import load_model
 from pipeline.compute.policy import Policy
-from pipeline.settings.config import Lora, Train
 from pipeline.settings.resources import Resources
+from pipeline.settings.training import Lora, Train
 from pipeline.training.exporting import adapter_weights, export_weights
 
 FAMILIES = ["Llama", "Gemma2", "Phi", "Bloom", "Mamba", "Qwen3Moe"]  # Gemma's and Bloom's heads are tied

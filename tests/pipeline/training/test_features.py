@@ -175,7 +175,7 @@ def test_held_out_pairs_need_no_features(single: Bench) -> None:
 def other_reader(bench: Bench, **change: Any) -> Trainer:
     autoencoder, layer = bench.autoencoder
     trainer = bench.trainer("fpo")
-    trainer.reader = Reader(trainer.policy.model, change.pop("layer", layer), replace(autoencoder, **change))
+    trainer.forward.reader = Reader(trainer.policy.model, change.pop("layer", layer), replace(autoencoder, **change))
     return trainer
 
 

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.results import tables
-from pipeline.settings.config import Train
+from pipeline.settings.training import Train
 from pipeline.training.checkpoints import load, save
 from pipeline.training.rates import learning_rate
 from tests.pipeline.training.training_bench import BATCH, DEV, TRAIN, Bench, pairs_log, run, steps_log, weights

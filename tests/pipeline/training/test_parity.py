@@ -23,7 +23,7 @@ from pipeline.errors import UserError
 from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
 from pipeline.results.files import DigestMemory
-from pipeline.settings.config import Model
+from pipeline.settings.inputs import Model
 from pipeline.training.checks import check_parity
 from pipeline.training.epoch import Example
 from pipeline.training.rows import MEASURED, Rows

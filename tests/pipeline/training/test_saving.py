@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from pipeline.compute.models import load_model
 from pipeline.compute.policy import Policy
 from pipeline.errors import UserError
-from pipeline.settings.config import Lora, Model, Train
+from pipeline.settings.inputs import Model
 from pipeline.settings.resources import Resources
+from pipeline.settings.training import Lora, Train
 from pipeline.training.saving import rehearse, save_model, save_trained, tokeniser_of
 
 TEMPLATE = (

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 from pipeline.randomness import uniform
 from pipeline.results.tables import SCHEDULE
-from pipeline.settings.config import RunConfig, Schedule
+from pipeline.settings.config import RunConfig
+from pipeline.settings.training import Schedule
 from pipeline.training import schedule as module
 from pipeline.training.schedule import make_schedule, margins
 from tests.pipeline.training import restated_schedule

@@ -20,8 +20,8 @@ from pipeline.compute.loading import open_empty
 from pipeline.compute.policy import Policy
 from pipeline.compute.selfcheck import choose
 from pipeline.objectives import build
-from pipeline.settings.config import Train
 from pipeline.settings.resources import Resources
+from pipeline.settings.training import Train
 from pipeline.training.checkpoints import load, save
 from pipeline.training.epoch import Epoch
 from pipeline.training.exporting import adapter_weights, export_weights

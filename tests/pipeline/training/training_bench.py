@@ -23,8 +23,8 @@ from pipeline.objectives.presets import Preset
 from pipeline.preferences.changes import changed
 from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
-from pipeline.settings.config import Schedule, Train
 from pipeline.settings.resources import Resources
+from pipeline.settings.training import Schedule, Train
 from pipeline.training.epoch import Epoch
 from pipeline.training.epoch_files import Line, More
 from pipeline.training.exporting import export_weights

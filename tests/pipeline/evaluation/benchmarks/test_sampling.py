@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.evaluation.benchmarks.questions import Question
 from pipeline.evaluation.benchmarks.sampling import Sampling, sampling
-from pipeline.settings.config import Generate
+from pipeline.settings.evaluation import Generate
 
 PLAIN = Question("q", ({"role": "user", "content": "Hi"},))
 WARM = Question("w", ({"role": "user", "content": "Write."},), ("More.",), temperature=0.7)  # as MT-Bench's writing
