@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 ROWS: dict[str, dict[str, Any]] = {name: {"name": name} for name in PRESETS} | {
     "mixdpo": {"name": "mixdpo", "preference": "gamma-dpo"},
     "bvpo, least-error": {"name": "bvpo", "balance": "least-error"},
+    "gamma-dpo, queue=step": {"name": "gamma-dpo", "queue": "step"},
     "gamma-dpo, solver=paper": {"name": "gamma-dpo", "solver": "paper"},
 }
 BUDGET, CHUNK = 4096, 1024

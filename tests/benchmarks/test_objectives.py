@@ -7,7 +7,7 @@ MODEL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "nu
 
 
 def test_rows_of_every_kind_take_steps_beside_dpo() -> None:
-    kinds = ["dpo", "wpo", "kto", "tis-dpo", "bmc", "fpo", "mixdpo", "bvpo, least-error", "gamma-dpo, solver=paper"]
+    kinds = ["dpo", "wpo", "kto", "tis-dpo", "bmc", "fpo", "mixdpo", "bvpo, least-error", "gamma-dpo, queue=step"]
     asked = {tuple(preset.needs) for preset in PRESETS.values() if preset.needs and set(preset.needs) - {"scores"}}
     assert asked - {("label_confidence",), ("sources",)} <= {tuple(PRESETS[ROWS[name]["name"]].needs) for name in kinds}
     job = {"model": MODEL, "rows": kinds, "steps": 1, "batch": 4, "tokens": [3, 4, 5]}
