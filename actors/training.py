@@ -4,7 +4,9 @@ Torch is imported by the workers alone. Ray Train's controller, a process of its
 worker starts.
 """
 
+import contextlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ class WorkerSpec:
     config: RunConfig
     model: str  # the folder of the model that training starts from
     folder: str  # where EPOCH is, and the trained model and its tables go
+    directory: str  # the door's own
     threads: int
     run: Run | None = None  # for resources.trackers
     autoencoder: str | None = None  # the folder of the one that features are read by
@@ -39,6 +42,9 @@ def train(spec: dict[str, Any]) -> None:
     """Train to the end of the schedule, or go on from the newest checkpoint, as one of a group of workers."""
     from actors.worker import run
 
+    # Ray Train has gone into a folder of its own, in which a tracker's relative path would mean nothing.
+    with contextlib.suppress(OSError):
+        os.chdir(spec["work"].directory)
     run(spec["work"])
 
 

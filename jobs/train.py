@@ -68,7 +68,8 @@ def by_workers(work: Work, base: Path) -> None:
         say(f"train: {idle}")
     asked = claimed("train", "resources.train_workers", resources.workers, gpus, resources)
     run = run_of(work.step, work.config) if resources.trackers else None
-    spec = WorkerSpec(work.config, str(base), str(folder), threads=1, run=run, autoencoder=autoencoder(work))
+    places = {"model": str(base), "folder": str(folder), "directory": os.getcwd()}
+    spec = WorkerSpec(work.config, **places, threads=1, run=run, autoencoder=autoencoder(work))
     refusal = folder / REFUSAL
     refusal.unlink(missing_ok=True)
     clear_unknown(folder)

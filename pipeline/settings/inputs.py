@@ -1,9 +1,10 @@
 """What a run is made of: a model, and data."""
 
+import os
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from pipeline.errors import UserError
 from pipeline.preferences.template import DATE
@@ -24,6 +25,12 @@ class Model(Section):
     template_arguments: dict[str, JsonValue] = Field(default={}, examples=[{"enable_thinking": False}])
     template_date: date = DATE  # what a template that asks for the date is told is today
     trust_remote_code: bool = False  # run the Python files that the model brings; they can do whatever you can
+
+    @field_validator("chat_template")
+    @classmethod
+    def _from_anywhere(cls, given: str | None) -> str | None:
+        """Whole, as workers that render by it may have another directory than the door."""
+        return given and os.path.abspath(os.path.expanduser(given))
 
     @property
     def rendering(self) -> dict[str, Any]:

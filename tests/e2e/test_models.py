@@ -1,6 +1,7 @@
 """Models that are not as they seem, through the doors: refused before anything is computed, or handled rightly."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.e2e.conftest import Head, tiny_model
-from tests.e2e.doors import made, only, refused, rows
+from tests.e2e.doors import REPOSITORY, made, only, refused, rows
 
 pytestmark = pytest.mark.e2e
 
@@ -22,10 +23,10 @@ FEW = ("data.pairs=8", "data.dev_pairs=0", "generate.prompts=2", "resources.log_
 @pytest.fixture
 def ends_elsewhere(tiny: Path, tmp_path: Path) -> Path:
     """A model that writes <|im_end|> always, while <|endoftext|> is the end by its configuration and tokenizer; with a
-    generation_config that transformers does not save again, and a template that refuses to go on after no answer. In
-    its folder, beside the files that its index names, are other weights under a name that vLLM prefers by itself."""
+    generation_config that transformers does not save again; and a template that refuses to go on after no answer, in a
+    file. In its folder, beside the files that its index names, are other weights under a name that vLLM prefers."""
     tokenizer = AutoTokenizer.from_pretrained(tiny)
-    tokenizer.chat_template = (
+    (tmp_path / "turns.jinja").write_text(
         "{% for m in messages %}{% if m.role == 'assistant' and not m.content %}{{ raise_exception('no answer') }}"
         "{% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -50,7 +51,9 @@ def test_answers_end_where_a_turn_ends_in_training(ends_elsewhere: Path, head: H
     questions = ({"turns": ["A?", "B?"], "id": 1}, {"prompt": "C?", "id": 2})
     (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in questions))
     asked = ("generate.max_new_tokens=8", f"generate.benchmarks={{mine: {tmp_path / 'q.jsonl'}}}")
-    given = (*FEW, f"model.source={ends_elsewhere}", f"resources.root={tmp_path / 'root'}", *asked)
+    template = os.path.relpath(tmp_path / "turns.jinja", REPOSITORY)  # from where the door is opened
+    model = (f"model.source={ends_elsewhere}", f"model.chat_template={template}")
+    given = (*FEW, *model, f"resources.root={tmp_path / 'root'}", *asked)
     said = made("run", *given, "--until", "generate", environment=head.environment)
     assert said.count("temperature in the model's generation_config have no effect") == 1
     manifests = list(tmp_path.glob("root/generate/*/manifest.json"))

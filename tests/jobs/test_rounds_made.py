@@ -106,7 +106,7 @@ def train(plan: Plan) -> None:
         )
         while not trainer.done:
             trainer.step()
-        export(trainer, WorkerSpec(config, str(start_model(plan)), str(folder), threads=1))
+        export(trainer, WorkerSpec(config, str(start_model(plan)), str(folder), "", threads=1))
         held_out = json.loads((folder / "held_out.json").read_text())
         finish(plan, step, Outcome({}, metrics={"held_out": held_out}))
 

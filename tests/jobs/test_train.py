@@ -21,7 +21,7 @@ def known(folder: Path, *names: str) -> None:
 
 
 def test_no_checkpoint_is_written_while_the_one_before_is_unknown(tmp_path: Path) -> None:
-    work = WorkerSpec(RunConfig(model=Model(source="x")), "", str(tmp_path), 1)
+    work = WorkerSpec(RunConfig(model=Model(source="x")), "", str(tmp_path), "", 1)
     alone = Together(0, 1, timedelta(seconds=60))
     assert _told(work, alone, due=True, newest=None) == (False, True)
     assert _told(work, alone, due=True, newest="step-10") == (False, False)
@@ -46,5 +46,5 @@ def test_what_a_killed_run_left_unknown_is_removed(tmp_path: Path) -> None:
 def test_the_model_card_names_what_every_rendering_gets() -> None:
     """Whoever asks the exported model must give its template the same."""
     model = Model(source="x", template_arguments={"enable_thinking": False})
-    card = model_card(WorkerSpec(RunConfig(model=model), "", "", 1), "transformers", "Trained")
+    card = model_card(WorkerSpec(RunConfig(model=model), "", "", "", 1), "transformers", "Trained")
     assert '- arguments of the chat template: {"enable_thinking": false}\n' in card

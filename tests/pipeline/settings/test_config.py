@@ -44,6 +44,16 @@ def test_overrides_are_typed_like_the_file() -> None:
     assert config.data.pairs == 256  # `data:` with nothing under it means the defaults
 
 
+def test_a_template_is_where_the_door_is_whoever_renders_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    file = str(CONFIGS / "bvpo.yaml")
+    monkeypatch.chdir(tmp_path)
+    for given, whole in (("turns.jinja", tmp_path / "turns.jinja"), ("~/turns.jinja", tmp_path / "home/turns.jinja")):
+        assert load(file, [f"model.chat_template={given}"]).model.chat_template == str(whole)
+    rater = load(file, ["rate.raters=[{model: x, chat_template: turns.jinja}]"]).rate.raters[0].as_model
+    assert rater and rater.chat_template == str(tmp_path / "turns.jinja")
+
+
 def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
     """In the file as on the command line: by YAML 1.1 these are 8, 90, text, 3, 1000 and text."""
     given = {"010": 10, "1:30": "1:30", "0o17": 15, "0b11": "0b11", "1_000": "1_000", "1e3": 1000.0}
