@@ -4,8 +4,6 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
-# Installed first and by itself: pip then takes a CPU build where it finds one, and else the CUDA build, which runs on a CPU too.
-TORCH := torch==2.13.0
 
 .PHONY: demo test test-faults quick check format browser lock gpu-kit
 
@@ -41,9 +39,7 @@ format: .venv/tools
 
 .venv/ready: requirements/cpu.txt requirements/owners.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH) -c requirements/cpu.txt
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/cpu.txt -r requirements/owners.txt
+	PYTHON=$(PYTHON) docker/install.sh python cpu .venv
 	touch .venv/ready
 
 # The command `widemargin`, in .venv/bin: the package as it stands here, so that a change of code changes it.

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The steps of docker/Dockerfile, so that they run without a container engine, too, from the repository's root:
+# What docker/Dockerfile does, so that it runs without a container engine, too, from the repository's root:
 #   docker/install.sh system               as root: packages of Debian or Ubuntu
 #   docker/install.sh user                 as root: who runs it
-#   docker/install.sh python LOCK FOLDER   an environment with all of requirements/LOCK.txt
+#   docker/install.sh python LOCK FOLDER   an environment with all of requirements/LOCK.txt; the Makefile's, too
 set -euo pipefail
 
 # python3-venv: of Ubuntu's images. libnuma1: vLLM's CPU kernels link against it. g++ and python3-dev: kernels are
@@ -20,12 +20,13 @@ user() {
     useradd --create-home --uid 1000 widemargin
 }
 
-# torch first and by itself, at the Makefile's version; then the whole lock.
+# torch first and by itself: pip then takes a CPU build where it finds one, and else the CUDA build, which runs on a CPU
+# too. Then the whole lock.
 python() {
-    local lock="requirements/$1.txt" folder="$2"
-    command python3 -m venv "$folder"
-    "$folder/bin/pip" install --no-cache-dir "$(sed -n 's/^TORCH := //p' Makefile)" -c "$lock"
-    "$folder/bin/pip" install --no-cache-dir --no-deps -r "$lock" -r requirements/owners.txt
+    local torch="torch==2.13.0" lock="requirements/$1.txt" pip="$2/bin/pip"
+    "${PYTHON:-python3}" -m venv "$2"
+    "$pip" install --quiet --disable-pip-version-check "$torch" -c "$lock"
+    "$pip" install --quiet --disable-pip-version-check --no-deps -r "$lock" -r requirements/owners.txt
 }
 
 "$@"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.common.completion import SHELLS, complete, script
+from jobs.common.provenance import git_commit, version
 from jobs.common.saying import tell
 from jobs.common.stage import Parser
 
@@ -30,8 +31,13 @@ COMPLETE = "complete"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Open a door. Ends with the door's own status; with 2 where there is no such door."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["help"] and len(words) == 2:
+        words = [words[1], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         tell(overview())
+        return
+    if words == ["--version"]:
+        tell(f"widemargin {version('widemargin') or '(not installed)'}, commit {git_commit() or 'unknown'}")
         return
     name, *rest = words
     if name == COMPLETION and rest and rest[0] in SHELLS:

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--tasks and --dry-run are for --for lm-eval")
     with reported():
         if options.tool == "lm-eval":
-            tasks = options.tasks.split(",") if options.tasks else list(TASKS)
+            tasks = [task.strip() for task in (options.tasks or ",".join(TASKS)).split(",") if task.strip()]
             hand_over(planned("export", options.config, options.overrides), tasks, options.to, options.dry_run)
         else:
             write(options.config, options.overrides, options.to)

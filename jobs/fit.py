@@ -9,7 +9,7 @@ from jobs.common.saying import tell
 from jobs.common.stage import door, reported
 from pipeline.errors import UserError
 from pipeline.fit.devices import NAMES, Device, device
-from pipeline.fit.fit import Fit, fit, gb, look, needs, overfull
+from pipeline.fit.fit import Fit, fit, gb, look, needs, overfull, refused
 from pipeline.fit.lengths import Work
 from pipeline.fit.stages import StageNeed
 from pipeline.line.steps import Plan, Step
@@ -112,6 +112,7 @@ def brief(plan: Plan, steps: Sequence[Step]) -> Iterator[str]:
     except UserError as error:
         yield f"needs: cannot be told ({error.problem})"
         return
+    yield from (f"likely refused: {why}" for why in refused(config, known.work) if "prepare" in made)
     if found:
         yield f"needs: {total(found, known.work)} on {place(on, count)}; python -m jobs.fit says more"
     if not on.is_gpu:

@@ -15,7 +15,7 @@ from jobs.common.stage import Parser, reported
 from jobs.fit import total
 from pipeline.errors import UserError
 from pipeline.fit.devices import NAMES, Device, device
-from pipeline.fit.fit import fit, look
+from pipeline.fit.fit import fit
 from pipeline.fit.proposal import Proposal, propose
 from pipeline.line.check import faults
 from pipeline.line.plan import make_plan, readable
@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.to.exists() and not options.force:
             raise UserError(f"--to {options.to}: there is one already", "give another name, or --force")
         on = device(options.gpu or "cpu")
-        if options.gpus < 1 or (options.gpus > 1 and not on.is_gpu):
+        if options.gpus < 1:
+            raise UserError(f"--gpus {options.gpus} is no number of GPUs", "give --gpus 1 or more")
+        if options.gpus > 1 and not on.is_gpu:
             raise UserError(f"--gpus {options.gpus}: of which kind?", f"give --gpu, one of {', '.join(NAMES[:-1])}")
         doing("looking at model and data")
         made = propose(given(options.model, options.data, options.overrides), on, options.gpus)
@@ -54,8 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def given(model: str, data: str, overrides: Sequence[str]) -> dict[str, Any]:
-    raw: dict[str, Any] = {"name": readable(Path(data).stem) or "run", "model": {"source": model}}
-    raw["data"] = {"source": data}
+    path = Path(data)
+    name = path.name.partition(".")[0] if path.is_file() else path.name  # a hub's name may have dots of its own
+    raw: dict[str, Any] = {"name": readable(name) or "run", "model": {"source": model}, "data": {"source": data}}
     override(raw, overrides)
     return raw
 
@@ -72,7 +75,7 @@ def written(made: Proposal, on: Device, count: int) -> str:
     where = f"{count} x {on.name}" if on.is_gpu else "a CPU"
     lines = [
         f"# Proposed by widemargin init for {where}; every setting: pipeline/settings/config.py.",
-        f"name: {made.raw['name']}",
+        line("", "name", made.raw["name"], {}).strip(),
     ]
     for section in SECTIONS:
         if isinstance(settings := made.raw.get(section), Mapping) and settings:
@@ -89,9 +92,9 @@ def line(section: str, key: str, value: Any, reasons: Mapping[str, str]) -> str:
 
 def tell_more(made: Proposal, config: RunConfig, on: Device, count: int, file: str) -> None:
     """What it needs, what is still in its way, and what comes next."""
-    found = fit(config, look(config), on, count)
+    found = fit(config, made.known, on, count)
     say(f"init: {file}: {total(found.stages, found.work)}")
-    for remark in (*made.remarks, *hindrances(config)):
+    for remark in (*made.remarks, *([found.note] if found.note else []), *hindrances(config)):
         say(f"init: {remark}")
     more = f" --gpu {on.name} --gpus {count}" if on.is_gpu else ""
     for command in (f"fit --config {shlex.quote(file)}{more}", f"run --config {shlex.quote(file)} --dry-run"):

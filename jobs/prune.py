@@ -40,7 +40,9 @@ def announce(found: House, idle: Sequence[Result]) -> None:
     )
     for name, wanted in found.needs.items():
         there = [each for each in found.results if each.fingerprint in wanted]
-        tell(f"{name} needs {total(there)}" + ("" if there else ": is this what was run, with the same overrides?"))
+        lacking = len(wanted - {each.fingerprint for each in there})
+        more = f", and {lacking} that are not there" if lacking else ""
+        tell(f"{name} needs {total(there)}{more}{': is this what was run, with the same overrides?' if more else ''}")
     if found.store:
         tell("runs on other machines are not seen from here: be sure that none uses what is removed")
 

@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 return
             tag = f"widemargin-{made.manifest['fingerprint'][:12]}"
             message = f"{plan.config.name}: {made.manifest['name']} {made.manifest['fingerprint'][:12]}"
-            url = publish(place, files, tag, message)
-        say(f"publish: {url} {'is public' if options.public else 'is private'}, {len(files)} files, {size(files)}")
+            url, public = publish(place, files, tag, message)
+        say(f"publish: {url} {'is public' if public else 'is private'}, {len(files)} files, {size(files)}")
 
 
 def found(plan: Plan, what: str) -> Artifact:
@@ -81,6 +81,8 @@ def content(plan: Plan, made: Artifact, place: Place, licence: str, base: str | 
             files["adapter_config.json"] = for_others(
                 made.path / folder / "adapter_config.json", hub_name(plan.config.model.source, base)
             )
+            if template := plan.config.model.chat_template:  # which the base model has not got
+                files["chat_template.jinja"] = Path(template).read_bytes()
     else:
         parts = sorted(name for name in made.manifest["outputs"] if name.startswith("part-"))
         files = {f"data/{name}": made.path / name for name in parts}

@@ -61,15 +61,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def foreseen(tuning: Tuning) -> list[tuple[Run, Plan]]:
-    """The trials whose settings no figure decides: all of them at random, the first batch otherwise."""
-    sweep = tuning.sweep
+    """The trials whose settings no figure decides: all of them at random, the first batch otherwise.
+
+    Raises UserError where settings that each may be do not go together.
+    """
+    sweep, found = tuning.sweep, list[tuple[Run, Plan]]()
     numbers = range(sweep.trials) if sweep.sampler == "random" else tuning.batches()[0]
-    return [
-        planned(tuning.trial(method, number, tuning.proposed(method, number), tuning.lengths[0]))
-        for method in sweep.methods
-        for number in numbers
-        if number < tuning.trials(method)
-    ]
+    for method in sweep.methods:
+        for number in numbers[: tuning.trials(method)]:
+            settings = tuning.proposed(method, number)
+            try:
+                found.append(planned(tuning.trial(method, number, settings, tuning.lengths[0])))
+            except UserError as error:
+                problem = f"{error.problem} (trial {number}: {described(settings)})"
+                raise UserError(problem, error.remedy) from None
+    return found
 
 
 def foretell(tuning: Tuning, known: Planned) -> None:

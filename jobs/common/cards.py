@@ -23,10 +23,13 @@ def hub_name(source: str, given: str | None = None) -> str | None:
 
 def model_card(plan: Plan, trained: Artifact, licence: str, base: str | None, adapter: bool, name: str) -> Card:
     """Of a trained model, or of adapters."""
-    config, source = plan.config, hub_name(plan.config.model.source, base)
+    config, start = plan.config, plan.config.train.start
+    source = hub_name(start.source if start else config.model.source, base)
     lora = config.train.lora is not None
     _, parameters = resolve(config.objective.name, config.objective.parameters)
     settings = {section: getattr(config, section).model_dump(mode="json") for section in ("schedule", "train")}
+    if start:
+        settings["train"]["start"] = _shown(start.source)
     metadata = {
         "license": licence,
         "library_name": "peft" if adapter else "transformers",
@@ -61,7 +64,8 @@ def usage(name: str, base: str | None, adapter: bool) -> str:
 def data_card(plan: Plan, made: Artifact, licence: str, name: str) -> Card:
     """Of prepared pairs, or of a reference's log-probs."""
     config, pairs = plan.config, made.manifest["stage"] == "prepare"
-    source, model = hub_name(config.data.source), hub_name(config.model.source)
+    weights = config.model if pairs else config.reference.model or config.model
+    source, model = hub_name(config.data.source), hub_name(weights.source)
     metadata = {
         "license": licence,
         "tags": ["widemargin", "preference" if pairs else "reference-log-probs"],
@@ -73,7 +77,7 @@ def data_card(plan: Plan, made: Artifact, licence: str, name: str) -> Card:
             "Preference pairs as widemargin trains on them: messages, texts, token ids, scores, and a column `split`."
         )
     else:
-        about = "Log-prob sums of both sides of preference pairs under the base model, by pair id, with token counts."
+        about = "Log-prob sums of both sides of preference pairs under the reference, by pair id, with token counts."
     found = [Figure("rows", f"{made.manifest['rows']:,}")]
     if pairs:
         ledger, splits = made.manifest["ledger"], made.manifest["metrics"]["splits"]
@@ -90,9 +94,18 @@ def facts(plan: Plan, made: Artifact) -> dict[str, str]:
     return {
         "fingerprint": made.manifest["fingerprint"],
         "base model": f"{hub_name(plan.config.model.source) or 'local'}, SHA-256 {plan.model.digest}",
+        **dict(_beside(plan, made.manifest["stage"])),
         "data": f"{hub_name(plan.config.data.source) or _local(plan.config.data.source)}, {_content(prepared)}",
         "made by": f"widemargin, commit {then['commit'] or 'unknown'}, {versions}",
     }
+
+
+def _beside(plan: Plan, stage: str) -> Iterator[tuple[str, str]]:
+    """The models beside model.source that a training, or a reference, is of."""
+    if (start := plan.config.train.start) and stage == "train":
+        yield "started from", f"{_shown(start.source)}, SHA-256 {plan.start.digest}"
+    if (reference := plan.config.reference.model) and stage in ("train", "reference"):
+        yield "measured against", f"{_shown(reference.source)}, SHA-256 {plan.reference.digest}"
 
 
 def _local(source: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jobs.common.stage import Asked, Parser
+from pipeline.fit.devices import NAMES
 from pipeline.objectives.presets import PRESETS
 from pipeline.settings.config import RunConfig
 from pipeline.settings.file import recipes
@@ -67,6 +68,9 @@ def candidates(words: Sequence[str], current: str, doors: Sequence[str]) -> Iter
     last = options.get(words[-1])
     if last is not None and last.nargs != 0:
         return values_of(last, current)
+    option, given, value = current.partition("=")
+    if given and option in options:
+        return [f"{option}={each}" for each in values_of(options[option], value)]
     if current.startswith("-"):
         return [option for option in options if option not in words or _repeats(options[option])]
     return settings(current) if any(action.dest == "overrides" for action in parser._actions) else ()
@@ -93,6 +97,8 @@ def values_of(option: Action, current: str) -> Iterable[str]:
     """What an option takes; nothing of a file, which the shell itself completes."""
     if option.choices:
         return list(map(str, option.choices))
+    if "--gpu" in option.option_strings:
+        return NAMES
     if "--config" not in option.option_strings:
         return ()
     return [*recipes(), *_files(current)]
@@ -153,6 +159,6 @@ def _values(annotation: Any) -> Iterator[str]:
         yield from ("true", "false")
     elif annotation is type(None):
         yield "null"
-    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple):  # one of a list is given bare
         for each in typing.get_args(annotation):
             yield from _values(each)

@@ -39,8 +39,8 @@ class Place:
         return f"{'datasets/' if self.kind == 'dataset' else ''}{self.repository}"
 
 
-def publish(place: Place, files: Mapping[str, Content], tag: str, message: str) -> str:
-    """Bring files to a repository, by their names there, and mark them with a tag; returns the URL.
+def publish(place: Place, files: Mapping[str, Content], tag: str, message: str) -> tuple[str, bool]:
+    """Bring files to a repository, by their names there, and mark them with a tag; returns the URL, and if all see it.
 
     Raises UserError where the hub does not take them. What is there under the tag already stays as it is.
     """
@@ -51,12 +51,12 @@ def publish(place: Place, files: Mapping[str, Content], tag: str, message: str) 
     api = HfApi()
     doing("asking the hub who we are")
     told(lambda: api.whoami(), place)
-    require_visibility(api, place)
+    public = visibility(api, place)
     url = f"{api.endpoint}/{place.shown}"
     tags = tagged(api, place)
     if tag in tags and not missing(api, place, tags[tag], files):
         say(f"publish: {place.shown} has it already, under the tag {tag}")
-        return f"{url}/tree/{tag}"
+        return f"{url}/tree/{tag}", public
     told(
         lambda: api.create_repo(place.repository, private=not place.public, repo_type=place.kind, exist_ok=True), place
     )
@@ -68,11 +68,11 @@ def publish(place: Place, files: Mapping[str, Content], tag: str, message: str) 
     if tag in tags:
         told(lambda: api.delete_tag(place.repository, tag=tag, repo_type=place.kind), place)
     told(lambda: api.create_tag(place.repository, tag=tag, revision=commit, repo_type=place.kind, exist_ok=True), place)
-    return f"{url}/tree/{tag}"
+    return f"{url}/tree/{tag}", public
 
 
-def require_visibility(api: "HfApi", place: Place) -> None:
-    """Raise UserError where the repository is there and open to all, which nobody asked for."""
+def visibility(api: "HfApi", place: Place) -> bool:
+    """Whether all will see it. Raises UserError where the repository is there and public, which nobody asked for."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     def look() -> bool | None:
@@ -87,6 +87,7 @@ def require_visibility(api: "HfApi", place: Place) -> None:
         raise UserError(problem, "--public says that you mean it; or give another --to")
     if private and place.public:
         say(f"publish: {place.shown} is there already and stays private: its settings on the hub open it")
+    return place.public and not private
 
 
 def tagged(api: "HfApi", place: Place) -> dict[str, str]:

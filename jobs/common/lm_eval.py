@@ -7,14 +7,18 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jobs.common.saying import say, shown, tell
+from pipeline.compute.limits import read_config
 from pipeline.errors import UserError
 from pipeline.evaluation import harness
 from pipeline.evaluation.harness import Asked
 from pipeline.line.steps import Plan
 from pipeline.results.artifacts import Artifact
+from pipeline.settings.config import Model
 
 
 def hand_over(plan: Plan, tasks: Sequence[str], folder: Path, dry_run: bool) -> None:
@@ -57,12 +61,35 @@ def models(plan: Plan, trained: Artifact) -> dict[str, Asked]:
         raise UserError(f"the base model is not at {base}", "python -m jobs.prepare makes it from the .gguf file")
     gpus = int(config.resources.gpus_per_actor) or int(config.resources.gpus_per_actor > 0)
     dtype = "float32" if config.model.dtype == "float64" else config.model.dtype
-    asked = Asked(base, dtype, gpus, trust_remote_code=config.model.trust_remote_code)
+    alike = asked_alike(config.model, base, trained.path / "model" if merged else None)
+    both = partial(Asked, dtype=dtype, gpus=gpus, trust_remote_code=config.model.trust_remote_code, alike=alike)
     if merged:
-        return {"base": asked, "trained": Asked(trained.path / "model", dtype, gpus, None, 0, asked.trust_remote_code)}
+        return {"base": both(base), "trained": both(trained.path / "model")}
     rank = config.train.lora.rank if config.train.lora else 0
-    adapter = trained.path / "adapter"
-    return {"base": asked, "trained": Asked(base, dtype, gpus, adapter, rank, asked.trust_remote_code)}
+    return {"base": both(base), "trained": both(base, adapter=trained.path / "adapter", rank=rank)}
+
+
+def asked_alike(model: Model, base: Path, exported: Path | None) -> dict[str, Any]:
+    """Arguments by which both are asked in the words that the training was in. Raises UserError where they cannot be.
+
+    The harness renders by the template of a tokenizer's folder, of which the `exported` one has what
+    model.chat_template gives; and through vLLM it puts a BOS token before what a model is asked whose path says gemma.
+    """
+    found: dict[str, Any] = {}
+    if model.chat_template and exported is None:
+        problem = f"lm-evaluation-harness would ask by the chat template in {base}, not by {model.chat_template}"
+        remedy = "give model.source a folder with that template, or train with train.lora.merge=true"
+        raise UserError(f"model.chat_template={model.chat_template}: {problem}", remedy)
+    if model.chat_template:
+        found["tokenizer"] = exported
+    if "gemma" in str(read_config(base).get("model_type")):
+        found["add_bos_token"] = True
+    given = dict(model.template_arguments)
+    if isinstance(given.get("enable_thinking"), bool):
+        found["enable_thinking"] = given.pop("enable_thinking")
+    if given:
+        say(f"export: model.template_arguments are not passed on: {', '.join(given)}")
+    return found
 
 
 def program() -> list[str] | None:
@@ -79,7 +106,7 @@ def is_there(output: Path, asked: Asked, tasks: Sequence[str]) -> bool:
         found = harness.read(harness.newest(output))
     except UserError:
         return False
-    same = found.model == str(asked.adapter or asked.model) and {*tasks} <= {task for task, _ in found.scores}
+    same = found.is_of(asked) and {*tasks} <= {task for task, _ in found.scores}
     if same:
         say(f"export: {shown(output)} is there already, and kept")
     return same

@@ -4,7 +4,9 @@ import os
 import platform
 import subprocess
 import sys
+from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 
@@ -29,9 +31,11 @@ def provenance_lines(provenance: dict[str, Any]) -> dict[str, str]:
 
 def git_commit() -> str | None:
     """The commit of the code, marked where files were changed since; None outside a checkout or without git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    code = Path(__file__)  # and not the folder that a door is opened in, which may be another's checkout
+    git = partial(subprocess.run, capture_output=True, text=True, check=True, cwd=code.parent)
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        git(["git", "ls-files", "--error-unmatch", code.name])
+        return git(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

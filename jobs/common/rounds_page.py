@@ -57,12 +57,19 @@ def one_round(series: Series, work: Work, number: int) -> Round:
         earlier=sum(each["kept"] for each in joined[1:]),
         paired=paired["ledger"]["paired"] / max(1, paired["ledger"]["prompts"]),
         rewards={label: reward(rater, selected) for label, rater in raters(made)},
-        accuracy=made["train"].manifest["metrics"]["held_out"].get("after", {}).get("accuracy"),
+        accuracy=accuracy(made["train"]),
         seconds=seconds(series, number),
         report=shown(made["report"].path / "report.html") if "report" in made else "",
         **lengths(selected),
         **(judged(made["judge"]) if "judge" in made else {}),
     )
+
+
+def accuracy(trained: Artifact) -> Interval | None:
+    from pipeline.statistics import wilson
+
+    held_out = trained.manifest["metrics"]["held_out"]
+    return wilson(held_out["after"]["accuracy"], held_out["pairs"]) if "after" in held_out else None
 
 
 def seconds(series: Series, number: int) -> float:

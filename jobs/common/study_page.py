@@ -42,7 +42,7 @@ def study_data(grid: Grid, work: Work) -> StudyData:
         provenance=provenance_lines(train["provenance"]),
         cells=cells,
         pooled=pooled_rates(grid, work) if judged else {},
-        held_out_pairs=train["metrics"]["held_out"]["pairs"],
+        held_out_pairs=sorted({held_out(cell, work)["pairs"] for cell, _ in grid.cells}),
         own_pairs=len(grid.prepared) > 1,
         questions=judged["base"]["prompts"] if judged else None,
         pairs={cell.method: pulled(cell, work) for cell in shown_cells},
@@ -69,13 +69,17 @@ def rules_of(cell: Cell, work: Work) -> dict[str, Any] | None:
     return figures if EMBEDDED in figures.get("benchmarks", {}) else None
 
 
+def held_out(cell: Cell, work: Work) -> dict[str, Any]:
+    found: dict[str, Any] = work.inputs[f"{cell.name}:train"].manifest["metrics"]["held_out"]
+    return found
+
+
 def cell_figures(cell: Cell, work: Work) -> page.Cell:
     from pipeline.report import study as page
-    from pipeline.statistics import Interval
+    from pipeline.statistics import Interval, wilson
 
-    train, judged = work.inputs[f"{cell.name}:train"], rules_of(cell, work)
-    held_out = train.manifest["metrics"]["held_out"]
-    before, after = held_out.get("before"), held_out["after"]
+    train, judged, found = work.inputs[f"{cell.name}:train"], rules_of(cell, work), held_out(cell, work)
+    before, after = found.get("before"), found["after"]
 
     def change(side: str) -> float | None:
         return after[side] - before[side] if before else None
@@ -88,7 +92,7 @@ def cell_figures(cell: Cell, work: Work) -> page.Cell:
         cell.method,
         cell.flip_fraction,
         cell.seed,
-        accuracy=after["accuracy"],
+        accuracy=wilson(after["accuracy"], found["pairs"]),
         gap=after["gap"],
         chosen_change=change("chosen_logps"),
         rejected_change=change("rejected_logps"),

@@ -11,7 +11,7 @@ from jobs.common.stage import Work
 from jobs.common.study_page import points_of
 from pipeline.line.proposals import Trial, best
 from pipeline.line.steps import Plan
-from pipeline.line.sweep import Run, Swept
+from pipeline.line.sweep import Run, Swept, Tuning
 
 if TYPE_CHECKING:
     from pipeline.report import sweep as page
@@ -40,18 +40,22 @@ def sweep_data(swept: Swept, work: Work) -> page.SweepData:
         seeds=sweep.seeds,
         held_out_pairs=trained[0]["metrics"]["held_out"]["pairs"],
         questions=questions,
-        scales={
-            name: scale(each.log is not None, each.ends)
-            for m in sweep.methods
-            for name, each in tuning.ranges(m).items()
-        },
+        scales=scales(tuning),
         methods=[method(swept, work, name, finals) for name in sweep.methods],
         trials=[shown_trial(swept, work, trial) for trial in swept.trials],
     )
 
 
-def scale(log: bool, ends: tuple[float, float] | None) -> str:
-    return "log" if log else "linear" if ends else "category"
+def scales(tuning: Tuning) -> dict[str, str]:
+    """Of every tuned setting the axis that holds the values of all methods."""
+    found: dict[str, set[str]] = {}
+    for name in tuning.sweep.methods:
+        for setting, each in tuning.ranges(name).items():
+            found.setdefault(setting, set()).add(each.scale)
+    return {
+        setting: next(kind for kind in ("category", "linear", "log") if kind in kinds)
+        for setting, kinds in found.items()
+    }
 
 
 class Final:

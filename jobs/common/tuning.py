@@ -16,6 +16,7 @@ from pipeline.line.proposals import Record, Trial, best
 from pipeline.line.steps import Plan
 from pipeline.line.sweep import Run, Swept, Tuning
 from pipeline.results.address import HELD
+from pipeline.settings.sweep import label
 
 OURS = (0, 1, 2)  # exit statuses that a line ends with by itself
 
@@ -27,7 +28,7 @@ def planned(run: Run) -> tuple[Run, Plan]:
 
 
 def described(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in settings.items())
+    return ", ".join(f"{name}={value if isinstance(value, str) else label(value)}" for name, value in settings.items())
 
 
 def says_of_itself(end: Ended) -> bool:
@@ -112,10 +113,11 @@ class Tuner:
         for (method, number), settings in proposed.items():
             failure = self.record.failure(method, number, settings, tuning.ranges(method))
             try:
-                if failure and not self.retry_failed:
-                    found[method, number] = failure
+                cell = planned(tuning.trial(method, number, settings, length))
+                if failure and not self.retry_failed and unfinished([cell], tuning.trials_until):
+                    found[method, number] = failure  # where there is a result, that counts
                 else:
-                    cells[method, number] = planned(tuning.trial(method, number, settings, length))
+                    cells[method, number] = cell
             except UserError as error:
                 found[method, number] = error.problem
         for (key, cell), why in zip(cells.items(), self.made(list(cells.values()), tuning.trials_until), strict=True):

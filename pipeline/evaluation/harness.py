@@ -5,14 +5,16 @@ results in a folder a model, `results_<time>.json` below it.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
 
 MODELS = ("base", "trained")
+WORDS = ("tokenizer", "add_bos_token", "enable_thinking")  # arguments that say how a model is asked
 TASKS = ("ifeval", "gsm8k", "mmlu", "truthfulqa_mc2")
 
 
@@ -26,11 +28,12 @@ class Asked:
     adapter: Path | None = None
     rank: int = 0
     trust_remote_code: bool = False
+    alike: Mapping[str, Any] = field(default_factory=dict)  # arguments that base and trained model are both given
 
 
 def command(asked: Asked, tasks: Sequence[str], output: Path) -> list[str]:
-    """The arguments of `lm_eval`."""
-    arguments: dict[str, Any] = {"pretrained": asked.model, "dtype": asked.dtype}
+    """The arguments of `lm_eval`. Raises UserError where it could not read a path among them."""
+    arguments: dict[str, Any] = {"pretrained": asked.model, "dtype": asked.dtype, **asked.alike}
     if asked.gpus:
         arguments |= {"tensor_parallel_size": asked.gpus, "gpu_memory_utilization": 0.8}
         if asked.adapter:
@@ -39,6 +42,10 @@ def command(asked: Asked, tasks: Sequence[str], output: Path) -> list[str]:
         arguments |= {"peft": asked.adapter}
     if asked.trust_remote_code:
         arguments |= {"trust_remote_code": True}
+    for path in filter(None, (asked.model, asked.adapter, asked.alike.get("tokenizer"))):
+        if not {*",="}.isdisjoint(str(path)):
+            problem = f"{path}: lm-evaluation-harness takes arguments apart at commas and equals signs"
+            raise UserError(problem, "give resources.root, or model.source, a path without them, such as a link")
     joined = ",".join(f"{name}={value}" for name, value in arguments.items())
     on = ["--model", "vllm"] if asked.gpus else ["--model", "hf", "--device", "cpu"]
     how = ["--tasks", ",".join(tasks), "--batch_size", "auto" if asked.gpus else "8"]
@@ -98,6 +105,12 @@ class Results:
     scores: Mapping[tuple[str, str], Score]
     higher: Mapping[tuple[str, str], bool]
     versions: Mapping[str, Any]
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # that its model was opened with, where they are said
+
+    def is_of(self, asked: Asked) -> bool:
+        """Whether it is of this model, and asked in the same words as far as that is said."""
+        given, wanted = ({name: str(of[name]) for name in WORDS if name in of} for of in (self.arguments, asked.alike))
+        return self.model == str(asked.adapter or asked.model) and (not self.arguments or given == wanted)
 
 
 def read(file: Path) -> Results:
@@ -117,10 +130,44 @@ def read(file: Path) -> Results:
             key: better[key[0]][metric] for key in scores if (metric := _metric(key[1])) in better.get(key[0], {})
         }
         higher = {key: each for key, each in higher.items() if isinstance(each, bool)}
-        return Results(str(found.get("model_name") or ""), scores, higher, found.get("versions") or {})
+        arguments = _arguments(found)
+        return Results(_model(found, arguments), scores, higher, found.get("versions") or {}, arguments)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"{file}: are no results of lm-evaluation-harness ({type(error).__name__}: {error})"
         raise UserError(problem, "give the folder that it wrote with --output_path") from None
+
+
+def _arguments(found: Mapping[str, Any]) -> dict[str, Any]:
+    given = (found.get("config") or {}).get("model_args") or {}
+    if isinstance(given, str):
+        return dict(each.partition("=")[::2] for each in given.split(","))
+    return dict(given)
+
+
+def _model(found: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Whose results they are, as its folder or name was given; of adapters theirs, which the harness's own name is not
+    where vLLM puts them on.
+    """
+    names = (given.get("lora_local_path"), given.get("peft"), found.get("model_name"), given.get("pretrained"))
+    return str(next(filter(None, names), ""))
+
+
+def require_of(base: Results, trained: Results, train: str) -> None:
+    """Raise UserError where the results name the model of another training than the one of this fingerprint, or one
+    model for both. A name that is no result's, such as a hub's, says nothing of it."""
+    if base.model == trained.model != "" or _training(base.model) == train[:12]:
+        problem = f"both results of lm-evaluation-harness are of {base.model}, or they are exchanged"
+    elif (other := _training(trained.model)) not in (None, train[:12]):
+        problem = f"the results of lm-evaluation-harness are of the training {other}, and this one is {train[:12]}"
+    else:
+        return
+    raise UserError(problem, "python -m jobs.export --for lm-eval with this configuration, and a folder of its own")
+
+
+def _training(model: str) -> str | None:
+    """The first digits of the fingerprint of the train result that a model lies in, by its path."""
+    named = re.search(r"/train/[^/]+-([0-9a-f]{12})/(?:model|adapter)/?$", model)
+    return named[1] if named else None
 
 
 def _metric(key: str) -> str:

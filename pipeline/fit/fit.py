@@ -18,6 +18,7 @@ from pipeline.fit.lengths import BYTES_A_TOKEN, TURN_TOKENS, Work, prompts_of, t
 from pipeline.fit.remedies import Remedy, search
 from pipeline.fit.setup import setup_of, taken
 from pipeline.fit.shape import Shape, shape_of
+from pipeline.fit.source import Measure
 from pipeline.fit.stages import ENGINES, Questions, StageNeed, stages
 from pipeline.line.plan import make_plan
 from pipeline.line.steps import Plan
@@ -65,10 +66,11 @@ class Known:
     editor: Shape | None = None  # who edits pairs
 
 
-def look(config: RunConfig, plan: Plan | None = None, seconds: float = 3.0) -> Known:
+def look(config: RunConfig, plan: Plan | None = None, seconds: float = 3.0, measure: Measure | None = None) -> Known:
     """Read sizes, lengths and questions. Without a `plan`, one is made where that takes seconds.
 
-    Where no pairs are prepared, rows of the source are looked at for so many `seconds`.
+    Where no pairs are prepared, rows of the source are looked at for so many `seconds`, and their lengths estimated
+    unless a `measure` is given.
     """
     path = _folder(config.model, "model")
     if path.is_dir():
@@ -87,7 +89,7 @@ def look(config: RunConfig, plan: Plan | None = None, seconds: float = 3.0) -> K
     return Known(
         shape_of(path, f"model.source={config.model.source}", config.model.trust_remote_code),
         shapes.get("judge.local"),
-        together([work_of(line, made, tokenizer, seconds / len(lines)) for line, made in lines]),
+        together([work_of(line, made, tokenizer, seconds / len(lines), measure) for line, made in lines]),
         _asked(config),
         _sampled(config, path) if config.data.source == SAMPLED else None,
         shapes.get("bridge.local"),
@@ -147,9 +149,20 @@ def fit(config: RunConfig, known: Known, device: Device, count: int) -> Fit:
     at = taken(config, setup_of(config, device, count))
     remedies = list(_remedies(config, known, device, count)) if wrong.keys() - {"disk"} else []
     notes = [f"not counted: {what}" for what in _not_counted(config)]
+    notes += refused(config, known.work)
     if device.is_gpu and (short := short_of_disk(config, found)):
         notes.append(f"{short} on this machine: the one of the GPUs, if that is another, must have the room")
     return Fit(device, count, known.shape, known.work, found, at, wrong, remedies, "; ".join(notes) or None)
+
+
+def refused(config: RunConfig, work: Work) -> list[str]:
+    """What prepare would refuse: more rows that are no pairs than it may drop."""
+    if work.lost <= config.data.max_dropped:
+        return []
+    told = f"{100 * work.lost:.0f} % of the rows looked at are no pairs, or too long: {dict(work.dropped)}"
+    reason, examples = max(work.dropped, key=lambda each: work.dropped[each]), work.seen.examples if work.seen else {}
+    such = f", such as {reason} in {examples[reason]}" if reason in examples else ""
+    return [f"{told}{such}; prepare refuses more than {100 * config.data.max_dropped:.0f} % (data.max_dropped)"]
 
 
 def _not_counted(config: RunConfig) -> Iterator[str]:

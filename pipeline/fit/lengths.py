@@ -3,10 +3,9 @@
 Shapes: [P] pairs; three lengths each: prompt, chosen, rejected.
 """
 
-import itertools
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.fit.source import SAMPLE, Measure, Measured, Seen, look_at, measured, rows_of
 from pipeline.line.steps import Plan
 from pipeline.onpolicy.prompts import read_prompts
-from pipeline.onpolicy.selected import selected_pairs
-from pipeline.preferences import verifiable
 from pipeline.preferences.messages import Message
-from pipeline.preferences.normalise import Normaliser, Preference, split_of
-from pipeline.preferences.rows import Rows
-from pipeline.preferences.sources import open_source
+from pipeline.preferences.normalise import Preference
 from pipeline.preferences.texts import texts_of
 from pipeline.results import tables
 from pipeline.settings.config import RunConfig
-from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data
+from pipeline.settings.inputs import EMBEDDED, SAMPLED
 from pipeline.settings.streams import in_proportion
 from pipeline.statistics import share_of
 from pipeline.training.schedule import make_schedule
@@ -36,7 +31,6 @@ from pipeline.training.schedule import make_schedule
 Counts = npt.NDArray[np.int64]
 
 SCHEDULED = 1_000_000  # pairs up to which a schedule that is not there yet is worked out here
-SAMPLE = 1000  # rows of a source that are looked at, at most
 TURN_TOKENS = 12  # that a chat template writes around a message, more or less
 BYTES_A_TOKEN = 4.0  # of text, where there is no tokenizer to try
 
@@ -103,19 +97,30 @@ class Work:
     held_out: Lengths
     exact: bool
     how: str  # the numbers were found
+    seen: Seen | None = None  # rows that stand for them, of the first source, where it is not prepared yet
+    dropped: Mapping[str, int] = field(default_factory=dict)  # of these, what is no pair or too long, by reason
+
+    @property
+    def lost(self) -> float:
+        """The share of what was read that is dropped."""
+        dropped = sum(self.dropped.values())
+        return dropped / (len(self.all.prompt_P) + dropped) if dropped else 0.0
 
 
-def work_of(config: RunConfig, plan: Plan | None, tokenizer: Path | None, seconds: float) -> Work:
+def work_of(
+    config: RunConfig, plan: Plan | None, tokenizer: Path | None, seconds: float, measure: Measure | None = None
+) -> Work:
     """The work of a configuration. `plan`, where there is one, finds what is made; `tokenizer` is a tokenizer.json.
 
-    Where prepare has not run, rows are looked at for so many seconds, and counted for twice as many more.
+    Where prepare has not run, rows are looked at for so many seconds, and counted for twice as many more; `measure`
+    says of a pair how long it is, in place of an estimate.
     """
     prepared = plan.steps["prepare"].address.find() if plan else None
     if plan is None or prepared is None or not prepared.is_here():
         selected = plan.steps["pair"].address.find() if plan and plan.front else None
         if config.data.source == SAMPLED and (selected is None or not selected.is_here()):
             return _to_be_sampled(config, tokenizer)
-        return _estimated(config, plan, tokenizer, seconds)
+        return _estimated(config, plan, measure or estimate(tokenizer), seconds)
     columns = ["pair_id", "split", "chosen_score", "rejected_score", "difficulty"]
     ids = ["prompt_ids", "chosen_ids", "rejected_ids"]
     parts = []
@@ -138,7 +143,8 @@ def together(works: Sequence[Work]) -> Work:
         _mixed([getattr(each, name) for each in works]) for name in ("all", "trained", "held_out")
     )
     exact = all(each.exact for each in works) and every.scale == trained.scale == 1
-    return Work(every, trained, held_out, exact, "; ".join(dict.fromkeys(each.how for each in works)))
+    how, first = "; ".join(dict.fromkeys(each.how for each in works)), works[0]
+    return Work(every, trained, held_out, exact, how, first.seen, first.dropped)
 
 
 def _mixed(parts: Sequence[Lengths]) -> Lengths:
@@ -180,30 +186,29 @@ def _routed(config: RunConfig, train: Lengths) -> Lengths:
     return replace(train.take(kept).without_rejected(spread), scale=train.scale * schedule.epochs)
 
 
-def _estimated(config: RunConfig, plan: Plan | None, tokenizer: Path | None, seconds: float) -> Work:
-    """By the first pairs of the source, as far as they are read in a few seconds."""
-    found, scale, how = _first_pairs(config, plan, seconds)
-    count = _counter(tokenizer)
-    lengths = [count(said) for pair, _ in found for said in (pair.prompt, [pair.chosen], [pair.rejected])]
+def _estimated(config: RunConfig, plan: Plan | None, measure: Measure, seconds: float) -> Work:
+    """By pairs drawn from the source, as far as it is read in a few seconds."""
+    seen, lengths = measured(look_at(config, plan, seconds), measure, config.data.source)
     lengths_P3 = np.array(lengths, dtype=np.int64).reshape(-1, 3)
-    lengths_P3 += 1  # a completion ends with a token
-    lengths_P3[:, 0] += [TURN_TOKENS * (len(pair.prompt) + 1) - 1 for pair, _ in found]
-    splits = np.array([split for _, split in found])
+    splits = np.array(seen.splits)
     short = lengths_P3 <= np.array([config.data.max_prompt_tokens, *2 * [config.data.max_completion_tokens]])
     fit = short.all(axis=1)
     if not fit.any():
-        problem = f"data.source={config.data.source}: none of its first {len(found)} pairs is short enough"
+        problem = f"data.source={config.data.source}: none of {len(seen.pairs)} pairs looked at is short enough"
         raise UserError(problem, "raise data.max_prompt_tokens and data.max_completion_tokens")
     prompt_P, chosen_P, rejected_P = lengths_P3[fit].T.copy()
-    every = Lengths(prompt_P, chosen_P, rejected_P, scale)
+    every = Lengths(prompt_P, chosen_P, rejected_P, seen.scale)
     train, dev = (every.take(np.flatnonzero(splits[fit] == split)) for split in ("train", "dev"))
     if config.data.source == EMBEDDED:
+        train, dev = (each if len(each.prompt_P) else every for each in (train, dev))  # where few rows were looked at
         train = replace(train, scale=config.data.pairs / len(train.prompt_P))
-        dev = replace(dev, scale=config.data.dev_pairs / max(1, len(dev.prompt_P)))
+        dev = replace(dev, scale=config.data.dev_pairs / len(dev.prompt_P))
     if config.data.limit and train.pairs > config.data.limit:
         share = config.data.limit / train.pairs
         every, train, dev = (replace(each, scale=each.scale * share) for each in (every, train, dev))
-    return Work(every, _routed(config, train), dev, False, how)
+    long = int((~fit).sum())
+    dropped = {**seen.left_out, **({"too-long": long} if long else {})}
+    return Work(every, _routed(config, train), dev, False, seen.how, seen, dropped)
 
 
 @dataclass(frozen=True)
@@ -218,13 +223,13 @@ def prompts_of(config: RunConfig, tokenizer: Path | None) -> PromptLengths:
     """By the first rows of sample.prompts. Raises UserError where they hold none."""
     given, count = config.sample.prompts, _counter(tokenizer)
     asked = read_prompts(given, SAMPLE)
-    found = [count(each.messages) + TURN_TOKENS * (len(each.messages) + 1) for each in asked.prompts.values()]
+    found = [count(_said(each.messages)) + TURN_TOKENS * (len(each.messages) + 1) for each in asked.prompts.values()]
     limit = config.sample.max_prompt_tokens or config.data.max_prompt_tokens
     tokens_P = np.array([tokens for tokens in found if tokens <= limit], dtype=np.int64)
     if not len(tokens_P):
         problem = f"sample.prompts.source={given.source}: none of its first {len(found)} prompts is short enough"
         raise UserError(problem, "raise sample.max_prompt_tokens")
-    rows = given.limit if given.source == EMBEDDED else _rows_of(Path(given.source))
+    rows = given.limit if given.source == EMBEDDED else rows_of(Path(given.source))
     total = round(max(rows or 0, asked.rows) * len(tokens_P) / asked.rows)
     return PromptLengths(tokens_P, min(total, given.limit or total))
 
@@ -244,80 +249,30 @@ def _to_be_sampled(config: RunConfig, tokenizer: Path | None) -> Work:
     return Work(every, _routed(config, train), dev, False, how)
 
 
-def _first_pairs(
-    config: RunConfig, plan: Plan | None, seconds: float
-) -> tuple[list[tuple[Preference, str]], float, str]:
-    """Pairs with their splits; how many times as many there are in all; and how that is known."""
-    data = config.data
-    expected: int | None = data.pairs + data.dev_pairs
-    if data.source == EMBEDDED:
-        rows = _embedded(data)
-    elif data.source == SAMPLED:
-        joined = [step.address.find() for step in plan.steps["prepare"].inputs.values()] if plan else []
-        rows, expected = selected_pairs([each.path for each in joined if each]).rows, None
-    else:
-        rows = open_source(
-            data.source, split=data.split, subset=data.subset, revision=data.revision, columns=data.columns.values()
-        ).rows
-        expected = _rows_of(Path(data.source))
-    normaliser = Normaliser(rows, data.columns, data.difficulty_column, data.pairing)
-    pairs: dict[str, tuple[Preference, str]] = {}  # by id: copies of a pair are one
-    began, read, looked, ended = time.monotonic(), 0, 0, False
-    for _, row in rows:
-        read, now = read + 1, time.monotonic() - began
-        if read <= SAMPLE and now < seconds:
-            looked = read
-            each = normaliser.read(row)
-            found = (pair for pair in each if isinstance(pair, Preference))
-            pairs |= {pair.pair_id: (pair, split_of(pair, data.dev_fraction)) for pair in found}
-        elif expected or now > 3 * seconds:
-            break  # otherwise rows are counted
-    else:
-        ended = True
-    if not pairs:
-        raise UserError(
-            f"data.source={data.source}: no pair is found in its first {looked} rows", "python -m jobs.prepare says why"
-        )
-    total = read if ended else max(expected or 0, read)
-    more = "" if ended or expected else " or more"
-    return list(pairs.values()), total / looked, f"estimated from {looked:,} of {total:,}{more} rows"
+def estimate(tokenizer: Path | None) -> Measure:
+    """Lengths by a tokenizer.json, or by bytes, and by what a template writes around a message, more or less."""
+    count = _counter(tokenizer)
+
+    def measure(pair: Preference) -> Measured:
+        tools = "".join(json.dumps(each) for each in pair.tools)
+        prompt = count(_said(pair.prompt) + tools) + TURN_TOKENS * (len(pair.prompt) + 1)
+        chosen, rejected = (count(_said([side])) + 1 for side in (pair.chosen, pair.rejected))  # with the end's token
+        return prompt, chosen, rejected
+
+    return measure
 
 
-def _embedded(data: Data) -> Rows:
-    parts = (("dev", data.dev_pairs), ("train", data.pairs))
-    return Rows.of(
-        lambda: enumerate(itertools.chain(*(verifiable.pairs(*part, data.seed, data.thoughts) for part in parts)))
-    )
-
-
-def _rows_of(path: Path) -> int | None:
-    """Rows of a file of Parquet or JSON Lines, or of a folder of such, without reading them; None of anything else."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    files = [file for file in files if file.is_file()]
-    if not files or any(file.suffix not in (".parquet", ".jsonl", ".ndjson") for file in files):
-        return None
-    try:
-        return sum(pq.read_metadata(file).num_rows if file.suffix == ".parquet" else _lines(file) for file in files)
-    except (OSError, pa.ArrowInvalid):
-        return None
-
-
-def _lines(file: Path) -> int:
-    with open(file, "rb", buffering=0) as content:
-        return sum(block.count(b"\n") for block in iter(lambda: content.read(1 << 22), b""))
-
-
-def _counter(tokenizer: Path | None) -> Callable[[Iterable[Message]], int]:
-    """Counts the tokens of what messages say: by the model's own tokenizer.json where it opens, or by their bytes."""
+def _counter(tokenizer: Path | None) -> Callable[[str], int]:
+    """Counts the tokens of a text: by the model's own tokenizer.json where it opens, or by its bytes."""
     if tokenizer is not None and tokenizer.is_file():
         from tokenizers import Tokenizer
 
         try:
             own = Tokenizer.from_file(str(tokenizer))
-            return lambda messages: len(own.encode(_said(messages), add_special_tokens=False).ids)
+            return lambda text: len(own.encode(text, add_special_tokens=False).ids)
         except Exception:  # it raises nothing narrower: prepare will say what is wrong with the file
             pass
-    return lambda messages: round(len(_said(messages).encode(errors="replace")) / BYTES_A_TOKEN)
+    return lambda text: round(len(text.encode(errors="replace")) / BYTES_A_TOKEN)
 
 
 def _said(messages: Iterable[Message]) -> str:

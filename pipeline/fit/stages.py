@@ -16,7 +16,7 @@ from pipeline.fit.lengths import Lengths, Work
 from pipeline.fit.memory import LIBRARIES, MIB, Need, Pack, adapters, engine, scorer, train_worker
 from pipeline.fit.setup import Setup, setup_of
 from pipeline.fit.shape import Shape
-from pipeline.objectives.presets import resolve
+from pipeline.objectives.presets import STEP, resolve
 from pipeline.results.files import given_path
 from pipeline.settings.config import RunConfig
 
@@ -135,7 +135,8 @@ def _train(config: RunConfig, setup: Setup, shape: Shape, work: Work) -> StageNe
     forward, looked = forward_flops(shape, lengths), forward_flops(shape, work.held_out)
     again = math.ceil(shape.layers / setup.recompute) / shape.layers if setup.recompute else 0.0
     looks = 1 + (steps // config.train.held_out_steps if config.train.held_out_steps else 0)
-    flops = forward * ((2 if setup.lora else 3) + again) + looks * looked
+    ahead = config.objective.parameters.get("queue") == STEP  # gaps of a step before its losses
+    flops = forward * ((2 if setup.lora else 3) + again + ahead) + looks * looked
     seconds = START["train"] + flops / _rate(setup, min(setup.workers, setup.count))
     return StageNeed("train", setup.workers, need, lengths.tokens, work.exact, seconds, disk, setup.workers)
 

@@ -208,7 +208,9 @@ def report_of(settings: Report, train: str) -> dict[str, Any]:
     if settings.lm_eval:
         folder = given_path(settings.lm_eval, "report.lm_eval")
         files = {model: harness.newest(folder / model) for model in harness.MODELS}
-        harness.compare(*map(harness.read, files.values()))
+        base, trained = map(harness.read, files.values())
+        harness.compare(base, trained)
+        harness.require_of(base, trained, train)
         found["lm_eval"] = {model: file_digest(file) for model, file in files.items()}
     return found
 

@@ -1,10 +1,11 @@
 """What configurations need: the fingerprints of every result that they mean, whether it is there or not."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from pipeline.line.plan import make_plan, root_of
@@ -62,13 +63,31 @@ def _runs(path: str, overrides: Sequence[str]) -> tuple[list[tuple[Plan, Sequenc
 
 
 def _holding(plan: Plan) -> Iterator[str]:
-    """Of the results that a model of the run lies in, such as what another run has trained."""
-    root, _ = _place(plan)
-    for source in plan.models():
-        if root in source.path.parents:
-            stage, name, *_ = (*source.path.relative_to(root).parts, "")
-            if (file := root / stage / name / MANIFEST).is_file():
-                yield _fingerprint(file)
+    """Of the results that a path of the configuration lies in, such as a model that another run has trained."""
+    root = _place(plan)[0].resolve()
+    for text in _texts(plan.config.model_dump(mode="json")):
+        if file := _manifest_of(text, root):
+            yield _fingerprint(file)
+
+
+def _manifest_of(given: str, root: Path) -> Path | None:
+    """The manifest of the result below `root` that a path lies in; None of what is no path, or lies elsewhere."""
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # of texts that can be none
+        path = Path(given).expanduser().resolve()
+        if root in path.parents:
+            stage, name, *_ = (*path.relative_to(root).parts, "")
+            file = root / stage / name / MANIFEST
+            return file if file.is_file() else None
+    return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in some settings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
 
 
 def _fingerprint(manifest: Path) -> str:

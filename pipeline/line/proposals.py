@@ -134,8 +134,15 @@ class Record:
 
         file.parent.mkdir(parents=True, exist_ok=True)
         file.with_name(f"{file.name}.lock").unlink(missing_ok=True)  # of a process that was killed while it wrote
-        _end_at_a_line(file)
-        self.storage = JournalStorage(JournalFileBackend(str(file)))
+        try:
+            _end_at_a_line(file)
+            self.storage = JournalStorage(JournalFileBackend(str(file)))
+            for study in self.storage.get_all_studies():
+                self.storage.get_all_trials(study._study_id)
+        except Exception as error:  # whatever another version, a disk or an editor has left there
+            problem = f"{file}: is no journal that this Optuna reads ({type(error).__name__}: {error})"
+            remedy = "move it away: trials are found by their results, and what failed is tried again"
+            raise UserError(problem, remedy) from None
         self.studies: dict[str, Study] = {}
 
     def study(self, method: str) -> "Study":
@@ -164,13 +171,18 @@ class Record:
 
     def _last(self, method: str, number: int) -> "FrozenTrial | None":
         """A trial may stand there several times: it failed, and was tried again."""
-        return {each.user_attrs["trial"]: each for each in self.study(method).trials}.get(number)
+        return {each.user_attrs.get("trial"): each for each in self.study(method).trials}.get(number)  # or others' own
 
 
 def _end_at_a_line(file: Path) -> None:
-    """Drop what a process that was killed, or a full disk, left of a last line: Optuna would not read on."""
+    """Drop what a process that was killed, or a full disk, left of a last line: Optuna would not read on.
+
+    Raises ValueError for a line that is none, of which Optuna says nothing where it is the last.
+    """
     if not file.exists():
         return
     with open(file, "r+b") as journal:
         content = journal.read()
-        journal.truncate(content.rfind(b"\n") + 1)
+        journal.truncate(end := content.rfind(b"\n") + 1)
+    for line in content[:end].splitlines():
+        json.loads(line)

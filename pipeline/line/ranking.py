@@ -6,12 +6,14 @@
 The first two are results like any other, found again by every training from the same base model.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.line.plan import make_plan, readable
 from pipeline.line.steps import VERSIONS, Plan, Step
+from pipeline.preferences.normalise import HEAD
 from pipeline.preferences.rows import Unreadable
 from pipeline.preferences.sources import open_source
 from pipeline.results.artifacts import fingerprint
@@ -49,15 +51,15 @@ def set_of(config: RunConfig, given: str) -> RunConfig:
 
 
 def _columns(config: RunConfig) -> Mapping[str, str | None]:
-    """Where rows name their part of the set as RewardBench's do, by a column `subset`: it stands for their source."""
+    """Where the first rows name their part of the set as RewardBench's do, by `subset`, it stands for their source."""
     data = config.data
     if data.source == EMBEDDED or "source" in data.columns:
         return data.columns
     rows = open_source(
         data.source, split=data.split, subset=data.subset, revision=data.revision, columns=data.columns.values()
     ).rows
-    first = next((row for _, row in rows if not isinstance(row, Unreadable)), {})
-    named = isinstance(first.get("subset"), str) and "source" not in first
+    head = [row for _, row in itertools.islice(rows, HEAD) if not isinstance(row, Unreadable)]
+    named = any(isinstance(row.get("subset"), str) for row in head) and not any(row.get("source") for row in head)
     return data.columns | {"source": "subset"} if named else data.columns
 
 

@@ -11,7 +11,7 @@ The cells of one seed and flip fraction flip the same pairs. Prepare and referen
 the pairs are made of the model's own answers and a method samples, rates or pairs in its own way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -30,6 +30,7 @@ from pipeline.settings.shorthand import expand
 # The sections a method may change; the others are shared by all cells. The second are of data.source=SAMPLED alone.
 CHANGED = ("objective", "schedule", "train")
 PAIRING = ("sample", "rate", "pair")
+LONGEST = 100  # bytes of a method's name: files are called so, with a trial's or a cell's number
 
 
 class Study(Section):
@@ -80,10 +81,19 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> tuple[Study, RunConf
         for flip in study.flip_fractions
         for seed in study.seeds
     ]
-    names = [cell.name for cell in cells]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"two methods of the study are both called {twice[0]} as a file", "rename one of them")
+    require_names(study.methods, "study")
     return study, base, cells
+
+
+def require_names(methods: Collection[str], door: str) -> None:
+    """Raise UserError where a method's name is none for a file, or that of another."""
+    names = [readable(method) for method in methods]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two methods of the {door} are both called {twice[0]!r} as a file", "rename one of them")
+    for method, name in zip(methods, names, strict=True):
+        if not 0 < len(name.encode()) <= LONGEST:
+            problem = f"{door}.methods.{method}: the method's name is none for a file"
+            raise UserError(problem, f"give one of letters and digits, {LONGEST} bytes at most")
 
 
 def written_out(study: Any) -> Any:

@@ -14,7 +14,6 @@ A trial and a final run are lines of their own, which share what they can with a
 """
 
 import copy
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,20 +26,15 @@ from pipeline.errors import UserError
 from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
 from pipeline.line.proposals import Trial, propose
 from pipeline.line.study import CHANGED, with_method, written_out
+from pipeline.line.tuned import check_sweep
 from pipeline.results.artifacts import fingerprint
 from pipeline.settings.config import EMBEDDED, RunConfig, validate
 from pipeline.settings.faults import own_section
 from pipeline.settings.file import override, read
 from pipeline.settings.shorthand import expand
 from pipeline.settings.sweep import Range, Sweep
-from pipeline.settings.unused import unused
 
 BASELINE = "dpo"  # what methods are compared with, where a method is called so
-NOT_TUNED = {
-    "schedule.seed": "a seed that is chosen is luck; sweep.seeds are those of the final runs",
-    "train.seed": "a seed that is chosen is luck; sweep.seeds are those of the final runs",
-    "schedule.flip_fraction": "noise is what methods are compared under; set it for all, and sweep once for each",
-}
 
 
 class _File(BaseModel):
@@ -178,19 +172,12 @@ class Swept(Plan):
 
 def plan_sweep(path: str, overrides: Sequence[str] = ()) -> Tuning:
     """The sweep that a file means. Raises UserError for a bad configuration of any method, anywhere in its ranges."""
+    _named_once(read(path).get("sweep"))  # an override may well name what the file does
     raw = expand(read(path, overrides))
     sweep: Sweep = own_section(raw, path, _File, "configs/bench/noise.yaml", _long)
     raw.pop("study", None)  # of another door
     tuning = Tuning(**vars(make_plan(validate(raw))), sweep=sweep, raw=raw)
-    _check_section(tuning)
-    for name, given in sweep.ranges.items():
-        _check_setting(name, given, f"sweep.ranges.{name}", sweep)
-    for method, own in sweep.methods.items():
-        for name, given in own.ranges.items():
-            _check_setting(name, given, f"sweep.methods.{method}.ranges.{name}", sweep)
-        tuning.final(method, {}, sweep.seeds[0])
-        for name, given in tuning.ranges(method).items():
-            _check_range(tuning, method, name, given)
+    check_sweep(tuning)
     return tuning
 
 
@@ -210,6 +197,17 @@ def _with_ranges(section: Any) -> Any:
     return section | {"ranges": dict(_flat(section["ranges"]))}
 
 
+def _named_once(sweep: Any) -> None:
+    """Raise UserError where a setting has two ranges, one by its dotted name and one below its section."""
+    methods = sweep.get("methods") if isinstance(sweep, dict) else None
+    own = methods.values() if isinstance(methods, dict) else ()
+    for section in (sweep, *own):
+        if isinstance(section, dict) and isinstance(ranges := section.get("ranges"), dict):
+            names = [name for name, _ in _flat(ranges)]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise UserError(f"ranges of a sweep name {twice} twice", "leave one of them out")
+
+
 def _flat(ranges: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> list[tuple[str, Any]]:
     """Ranges however deep they stand, as overrides put them; a list is a choice."""
     found: list[tuple[str, Any]] = []
@@ -220,56 +218,3 @@ def _flat(ranges: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> list[t
         else:
             found.append((path, {"choice": value} if isinstance(value, list) else value))
     return found
-
-
-def _check_section(tuning: Tuning) -> None:
-    sweep, config = tuning.sweep, tuning.config
-    if len(set(sweep.seeds)) < len(sweep.seeds):
-        raise UserError(f"sweep.seeds={sweep.seeds} names a value twice", "name each value once")
-    names = [readable(method) for method in sweep.methods]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"two methods of the sweep are both called {twice[0]!r} as a file", "rename one of them")
-    if tuning.against not in sweep.methods:
-        problem = f"sweep.against={sweep.against} is none of the sweep's methods"
-        raise UserError(problem, f"choose one of {', '.join(sweep.methods)}")
-    if EMBEDDED not in config.generate.benchmarks and (sweep.choose_by, sweep.until) != ("accuracy", "train"):
-        problem = f"a sweep's win rates are on the benchmark {EMBEDDED}, which generate.benchmarks has not got"
-        raise UserError(problem, f"add {EMBEDDED}, or set sweep.choose_by=accuracy and sweep.until=train")
-    if halving := sweep.halving:
-        section, _, key = halving.setting.partition(".")
-        whole = getattr(getattr(config, section), key)
-        rising = [*halving.values, *([] if whole is None else [whole])]
-        if any(after <= before for before, after in itertools.pairwise(rising)) or halving.values[0] < 1:
-            problem = f"sweep.halving.values={halving.values} do not rise up to {halving.setting}={whole}"
-            raise UserError(problem, "give values above 0 that rise and stay below the configuration's own")
-
-
-def _check_setting(name: str, given: Range, where: str, sweep: Sweep) -> None:
-    """Refuse what is not for tuning."""
-    given.check(where)
-    section = name.partition(".")[0]
-    if name in NOT_TUNED:
-        raise UserError(f"{where}: {name} is not tuned", NOT_TUNED[name])
-    if sweep.halving and name == sweep.halving.setting:
-        raise UserError(f"{where}: {name} is what sweep.halving shortens trials by", "take it out of one of them")
-    if section == "resources":
-        raise UserError(f"{where}: {name} changes no result", "leave it out: resources say where and how")
-    if section in RunConfig.model_fields and section not in CHANGED:
-        problem = f"{where}: trials that differ in {section} would not be compared on the same pairs and questions"
-        raise UserError(problem, f"tune settings of {', '.join(CHANGED)}; sweep once for each value of {name}")
-    if "." not in name:
-        raise UserError(f"{where}: {name} is no single setting", "name one by its section, as train.learning_rate")
-
-
-def _check_range(tuning: Tuning, method: str, name: str, given: Range) -> None:
-    """Refuse values that the setting does not allow, and a setting that has no effect."""
-    for value in given.samples():
-        try:
-            config = tuning.trial(method, 0, {name: value}).config
-        except UserError as error:
-            choices = "; of whole numbers, name them: {choice: [...]}" if given.ends else ""
-            problem = f"{error.problem} (the range of {name} holds it)"
-            raise UserError(problem, f"{error.remedy}{choices}") from None
-        if why := unused(config).get(name):
-            problem = f"sweep.methods.{method}: {name} is to be tuned, and has no effect {why}"
-            raise UserError(problem, "give the range to the methods that use it, under their own ranges")

@@ -17,11 +17,11 @@ from pipeline.objectives.batch import SFT, Output, PairBatch
 from pipeline.objectives.links import LINKS, UNARY
 from pipeline.objectives.margins import DIFFERENTIABLE, MARGINS
 from pipeline.objectives.memories import Level, Reliability, Worst
-from pipeline.objectives.presets import Preset, Values, resolve
+from pipeline.objectives.presets import STEP, Preset, Values, resolve
 from pipeline.objectives.published import PublishedState
 from pipeline.objectives.rewards import REWARDS, SIDES, log_ratios
 from pipeline.objectives.scales import SCALES
-from pipeline.objectives.state import QUEUE, GammaState, Memory, Moments, State
+from pipeline.objectives.state import GammaState, Memory, Moments, State, StepState
 from pipeline.objectives.weights import WEIGHTS
 
 
@@ -73,6 +73,16 @@ class Objective:
             chosen_tokens=batch.chosen_tokens,
         )
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a step's margins are solved over its own gaps: the state is to foresee them before its losses."""
+        return self.preset.gamma and self.parameters["queue"] == STEP
+
+    @property
+    def queue(self) -> int:
+        """How many gaps of the steps before margins are solved over, at most."""
+        return 0 if self.looks_ahead else int(self.parameters.number("queue"))
+
     def reward_gaps(self, batch: PairBatch) -> torch.Tensor:
         """H, [B]: positive where the policy ranks the pair as its label does."""
         return REWARDS[self.preset.reward](batch, self.parameters)
@@ -88,8 +98,8 @@ class Objective:
         chosen_B, rejected_B = SIDES[self.preset.reward](batch, self.parameters)
         return scale * chosen_B, scale * rejected_B
 
-    def initial_state(self, capacity: int = QUEUE, untrained: PairBatch | None = None) -> State:
-        """What is remembered between steps, at most `capacity` gaps of it.
+    def initial_state(self, capacity: int | None = None, untrained: PairBatch | None = None) -> State:
+        """What is remembered between steps: `queue` gaps, or `capacity` where that is less.
 
         `untrained` are pairs as the untrained policy sees them, the cached log-probs on both sides. The state starts
         from their gaps, unless these are zero for every pair, as a gap to the reference is: that teaches it nothing.
@@ -99,8 +109,11 @@ class Objective:
             gamma0, tau = self.parameters.number("gamma0"), self.parameters.number("tau")
             if self.parameters.word("solver") == "paper":
                 gamma = PublishedState(gamma0, tau, seed=0)
+            elif self.looks_ahead:
+                gamma = StepState(gamma0, tau)
             else:
-                gamma = GammaState(gamma0, tau, max(1, min(QUEUE, capacity)))
+                most = self.queue if capacity is None else min(self.queue, capacity)
+                gamma = GammaState(gamma0, tau, max(1, most))
         state = State(gamma, self._memory())
         if untrained is not None:
             if gamma and bool((gaps_B := self.gaps(untrained, state)).any()):
@@ -122,14 +135,17 @@ class Objective:
         return Moments(statistic, number("momentum"), self.parameters)
 
     def _gaps_and_margins(self, pairs: PairBatch, state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gaps, whole margins, and the part of the margins that gamma-PO adds: gamma_i - gamma0, zero on average."""
+        """Gaps, whole margins, and the part of the margins that gamma-PO moves: gamma_i - gamma0, zero on average."""
         gaps = self.gaps(pairs, state)
         own = MARGINS[self.preset.margin](gaps.detach(), pairs, self.parameters, state)
         if self.preset.margin not in DIFFERENTIABLE:
             own = own.detach()
         if state.gamma is None:
             return gaps, own, torch.zeros_like(own)
-        shifts = state.gamma.margins(gaps.detach()).to(own) - self.parameters.number("gamma0")
+        gamma0 = self.parameters.number("gamma0")
+        shifts = state.gamma.margins(gaps.detach()).to(own) - gamma0
+        if not self.parameters["centred"]:
+            own = own + gamma0
         return gaps, own + shifts, shifts
 
     def _link(self, pairs: PairBatch, state: State) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -7,6 +7,7 @@ mean log-probs, l(z) = -log sigmoid(z), s a score, n a number of tokens, w chose
 """
 
 import difflib
+import json
 import math
 import sys
 from collections.abc import Mapping
@@ -15,8 +16,14 @@ from typing import Any
 
 from pipeline.errors import UserError
 
+QUEUE = 2048  # gaps that gamma-PO's margins are solved over, as its authors have it
+STEP = "step"  # in their place: the step's own gaps alone
 _SMOOTHING = {"label_smoothing": 0.1}
-_GAMMA: dict[str, float | str] = {"gamma0": 1.0, "tau": 1.0, "solver": "exact"}  # what `margin: gamma` may be told
+# Came later than results that are there: among the values, and so in an identity, only where they are not these.
+_LATER: dict[str, float | str] = {"queue": QUEUE, "centred": True}
+# What `margin: gamma` may be told. Not `centred` where a row's own margin is gamma0, so that gamma_i stands whole.
+_WHOLE_GAMMA: dict[str, float | str] = {"gamma0": 1.0, "tau": 1.0, "solver": "exact", "queue": QUEUE}
+_GAMMA: dict[str, float | str] = {**_WHOLE_GAMMA, "centred": True}
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,11 @@ class Preset:
         """What is computed: the part of an identity that is not a parameter."""
         kinds = ("reward", "scale", "margin", "link", "weight", "auxiliary", "gamma", "statistic")
         return {kind: getattr(self, kind) for kind in kinds}
+
+    @property
+    def elastic(self) -> Mapping[str, float | str]:
+        """The parameters that gamma-PO's margin has on this row; none where no margin applies."""
+        return {} if self.unary else _WHOLE_GAMMA if self.margin in _BASED else _GAMMA
 
     @property
     def unary(self) -> bool:
@@ -73,6 +85,7 @@ class Preset:
         return self.two_streams and values.word("balance") == "least-error"
 
 
+_BASED = ("constant", "standardised")  # margins of which gamma0 is a part
 _UNARY = ("nca", "apo-zero", "apo-down", "bco", "sppo", "sppo-hard", "calibrated", "kto")
 _TOKEN_COLUMNS = {
     "weighted-tokens": ("reference", "contrast"),
@@ -408,7 +421,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "gamma-simpo": Preset(
         "Sun et al., arXiv 2506.03690, with SimPO: l(beta d - gamma_i); settings of Llama-3-8B-Instruct",
-        {**_GAMMA, "beta": 10.0, "gamma0": 4.0, "tau": 10.0},
+        {**_WHOLE_GAMMA, "beta": 10.0, "gamma0": 4.0, "tau": 10.0},
         reward="mean-log-prob",
         margin="constant",
         gamma=True,
@@ -428,7 +441,8 @@ _CHOICES = {
     "curve": ("logistic", "arctan"),
     "balance": ("fixed", "least-error"),
 }
-_WHOLE = {"drop": "pairs", "strongest": "features"}  # numbers of what
+_WHOLE = {"drop": "pairs", "strongest": "features", "queue": "gaps"}  # numbers of what
+_WORDS = {"queue": (STEP,)}  # what may stand in a number's place
 
 # Where a parameter may lie, as intervals are written: a round bracket leaves its end out.
 _INTERVALS: dict[str, str] = {
@@ -439,7 +453,7 @@ _INTERVALS: dict[str, str] = {
     **dict.fromkeys(("desirable_weight", "undesirable_weight", "delta"), "[0, inf)"),
     **dict.fromkeys(("reference_share", "adaptation", "trace_weight"), "[0, 1]"),
     "reliability": "(0, 1]",
-    "strongest": "[1, inf)",
+    **dict.fromkeys(("strongest", "queue"), "[1, inf)"),
     **dict.fromkeys(("fit_margin", "good_score"), "(-inf, inf)"),
     "label_smoothing": "[0, 0.5)",
     "momentum": "[0, 1)",
@@ -449,7 +463,10 @@ _INTERVALS: dict[str, str] = {
 
 
 class Values(dict[str, float | str]):
-    """Every parameter of an objective with its value."""
+    """Every parameter of an objective with its value; one that came later is there where it is not its default."""
+
+    def __missing__(self, key: str) -> float | str:
+        return _LATER[key]
 
     def number(self, key: str) -> float:
         return float(self[key])
@@ -476,7 +493,7 @@ def resolve(name: str, given: Mapping[str, Any]) -> tuple[Preset, Values]:
     if given.get("margin") == "gamma" and row.unary:
         raise _no_margin(values.get("preference", name))
     if given.get("margin") == "gamma" and not row.gamma:
-        row, values = replace(row, gamma=True), Values({**_GAMMA, **values})
+        row, values = replace(row, gamma=True), Values({**row.elastic, **values})
     for key, value in given.items():
         if key != "margin":
             if key not in values:
@@ -487,7 +504,10 @@ def resolve(name: str, given: Mapping[str, Any]) -> tuple[Preset, Values]:
     if row.two_streams and not row.balances(values) and values["momentum"] != row.parameters["momentum"]:
         problem = f"objective.momentum has no effect with objective.balance={values['balance']}"
         raise UserError(problem, "set objective.balance=least-error, or leave objective.momentum out")
-    return row, values
+    if values.get("solver") == "paper" and values["queue"] != QUEUE:
+        problem = "objective.queue has no effect with objective.solver=paper, which has the published queue"
+        raise UserError(problem, "set objective.solver=exact, or leave objective.queue out")
+    return row, Values({key: value for key, value in values.items() if value != _LATER.get(key)})
 
 
 def _no_margin(name: float | str) -> UserError:
@@ -504,23 +524,30 @@ def _unknown(name: str, key: str, values: Values) -> UserError:
     if key == "label_smoothing":
         hint = "objective.name=cdpo is DPO with label smoothing, rdpo its unbiased form; either may be a preference"
         return UserError(f"objective.{key} is not a parameter of {name}", hint)
+    row = _row(values.get("preference", name), "objective.preference")
+    if key == "centred" and row.margin in _BASED:
+        problem = f"objective.centred: the own margin of {values.get('preference', name)} is gamma0, so that gamma-PO's"
+        return UserError(f"{problem} is gamma_i itself with it", "leave objective.centred out: nothing is taken off")
     side, anew = f"objective.name={name}", name
     if PRESETS[name].routes:
         inner = values["preference"]
         side, anew = f"objective.preference={inner}", f"{{name: {name}, preference: {inner}}}"
-    elastic = key in _GAMMA and not _row(values.get("preference", name), "objective.preference").unary
-    kept = f"; or set objective.margin=gamma, which gives {side} a target margin for each pair" if elastic else ""
+    kept = f"; or set objective.margin=gamma, which gives {side} a target margin for each pair"
+    kept = kept if key in row.elastic else ""
     hint = f"leave objective.{key} out, or 'objective={anew}', which drops all that the file sets of it{kept}"
     return UserError(f"{side} takes no {key} (it takes {', '.join(sorted(values))}), but objective.{key} is set", hint)
 
 
 def _checked(key: str, value: Any, default: float | str) -> float | str:
+    like = " or ".join((json.dumps(default), *_WORDS.get(key, ())))
     if value is None:
-        raise UserError(f"objective.{key} has no value", f"give a value like {default!r}, or leave it out")
-    wanted = str if isinstance(default, str) else (int, float)
-    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise UserError(f"objective.{key} has no value", f"give a value like {like}, or leave it out")
+    if value in _WORDS.get(key, ()):
+        return str(value)
+    wanted = bool if isinstance(default, bool) else str if isinstance(default, str) else (int, float)
+    if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool):
         problem = f"objective.{key}={value!r} is a {type(value).__name__}"
-        raise UserError(problem, f"give a value like {default!r}")
+        raise UserError(problem, f"give a value like {like}")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise UserError(f"objective.{key}={value!r} is not a choice", f"give one of {', '.join(_CHOICES[key])}")
     if key in _INTERVALS and not _inside(value, _INTERVALS[key]):

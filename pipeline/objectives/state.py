@@ -11,11 +11,10 @@ import torch
 from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.gamma import margins_at, solve_scalar
 from pipeline.objectives.memories import Level, Reliability, Worst
-from pipeline.objectives.presets import Values
+from pipeline.objectives.presets import QUEUE, Values
 from pipeline.objectives.published import PublishedState
 from pipeline.objectives.rewards import REWARDS, log_ratios
 
-QUEUE = 2048  # gaps remembered, as the authors of gamma-PO have it
 _ROUNDING = 1e-12  # a variance below this share of the mean square is what rounding leaves of none
 _TINY = torch.finfo(torch.float64).tiny  # below it squares lose their digits
 
@@ -53,6 +52,34 @@ class GammaState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.queue, self.scalar = state["queue"].cpu(), state["scalar"]
+
+
+class StepState(GammaState):
+    """Margins solved over the gaps of the step that they are for, and of no other: `queue: step`.
+
+    Whatever is of the step, in micro-batches or of other workers, has to be known before its first loss.
+    """
+
+    def foresee(self, gaps_B: torch.Tensor) -> None:
+        """Solve over the gaps of the step that comes. One that is no number is left to the step's own checks."""
+        kept_B = gaps_B[gaps_B.isfinite()]
+        if len(kept_B):
+            self.scalar = solve_scalar(kept_B, self.gamma0, self.tau)
+        elif len(gaps_B):
+            self.scalar = torch.tensor(torch.nan, dtype=torch.float64)
+
+    def margins(self, gaps_B: torch.Tensor) -> torch.Tensor:
+        """Target margins, [B] float64; they average to gamma0 over the step. Raises ValueError before `foresee`."""
+        if self.scalar is None and len(gaps_B):
+            raise ValueError("with queue=step margins are solved over the step's gaps: call state.foresee with them")
+        return super().margins(gaps_B)
+
+    def observe(self, gaps_B: torch.Tensor) -> None:
+        """Nothing: a step's gaps are not for the next."""
+
+    @property
+    def fill(self) -> float:
+        return 1.0
 
 
 class Moments:
@@ -166,6 +193,11 @@ class State:
         if isinstance(memory, Worst):
             return memory.of(pairs, losses_B)
         return memory.of(z_B, pairs) if memory else None
+
+    def foresee(self, gaps_B: torch.Tensor) -> None:
+        """Take the gaps of a step's preference pairs before its losses, which a queue of the step itself asks for."""
+        if isinstance(self.gamma, StepState):
+            self.gamma.foresee(gaps_B)
 
     def observe(
         self,

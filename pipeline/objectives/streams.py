@@ -118,6 +118,11 @@ class Streams:
         ]
         return torch.cat(known)[torch.cat(indexes).argsort()]
 
+    def foresee(self, streams_P: torch.Tensor, gaps_P: torch.Tensor) -> None:
+        """Take the gaps of a step's preference pairs before its losses, each to its stream's state."""
+        for stream, state in enumerate(self.states):
+            state.foresee(gaps_P[streams_P == stream])
+
     def observe(self, streams_P: torch.Tensor, *columns_P: torch.Tensor) -> None:
         """Add a step's preference pairs, in schedule order, each to its stream's state: what State.observe takes."""
         for stream, state in enumerate(self.states):

@@ -14,8 +14,8 @@ def load_tokenizer(
 ) -> "PreTrainedTokenizerBase":
     """The tokenizer saved in `directory`, with the Jinja file `chat_template` in place of its own template if given.
 
-    Code beside it is run where `trust_remote_code`. Raises UserError where the directory holds no tokenizer, or the
-    file cannot be read.
+    A .gguf file will do for a directory. Code beside it is run where `trust_remote_code`. Raises UserError where there
+    is no tokenizer, or the file cannot be read.
     """
     from transformers import AutoTokenizer
 
@@ -26,8 +26,10 @@ def load_tokenizer(
             "model in Hugging Face's format has them",
         )
     try:
+        packed = {"gguf_file": directory.name} if directory.is_file() else {}
         tokenizer = AutoTokenizer.from_pretrained(
-            str(directory),
+            str(directory.parent if packed else directory),
+            **packed,
             trust_remote_code=trust_remote_code,
             local_files_only=True,
             mistral_format=False,  # whose tokenizer renders by itself, whatever the chat template

@@ -46,7 +46,7 @@ class Round:
     rejected_tokens: float | None
     longer: float | None  # share of its pairs whose chosen answer is the longer one; equal lengths count half
     rewards: Mapping[str, Reward]  # by rater
-    accuracy: float | None  # of held-out pairs, after training
+    accuracy: Interval | None  # of held-out pairs, after training, over them
     win_rate: WinRate | None = None  # on the embedded tasks, by their rules
     share_met: Interval | None = None
     judged: Mapping[str, Interval] = field(default_factory=dict)  # win rates by a judge, by benchmark

@@ -28,7 +28,7 @@ class Cell:
     method: str
     flip_fraction: float
     seed: int
-    accuracy: float  # share of held-out pairs with gap > 0; a gap of 0 counts half
+    accuracy: Interval  # share of held-out pairs with gap > 0, over them; a gap of 0 counts half
     gap: float  # mean over held-out pairs, in the method's own scale
     chosen_change: float | None  # of the mean log-prob sum since before training; null where unknown
     rejected_change: float | None
@@ -48,7 +48,7 @@ class StudyData:
     provenance: Mapping[str, str]
     cells: Sequence[Cell]  # in the order of the configuration
     pooled: Mapping[tuple[str, float], Interval]  # win rate over seeds by method and flip fraction; may be empty
-    held_out_pairs: int
+    held_out_pairs: Sequence[int]  # of the cells; every number once, the least first
     questions: int | None
     pairs: Mapping[str, pa.Table]  # by method, of one run: columns DRAWN of its preference pairs; may be empty
     adaptive: Sequence[str]  # methods whose margin is gamma's
@@ -90,7 +90,7 @@ def render_study(data: StudyData) -> str:
         flips=sorted({cell.flip_fraction for cell in data.cells}),
         seeds=sorted({cell.seed for cell in data.cells}),
         share=share,
-        diverged=sum(number(cell.accuracy) is None or number(cell.gap) is None for cell in data.cells),
+        diverged=sum(number(cell.accuracy.value) is None or number(cell.gap) is None for cell in data.cells),
         unequal=len({cell.pairs for cell in data.cells}) > 1,
         groups=grouped(data),
         judged=any(cell.win_rate or cell.share_met for cell in data.cells),
@@ -122,19 +122,19 @@ def _win_rates(data: StudyData, looks: Mapping[str, Look]) -> Figure:
 
 
 def _held_out(data: StudyData, looks: Mapping[str, Look]) -> list[Figure]:
-    def figure(name: str, title: str, caption: str, y: Spec) -> Figure:
+    def figure(name: str, value: Callable[[Cell], float], title: str, caption: str, y: Spec) -> Figure:
         seeds: dict[tuple[str, float], list[float]] = {}
         for cell in data.cells:
-            seeds.setdefault((cell.method, cell.flip_fraction), []).append(getattr(cell, name))
+            seeds.setdefault((cell.method, cell.flip_fraction), []).append(value(cell))
         means = {key: sum(values) / len(values) for key, values in seeds.items()}
-        drawn = _against_flips(data, looks, lambda cell: getattr(cell, name), means, y, 340)
+        drawn = _against_flips(data, looks, value, means, y, 340)
         return Figure(f"fig-{name}", f"{title} against flip fraction", caption, drawn)
 
     marks = "Line: mean over seeds, no interval; small marks: one seed each."
     scale = "In each method's own scale: heights do not compare between methods."
     return [
-        figure("accuracy", "Held-out accuracy", marks, axis("accuracy", **_SHARE)),
-        figure("gap", "Mean held-out gap", scale, axis("mean gap", hoverformat=".3~g")),
+        figure("accuracy", lambda cell: cell.accuracy.value, "Held-out accuracy", marks, axis("accuracy", **_SHARE)),
+        figure("gap", lambda cell: cell.gap, "Mean held-out gap", scale, axis("mean gap", hoverformat=".3~g")),
     ]
 
 

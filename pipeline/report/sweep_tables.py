@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.report.page import number, percent
 from pipeline.report.sweep import Estimate, Method, SweepData, described, expected, points
+from pipeline.settings.sweep import label
 from pipeline.statistics import Interval
 
 
@@ -24,7 +25,7 @@ def _method(data: SweepData, method: Method) -> dict[str, Any]:
     return {
         "method": method.name,
         "trial": method.trial,
-        **{name: method.settings.get(name) for name in data.scales},
+        **_settings(data, method.settings),
         f"dev_{data.choose_by}": method.figure,
         **_estimate("win_rate", method.win_rate),
         "share_met": method.share_met,
@@ -37,6 +38,12 @@ def _method(data: SweepData, method: Method) -> dict[str, Any]:
         "final_runs_failed": len(method.lost),
         **{name: getattr(method, name) for name in ("trial_steps", "trial_seconds", "final_steps", "final_seconds")},
     }
+
+
+def _settings(data: SweepData, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nothing where a setting is not tuned; what is no number or text as JSON, null too."""
+    plain = {name: value if isinstance(value, int | float | str) else label(value) for name, value in settings.items()}
+    return {name: plain.get(name) for name in data.scales}
 
 
 def _estimate(name: str, estimate: Estimate | None) -> dict[str, Any]:
@@ -53,7 +60,7 @@ def _trial(data: SweepData, place: int) -> dict[str, Any]:
     return {
         "method": trial.method,
         "trial": trial.number,
-        **{name: trial.settings.get(name) for name in data.scales},
+        **_settings(data, trial.settings),
         f"dev_{data.choose_by}": trial.figure,
         "outcome": trial.outcome,
         "chosen": chosen,
@@ -83,7 +90,11 @@ def _markdown(data: SweepData) -> str:
             _written(method.beyond, points),
         ]
         rows.append([method.name, described(method.settings), *figures, seconds])
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+    return "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in rows)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
 
 
 def _written(estimate: Estimate | None, show: Callable[[float], str]) -> str:

@@ -169,7 +169,7 @@ def validate(raw: dict[str, Any]) -> RunConfig:
     """The configuration that a file's content means. Raises UserError; see `load`."""
     for name in ("study", "rounds", "sweep"):
         if name in raw:
-            remedy = f"python -m jobs.{name} with the same --config runs it"
+            remedy = f"python -m jobs.{name} with the same --config runs it, and says with --dry-run what is there"
             raise UserError(f"this configuration has a section {name}", remedy)
     refuse_odd_values(raw)
     raw = dict(raw)

@@ -19,6 +19,12 @@ class Range(Section):
     choice: tuple[Any, ...] | None = None
 
     @property
+    def scale(self) -> Literal["log", "linear", "category"]:
+        """Of an axis that holds its values."""
+        among = self.choice is not None and not all(map(_is_number, self.choice))
+        return "category" if among else "log" if self.log else "linear"
+
+    @property
     def ends(self) -> tuple[float, float] | None:
         """Of numbers; None of a choice."""
         return self.log or self.uniform
@@ -47,12 +53,16 @@ class Range(Section):
 
 def _check_choice(choice: Sequence[Any], where: str) -> None:
     try:
-        different = {label(value) for value in choice}
+        different = {float(value) if _is_number(value) else label(value) for value in choice}
     except (TypeError, ValueError):
         problem = f"{where} holds a value that is no number, text, list or section"
         raise UserError(problem, "quote it, if it is a text") from None
     if not choice or len(different) < len(choice):
         raise UserError(f"{where}={shown(list(choice))} names nothing, or a value twice", "name each value once")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class Method(Section):

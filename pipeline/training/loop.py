@@ -35,7 +35,7 @@ from pipeline.compute.sharding import whole_gradients_fit
 from pipeline.objectives.batch import PairBatch
 from pipeline.objectives.memories import Reliability
 from pipeline.objectives.objective import Objective
-from pipeline.objectives.state import QUEUE
+from pipeline.objectives.presets import QUEUE
 from pipeline.objectives.streams import Streams
 from pipeline.settings.resources import Resources
 from pipeline.settings.streams import require_in_each_step
@@ -122,6 +122,9 @@ class Trainer:
         torch.manual_seed(dropout_seed(self.settings.seed, k, self.rank))
         kl = self._kl(step) if self.mismatched else None
         factors = self.state.factors(counts(step.examples, len(self.epoch.streams)))
+        if self.objective.looks_ahead:
+            self._look_ahead(step)
+            torch.manual_seed(dropout_seed(self.settings.seed, k, self.rank))  # losses are of the same dropout
         values_PM, own_PC = self._accumulate(step, kl)
         rows = Rows(step.examples, values_PM)
         if k == 0:
@@ -243,6 +246,23 @@ class Trainer:
         cached_M = torch.tensor([each.prompt.mismatched for each in step.mismatched], dtype=torch.float64)
         return max(0.0, float((logps_M - cached_M).mean()))
 
+    @torch.no_grad()
+    def _look_ahead(self, step: Prepared) -> None:
+        """Tell the objective the gaps of the step's preference pairs, of all workers, over which it solves its margins.
+        As every pair's loss has these, it is before anything of the step is differentiated.
+        """
+        gaps_P = torch.zeros(len(step.examples), dtype=torch.float64)
+        preferred_P = torch.tensor([example.route == "preference" for example in step.examples])
+        for micro in step.micro_batches:
+            batch = self.forward(micro).batch
+            index = torch.tensor(micro.index, dtype=torch.long)
+            kept = preferred_P[index].nonzero().flatten()  # places in the micro-batch
+            if len(kept):
+                gaps_P[index[kept]] = self.state.gaps(batch.select(kept)).double()
+        self.together.sum(gaps_P)
+        streams_P = torch.tensor([example.stream for example in step.examples])
+        self.state.foresee(streams_P[preferred_P], gaps_P[preferred_P])
+
     def _accumulate(self, step: Prepared, kl: float | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Forward and backward over this worker's share of a step; what is measured of all its pairs, [P, M].
 
@@ -284,7 +304,7 @@ class Trainer:
 
     def _untrained(self, stream: int) -> tuple[int, PairBatch | None]:
         """The capacity of a stream's queue, and the pairs it starts from as the untrained policy sees them."""
-        examples = self.epoch.preference_examples(QUEUE, stream)
+        examples = self.epoch.preference_examples(max(QUEUE, self.objective.queue), stream)
         return len(examples), None if self.forward.by_token or not examples else recorded(examples)
 
 

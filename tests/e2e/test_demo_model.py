@@ -11,16 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.docker.image import command, laid_out
 from tests.e2e.answers import greedy
-from tests.e2e.conftest import Head, free_ports, wait_for
+from tests.e2e.conftest import free_ports, wait_for
 from tests.e2e.doors import made, only, rows
 
 pytestmark = pytest.mark.e2e
 
 
-def test_the_demo_model_goes_through_the_whole_line(head: Head, tmp_path: Path) -> None:
+def test_the_demo_model_goes_through_the_whole_line_as_in_the_image(tmp_path: Path) -> None:
+    """In an environment of the image's packages and files alone, with a Ray of its own: what lacks there shows."""
     asked = ("generate.prompts=20", "generate.max_new_tokens=12", "generate.shard_prompts=20")
-    said = made("run", f"resources.root={tmp_path}", *asked, environment=head.environment)
+    done = command(laid_out(tmp_path / "image"), "configs/smoke.yaml", f"resources.root={tmp_path}", *asked)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    said = done.stdout
     assert "model: converting" in said and "smoke: 8 results made, 0 kept" in said
     assert (only(tmp_path, "report") / "report.html").stat().st_size > 100_000
 

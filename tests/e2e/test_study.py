@@ -39,9 +39,8 @@ def test_a_study_from_one_reference_to_its_page(line: Line, head: Head, tmp_path
     metrics = json.loads((page / "manifest.json").read_text())["metrics"]
     assert [(cell["method"], cell["flip_fraction"]) for cell in metrics["cells"]] == [("plain", 0.5), ("mixed", 0.5)]
     for cell in metrics["cells"]:
-        assert (
-            0 <= cell["accuracy"] <= 1 and 0 <= cell["win_rate"]["rate"]["low"] <= cell["win_rate"]["rate"]["high"] <= 1
-        )
+        for found in (cell["accuracy"], cell["win_rate"]["rate"]):
+            assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
     assert {pooled["method"]: pooled["value"] for pooled in metrics["pooled"]} == {
         cell["method"]: cell["win_rate"]["rate"]["value"] for cell in metrics["cells"]
     }  # one seed: the pooled rate is its own

@@ -23,7 +23,8 @@ RATES = [1e-4, 1e30]  # at the second no training ends
 def sweep(folder: Path) -> str:
     """A file with the smoke configuration and three trials, of which one fails and one is another's like."""
     raw = yaml.safe_load((REPOSITORY / "configs" / "smoke.yaml").read_text())
-    given = {"methods": {"dpo": {"objective": "dpo"}}, "ranges": {"train.learning_rate": RATES}, "until": "train"}
+    objective = {"name": "gamma-dpo", "queue": "step", "centred": False}
+    given = {"methods": {"ahead": {"objective": objective}}, "ranges": {"train.learning_rate": RATES}, "until": "train"}
     given |= {"trials": 3, "batch": 2, "seed": SEED}
     (folder / "sweep.yaml").write_text(yaml.safe_dump({**raw, "sweep": given}, sort_keys=False))
     return str(folder / "sweep.yaml")
@@ -45,8 +46,8 @@ def test_a_sweep_killed_and_gone_on_with(line: Line, head: Head, tmp_path: Path)
 
     said = made("sweep", *settings, config=file, environment=head.environment)
     assert "sweep: 1 of 2 runs kept" in said and "sweep: 1 of 1 runs kept" in said
-    assert "dpo-trial0 |" not in said and "dpo-trial1 | train: making" in said
-    assert "sweep: dpo: trial 0 is chosen" in said and "1 of 4 runs failed (--retry-failed tries them again)" in said
+    assert "ahead-trial0 |" not in said and "ahead-trial1 | train: making" in said
+    assert "sweep: ahead: trial 0 is chosen" in said and "1 of 4 runs failed (--retry-failed tries them again)" in said
     assert len(list(root.glob("train/*/manifest.json"))) == 1  # of all three trials, and of the final run
     page = only(root, "sweep")
     metrics = json.loads((page / "manifest.json").read_text())["metrics"]
@@ -61,7 +62,7 @@ def test_a_sweep_killed_and_gone_on_with(line: Line, head: Head, tmp_path: Path)
         ("whole", "False"),
     ]
     (journal,) = root.glob("sweep/trials/*/optuna.log")
-    read = optuna.load_study(study_name="dpo", storage=JournalStorage(JournalFileBackend(str(journal))))
+    read = optuna.load_study(study_name="ahead", storage=JournalStorage(JournalFileBackend(str(journal))))
     assert [trial.state.name for trial in read.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
 
     again = made("sweep", *settings, config=file, environment=head.environment)

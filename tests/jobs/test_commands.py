@@ -1,5 +1,7 @@
 """All doors under one name, and the words that a shell completes: the doors' own, their parsers' and the settings'."""
 
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,6 +13,7 @@ import pytest
 
 from jobs.__main__ import doors, overview
 from jobs.common.completion import complete, script
+from jobs.common.provenance import git_commit
 from tests.e2e.doors import REPOSITORY
 from tests.jobs.test_doors import in_a_terminal
 
@@ -33,6 +36,8 @@ def test_the_same_doors(tmp_path: Path) -> None:
     assert status == 0 and told.startswith("usage: widemargin fit ") and "--gpus" in told
     status, _, wrong = called("status", "--config", "none.yaml", within=tmp_path, script=entry)
     assert status == 2 and "none.yaml: there is no such file" in wrong and "Traceback" not in wrong
+    assert called("help", "fit", script=entry)[1] == called("fit", "--help", script=entry)[1]
+    assert called("--version", script=entry)[1].startswith("widemargin ")
     status, _, wrong = called("trian", script=entry)
     assert status == 2 and "did you mean train?" in wrong
     config = ("--config", "smoke", "model.source=verifiable")
@@ -67,6 +72,10 @@ def test_every_door_has_a_line() -> None:
         ("widemargin score --benchmark mt", ["mt_bench "]),
         ("widemargin export --to ", []),  # a folder, which the shell completes
         ("widemargin publish --what p", ["pairs "]),
+        ("widemargin publish --what=p", ["--what=pairs "]),
+        ("widemargin fit --config=papers/tulu3-7", ["--config=papers/tulu3-70b "]),
+        ("widemargin init --gpu h2", ["h200 "]),
+        ("widemargin run resources.trackers=ten", ["resources.trackers=tensorboard "]),
         ("widemargin nothing --x", []),
         ("widemargin run 'train.", []),
         ("widemargin run nosuch.section.", []),
@@ -112,3 +121,22 @@ def test_a_door_by_its_name_outlives_ray_as_ever(tmp_path: Path) -> None:
 def test_nothing_of_a_words_acts_on_a_terminal() -> None:
     status, said = in_a_terminal([sys.executable, "-m", "jobs", "\x1b]0;owned\x07"])
     assert status == 2 and rb"\x1b]0;owned\x07" in said and b"\x1b" not in said
+
+
+def test_the_commit_is_the_code_s_wherever_a_door_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project of one's own, under git, is no part of what made a result."""
+    ours = git_commit()
+    (tmp_path / "mine").write_text("x")
+    who = ["-c", "user.name=x", "-c", "user.email=x@x"]
+    for command in (["init", "-q"], ["add", "mine"], [*who, "commit", "-qm", "mine"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    assert git_commit() == ours
+
+    shutil.copytree(REPOSITORY / "jobs", tmp_path / "jobs", ignore=shutil.ignore_patterns("__pycache__"))  # untracked
+    ask = "import jobs.common.stage as stage; print(stage.__file__, stage.git_commit())"
+    path = f"{tmp_path}:{REPOSITORY}"
+    told = subprocess.run(
+        [sys.executable, "-c", ask], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert told.stdout.split() == [str(tmp_path / "jobs" / "common" / "stage.py"), "None"]

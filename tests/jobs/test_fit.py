@@ -120,6 +120,8 @@ def test_other_runs_and_passes_are_counted(large: str, says: Says) -> None:
     assert tis["weigh"]["tokens"] == 3 * tis["reference"]["tokens"] + 2 * tis["train"]["tokens"]
     assert kto["weigh"]["tokens"] == pytest.approx(kto["reference"]["tokens"] / 2, abs=1)
     assert tis["weigh"]["disk"] > 2 * tis["train"]["disk"]
+    ahead = stages("objective={name: gamma-dpo, queue: step}")["train"]["seconds"]  # a forward more
+    assert dpo["train"]["seconds"] < ahead < 4 / 3 * dpo["train"]["seconds"]
 
 
 def test_editors_streams_and_features_are_counted(large: str, says: Says, tmp_path: Path) -> None:
@@ -152,6 +154,20 @@ def test_editors_streams_and_features_are_counted(large: str, says: Says, tmp_pa
     assert mixed["note"] is None or "not counted" not in mixed["note"]
     assert "sampled for streams.own" in found("streams={own: {data: sampled}}")["note"]
     assert "the edits of streams.own" in found(f"streams={{own: {{bridge: {{local: {tmp_path / 'model'}}}}}}}")["note"]
+
+
+@pytest.mark.usefixtures("roomy")
+def test_rows_that_prepare_would_refuse_are_told(large: str, says: Says, tmp_path: Path) -> None:
+    """It fits, but would not run."""
+    rows = [{"prompt": f"Say {n}.", "chosen": "Blue.", "rejected": "Red." if n % 3 else "Blue."} for n in range(30)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ("--config", large, "--gpu", "h100", "--gpus", "8", f"data.source={tmp_path / 'pairs.jsonl'}")
+    status, said, _ = says(fit.main, *given, "objective=dpo", "schedule={}")
+    told = (
+        "33 % of the rows looked at are no pairs, or too long: {'equal-completions': 10}, such as equal-completions in"
+    )
+    assert status == 0 and told in said and "prepare refuses more than 5 % (data.max_dropped)" in said
+    assert "are no pairs" not in says(fit.main, *given, "objective=dpo", "schedule={}", "data.max_dropped=0.4")[1]
 
 
 def test_a_disk_that_is_too_small(large: str, says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +220,7 @@ def test_what_is_wrong_with_a_model_is_said_as_elsewhere(
         (("--gpu", "cpu", "resources.gpus_per_actor=1"), "and --gpu cpu has none"),
         (("resources.micro_batch_tokens=8",), "resources.micro_batch_tokens=8 is less than one pair"),
         (("data.source=nowhere.jsonl",), "there is no such file"),
-        (("data.max_completion_tokens=1",), "pairs is short enough"),
+        (("data.max_completion_tokens=1",), "pairs looked at is short enough"),
     ],
 )
 def test_refusals(large: str, says: Says, arguments: tuple[str, ...], problem: str) -> None:

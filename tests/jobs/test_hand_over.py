@@ -10,6 +10,7 @@ import yaml
 from jobs import export
 from jobs.report import elsewhere, ranked
 from pipeline.errors import UserError
+from pipeline.evaluation.harness import Asked, read
 from pipeline.line.plan import make_plan
 from pipeline.line.steps import Plan
 from pipeline.settings.config import load
@@ -33,6 +34,7 @@ higher = {{task: {{"acc": True}} for task in results}}
 folder = pathlib.Path(given.output_path, model.replace("/", "__"))
 folder.mkdir(parents=True)
 found = {{"results": results, "higher_is_better": higher, "versions": {{}}, "model_name": model}}
+found["config"] = {{"model_args": given.model_args}}
 (folder / "results_2026.json").write_text(json.dumps(found))
 """
 
@@ -100,6 +102,73 @@ def test_what_comes_of_it_is_in_the_report(
     file.write_text(file.read_text().replace("0.2", "0.3"))
     again = make_plan(load(given[1], [f"report.lm_eval={out}"])).steps["report"]
     assert again.address.fingerprint not in (shown.address.fingerprint, without.address.fingerprint)
+
+
+def test_both_are_asked_in_the_words_of_the_training(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the template that was given, without thoughts where it was so, and Gemma with its BOS, whatever its path."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "gemma2"}')
+    (tmp_path / "own.jinja").write_text("{{ messages }}{{ enable_thinking }}{{ tone }}")
+    more = [
+        f"model.chat_template={tmp_path / 'own.jinja'}",
+        "model.template_arguments={enable_thinking: false, tone: 1}",
+    ]
+    plan = make_plan(load(given[1], more))
+    commit(plan, plan.steps["train"], {"model/config.json": b"{}", "model/model.safetensors": b"w"})
+    handed([*given, *more], tmp_path / "out")
+    said = capsys.readouterr().out
+    told = f",tokenizer={plan.steps['train'].address.path}/model,add_bos_token=True,enable_thinking=False --"
+    assert said.count(told) == 2 and "model.template_arguments are not passed on: tone" in said
+
+    more.append("train.lora={rank: 4, merge: false}")
+    plan = make_plan(load(given[1], more))
+    commit(plan, plan.steps["train"], {"adapter/adapter_config.json": b"{}"})
+    with pytest.raises(SystemExit):
+        handed([*given, *more], tmp_path / "out")
+    assert "would ask by the chat template in" in capsys.readouterr().err
+
+
+def test_results_of_another_training_are_refused(
+    given: list[str], trained: Plan, installed: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And one model's in both places, and those whose adapters vLLM put on the base model."""
+    out, setting = tmp_path / "out", f"report.lm_eval={tmp_path / 'out'}"
+    handed(given, out)
+    fingerprint = trained.steps["train"].address.fingerprint[:12]
+    with pytest.raises(UserError, match=f"are of the training {fingerprint}, and this one is"):
+        make_plan(load(given[1], [setting, "objective.beta=0.3"]))
+
+    (file,) = (out / "trained").rglob("*.json")
+    known = json.loads(file.read_text())
+    adapter = f"{tmp_path}/root/train/dpo-0123456789ab/adapter"
+    args = {"model_args": f"pretrained={tmp_path}/model,lora_local_path={adapter}"}
+    file.write_text(json.dumps(known | {"config": args}))
+    assert not read(file).is_of(Asked(tmp_path / "model", "float32", 1))
+    assert read(file).is_of(Asked(tmp_path / "model", "float32", 1, Path(adapter), 4))
+    assert not read(file).is_of(
+        Asked(tmp_path / "model", "float32", 1, Path(adapter), 4, alike={"add_bos_token": True})
+    )
+    with pytest.raises(UserError, match="are of the training 0123456789ab, and this one is"):
+        make_plan(load(given[1], [setting]))
+    known.pop("config")
+    file.write_text(json.dumps(known | {"model_name": str(tmp_path / "model")}))
+    with pytest.raises(UserError, match="both results of lm-evaluation-harness are of"):
+        make_plan(load(given[1], [setting]))
+    file.write_text(json.dumps(known | {"model_name": "me/mine"}))  # from the hub
+    make_plan(load(given[1], [setting]))
+
+
+def test_a_path_that_the_harness_cannot_read_is_refused(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = f"resources.root={tmp_path / 'a,b'}"
+    plan = make_plan(load(given[1], [root]))
+    commit(plan, plan.steps["train"], {"model/config.json": b"{}", "model/model.safetensors": b"w"})
+    with pytest.raises(SystemExit) as stop:
+        handed([*given, root], tmp_path / "out", "--dry-run")
+    assert stop.value.code == 2 and "at commas and equals signs" in capsys.readouterr().err
 
 
 def test_a_harness_that_fails(

@@ -66,6 +66,9 @@ def test_what_no_configuration_needs_goes(config: Config, tmp_path: Path, capsys
     whole, keep = there(tmp_path / "root"), addresses(plans[0])
     told = said(capsys, prune.main, "--config", one)
     assert "remove: 4 results, " in told and f"{one} needs 8 results" in told and "nothing is removed yet" in told
+    assert "not there" not in told and "the same overrides?" not in told
+    asked = said(capsys, prune.main, "--config", one, "judge.seed=5")
+    assert f"{one} needs 6 results, <0.1 MB, and 2 that are not there: is this what was run, with the same" in asked
     assert {line.split()[1] for line in told.splitlines() if line.startswith("remove  ")} == whole - keep
     assert there(tmp_path / "root") == whole
     assert "remove: 0 results" in said(capsys, prune.main, "--config", one, "--config", other, "--yes")
@@ -146,6 +149,28 @@ def test_a_trained_model_that_answers_stays(
     said(capsys, prune.main, "--config", asks, "--yes")
     assert make_plan(load(asks)).steps["sample"].address.find()
     assert f"reference/{first.steps['reference'].address.path.name}" not in there(tmp_path / "root")
+
+
+def test_results_that_a_path_of_a_configuration_lies_in_stay(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever setting names it, through a link too: pairs of another run's, and its chat template."""
+    first = make_plan(load(config("first", objective="dpo")))
+    row = b'{"prompt": "Name a colour.", "chosen": "Blue.", "rejected": "A banana."}\n'
+    commit(first, first.steps["prepare"], {"pairs.jsonl": row})
+    commit(first, first.steps["generate:base"], {"chat_template.jinja": b"{{ messages }}"})
+    commit(first, first.steps["judge"])
+    pairs, template = (first.steps[name].address.path for name in ("prepare", "generate:base"))
+    (tmp_path / "link").symlink_to(pairs)
+    second = config(
+        "second",
+        data={"source": str(tmp_path / "link" / "pairs.jsonl")},
+        model={"source": str(tmp_path / "model"), "chat_template": str(template / "chat_template.jinja")},
+        objective={"name": "dpo"},
+    )
+    said(capsys, prune.main, "--config", second, "--yes")
+    assert there(tmp_path / "root") == addresses(first, "prepare", "generate:base")
+    assert make_plan(load(second))
 
 
 @contextmanager

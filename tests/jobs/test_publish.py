@@ -1,6 +1,7 @@
 """Publishing through the door to a stand-in of the hub: all of it or none, private, with a card, and nothing twice."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -207,6 +208,11 @@ def test_a_repository_that_is_there(
     published(given, "--public")
     there = hub.repositories["model", "me/mine"]
     assert "picture.png" in there.files and not {*old} - {"picture.png"} & there.files.keys()
+    assert "is public, 4 files" in capsys.readouterr().out
+    hub.make("model", "me/closed", private=True)
+    publish.main([*given, "--to", "me/closed", "--licence", "mit", "--public"])
+    said = capsys.readouterr().out
+    assert "me/closed is there already and stays private" in said and "is private, 4 files" in said
 
 
 def test_adapters_name_their_base_for_others(hub: Hub, given: list[str], tmp_path: Path) -> None:
@@ -223,6 +229,15 @@ def test_adapters_name_their_base_for_others(hub: Hub, given: list[str], tmp_pat
     assert not [name for name, content in there.items() if str(tmp_path).encode() in content]
 
 
+def test_adapters_bring_the_template_that_they_were_trained_in(hub: Hub, given: list[str], tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text("{{ messages }}")
+    more = ["train.lora={rank: 4, merge: false}", f"model.chat_template={tmp_path / 'own.jinja'}"]
+    plan = plan_of(given, *more)
+    commit(plan, plan.steps["train"], {"adapter/adapter_config.json": b"{}"}, metrics={"held_out": {}})
+    published([*given, *more])
+    assert hub.repositories["model", "me/mine"].files["chat_template.jinja"] == b"{{ messages }}"
+
+
 def test_pairs_and_a_reference_as_data_sets(hub: Hub, given: list[str], tmp_path: Path) -> None:
     plan = plan_of(given)
     ledger = {"read": 3, "kept": 2, "dropped": {"seam": 1}}
@@ -237,3 +252,25 @@ def test_pairs_and_a_reference_as_data_sets(hub: Hub, given: list[str], tmp_path
         assert metadata["configs"] == [{"config_name": "default", "data_files": "data/*.parquet"}]
         assert ("dropped: seam | 1" in there["README.md"].decode()) == (what == "pairs")
         assert not [name for name, content in there.items() if str(tmp_path).encode() in content]
+
+
+def test_other_models_are_named_and_no_path(hub: Hub, given: list[str], tmp_path: Path) -> None:
+    """A training from another model than its reference, and from another than the base."""
+    for name in ("start", "judge-of-gaps"):
+        shutil.copytree(tmp_path / "model", tmp_path / name)
+        (tmp_path / name / "model.safetensors").write_bytes(name.encode())
+    others = [f"train.start={tmp_path / 'start'}", f"reference.model={tmp_path / 'judge-of-gaps'}"]
+    plan = plan_of(given, *others)
+    commit(plan, plan.steps["train"], {"model/config.json": b"{}"}, metrics={"held_out": {}})
+    commit(plan, plan.steps["reference"])
+    published([*given, *others], "--base", "owner/start")
+    there = hub.repositories["model", "me/mine"].files
+    card = there["README.md"].decode()
+    assert "Trained from owner/start by dpo" in card and "  start: local" in card
+    assert f"- started from: local, SHA-256 {plan.start.digest}" in card
+    published([*given, *others], "--what", "reference")
+    scored = hub.repositories["dataset", "me/mine"].files["README.md"].decode()
+    for each in (card, scored):
+        assert f"- measured against: local, SHA-256 {plan.reference.digest}" in each and str(tmp_path) not in each
+    assert "started from" not in scored
+    assert str(tmp_path).encode() not in there["widemargin.json"]

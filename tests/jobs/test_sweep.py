@@ -1,24 +1,30 @@
 """A sweep's door before anything is spent, and how trials go on, stop, fail and are chosen."""
 
 import contextlib
+import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from jobs import sweep
+from jobs.common.cells import Ended
 from jobs.common.provenance import provenance
-from jobs.common.tuning import Key, Tuner
+from jobs.common.sweep_page import scales
+from jobs.common.tuning import Key, Tuner, says_of_itself
 from pipeline.errors import UserError
 from pipeline.line.plan import make_plan
-from pipeline.line.proposals import Record
+from pipeline.line.proposals import Record, Trial
 from pipeline.line.steps import Plan
 from pipeline.line.sweep import plan_sweep
 from pipeline.results import tables
+from pipeline.results.address import HELD
 from pipeline.results.locks import exclusive
 
 SWEEP: dict[str, Any] = {
@@ -76,6 +82,20 @@ def test_without_optuna_it_is_refused(
 def test_what_the_line_refuses_is_refused_before_any_trial(given: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, said = says(capsys, *given(), "train.lora.layers=q_prj", "resources.train_workers=999")
     assert status == 2 and said.count("error: ") == 2 and "| " not in said, said
+
+
+def test_settings_that_do_not_go_together_are_told_with_their_trial(
+    given: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranges = {"schedule.sft_percentile": [None, 10], "schedule.sft_below": [None, 0.5]}
+    status, said = says(capsys, *given(methods={"mix": {"objective": "mixdpo"}}, ranges=ranges), "--dry-run")
+    assert status == 2 and "two ways to say the same (trial " in said and "schedule.sft_below=0.5)" in said, said
+
+
+def test_what_was_ended_or_is_made_by_others_says_nothing_of_the_settings() -> None:
+    held = f"{HELD} dpo-0123456789ab of stage train"
+    ends = [Ended(2, "step 3: the loss is not finite"), Ended(1, "failed unexpectedly"), Ended(2, held), Ended(-9)]
+    assert [says_of_itself(end) for end in ends] == [True, True, False, False]
 
 
 def test_a_sweep_that_another_process_is_at(given: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,6 +198,60 @@ def committed(plan: Plan, until: str, points: Sequence[float], rate: float = 0.5
             step.address.commit(about, {})
 
 
+def test_a_result_counts_whatever_was_written_of_a_failure(given: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """As somebody has run the trial alone since; and without one it stays failed, and is not begun again."""
+    changes = {"trials": 2, "methods": {"dpo": {"objective": "dpo"}}}
+    tuning = plan_sweep(given(**changes)[1])
+    record = Record(tuning.folder / "optuna.log")
+    for number in (0, 1):
+        record.add(Trial("dpo", number, tuning.proposed("dpo", number), None, "no memory"), tuning.ranges("dpo"))
+    committed(make_plan(tuning.trial("dpo", 1, tuning.proposed("dpo", 1)).config), "train", [])
+    status, said = says(capsys, *given(**changes))
+    assert status == 0 and "dpo: trial 1 is chosen, 0.500" in said and "1 of 3 runs failed" in said, said
+    (manifest,) = Path("root/sweep").glob("*/manifest.json")
+    trials = json.loads(manifest.read_text())["metrics"]["trials"]
+    assert [(each["outcome"], each["reason"]) for each in trials] == [("failed", "no memory"), ("whole", "")]
+
+
+def test_figures_that_are_no_numbers_are_failures_with_results(given: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"trials": 2, "methods": {"dpo": {"objective": "dpo"}}}
+    tuning = plan_sweep(given(**changes)[1])
+    for number, rate in ((0, float("nan")), (1, 0.75)):
+        committed(make_plan(tuning.trial("dpo", number, tuning.proposed("dpo", number)).config), "train", [], rate)
+    for _ in range(2):  # the second finds the same page
+        status, said = says(capsys, *given(**changes))
+        assert status == 0 and "dpo: trial 1 is chosen, 0.750" in said and "1 of 3 runs failed" in said, said
+    (manifest,) = Path("root/sweep").glob("*/manifest.json")
+    first = json.loads(manifest.read_text())["metrics"]["trials"][0]
+    assert first["outcome"] == "failed" and first["reason"] == "its accuracy is not finite" and first["steps"] == 2
+
+
+def test_methods_whose_own_range_is_of_another_kind_share_a_figure(
+    given: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queues = {"exact": ["step", 4], "long": {"choice": [512, 2048]}}
+    methods = {
+        name: {"objective": "gamma-dpo", "ranges": {"objective.queue": choice, "train.weight_decay": decay}}
+        for (name, choice), decay in zip(queues.items(), ([0, 0.1], {"log": [0.01, 0.1]}), strict=True)
+    }
+    changes = {"trials": 1, "methods": methods, "ranges": {}}
+    tuning = plan_sweep(given(**changes)[1])
+    for method in methods:
+        committed(make_plan(tuning.trial(method, 0, tuning.proposed(method, 0)).config), "train", [])
+    status, said = says(capsys, *given(**changes))
+    assert status == 0, said
+    (page,) = Path("root/sweep").glob("*/sweep.html")
+    assert scales(tuning) == {"objective.queue": "category", "train.weight_decay": "linear"}
+    assert page.read_text().count('id="fig-setting-') >= 2
+
+
+def exactly(differences: Sequence[float]) -> tuple[float, float]:
+    """The ends of a percentile bootstrap by all resamples there are."""
+    means = [fmean(each) for each in itertools.product(differences, repeat=len(differences))]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def test_what_is_there_is_found_chosen_and_shown(given: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """From results on the disk alone, as after a kill at the very end: no process is started, nor Ray."""
     changes = {"choose_by": "win_rate", "until": "judge", "trials": 2, "seeds": [0, 1]}
@@ -200,6 +274,9 @@ def test_what_is_there_is_found_chosen_and_shown(given: Any, capsys: pytest.Capt
     assert (dpo["win_rate"]["value"], ipo["win_rate"]["value"]) == (0.8125, 0.4375) and dpo["beyond"] is None
     assert ipo["beyond"]["value"] == -0.375  # question by question: 0, -1/2, -1/2, -1/2
     assert -0.5 <= ipo["beyond"]["questions"]["low"] < -0.25 <= ipo["beyond"]["questions"]["high"] <= 0
+    for found, values in ((dpo["win_rate"], [1, 1, 0.5, 0.75]), (ipo["beyond"], [0, -0.5, -0.5, -0.5])):
+        assert (found["questions"]["low"], found["questions"]["high"]) == pytest.approx(exactly(values))
+    assert ipo["beyond"]["seeds"]["low"] == pytest.approx(-0.375 - 12.7062 * 0.125)  # seeds 1/4 and 1/2 apart from dpo
     half = 12.7062 * 0.1875 / 2**0.5 * 2**0.5  # of two seeds, of which one is 0.1875 above and one below the mean
     assert dpo["win_rate"]["seeds"]["high"] == pytest.approx(0.8125 + half)
     assert dpo["accuracy"]["value"] == 0.65 and dpo["chosen_change"] == 2.0 and dpo["lost"] == []

@@ -41,6 +41,35 @@ def test_the_first_rows_stand_for_all(file: Path) -> None:
     assert (work.all.scored, work.all.longest, work.held_out.pairs) == (3000 * 17, A_PAIR, 0)
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
+def test_rows_of_every_part_of_a_source_are_looked_at(tmp_path: Path, name: str) -> None:
+    """Its last third is longer, as of a mixture that was written a source after the other; of it 10 % are no pairs."""
+    file, third = tmp_path / name, 3000
+    rows = ROWS + [{**row, "prompt": f"b{i:07}"} for i, row in enumerate(ROWS)]
+    longer = [{"prompt": f"c{i:07}", "chosen": "abcd" * 50, "rejected": "b" if i % 10 else ""} for i in range(third)]
+    if file.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows + longer), file)
+    elif file.suffix == ".csv":
+        file.write_text("prompt,chosen,rejected\n" + "".join(",".join(row.values()) + "\n" for row in rows + longer))
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows + longer))
+    work = work_of(config(file), None, None, seconds=60.0)
+    assert work.how == "estimated from 1,000 of 9,000 rows" and work.all.longest > A_PAIR
+    assert np.mean(work.all.chosen_P == 51) == pytest.approx(0.31, abs=0.12)
+    assert work.seen and work.seen.lost == pytest.approx(0.033, abs=0.02)
+    assert work_of(config(file), None, None, seconds=60.0).trained.tokens == work.trained.tokens  # the same rows
+
+
+def test_a_machine_with_no_time_looks_at_one_pair(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    work = work_of(config(file), None, None, seconds=0.0)
+    assert (work.trained.pairs, work.how) == (3000, "estimated from 1 of 3,000 rows")
+    embedded = config(file, data={"source": "verifiable", "pairs": 40, "dev_pairs": 8})
+    work = work_of(embedded, None, None, seconds=0.0)
+    assert (work.trained.pairs, work.held_out.pairs, work.how) == (40, 8, "estimated from 1 of 48 rows")
+
+
 def test_splits_limits_epochs_and_routes_are_taken_into_account(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:1000]))
@@ -57,8 +86,9 @@ def test_pairs_that_are_too_long_are_left_out_and_none_is_refused(tmp_path: Path
     file = tmp_path / "rows.jsonl"
     longer = {"prompt": "p", "chosen": "abcd" * 900, "rejected": "b"}
     file.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS[:9], longer]))
-    assert work_of(config(file), None, None, seconds=60.0).trained.pairs == 9
-    with pytest.raises(UserError, match="none of its first 10 pairs is short enough"):
+    work = work_of(config(file), None, None, seconds=60.0)
+    assert work.trained.pairs == 9 and work.dropped == {"too-long": 1} and work.lost == 0.1
+    with pytest.raises(UserError, match="none of 10 pairs looked at is short enough"):
         work_of(config(file, data={"max_prompt_tokens": 3}), None, None, seconds=60.0)
 
 

@@ -134,6 +134,8 @@ def test_resources_move_nothing(plan: Callable[..., Plan], tmp_path: Path) -> No
         ({"generate": {"max_new_tokens": 8}}, "generate:base"),
         ({"train": {"learning_rate": 1e-4}}, "train"),
         ({"objective": {"tau": 2.0}}, "train"),
+        ({"objective": {"queue": "step"}}, "train"),
+        ({"objective": {"centred": False}}, "train"),
         ({"schedule": {"flip_fraction": 0.2}}, "schedule"),
         ({"schedule": {"seed": 1}}, "schedule"),
         ({"data": {"seed": 1}}, "prepare"),
@@ -155,6 +157,12 @@ def test_another_objective_keeps_the_cached_reference(plan: Callable[..., Plan])
 
 def test_what_changes_no_pair_moves_nothing(plan: Callable[..., Plan]) -> None:
     assert moved(plan(), plan(data={"max_dropped": 0.5})) == []
+
+
+def test_what_an_objective_can_be_told_since_is_no_part_of_what_was_made_before(plan: Callable[..., Plan]) -> None:
+    said = {"queue": 2048, "centred": True}
+    assert moved(plan(), plan(objective=said)) == []
+    assert not said.keys() & plan().steps["train"].identity["objective"]["parameters"].keys()
 
 
 def test_the_dtype_moves_the_reference_and_not_the_pairs(plan: Callable[..., Plan]) -> None:

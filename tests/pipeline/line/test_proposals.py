@@ -62,6 +62,34 @@ def test_what_is_chosen_came_to_its_end_and_of_equals_is_the_first() -> None:
     assert best(trials) == trials[0] and best(trials[1:3]) is None
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        b"{}\n",
+        b"not a line of Optuna's\n",
+        b'{"op_code": 99, "worker_id": "x"}\n',
+        b'{"op_code": 0, "worker_id": "x", "study_name": "dpo", "directions": [1], "more": {}}\nhalf\n',
+        b"\xff\xfe\n",
+    ],
+)
+def test_a_journal_that_is_none_is_refused(tmp_path: Path, left: bytes) -> None:
+    """Of another version, or of an editor. Nothing but which trials failed is lost with it."""
+    (tmp_path / "optuna.log").write_bytes(left)
+    with pytest.raises(UserError, match=r"no journal that this Optuna reads .*\n.*move it away"):
+        Record(tmp_path / "optuna.log")
+    assert (tmp_path / "optuna.log").read_bytes() == left
+
+
+def test_trials_that_others_wrote_into_the_file_are_theirs(tmp_path: Path) -> None:
+    import optuna
+
+    record = Record(tmp_path / "optuna.log")
+    record.study("dpo").add_trial(optuna.trial.create_trial(value=0.9))
+    assert record.failure("dpo", 0, {}, {}) == ""
+    record.add(trial(0, {}, None, reason="x"), {})
+    assert Record(tmp_path / "optuna.log").failure("dpo", 0, {}, {}) == "x"
+
+
 def test_the_file_outlives_a_kill_and_optuna_reads_it(tmp_path: Path) -> None:
     import optuna
 
@@ -96,12 +124,19 @@ def test_the_file_outlives_a_kill_and_optuna_reads_it(tmp_path: Path) -> None:
         ({"uniform": (1, 1)}, "not in order"),
         ({"choice": []}, "names nothing"),
         ({"choice": [1, 2, 1]}, "a value twice"),
+        ({"choice": [1, True, "1", 1.0]}, "a value twice"),
         ({"choice": [{1}]}, "no number, text, list or section"),
     ],
 )
 def test_what_is_no_range(given: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=f"sweep.ranges.x.*{says}"):
         Range(**given).check("sweep.ranges.x")
+
+
+def test_the_axis_of_a_range() -> None:
+    scales = {each.scale: each for each in (Range(log=(1, 2)), Range(uniform=(1, 2)), Range(choice=(1, "step")))}
+    assert list(scales) == ["log", "linear", "category"]
+    assert Range(choice=(30, 10)).scale == "linear" and Range(choice=(True, False)).scale == "category"
 
 
 def test_samples_stand_for_a_range() -> None:

@@ -116,6 +116,33 @@ def test_short_trials(file: Callable[..., str]) -> None:
         ({"methods": {"a": {"objective": "dop"}}}, "methods.a: objective.name='dop'.*did you mean dpo"),
         ({"methods": {"a": {"data": {}}}}, "sweep.methods.a.data is not a key"),
         ({"methods": {"a b": {}, "a/b": {}}}, "both called 'a-b'"),
+        ({"methods": {"!!": {"objective": "dpo"}}}, "sweep.methods.!!: the method's name is none for a file"),
+        ({"methods": {"a" * 101: {"objective": "dpo"}}}, "is none for a file.*100 bytes"),
+        (
+            {"methods": {"a": {"objective": "dpo", "train": {"learning_rate": 1e-5}}}},
+            r"methods.a sets train.learning_rate, and a range is to.*\{ranges: \{train.learning_rate: \[VALUE\]\}\}",
+        ),
+        (
+            {"methods": {"a": {"objective": {"name": "dpo", "beta": 1}, "ranges": {"objective.beta": [1, 2]}}}},
+            "methods.a sets objective.beta",
+        ),
+        (
+            {"methods": {"a": {"train": {"lora": {"rank": 4}}}}, "ranges": {"train.lora.rank": [4, 8]}},
+            "sets train.lora",
+        ),
+        ({"methods": {"a": {"objective": "dpo", "schedule": {"seed": 0}}}}, "sets schedule.seed.*by sweep.seeds"),
+        ({"ranges": {"schedule.swap_labels": [True, False]}}, "noise is what methods are compared under"),
+        ({"ranges": {"train.held_out_steps": [1, 2]}}, "looks at the held-out pairs more often"),
+        ({"ranges": {"objective.beta": [1, 1.0]}}, "a value twice"),
+        ({"ranges": {**RATE, "train": {"learning_rate": [1e-5, 1e-4]}}}, "name train.learning_rate twice"),
+        ({"ranges": {"train.learning_rate": {"log": [1e-6, float("inf")]}}}, "give a finite number"),
+        ({"ranges": {"train.learning_rate": {"log": [float("nan"), 1]}}}, "give a finite number"),
+        ({"ranges": {"train.learning_rate": {"log": [True, 1]}}}, "a number is wanted"),
+        (
+            {"methods": {"g": {"objective": "gamma-dpo"}}, "ranges": {"objective.queue": {"log": [1, 2048]}}},
+            "name them",
+        ),
+        ({"methods": {"g": {"objective": "gamma-dpo"}}, "ranges": {"objective.centred": {"uniform": [0, 1]}}}, "true"),
         ({"methods": {}}, "sweep.methods"),
         ({"trials": 0}, "sweep.trials=0.*1 or more"),
         ({"choose_by": "loss"}, "choose one of accuracy, win_rate"),
@@ -124,6 +151,18 @@ def test_short_trials(file: Callable[..., str]) -> None:
         ({"against": "kto"}, "none of the sweep's methods.*dpo, mixed, fixed"),
         ({"halving": {"setting": "schedule.epochs", "values": [1]}}, "do not rise up to schedule.epochs=1"),
         ({"halving": {"setting": "data.pairs", "values": [32, 16]}}, "do not rise"),
+        (
+            {"halving": {"setting": "data.pairs", "values": [16], "keep": 0.9}, "batch": 4},
+            "keep=0.9 stops none of 4 trials that begin together",
+        ),
+        ({"halving": {"setting": "data.pairs", "values": [16]}, "batch": 1}, "stops none of 1 trials"),
+        (
+            {
+                "halving": {"setting": "schedule.epochs", "values": [1]},
+                "methods": {"a": {"objective": "dpo"}, "b": {"objective": "dpo", "schedule": {"epochs": 1}}},
+            },
+            "do not rise up to schedule.epochs=1",
+        ),
         ({"halving": {"setting": "train.steps", "values": [1]}}, "choose one of schedule.epochs"),
     ],
 )
@@ -131,6 +170,21 @@ def test_a_bad_sweep_is_one_error(file: Callable[..., str], changes: dict[str, A
     with pytest.raises(UserError) as caught:
         plan_sweep(file(**changes))
     assert re.search(says, str(caught.value), flags=re.DOTALL), str(caught.value)
+
+
+def test_what_a_sweep_chooses_by_and_shortens_must_be_there(file: Callable[..., str]) -> None:
+    with pytest.raises(UserError, match=r"data\.dev_pairs=0 leaves no held-out pairs"):
+        plan_sweep(file({"data": {"pairs": 4, "dev_pairs": 0}}))
+    row = {"prompt": "Name a colour.", "chosen": "Red.", "rejected": "Seven."}
+    (Path(file()).parent / "pairs.jsonl").write_text(json.dumps(row))
+    methods = {"a": {"objective": "dpo"}}
+    for setting, says in (("data.pairs", "data.pairs has no effect with data.source"), ("data.limit", None)):
+        given = file({"data": "pairs.jsonl"}, methods=methods, halving={"setting": setting, "values": [2]})
+        if says is None:
+            assert plan_sweep(given).lengths == [2, None]
+            continue
+        with pytest.raises(UserError, match=says):
+            plan_sweep(given)
 
 
 def test_figures_that_no_stage_makes(file: Callable[..., str]) -> None:
@@ -149,6 +203,7 @@ def test_ranges_on_the_command_line(file: Callable[..., str]) -> None:
     ]
     tuning = plan_sweep(file(), given)
     assert tuning.ranges("dpo")["train.learning_rate"].log == (1e-5, 1e-4)
+    assert tuning.ranges("dpo")["train.learning_rate"].scale == "log"  # and not the file's, which it replaces
     assert tuning.ranges("dpo")["objective.beta"].choice == (0.1, 1) and "objective.beta" not in tuning.ranges("fixed")
 
 

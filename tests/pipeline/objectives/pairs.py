@@ -148,6 +148,7 @@ def experienced(objective: Objective) -> State:
     for (gaps, statistics, sources), probabilities in zip(STEPS, PROBABILITIES, strict=True):
         values = probabilities if of_trust else statistics
         seen, watched = (torch.tensor(each, dtype=torch.float64) for each in (gaps, values))
+        state.foresee(seen)
         state.observe(seen, watched, torch.tensor(sources))
     return state
 

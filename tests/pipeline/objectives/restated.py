@@ -104,6 +104,12 @@ def gamma_margin(seen: list[float], gamma0: float, tau: float) -> Callable[[floa
 GAPS, STATISTICS = [gap for gaps, *_ in STEPS for gap in gaps], [statistics for _, statistics, _ in STEPS]
 
 
+def queue(c: Any) -> list[float]:
+    """The gaps that margins are solved over: so many of the latest, or those of the latest step."""
+    length = getattr(c, "queue", 2048)
+    return STEPS[-1][0] if length == "step" else GAPS[-length:]
+
+
 # --- the rows: (pair, parameters) -> Said
 
 
@@ -387,12 +393,13 @@ def bmc(x: Pair, c: Any) -> Said:
 
 def gamma_dpo(x: Pair, c: Any) -> Said:
     gap = c.beta * h(x)
-    return Said(gap, gamma_margin(GAPS, c.gamma0, c.tau)(gap) - c.gamma0)
+    taken_off = c.gamma0 if getattr(c, "centred", True) else 0.0
+    return Said(gap, gamma_margin(queue(c), c.gamma0, c.tau)(gap) - taken_off)
 
 
 def gamma_simpo(x: Pair, c: Any) -> Said:
     gap = c.beta * d(x)
-    return Said(gap, gamma_margin(GAPS, c.gamma0, c.tau)(gap))
+    return Said(gap, gamma_margin(queue(c), c.gamma0, c.tau)(gap))
 
 
 # Row: its restatement, the defaults it must have, and other settings to try.
@@ -522,12 +529,17 @@ CASES: dict[str, tuple[Callable[[Pair, Any], Said], dict[str, Any], list[dict[st
     "gamma-dpo": (
         gamma_dpo,
         {"beta": 0.1, "gamma0": 1.0, "tau": 1.0, "solver": "exact"},
-        [{"beta": 0.4, "gamma0": 1.5, "tau": 0.3}],
+        [
+            {"beta": 0.4, "gamma0": 1.5, "tau": 0.3},
+            {"centred": False, "gamma0": 1.5, "tau": 0.3},
+            {"queue": 3, "beta": 0.4, "tau": 0.3},
+            {"queue": "step", "tau": 0.3, "centred": False},
+        ],
     ),
     "gamma-simpo": (
         gamma_simpo,
         {"beta": 10.0, "gamma0": 4.0, "tau": 10.0, "solver": "exact"},
-        [{"beta": 2.5, "gamma0": 3.0, "tau": 3.0}],
+        [{"beta": 2.5, "gamma0": 3.0, "tau": 3.0}, {"queue": "step", "tau": 3.0}, {"queue": 1, "tau": 3.0}],
     ),
     "mixdpo": (dpo, {"beta": 0.1, "sft_weight": 1.0, "preference": "dpo"}, [{"beta": 0.2}]),
 }

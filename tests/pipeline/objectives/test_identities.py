@@ -17,6 +17,7 @@ from tests.pipeline.objectives.pairs import (
     FAR,
     MILD,
     PAIRS,
+    STEPS,
     WRONG,
     Pair,
     batch_of,
@@ -38,6 +39,8 @@ SURE = [pair._replace(s_w=60.0, s_l=0.0) for pair in PAIRS]
 ONE_APART = [pair._replace(s_w=1.0, s_l=0.0) for pair in PAIRS]
 CERTAINLY_OURS = EASY._replace(lp_w=-0.1, lp_l=-0.2)  # likelier than what the policy would say by itself
 EVEN = [pair._replace(lp_l=pair.lp_w - pair.lr_w + pair.lr_l) for pair in PAIRS]  # h is 0
+
+SEEN = sum(len(gaps) for gaps, *_ in STEPS)
 
 # A row with parameters is another row with parameters, on these pairs.
 IDENTITIES: list[tuple[str, dict[str, Any], str, dict[str, Any], list[Pair]]] = [
@@ -71,6 +74,11 @@ IDENTITIES: list[tuple[str, dict[str, Any], str, dict[str, Any], list[Pair]]] = 
     ("dpo", {"margin": "gamma", "tau": 0.3}, "gamma-dpo", {"tau": 0.3}, PAIRS),
     ("simpo", {"margin": "gamma", "tau": 0.3}, "gamma-simpo", {"tau": 0.3, "beta": 2.0, "gamma0": 1.0}, PAIRS),
     ("mixdpo", {"preference": "gamma-dpo", "tau": 0.3}, "mixdpo", {"margin": "gamma", "tau": 0.3}, PAIRS),
+    ("gamma-dpo", {"gamma0": 0.0, "centred": False, "queue": "step"}, "dpo", {}, PAIRS),
+    ("gamma-simpo", {"tau": 1e12, "beta": 2.0, "gamma0": 1.0, "queue": "step"}, "simpo", {}, PAIRS),
+    ("gamma-dpo", {"tau": 0.3, "queue": SEEN}, "gamma-dpo", {"tau": 0.3}, PAIRS),
+    ("gamma-dpo", {"tau": 0.3, "queue": len(STEPS[-1][0])}, "gamma-dpo", {"tau": 0.3, "queue": "step"}, PAIRS),
+    ("cdpo", {"margin": "gamma", "label_smoothing": 0.0, "centred": False}, "gamma-dpo", {"centred": False}, PAIRS),
     ("wpo", {"beta": 0.1}, "dpo", {}, [FAR, CERTAINLY_OURS]),
     ("wpo", {"beta": 0.1, "label_smoothing": 0.1}, "cdpo", {}, [FAR]),
     ("dpop", {"guard": 0.0, "beta": 0.1}, "dpo", {}, PAIRS),
@@ -107,6 +115,35 @@ def test_identity(name: str, given: dict[str, Any], other: str, others: dict[str
     expected.loss.backward()
     for leaf, theirs in zip(leaves, their_leaves, strict=True):
         torch.testing.assert_close(leaf.grad, theirs.grad, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "given", [{"tau": 0.3}, {"tau": 0.0}, {"tau": 2.0, "queue": "step"}, {"solver": "paper"}], ids=str
+)
+@pytest.mark.parametrize("name", ["gamma-dpo", "r-dpo"])
+def test_centred_or_not_is_the_base_margin(name: str, given: dict[str, Any]) -> None:
+    """Every margin is larger by gamma0, and what is said of how far it was moved is the same."""
+    margin = {"margin": "gamma", "gamma0": 1.7, **given}
+    centred, whole = (run(name, **margin, centred=centred) for centred in (True, False))
+    torch.testing.assert_close(
+        whole.margins_B - centred.margins_B, torch.full((6,), 1.7, dtype=torch.float64), rtol=0, atol=1e-13
+    )
+    assert torch.equal(whole.shifts_B, centred.shifts_B) and torch.equal(whole.gaps_B, centred.gaps_B)
+    assert torch.equal(centred.losses_B, run(name, **margin).losses_B)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.3, 10.0])
+@pytest.mark.parametrize("name", ["gamma-dpo", "gamma-simpo"])
+def test_a_step_of_like_gaps_has_the_base_margin(name: str, tau: float) -> None:
+    """Whatever came before, where margins are solved over the step's own gaps; and of any they average to it."""
+    objective = build(name, tau=tau, gamma0=1.7, queue="step")
+    for pairs in ([EASY] * 3, PAIRS):
+        state = experienced(objective)
+        batch = batch_of(pairs)
+        state.foresee(objective.gaps(batch, state))
+        out = objective(batch, state)
+        assert out.shifts_B.tolist() == pytest.approx([0.0] * 3, abs=1e-9) or pairs is PAIRS
+        assert float(out.shifts_B.mean()) == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["gdpo", "cdpo-soft"])

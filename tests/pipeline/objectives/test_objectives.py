@@ -38,13 +38,23 @@ ROUTES = [PREFERENCE, SFT, SFT, PREFERENCE, SFT, PREFERENCE]
 ROWS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in PRESETS]
 ELASTIC = [(name, {"margin": "gamma"}) for name in pairs.ELASTIC]
 MIXED = [("mixdpo", {"preference": name}) for name in INNER]
+# What gamma-PO's margins are solved over, and whether gamma0 is taken off.
+QUEUED: list[tuple[str, dict[str, Any]]] = [
+    ("gamma-dpo", {"tau": 0.3, "queue": 2}),
+    ("gamma-dpo", {"tau": 0.3, "queue": "step", "centred": False}),
+    ("gamma-simpo", {"tau": 3.0, "queue": "step"}),
+    ("r-dpo", {"margin": "gamma", "tau": 0.3, "queue": "step", "centred": False}),
+    ("mixdpo", {"preference": "gamma-dpo", "tau": 0.3, "queue": "step", "centred": False}),
+]
 
 
 # --- gradients
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_gradcheck(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "given"), [*((name, {}) for name in PRESETS), *(each for each in QUEUED if each[0] != "mixdpo")], ids=str
+)
+def test_gradcheck(name: str, given: dict[str, Any]) -> None:
     """In float64, for both sides' sums, and each token where they are read.
 
     What is held constant does not move: gamma is stiff, memories are empty, the weights of WPO and BMC are at their
@@ -52,8 +62,9 @@ def test_gradcheck(name: str) -> None:
     """
     row = PRESETS[name]
     still = {"re-po": {"reliability": 1.0}, "bmc": {"delta": 0.9}}
-    objective = build(name, **({"tau": 1e12} if row.gamma else still.get(name, {})))
-    state = experienced(objective) if row.gamma else objective.initial_state()
+    gamma = row.gamma or "margin" in given
+    objective = build(name, **{**given, **({"tau": 1e12} if gamma else still.get(name, {}))})
+    state = experienced(objective) if gamma else objective.initial_state()
     base, count = batch_of(MILD[:3]), 3
     base.policy_chosen_square_logps = base.policy_rejected_square_logps = torch.full((3,), -1e3).double()
 
@@ -113,7 +124,7 @@ def test_both_sides_pull_alike_where_only_the_gap_counts(name: str) -> None:
     torch.testing.assert_close(chosen.grad, -rejected.grad, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize(("name", "given"), ROWS + ELASTIC, ids=str)
+@pytest.mark.parametrize(("name", "given"), ROWS + ELASTIC + QUEUED, ids=str)
 def test_extreme_pairs_have_finite_losses_and_gradients(name: str, given: dict[str, Any]) -> None:
     for dtype in (torch.float64, torch.float32):
         batch, leaves = with_grad(batch_of(PAIRS, dtype=dtype))
@@ -229,7 +240,7 @@ def test_mixdpo_without_sft_is_its_preference_side(name: str) -> None:
 # --- micro-batches
 
 
-@pytest.mark.parametrize(("name", "given"), ROWS + ELASTIC + MIXED, ids=str)
+@pytest.mark.parametrize(("name", "given"), ROWS + ELASTIC + MIXED + QUEUED, ids=str)
 def test_any_split_and_order_has_the_same_loss_and_gradient(name: str, given: dict[str, Any]) -> None:
     objective = build(name, **given)
     state, routes = experienced(objective), ROUTES if name == "mixdpo" else [PREFERENCE] * 6

@@ -27,6 +27,22 @@ from tests.pipeline.objectives.pairs import LONG, batch_of, run
         ("dpo", {"margin": "delta"}, "objective.margin='delta' is not a choice"),
         ("dpo", {"margin": None}, "objective.margin=None is not a choice"),
         ("gamma-dpo", {"solver": "newton"}, "not a choice.*exact, paper"),
+        ("dpo", {"queue": 4}, "objective.margin=gamma, which gives objective.name=dpo a target margin"),
+        ("dpo", {"centred": False}, "objective.margin=gamma, which gives objective.name=dpo a target margin"),
+        ("nca", {"queue": 4}, r"nca takes no queue .*drops all that the file sets of it$"),
+        ("gamma-dpo", {"queue": 1.5}, "queue=1.5 is not a whole number.*a number of gaps"),
+        ("gamma-dpo", {"queue": "steps"}, r"queue='steps' is a str\n.*like 2048 or step$"),
+        ("gamma-dpo", {"queue": None}, "queue has no value.*2048 or step"),
+        ("gamma-dpo", {"queue": True}, "queue=True is a bool"),
+        ("gamma-dpo", {"queue": [4]}, r"queue=\[4\] is a list"),
+        ("gamma-dpo", {"queue": "step", "solver": "paper"}, "queue has no effect with objective.solver=paper.*exact"),
+        ("mixdpo", {"preference": "gamma-dpo", "queue": 9, "solver": "paper"}, "queue has no effect"),
+        ("gamma-dpo", {"centred": 0}, r"centred=0 is a int\n.*like true$"),
+        ("gamma-dpo", {"centred": "no"}, "centred='no' is a str"),
+        ("gamma-dpo", {"centered": False}, "did you mean objective.centred"),
+        ("gamma-simpo", {"centred": False}, "the own margin of gamma-simpo is gamma0, .* gamma_i itself"),
+        ("simpo", {"margin": "gamma", "centred": True}, "the own margin of simpo is gamma0"),
+        ("mixdpo", {"preference": "alpha-dpo", "margin": "gamma", "centred": True}, "the own margin of alpha-dpo"),
         ("odpo", {"offset": "sqrt"}, "not a choice.*log, log1p, identity"),
         ("odpo", {"offset": 1}, "is a int"),
         ("dpo", {"beta": "x"}, "is a str"),
@@ -78,6 +94,7 @@ INTERVALS: dict[str, tuple[str, list[float], list[float]]] = {
     "guard": ("dpop", [-1e-9], [0, 500]),
     "reference_share": ("rainbow-po", [-1e-9, 1.001], [0, 0.25, 1]),
     "strongest": ("fpo", [0, -1], [1, 16384]),
+    "queue": ("gamma-dpo", [0, -1], [1, 2048, 100_000]),
     "trace_weight": ("bvpo", [-1e-9, 1.001], [0, 0.5, 1]),
     "home_advantage": ("rainbow-po", [-1e-9], [0, 1]),
     "rating_beta": ("rating-dpo", [0, -0.1], [1e-9, 1000]),
@@ -94,7 +111,8 @@ INTERVALS: dict[str, tuple[str, list[float], list[float]]] = {
 
 
 def test_every_number_of_the_table_has_an_interval_here() -> None:
-    numbers = {key for row in PRESETS.values() for key, value in row.parameters.items() if not isinstance(value, str)}
+    given = [each for row in PRESETS.values() for each in row.parameters.items()]
+    numbers = {key for key, value in given if not isinstance(value, str | bool)}
     assert numbers == set(INTERVALS)
 
 
@@ -115,6 +133,16 @@ def test_the_momentum_of_a_weight_that_is_fixed_is_refused() -> None:
             build(**given, momentum=0.5)
 
 
+@pytest.mark.parametrize("name", ["gamma-dpo", "gamma-simpo", "ipo"])
+def test_what_came_later_is_among_the_values_only_where_it_is_another(name: str) -> None:
+    """So that results that are there keep their fingerprints."""
+    given = {"margin": "gamma", "queue": 2048} | ({} if name == "gamma-simpo" else {"centred": True})
+    assert build(name, **given).parameters == build(name, margin="gamma").parameters
+    assert build(name, margin="gamma").parameters.keys().isdisjoint({"queue", "centred"})
+    assert build(name, margin="gamma", queue="step").parameters["queue"] == "step"
+    assert build(name, margin="gamma", solver="paper", queue=2048).parameters["queue"] == 2048
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_defaults_are_admissible_and_margin_gamma_adds_its_parameters(name: str) -> None:
     row = PRESETS[name]
@@ -123,7 +151,7 @@ def test_defaults_are_admissible_and_margin_gamma_adds_its_parameters(name: str)
         return
     elastic = build(name, margin="gamma")
     assert elastic.preset.gamma and {"gamma0", "tau", "solver"} <= elastic.parameters.keys()
-    assert {key: elastic.parameters[key] for key in row.parameters} == row.parameters
+    assert {key: elastic.parameters[key] for key in row.parameters} == row.parameters  # of the later ones, too
     assert build(name, margin="gamma", tau=7.5, solver="paper").parameters["tau"] == 7.5
 
 

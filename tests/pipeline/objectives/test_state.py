@@ -30,6 +30,7 @@ REMEMBERING: list[tuple[str, dict[str, Any]]] = [
     *((name, {"margin": "gamma"}) for name in ELASTIC if PRESETS[name].statistic),
     ("gamma-dpo", {"solver": "paper"}),
     ("gamma-dpo", {"tau": 0.0}),
+    ("gamma-dpo", {"queue": 2, "centred": False}),
     ("mixdpo", {"preference": "alpha-dpo", "margin": "gamma"}),
 ]
 
@@ -209,6 +210,60 @@ def test_a_margin_depends_on_its_own_gap_and_the_scalar_alone() -> None:
     state.observe(gaps(11, 1.0, 2.0))
     alone = torch.cat([state.margins(gap.reshape(1)) for gap in probe])
     assert torch.equal(state.margins(probe), alone)
+
+
+@pytest.mark.parametrize(("queue", "kept"), [(1, 1), (3, 3), (7, 7), (4096, 11)])
+def test_a_queue_of_so_many_gaps(queue: int, kept: int) -> None:
+    """The latest; its own capacity goes before the published one, and the number of pairs before both."""
+    objective = build("gamma-dpo", tau=0.3, queue=queue)
+    state = objective.initial_state(capacity=11)
+    assert isinstance(state.gamma, GammaState) and state.gamma.capacity == kept
+    state.observe(seen := gaps(20, 1.0, 2.0))
+    assert state.gamma.queue.tolist() == seen[-kept:].tolist() and state.gamma.fill == 1
+    shortest = objective.initial_state().gamma
+    assert isinstance(shortest, GammaState) and shortest.capacity == queue
+
+
+def test_a_queue_of_the_step_itself_knows_of_no_other() -> None:
+    objective = build("gamma-dpo", tau=0.3, queue="step")
+    untrained = batch_of([x._replace(lr_w=0.0, lr_l=0.0) for x in (EASY, WRONG, LONG)])
+    state, batch = objective.initial_state(capacity=3, untrained=untrained), batch_of(PAIRS)
+    with pytest.raises(ValueError, match=r"call state\.foresee"):  # and no constant margin in its place
+        objective(batch, state)
+    with pytest.raises(ValueError, match=r"call state\.foresee"):
+        state.observe(gaps(5, 0.0, 1.0))
+        objective(batch, state)
+    state.foresee(objective.gaps(batch, state).detach())
+    before, out = saved(state), objective(batch, state)
+    assert isinstance(state.gamma, GammaState) and state.gamma.fill == 1 and len(state.gamma.queue) == 0
+    expected = GammaState(1.0, 0.3)
+    expected.observe(out.gaps_B)
+    assert torch.equal(out.shifts_B, expected.margins(out.gaps_B) - 1.0)
+    state.observe(out.gaps_B)
+    state.foresee(doubles())  # a step of SFT pairs alone
+    assert same(state.state_dict(), before)
+    again = objective.initial_state()
+    again.load_state_dict(before)
+    assert torch.equal(objective(batch, again).losses_B, out.losses_B)
+
+
+def test_a_gap_that_is_no_number_is_left_to_the_steps_checks() -> None:
+    """Others keep their margins: the losses say which pairs are at fault."""
+    state = build("gamma-dpo", tau=0.3, queue="step").initial_state()
+    state.foresee(doubles(1.0, math.nan, 3.0, math.inf))
+    assert state.gamma is not None
+    found = state.gamma.margins(doubles(1.0, math.nan, 3.0))
+    assert float(found[[0, 2]].mean()) == pytest.approx(1.0) and bool(found[1].isnan())
+    state.foresee(doubles(math.nan))
+    assert bool(state.gamma.margins(doubles(1.0)).isnan())
+
+
+def test_foreseeing_is_nothing_to_a_queue_of_steps_before() -> None:
+    for name, parameters in REMEMBERING:
+        state = experienced(build(name, **parameters))
+        before = saved(state)
+        state.foresee(gaps(4, 0.0, 1.0))
+        assert same(state.state_dict(), before)
 
 
 # --- moments

@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 from pipeline.report.rounds import Reward, Round, RoundsData
-from pipeline.statistics import Interval, WinRate
+from pipeline.statistics import Interval, WinRate, wilson
 from tests.pipeline.report.sample_report import HOSTILE
 
 RULES = {"count": 3, "start": "previous", "reference": "base", "prompts": "split", "mix": "all", "until": "report"}
@@ -49,7 +49,7 @@ def _round(draw: random.Random, number: int, answers: bool) -> Round:
             "rules": Reward(reward, reward + 0.2, reward - 0.2),
             HOSTILE[0]: Reward(-3 + number, None if number == 2 else -2.5 + number, -4.0 + number),
         },
-        accuracy=0.6 + 0.05 * number,
+        accuracy=wilson(0.6 + 0.05 * number, 9),
         seconds=930.0 + 10 * number,
         **(asked if answers else {}),
     )

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.report.data import DRAWN
 from pipeline.report.study import Cell, StudyData
 from pipeline.results.tables import TRAINED_PAIRS
-from pipeline.statistics import Interval, WinRate
+from pipeline.statistics import Interval, WinRate, wilson
 from tests.pipeline.report.sample_report import HOSTILE
 
 METHODS = ("dpo", "rdpo", "ipo", "gamma-dpo", "gamma-simpo", "mixdpo", HOSTILE[0])
@@ -22,7 +22,9 @@ def sample_study(methods: Sequence[str] = METHODS, answers: bool = True, places:
     grid = [(method, flips, seed) for method in methods for flips in (0.0, 0.2, 0.4) for seed in range(3)]
     cells = [_cell(draw, methods.index(method), method, flips, seed, answers) for method, flips, seed in grid]
     if len(methods) > 2:
-        cells[20] = Cell(methods[2], 0.0, 2, math.nan, math.inf, None, None, seconds=3.1, address="train/diverged")
+        cells[20] = Cell(
+            methods[2], 0.0, 2, wilson(math.nan, 96), math.inf, None, None, seconds=3.1, address="train/diverged"
+        )
     rates: dict[tuple[str, float], list[float]] = {}
     for cell in cells:
         if cell.win_rate:
@@ -34,7 +36,7 @@ def sample_study(methods: Sequence[str] = METHODS, answers: bool = True, places:
         provenance={"git commit": "3f1c2d9a", "torch": "2.13.0", "note": HOSTILE[1]},
         cells=cells,
         pooled={key: Interval(mean, mean - 0.04, min(1.0, mean + 0.035)) for key, mean in means.items()},
-        held_out_pairs=96,
+        held_out_pairs=[96],
         questions=160 if answers else None,
         pairs={method: _pulled(draw, index, method, places) for index, method in enumerate(methods)},
         adaptive=[method for method in methods if method in _ADAPTIVE],
@@ -52,7 +54,7 @@ def _cell(draw: random.Random, index: int, method: str, flips: float, seed: int,
         method,
         flips,
         seed,
-        accuracy=min(1.0, good + 0.04),
+        accuracy=wilson(min(1.0, good + 0.04), 96),
         gap=(1 + index % 5) * (good - 0.4) + draw.gauss(0, 0.05),
         chosen_change=draw.gauss(4, 6),
         rejected_change=draw.gauss(-12, 6),

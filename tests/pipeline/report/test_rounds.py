@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from pipeline.report.rounds import Reward, Round, RoundsData, render_rounds
-from pipeline.statistics import Interval, WinRate
+from pipeline.statistics import Interval, WinRate, wilson
 from tests.pipeline.report.sample_report import HOSTILE
 from tests.pipeline.report.sample_rounds import RULES, sample_rounds
 from tests.pipeline.report.test_page import Reader
@@ -15,7 +15,7 @@ from tests.pipeline.report.test_study import figures
 
 
 def one(number: int, **changes: Any) -> Round:
-    plain = Round(number, "the base model", 10, 40, 50.0, 0.1, 9, 0, 0.9, 55.0, 45.0, 0.5, {}, 0.75)
+    plain = Round(number, "the base model", 10, 40, 50.0, 0.1, 9, 0, 0.9, 55.0, 45.0, 0.5, {}, wilson(0.75, 8))
     return dataclasses.replace(plain, **changes)
 
 
@@ -76,6 +76,7 @@ def test_what_should_be_looked_at_twice() -> None:
     assert "Round 2: in 70.0% of the pairs the longer answer wins." in warned
     assert "Round 2: 25.0% of the answers were cut." in warned
     assert "Round 2: 40.0% of the prompts have no pair." in warned
+    assert "100.0% 20.7% to 100.0%" in text(page(one(1, accuracy=wilson(1.0, 1))))  # of one held-out pair
     assert "Answers grew from 50 to 80 tokens" in warned and "Round 1:" not in warned
 
 

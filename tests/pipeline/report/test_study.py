@@ -13,12 +13,12 @@ import pytest
 import pipeline.report.looks
 from pipeline.report.looks import COLOURS, looks_of
 from pipeline.report.study import Cell, StudyData, grouped, render_study
-from pipeline.statistics import Interval, WinRate
+from pipeline.statistics import Interval, WinRate, wilson
 from tests.pipeline.report.sample_report import HOSTILE
 from tests.pipeline.report.sample_study import METHODS, pulled, sample_study
 from tests.pipeline.report.test_page import Reader
 
-EMPTY = StudyData("t", {}, {}, [], {}, 0, None, {}, [], 0.0)
+EMPTY = StudyData("t", {}, {}, [], {}, [0], None, {}, [], 0.0)
 
 
 def figures(reader: Reader) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_methods_stay_apart_with_colour_and_without() -> None:
 def test_lines_whiskers_and_marks_by_hand() -> None:
     def cell(method: str, flips: float, seed: int, accuracy: float, rate: float | None) -> Cell:
         won = None if rate is None else WinRate(1, 0, 0, Interval(rate, rate, rate))
-        return Cell(method, flips, seed, accuracy, 10 * accuracy, None, -2.5, won)
+        return Cell(method, flips, seed, wilson(accuracy, 2), 10 * accuracy, None, -2.5, won)
 
     cells = [
         cell("a", 0.0, 0, 0.75, 0.5), cell("a", 0.0, 1, 0.25, 0.7), cell("a", 0.4, 0, 1.0, 0.4),
@@ -148,11 +148,13 @@ def test_missing_parts_are_left_out_and_named(data: StudyData, sections: list[st
 
 
 def test_methods_with_pairs_of_their_own_say_so_and_how_many() -> None:
-    cells = [Cell(method, 0.0, 0, 0.5, 1.0, None, None, pairs=pairs) for method, pairs in (("a", 48), ("b", 31))]
-    data = dataclasses.replace(EMPTY, cells=cells, own_pairs=True)
+    found = (("a", 48, wilson(1.0, 1)), ("b", 31, wilson(0.5, 11)))
+    cells = [Cell(method, 0.0, 0, accuracy, 1.0, None, None, pairs=pairs) for method, pairs, accuracy in found]
+    data = dataclasses.replace(EMPTY, cells=cells, own_pairs=True, held_out_pairs=[1, 11])
     reader = Reader(render_study(data))
     text = " ".join("".join(reader.text).split())
     assert "31" in reader.text and "48" in reader.text
+    assert "come from 1 to 11 pairs" in text and "100.0% 20.7% to 100.0%" in text  # all of one pair tell little
     assert "of different pairs" in text and "They do not train on equal numbers of pairs" in text
     assert "one shared reference" not in text
     equal = [dataclasses.replace(cell, pairs=31) for cell in cells]

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from pipeline.compute.fused_head import fuse, is_fused
 from pipeline.compute.selfcheck import chosen
 from pipeline.errors import UserError
+from pipeline.objectives.gamma import margins_at, solve_scalar
 from pipeline.objectives.presets import PRESETS
 from pipeline.preferences.tokenise import tokens_digest
 from pipeline.results import tables
@@ -24,6 +25,7 @@ SPLIT = {"micro_batch_tokens": 18, "logits_chunk": 2}
 MIXED = {"schedule": {"sft_percentile": 34, "flip_fraction": 0.3}}
 REMEMBERING: list[tuple[str, dict[str, Any]]] = [
     ("gamma-dpo", {"tau": 0.3}),
+    ("gamma-dpo", {"tau": 0.3, "queue": 5, "centred": False}),
     ("gamma-simpo", {"tau": 2.0}),
     ("cpo-simpo", {"margin": "gamma"}),
     ("beta-dpo", {"keep": 0.5}),
@@ -90,6 +92,56 @@ def test_a_resumed_run_that_reads_more_is_the_uninterrupted_one(bench: Bench, na
     save(interrupted, tmp_path).result()
     load(resumed := bench.trainer(name, journal=interrupted.journal.folder), tmp_path)
     assert torch.equal(weights(run(resumed)), weights(straight)) and pairs_log(resumed) == pairs_log(straight)
+
+
+AHEAD: list[tuple[str, dict[str, Any]]] = [
+    ("mixdpo", {"centred": False}),
+    ("confpo", {"margin": "gamma"}),
+    ("fpo", {"margin": "gamma"}),
+    ("mixdpo", {"preference": "confpo", "margin": "gamma"}),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters"), AHEAD, ids=str)
+def test_margins_of_a_step_over_its_own_gaps(
+    exact: Bench, name: str, parameters: dict[str, Any], tmp_path: Path
+) -> None:
+    """They average to the base margin in every step, in whatever micro-batches, and are the problem's by its gaps."""
+    given = {"tau": 0.3, "queue": "step", **settings(name), **parameters}
+    whole, split = (run(exact.trainer(name, **given, resources=cut)) for cut in (None, SPLIT))
+    torch.testing.assert_close(weights(split), weights(whole), rtol=0, atol=1e-9)
+    gamma0 = whole.objective.parameters.number("gamma0")
+    moved = 0.0
+    for record in steps_log(split):
+        rows = [row for row in pairs_log(split) if row["step"] == record["step"] and row["route"] == "preference"]
+        gaps = torch.tensor([row["gap"] for row in rows], dtype=torch.float64)
+        assert record["queue_fill"] == 1
+        if not rows or name == "fpo":  # which has a margin of its own beside it
+            continue
+        expected = margins_at(gaps, solve_scalar(gaps, gamma0, 0.3), gamma0, 0.3)
+        taken_off = 0.0 if parameters.get("centred") is False or "confpo" in (name, *parameters.values()) else gamma0
+        assert [row["margin"] + taken_off for row in rows] == pytest.approx(expected.tolist(), abs=1e-9)
+        moved += float((expected - gamma0).abs().max())
+    assert moved > 0 or name == "fpo"
+    interrupted = run(exact.trainer(name, **given, resources=SPLIT), steps=2)
+    save(interrupted, tmp_path).result()
+    load(resumed := exact.trainer(name, journal=interrupted.journal.folder, **given, resources=SPLIT), tmp_path)
+    assert torch.equal(weights(run(resumed)), weights(split)) and pairs_log(resumed) == pairs_log(split)
+
+
+def test_gaps_that_are_foreseen_are_of_the_same_dropout(exact: Bench) -> None:
+    lora = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.5}, "learning_rate": 0.05}
+    trainer = run(exact.trainer("gamma-dpo", tau=0.3, queue="step", train=lora, resources=SPLIT))
+    for record in steps_log(trainer):
+        rows = [row for row in pairs_log(trainer) if row["step"] == record["step"]]
+        assert sum(row["margin"] for row in rows) == pytest.approx(0.0, abs=1e-9)
+    assert any(abs(row["margin"]) > 1e-6 for row in pairs_log(trainer))
+
+
+def test_a_foreseen_gap_that_is_no_number_is_told_as_any(bench: Bench) -> None:
+    trainer = bench.trainer("gamma-dpo", queue="step", train={"learning_rate": 1e30})
+    with pytest.raises(UserError, match="pair-"):
+        run(trainer)
 
 
 def test_kto_by_hand(exact: Bench) -> None:
