@@ -16,7 +16,7 @@ from jobs.common.saying import doing, heard, say, tell
 from jobs.common.stage import door, planned, reported
 from pipeline.errors import UserError
 from pipeline.fit.fit import gb
-from pipeline.line.plan import Plan
+from pipeline.line.steps import Plan
 from pipeline.report.card import render
 from pipeline.results.artifacts import Artifact
 

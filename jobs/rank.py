@@ -17,8 +17,8 @@ from jobs.common.check import recheck
 from jobs.common.saying import doing, say, shown, tell
 from jobs.common.stage import Outcome, Work, door, in_use, make, planned, reported
 from jobs.reference import parts_of, scored
-from pipeline.line.plan import Plan
 from pipeline.line.ranking import plan_ranking
+from pipeline.line.steps import Plan
 from pipeline.results.artifacts import Artifact
 
 if TYPE_CHECKING:

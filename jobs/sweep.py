@@ -19,8 +19,8 @@ from jobs.common.saying import say, shown, tell
 from jobs.common.stage import Outcome, Work, door, make, reported, say_first
 from jobs.common.tuning import Tuner, described, planned
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan
 from pipeline.line.proposals import Record, require_optuna
+from pipeline.line.steps import Plan
 from pipeline.line.sweep import Run, Swept, Tuning, plan_sweep
 from pipeline.results.files import write_aside
 from pipeline.results.locks import exclusive

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.line.plan import Plan
+from pipeline.line.steps import Plan
 from pipeline.onpolicy.selected import selected_pairs
 from pipeline.preferences import verifiable
 from pipeline.preferences.messages import Dropped

@@ -23,8 +23,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.errors import UserError
-from pipeline.line.plan import VERSIONS, Plan, Step, make_plan, readable
+from pipeline.line.plan import make_plan, readable
 from pipeline.line.proposals import Trial, propose
+from pipeline.line.steps import VERSIONS, Plan, Step
 from pipeline.line.study import CHANGED, with_method, written_out
 from pipeline.line.tuned import check_sweep
 from pipeline.results.artifacts import fingerprint

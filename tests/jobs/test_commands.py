@@ -134,9 +134,9 @@ def test_the_commit_is_the_code_s_wherever_a_door_is_opened(tmp_path: Path, monk
     assert git_commit() == ours
 
     shutil.copytree(REPOSITORY / "jobs", tmp_path / "jobs", ignore=shutil.ignore_patterns("__pycache__"))  # untracked
-    ask = "import jobs.common.stage as stage; print(stage.__file__, stage.git_commit())"
+    ask = "import jobs.common.provenance as made; print(made.__file__, made.git_commit())"
     path = f"{tmp_path}:{REPOSITORY}"
     told = subprocess.run(
         [sys.executable, "-c", ask], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
     )
-    assert told.stdout.split() == [str(tmp_path / "jobs" / "common" / "stage.py"), "None"]
+    assert told.stdout.split() == [str(tmp_path / "jobs" / "common" / "provenance.py"), "None"]
