@@ -64,7 +64,7 @@ def run_parts(
         while pending:
             asked = claimed(what, setting, Workers(actors, actors), resources.gpus_per_actor, resources, lost)
             waiting = Waiting(what, setting, asked, resources)
-            doing(f"starting {actors} {actor.__name__.lower()}{'s' * (actors > 1)}")
+            doing(f"{actors} {actor.__name__.lower()}{'s' * (actors > 1)} starting, or at a first part")
             options: dict[str, Any] = dict(asked)
             options |= {"max_restarts": resources.max_failures, "max_task_retries": resources.max_failures}
             if environment:
