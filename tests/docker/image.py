@@ -58,6 +58,6 @@ def command(app: Path, config: str, *settings: str) -> subprocess.CompletedProce
         env={"PATH": f"{folder}:{os.defpath}", "HOME": str(app.parent)},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=850,
         check=False,
     )
