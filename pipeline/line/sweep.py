@@ -29,9 +29,10 @@ from pipeline.line.steps import VERSIONS, Plan, Step
 from pipeline.line.study import CHANGED, with_method, written_out
 from pipeline.line.tuned import check_sweep
 from pipeline.results.artifacts import fingerprint
-from pipeline.settings.config import EMBEDDED, RunConfig, validate
+from pipeline.settings.config import RunConfig, validate
 from pipeline.settings.faults import own_section
 from pipeline.settings.file import override, read
+from pipeline.settings.inputs import EMBEDDED
 from pipeline.settings.shorthand import expand
 from pipeline.settings.sweep import Range, Sweep
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from pipeline.line.study import CHANGED, require_names
-from pipeline.settings.config import EMBEDDED, RunConfig
+from pipeline.settings.config import RunConfig
+from pipeline.settings.inputs import EMBEDDED
 from pipeline.settings.sweep import Range, Sweep
 from pipeline.settings.unused import unused
 

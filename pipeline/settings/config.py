@@ -17,7 +17,7 @@ from pipeline.settings.evaluation import Generate, Judge, Report
 from pipeline.settings.faults import explain, refuse_odd_values
 from pipeline.settings.features import Features
 from pipeline.settings.file import read
-from pipeline.settings.inputs import EMBEDDED, SAMPLED, Data, Model, Weights  # noqa: F401 - line/sweep.py has EMBEDDED from here
+from pipeline.settings.inputs import SAMPLED, Data, Model, Weights
 from pipeline.settings.onpolicy import Pair, Rate, Sample
 from pipeline.settings.resources import Resources
 from pipeline.settings.section import Name, Section
