@@ -37,13 +37,15 @@ class Waiting:
     def still(self, actors: int) -> None:
         """Call it every few seconds while there is no room for `actors`. Raises UserError where that took too long.
 
-        Where the nodes could hold them it takes a minute at least: some may be starting, and what others had is free
-        only a moment after they ended.
+        Where the nodes could hold them it takes a minute at least, and nothing is said before: some may be starting,
+        and what others had is free only a moment after they ended.
         """
         now, nodes = time.monotonic(), self.nodes()
-        most = max(self.seconds, START_SECONDS) if places(self.asked, nodes) >= actors else self.seconds
+        could = places(self.asked, nodes) >= actors
+        most = max(self.seconds, START_SECONDS) if could else self.seconds
         if self.since is None:
-            self.since = self.said = now
+            self.since = now
+            self.said = now if could else now - SAY_SECONDS
         why = f"no room for {self.setting}={actors} of {in_words(self.asked, nodes)}"
         if now - self.since >= most:
             raise UserError(

@@ -91,6 +91,14 @@ class Cluster:
                         found[key] = found.get(key, 0.0) + float(rest.rpartition(" ")[2])
         return found
 
+    def known(self) -> int:
+        """How many nodes the head takes to be alive, itself among them: a lost one as long as it has not noticed."""
+        bearer = {"Authorization": f"Bearer {self.head.token['RAY_AUTH_TOKEN']}"}
+        asked = urllib.request.Request(f"{self.head.dashboard}/api/v0/nodes", headers=bearer)
+        with urllib.request.urlopen(asked) as answer:
+            nodes = json.load(answer)["data"]["result"]["result"]
+        return sum(node["state"] == "ALIVE" for node in nodes)
+
     def workers(self) -> list[psutil.Process]:
         return [worker for node in self.nodes if node.poll() is None for worker in actors(node.pid, "RayTrainWorker")]
 
@@ -223,6 +231,10 @@ def test_a_pool_waits_for_nodes_and_not_for_ever(scored: Calm, cluster: Cluster,
     """Before it begins, and where the last one is lost. What was finished then is used by the next run."""
     for node in cluster.nodes:
         lose(node)
+    deadline = time.monotonic() + 60
+    while cluster.known() > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     given = (*beside(scored, tmp_path, "prepare"), "resources.wait_for_cluster=30")
     driver = start(cluster.head, "reference", *given)
     assert driver.stdout is not None
