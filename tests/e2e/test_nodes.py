@@ -176,8 +176,9 @@ def test_a_node_lost_in_prepare(tiny: Path, cluster: Cluster, tmp_path: Path) ->
     root = tmp_path / "root"
     driver = start(cluster.head, "prepare", *given, f"resources.root={root}", "resources.prepare_workers=2")
     until(lambda: list(root.glob("prepare/*.partial/blocks/block-*")), driver)
-    until(lambda: any(actors(node.pid, "ray::_call") for node in cluster.nodes), driver)
-    lose(next(node for node in cluster.nodes if actors(node.pid, "ray::_call")))
+    while not (at_work := [node for node in cluster.nodes if actors(node.pid, "ray::_call")]):
+        assert driver.poll() is None
+    lose(at_work[0])
     finish(driver)
     assert same_parts(only(tmp_path / "calm", "prepare"), only(root, "prepare"))
     assert (
