@@ -299,7 +299,7 @@ def test_equal_values_have_no_spread_not_even_by_rounding(value: float, size: in
     for _ in range(steps):
         moments.observe(torch.full((size,), value, dtype=torch.float64))
     assert moments.spread == 0
-    assert moments.inclusion(doubles(value, value + 1), 0.5).tolist() == [1.0, 1.0]
+    assert moments.inclusion(doubles(value, value + 1), 0.5).tolist() == [0.5, 0.5]
 
 
 def test_a_first_step_of_one_pair_moves_no_margin() -> None:
@@ -309,6 +309,15 @@ def test_a_first_step_of_one_pair_moves_no_margin() -> None:
         state = objective.initial_state()
         state.observe(doubles(0.3), doubles(0.3))
         assert objective(batch_of(MILD), state).margins_B.tolist() == [margin] * 4
+
+
+def test_a_first_step_of_one_pair_filters_none() -> None:
+    """Every pair is as likely to be kept as another, and weighs 1: beta-DPO is DPO yet."""
+    objective, dpo = build("beta-dpo"), build("dpo")
+    state = objective.initial_state()
+    state.observe(doubles(1.5), doubles(1.5))
+    expected = dpo(batch_of(MILD), dpo.initial_state())
+    torch.testing.assert_close(objective(batch_of(MILD), state).losses_B, expected.losses_B)
 
 
 def test_inclusion_by_hand() -> None:
@@ -344,7 +353,7 @@ def test_the_mean_inclusion_over_the_latest_step_is_the_share(steps: list[list[f
         moments.observe(doubles(*values))
     kept = moments.inclusion(doubles(*steps[-1]), share)
     assert bool((kept >= 0).all() and (kept <= 1).all())
-    assert float(kept.mean()) == pytest.approx(share if moments.spread else 1.0, rel=1e-9)
+    assert float(kept.mean()) == pytest.approx(share, rel=1e-9)
     if moments.spread and moments.mean is not None:  # nearer to the mean, likelier to be kept
         order = (doubles(*steps[-1]) - moments.mean).abs().argsort()
         assert bool((kept[order].diff() <= 1e-12).all())
