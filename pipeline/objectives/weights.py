@@ -102,7 +102,8 @@ def agreeing(losses_B: torch.Tensor, batch: PairBatch, parameters: Values, state
     batch's own; so it is in expectation, and neither micro-batches nor workers are in it.
     """
     memory = state.memory
-    if not isinstance(memory, Level) or memory.log_mean is None:
+    assert isinstance(memory, Level)  # Objective.gaps looks at it
+    if memory.log_mean is None:
         return one(losses_B, batch, parameters, state)
     return torch.exp(memory.of(losses_B) - memory.log_mean)
 
@@ -112,8 +113,7 @@ def not_the_worst(losses_B: torch.Tensor, batch: PairBatch, parameters: Values, 
     these in the step before; else 1 (see memories.py).
     """
     memory = state.memory
-    if not isinstance(memory, Worst):
-        return one(losses_B, batch, parameters, state)
+    assert isinstance(memory, Worst)
     return (~(memory.of(batch, losses_B) > memory.bound)).to(losses_B)
 
 

@@ -124,5 +124,3 @@ def test_a_state_of_sources_must_be_told_of_them() -> None:
     state = experienced(objective)
     with pytest.raises(ValueError, match="sources of labels"):
         state.observe(doubles(1.0), doubles(0.5))
-    with pytest.raises(ValueError, match="needs the state that it makes"):
-        objective(batch_of([EASY]), build("dpo").initial_state())

@@ -99,6 +99,27 @@ def test_training_outputs_leave_it_alone_too() -> None:
             assert same(state.state_dict(), before)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "other"),
+    [
+        *((name, parameters, "dpo") for name, parameters in REMEMBERING),
+        ("dpo", {}, "gamma-dpo"),
+        ("simpo", {}, "beta-dpo"),
+        ("amapo", {}, "alpha-dpo"),
+        ("scaled-dpo", {}, "bco"),
+        ("dr-dpo", {}, "rappo"),
+        ("alpha-dpo", {"margin": "gamma"}, "alpha-dpo"),
+    ],
+    ids=str,
+)
+def test_the_state_of_another_objective_is_refused(name: str, parameters: dict[str, Any], other: str) -> None:
+    """It would be no memory at all, or one of something else, and every loss a number."""
+    objective, state = build(name, **parameters), experienced(build(other))
+    for call in (objective, objective.gaps):
+        with pytest.raises(ValueError, match=r"needs the state that it makes itself: objective\.initial_state"):
+            call(batch_of(PAIRS), state)
+
+
 def test_rows_without_memory_have_an_empty_state() -> None:
     objective = build("dpo")
     assert experienced(objective).state_dict() == {}
@@ -168,9 +189,8 @@ def test_before_the_first_step_margins_are_constant(name: str, margin: float) ->
 
 
 def test_before_the_first_step_beta_dpo_is_dpo() -> None:
-    objective = build("beta-dpo")
-    out = objective(batch_of(PAIRS), objective.initial_state())
-    assert torch.equal(out.losses_B, build("dpo")(batch_of(PAIRS), objective.initial_state()).losses_B)
+    outputs = [build(name)(batch_of(PAIRS), build(name).initial_state()) for name in ("beta-dpo", "dpo")]
+    assert torch.equal(outputs[0].losses_B, outputs[1].losses_B)
 
 
 # --- gamma-PO's queue and scalar
