@@ -90,8 +90,9 @@ def score_certainty(losses_B: torch.Tensor, batch: PairBatch, parameters: Values
 
 def relative_score_gap(losses_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
     """Scaled DPO: the score gap over its mean in the steps before; 0 where it contradicts the label (2408.09385)."""
-    if state.moments is None or not state.moments.mean:  # nothing seen but ties
-        return one(losses_B, batch, parameters, state)
+    if state.moments is None or not state.moments.mean:  # nothing seen but ties, and what contradicts its label
+        chosen_B, rejected_B = batch.need("chosen_scores", "rejected_scores")
+        return (chosen_B >= rejected_B).to(batch.policy_chosen_logps)
     return score_gap(batch, parameters) / state.moments.mean
 
 
