@@ -336,12 +336,12 @@ def test_reliability_by_hand_and_over_a_restart(bench: Bench, tmp_path: Path) ->
     assert not (tmp_path / "reliability.parquet").exists()
 
 
+NEEDED = {"scores": "rejected_score", "label_confidence": "label_confidence"}
+
+
 @pytest.mark.parametrize(
     ("name", "column"),
-    [
-        *((name, "rejected_score") for name in ("odpo", "rating-dpo", "mmpo", "cw-po", "scaled-dpo")),
-        *((name, "label_confidence") for name in ("gdpo", "cdpo-soft", "sppo")),
-    ],
+    [(name, NEEDED[need]) for name, row in PRESETS.items() for need in row.needs if need in NEEDED],
 )
 def test_a_pair_without_what_the_objective_needs_is_named(
     tiny_model: Callable[[str], Path], tmp_path: Path, name: str, column: str
@@ -352,3 +352,26 @@ def test_a_pair_without_what_the_objective_needs_is_named(
     with pytest.raises(UserError, match=f"needs {column} of every pair, and pair pair-04 has none"):
         bench.trainer(name)
     bench.trainer("dpo").step()
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "says"),
+    [
+        ("cw-po", {"chosen_score": 0.0, "rejected_score": 1.0}, "no chosen answer is scored better"),
+        ("cw-po", {"chosen_score": 1.0, "rejected_score": 1.0}, "no chosen answer is scored better"),
+        ("scaled-dpo", {"chosen_score": 0.0, "rejected_score": 1.0}, "no chosen answer is scored better"),
+        ("gdpo", {"label_confidence": 0.5}, "label_confidence is 0.5 of all"),
+    ],
+)
+def test_pairs_that_all_weigh_nothing_are_refused(
+    tiny_model: Callable[[str], Path], tmp_path: Path, name: str, columns: dict[str, float], says: str
+) -> None:
+    """The trained model would be the one it began with. One pair that teaches is enough."""
+    bench = Bench(tmp_path, tiny_model("Llama"))
+    rows = bench.pairs
+    bench.pairs = [row | columns for row in rows]
+    bench.write("pairs", bench.pairs, tables.PAIRS)
+    with pytest.raises(UserError, match=f"learn nothing of any of {TRAIN} pairs that were looked at: {says}"):
+        bench.trainer(name)
+    bench.write("pairs", [*bench.pairs[:7], rows[7], *bench.pairs[8:]], tables.PAIRS)
+    assert bench.trainer(name).step()["loss"] >= 0
