@@ -81,8 +81,8 @@ def _check_taught(epoch: Epoch, teaches: Callable[[Example], bool], otherwise: s
     for stream in range(len(epoch.streams)):
         pairs = epoch.preference_examples(LOOKED, stream)
         if pairs and not any(map(teaches, pairs)):
-            problem = f"the objective would learn nothing of any of {len(pairs):,} pairs that were looked at: {otherwise}"
-            raise UserError(problem, remedy)
+            problem = f"the objective would learn nothing of any of {len(pairs):,} pairs that were looked at"
+            raise UserError(f"{problem}: {otherwise}", remedy)
 
 
 def check_parity(rows: Rows, dtype: torch.dtype) -> None:
