@@ -36,7 +36,7 @@ def reward_model(losses_B: torch.Tensor, batch: PairBatch, parameters: Values, s
     rise_B = torch.sigmoid(-(steepness * (margin_B.abs() - threshold) + math.log(c_max)))
     c_B = 1 / c_max + (c_max - 1 / c_max) * rise_B
     ratio_B = torch.exp(torch.nn.functional.logsigmoid(c_B * margin_B) - torch.nn.functional.logsigmoid(margin_B))
-    return torch.where(margin_B > -threshold, ratio_B, 1.0)
+    return torch.where(margin_B <= -threshold, 1.0, ratio_B)
 
 
 def quality_and_fit(losses_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
@@ -92,7 +92,7 @@ def relative_score_gap(losses_B: torch.Tensor, batch: PairBatch, parameters: Val
     """Scaled DPO: the score gap over its mean in the steps before; 0 where it contradicts the label (2408.09385)."""
     if state.moments is None or not state.moments.mean:  # nothing seen but ties, and what contradicts its label
         chosen_B, rejected_B = batch.need("chosen_scores", "rejected_scores")
-        return (chosen_B >= rejected_B).to(batch.policy_chosen_logps)
+        return torch.where(chosen_B < rejected_B, 0.0, 1 + 0 * (chosen_B - rejected_B))  # and NaN is NaN
     return score_gap(batch, parameters) / state.moments.mean
 
 

@@ -221,6 +221,20 @@ def test_a_wrong_cache_of_other_answers_is_refused(bench: Bench) -> None:
         trainer.step()
 
 
+def test_a_kl_that_is_no_number_stops_before_the_update(bench: Bench) -> None:
+    """And is not 0."""
+    trainer = run(bench.trainer("kto"), steps=1)
+    before, step = weights(trainer).clone(), trainer.feed.take(1)
+    spoilt = replace(step.mismatched[0].prompt, mismatched=math.nan)
+    trainer.feed.ahead = None
+    trainer.feed.prepare = lambda k: replace(
+        step, mismatched=[replace(step.mismatched[0], prompt=spoilt), *step.mismatched[1:]]
+    )
+    with pytest.raises(UserError, match=f"step 1: the loss or the gap of {BATCH} pairs is not finite"):
+        trainer.step()
+    assert torch.equal(weights(trainer), before)
+
+
 def test_a_weighted_gap_by_the_tables(exact: Bench) -> None:
     """The weights that are read are those of the pair's own tokens, of the side as it is trained."""
     weights_of = {
