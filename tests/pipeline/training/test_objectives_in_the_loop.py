@@ -221,6 +221,18 @@ def test_a_wrong_cache_of_other_answers_is_refused(bench: Bench) -> None:
         trainer.step()
 
 
+def test_a_wrong_cache_of_tokens_is_refused(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    """Where sums that others read are right."""
+    bench = Bench(tmp_path, tiny_model("Llama"))
+    rows = tables.read(tmp_path / "reference-tokens", tables.TOKEN_VALUES).to_pylist()
+    wrong = [row | {"chosen": [row["chosen"][0] - 0.01, *row["chosen"][1:]]} for row in rows]
+    bench.write("reference-tokens", wrong, tables.TOKEN_VALUES)
+    for name in (name for name, row in PRESETS.items() if row.token_columns):
+        with pytest.raises(UserError, match="at step 0 the policy's chosen log-prob"):
+            bench.trainer(name).step()
+    bench.trainer("dpo").step()
+
+
 def test_a_kl_that_is_no_number_stops_before_the_update(bench: Bench) -> None:
     """And is not 0."""
     trainer = run(bench.trainer("kto"), steps=1)
