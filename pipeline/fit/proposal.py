@@ -20,6 +20,7 @@ from pipeline.fit.devices import Device
 from pipeline.fit.fit import Known, fit, look
 from pipeline.fit.lengths import Work
 from pipeline.fit.source import Measure, Measured, Seen, margins, order
+from pipeline.objectives.presets import PRESETS
 from pipeline.preferences.messages import Dropped, plain, short
 from pipeline.preferences.normalise import Preference
 from pipeline.settings.config import RunConfig, validate
@@ -153,7 +154,8 @@ def _objective(made: Proposal, seen: Seen | None) -> None:
         what = f"the scores of {against:,} of {len(pairs):,} pairs say the opposite of the labels"
         made.remarks.append(f"{what}: are chosen and rejected exchanged, or is a smaller score the better one?")
     if any(pair.label_confidence is not None for pair in pairs):
-        made.remarks.append("the pairs carry label_confidence, which gdpo, cdpo-soft and mmpo train on")
+        rows = [name for name, row in PRESETS.items() if "label_confidence" in row.needs]
+        made.remarks.append(f"the pairs carry label_confidence, which {', '.join(rows)} train on")
 
 
 def _lengths(made: Proposal, looked: Known, exact: bool) -> None:

@@ -63,8 +63,7 @@ def soft_scores(z_B: torch.Tensor, batch: PairBatch, parameters: Values, state: 
 
 def trusted(z_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
     """RE-PO: cDPO with P(the label is right), by its gap and how often its source's labels were; see memories.py."""
-    if not isinstance(state.memory, Reliability):
-        raise ValueError("this objective needs the state that it makes itself: objective.initial_state()")
+    assert isinstance(state.memory, Reliability)  # Objective.gaps looks at it
     return _mixed(z_B, state.memory.of(z_B, batch))
 
 

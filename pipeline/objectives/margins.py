@@ -83,7 +83,7 @@ def chosen_guard(gaps_B: torch.Tensor, batch: PairBatch, parameters: Values, sta
     A fall within rounding is none: policy and reference begin alike, and the slope there would be decided by chance.
     """
     (reference_B,) = batch.need("reference_chosen_logps")
-    fall_B = reference_B - batch.policy_chosen_logps - _ROUNDING * batch.chosen_tokens
+    fall_B = reference_B - batch.policy_chosen_logps - _ROUNDING * batch.chosen_tokens.to(reference_B)
     return parameters.number("beta") * parameters.number("guard") * torch.relu(fall_B)
 
 

@@ -1,7 +1,8 @@
 """What weights and links remember of earlier steps' pairs, where mean and spread (`state.Moments`) are not enough.
 
 What is published takes these from the batch itself, so that they depend on micro-batches and on workers; see state.py.
-Each has `of`, what it would observe of pairs, detached, and `observe`, which adds a step's. Shapes: B pairs.
+Each has `statistic`, its name in presets.py; `of`, what it would observe of pairs, detached; and `observe`, which adds
+a step's. Shapes: B pairs.
 """
 
 import math
@@ -17,6 +18,8 @@ class Level:
 
     Kept as a logarithm, as the exponentials of a small beta' leave what floats hold.
     """
+
+    statistic = "level"
 
     def __init__(self, beta_prime: float, momentum: float):
         self.beta_prime, self.momentum = beta_prime, momentum
@@ -52,6 +55,8 @@ class Worst:
     are: it is passed over.
     """
 
+    statistic = "worst"
+
     def __init__(self, drop: int, ratio: float):
         self.drop, self.log_ratio = drop, math.log(ratio)
         self.bound, self.begun = math.inf, False
@@ -80,6 +85,8 @@ class Reliability:
     A label is right with probability p eta / (p eta + (1 - p)(1 - eta)), p = sigmoid(z); eta moves towards the mean of
     that over a step's pairs of the source, by `rate`.
     """
+
+    statistic = "reliability"
 
     def __init__(self, start: float, rate: float):
         self.start, self.rate = start, rate

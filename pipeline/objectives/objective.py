@@ -88,7 +88,10 @@ class Objective:
         return REWARDS[self.preset.reward](batch, self.parameters)
 
     def gaps(self, batch: PairBatch, state: State) -> torch.Tensor:
-        """scale * H, [B]."""
+        """scale * H, [B]. Raises ValueError where the state is another objective's, which remembers nothing of this."""
+        watched = state.memory.statistic if state.memory else None
+        if (state.gamma is not None, watched) != (self.preset.gamma, self.preset.statistic):
+            raise ValueError("this objective needs the state that it makes itself: objective.initial_state()")
         return SCALES[self.preset.scale](batch, self.parameters, state) * self.reward_gaps(batch)
 
     @torch.no_grad()

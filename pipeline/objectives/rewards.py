@@ -5,7 +5,6 @@ Notation as in docs/objectives.md: lp and lr are the policy's and the reference'
 tokens.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -73,8 +72,8 @@ def unsure_tokens(batch: PairBatch, parameters: Values) -> tuple[torch.Tensor, t
 
 def unsure(logps_n: torch.Tensor) -> torch.Tensor:
     """Which tokens of a completion are less likely than its mean token probability, [n] of bool, detached."""
-    logps_n = logps_n.detach()
-    return logps_n < torch.logsumexp(logps_n, 0) - math.log(len(logps_n))
+    below_n = logps_n.detach() - logps_n.detach().max()
+    return below_n < below_n.exp().mean().log()  # of tokens alike exactly 0: rounding makes none of them unsure
 
 
 def mixed_mean_log_ratio(batch: PairBatch, parameters: Values) -> tuple[torch.Tensor, torch.Tensor]:

@@ -133,10 +133,10 @@ class Moments:
 
     def inclusion(self, values_B: torch.Tensor, share: float) -> torch.Tensor:
         """P(a pair is kept), [B]: min(1, k w) with Gaussian weights w around the mean, k such that `share` of the
-        latest step would be kept.
+        latest step would be kept. Without a spread all are as likely.
         """
         if self.latest is None or not self.spread or share >= 1:
-            return torch.ones_like(values_B)
+            return torch.full_like(values_B, share)
         w_b = torch.exp(-0.5 * self.standardise(self.latest).square()).sort(descending=True).values
         # With the j largest kept for certain, the rest share what is left; the right j is the first that caps no more.
         left_b = share * len(w_b) - torch.arange(len(w_b), dtype=w_b.dtype)

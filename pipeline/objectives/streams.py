@@ -148,9 +148,10 @@ class Streams:
             self.balance.load_state_dict(known["balance"])
 
     def _indexes(self, batch: PairBatch) -> list[torch.Tensor]:
-        if batch.streams is None:
+        if batch.streams is None and len(self.states) == 1:
             return [torch.arange(len(batch.policy_chosen_logps))]
-        return [(batch.streams == stream).nonzero().flatten() for stream in range(len(self.states))]
+        (streams_B,) = batch.need("streams")
+        return [(streams_B == stream).nonzero().flatten() for stream in range(len(self.states))]
 
 
 def _scaled(out: Output, factor: float) -> Output:

@@ -36,7 +36,7 @@ def reward_model(losses_B: torch.Tensor, batch: PairBatch, parameters: Values, s
     rise_B = torch.sigmoid(-(steepness * (margin_B.abs() - threshold) + math.log(c_max)))
     c_B = 1 / c_max + (c_max - 1 / c_max) * rise_B
     ratio_B = torch.exp(torch.nn.functional.logsigmoid(c_B * margin_B) - torch.nn.functional.logsigmoid(margin_B))
-    return torch.where(margin_B > -threshold, ratio_B, 1.0)
+    return torch.where(margin_B <= -threshold, 1.0, ratio_B)
 
 
 def quality_and_fit(losses_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
@@ -90,8 +90,9 @@ def score_certainty(losses_B: torch.Tensor, batch: PairBatch, parameters: Values
 
 def relative_score_gap(losses_B: torch.Tensor, batch: PairBatch, parameters: Values, state: State) -> torch.Tensor:
     """Scaled DPO: the score gap over its mean in the steps before; 0 where it contradicts the label (2408.09385)."""
-    if state.moments is None or not state.moments.mean:  # nothing seen but ties
-        return one(losses_B, batch, parameters, state)
+    if state.moments is None or not state.moments.mean:  # nothing seen but ties, and what contradicts its label
+        chosen_B, rejected_B = batch.need("chosen_scores", "rejected_scores")
+        return torch.where(chosen_B < rejected_B, 0.0, 1 + 0 * (chosen_B - rejected_B))  # and NaN is NaN
     return score_gap(batch, parameters) / state.moments.mean
 
 
@@ -102,7 +103,8 @@ def agreeing(losses_B: torch.Tensor, batch: PairBatch, parameters: Values, state
     batch's own; so it is in expectation, and neither micro-batches nor workers are in it.
     """
     memory = state.memory
-    if not isinstance(memory, Level) or memory.log_mean is None:
+    assert isinstance(memory, Level)  # Objective.gaps looks at it
+    if memory.log_mean is None:
         return one(losses_B, batch, parameters, state)
     return torch.exp(memory.of(losses_B) - memory.log_mean)
 
@@ -112,8 +114,7 @@ def not_the_worst(losses_B: torch.Tensor, batch: PairBatch, parameters: Values, 
     these in the step before; else 1 (see memories.py).
     """
     memory = state.memory
-    if not isinstance(memory, Worst):
-        return one(losses_B, batch, parameters, state)
+    assert isinstance(memory, Worst)
     return (~(memory.of(batch, losses_B) > memory.bound)).to(losses_B)
 
 

@@ -230,7 +230,7 @@ STREAMS = _schema(
     ("stream", pa.string()),  # its name in the configuration; `data` is the first
     ("pairs", pa.int64()),
     ("weight", pa.float64()),  # of the step's loss
-    ("loss", pa.float64()),  # before it is weighted; null without pairs
+    ("loss", pa.float64()),  # before it is weighted; null without pairs, or without a weight
     ("gap", pa.float64()),  # null without preference pairs, like the next
     ("accuracy", pa.float64()),
     optional=("loss", "gap", "accuracy"),

@@ -1,7 +1,7 @@
 """What stops a training run before it goes wrong in silence: another model's reference, a loss that is no number."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,29 @@ MEAN = 4.0  # standard errors of a token's mean, whose sign rounding does not kn
 BIAS = 2e-3  # nats a token that kernels may differ by on average
 # Of a step's features, the root of the squares of what they are off by, over that of their own.
 FEATURES, FEATURES_ROUNDED = 0.02, 0.3
+LOOKED = 2048  # pairs, at most, spread over the schedule, one of which must teach something
+
+
+def _scored_apart(example: Example) -> bool:
+    chosen, rejected = example.scores
+    return chosen is not None and rejected is not None and chosen > rejected
+
+
+_APART = (
+    _scored_apart,
+    "no chosen answer is scored better than its rejected one",
+    "look at which column holds which score, or choose an objective that needs no scores",
+)
+# Scales and weights that are 0 of some pairs: what a pair must be to teach, and what is said where none is.
+TEACHES: dict[str, tuple[Callable[[Example], bool], str, str]] = {
+    "score-certainty": _APART,
+    "relative-score-gap": _APART,
+    "confidence": (
+        lambda example: example.label_confidence != 0.5,
+        "label_confidence is 0.5 of all",
+        "look at label_confidence, or choose an objective that needs none",
+    ),
+}
 
 
 def check_columns(epoch: Epoch, preset: Preset) -> None:
@@ -48,6 +71,18 @@ def check_columns(epoch: Epoch, preset: Preset) -> None:
             if pair_id := epoch.first_without(column):
                 problem = f"the objective needs {column} of every pair, and pair {pair_id} has none"
                 raise UserError(problem, "complete the data, or choose an objective that needs no such column")
+    for function in (preset.scale, preset.weight):
+        if function in TEACHES:
+            _check_taught(epoch, *TEACHES[function])
+
+
+def _check_taught(epoch: Epoch, teaches: Callable[[Example], bool], otherwise: str, remedy: str) -> None:
+    """A stream whose pairs all weigh nothing would end with the model that it began with."""
+    for stream in range(len(epoch.streams)):
+        pairs = epoch.preference_examples(LOOKED, stream)
+        if pairs and not any(map(teaches, pairs)):
+            problem = f"the objective would learn nothing of any of {len(pairs):,} pairs that were looked at"
+            raise UserError(f"{problem}: {otherwise}", remedy)
 
 
 def check_parity(rows: Rows, dtype: torch.dtype) -> None:

@@ -244,7 +244,7 @@ class Trainer:
         if self.next_step == 0:
             check_mismatched(step.mismatched, logps_M, self.policy.dtype)
         cached_M = torch.tensor([each.prompt.mismatched for each in step.mismatched], dtype=torch.float64)
-        return max(0.0, float((logps_M - cached_M).mean()))
+        return float((logps_M - cached_M).mean().clamp(min=0))  # NaN is NaN, as max() has it 0
 
     @torch.no_grad()
     def _look_ahead(self, step: Prepared) -> None:

@@ -147,7 +147,8 @@ class Rows:
             preferred_P, pairs = own_P & self.preferred_P, int(own_P.sum())
             weight = factors[stream] * pairs / len(own_P)
             gaps = self.columns["gap"][preferred_P]
-            seen = {"loss": self.columns["loss"][own_P] / (factors[stream] or 1.0), "gap": gaps}
+            losses = self.columns["loss"][own_P] / factors[stream] if factors[stream] else gaps[:0]
+            seen = {"loss": losses, "gap": gaps}
             figures = {key: _mean(values) for key, values in (seen | {"accuracy": accuracy(gaps)}).items()}
             rows.append({"step": step, "stream": name, "pairs": pairs, "weight": weight, **figures})
         return rows

@@ -92,6 +92,14 @@ def test_pairs_with_a_difficulty(here: Path, byte_model: Path) -> None:
     assert (config.objective.name, config.schedule.difficulty) == ("mixdpo", "column")
 
 
+def test_what_trains_on_the_labels_confidence_is_said(
+    here: Path, byte_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not what makes its own of the scores, as mmpo does."""
+    proposed(byte_model, pairs(here, label_confidence=0.9))
+    assert "the pairs carry label_confidence, which gdpo, cdpo-soft, sppo train on" in capsys.readouterr().out
+
+
 def test_how_rows_are_read_is_said(here: Path, byte_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, text = proposed(byte_model, pairs(here, 3, lang="en", chosen="one", rejected="two"))
     assert "  # rows are plain; not read: lang" in text

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from pipeline.errors import UserError
 from pipeline.line.plan import make_plan
 from pipeline.line.steps import STAGES, Plan
+from pipeline.objectives.presets import PRESETS
 from pipeline.settings.config import validate
 from pipeline.settings.resources import Resources
 from pipeline.settings.unused import unused
@@ -287,6 +288,19 @@ def test_data_without_a_column_that_is_needed_is_refused_before_any_work(
     for name in ("re-po", "wpo"):  # nor do these: without a source all labels are of one, and the rest is the policy's
         objective = {"name": "mixdpo", "preference": name}
         plan(objective=objective, schedule={"difficulty": "reference-gap"}, data={"source": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [(name, need) for name, row in PRESETS.items() for need in row.needs if need in ("scores", "label_confidence")],
+)
+def test_every_row_that_needs_a_column_says_so_before_any_work(
+    plan: Callable[..., Plan], tmp_path: Path, name: str, needed: str
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}) + "\n")
+    with pytest.raises(UserError, match=f"objective.name={name} needs {needed}, which data.source="):
+        plan(objective={"name": name}, schedule={"difficulty": "reference-gap"}, data={"source": str(file)})
 
 
 def test_the_embedded_tasks_have_scores_only(plan: Callable[..., Plan]) -> None:

@@ -53,6 +53,21 @@ def test_dr_dpos_weights_average_to_one_over_what_was_seen() -> None:
     assert ratios[2] > ratios[0] > ratios[1]  # the smaller a loss, the more it counts
 
 
+# --- scaled DPO's mean
+
+
+def test_a_score_gap_that_contradicts_its_label_weighs_nothing_whatever_was_seen() -> None:
+    """Of a tie, an agreement and a contradiction, before anything was seen, after ties alone and after gaps of 2."""
+    pairs = [EASY._replace(s_w=1.0, s_l=other) for other in (1.0, 0.0, 2.0)]
+    objective, dpo = build("scaled-dpo"), build("dpo")
+    plain = dpo(batch_of(pairs), dpo.initial_state()).losses_B
+    tied = batch_of([pair._replace(s_l=pair.s_w) for pair in pairs])
+    apart = batch_of([pair._replace(s_l=-1.0) for pair in pairs])
+    for untrained, weights in ((None, [1.0, 1.0, 0.0]), (tied, [1.0, 1.0, 0.0]), (apart, [0.0, 0.5, 0.0])):
+        out = objective(batch_of(pairs), objective.initial_state(untrained=untrained))
+        assert (out.losses_B / plain).tolist() == pytest.approx(weights)
+
+
 # --- RAPPO's bound
 
 
@@ -124,5 +139,3 @@ def test_a_state_of_sources_must_be_told_of_them() -> None:
     state = experienced(objective)
     with pytest.raises(ValueError, match="sources of labels"):
         state.observe(doubles(1.0), doubles(0.5))
-    with pytest.raises(ValueError, match="needs the state that it makes"):
-        objective(batch_of([EASY]), build("dpo").initial_state())

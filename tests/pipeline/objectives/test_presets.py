@@ -11,7 +11,7 @@ import torch
 from pipeline.objectives.batch import SFT, PairBatch
 from pipeline.objectives.objective import build
 from pipeline.objectives.presets import PRESETS
-from tests.pipeline.objectives.pairs import EASY, INNER, MILD, PAIRS, WRONG, Pair, batch_of, run
+from tests.pipeline.objectives.pairs import EASY, INNER, MILD, PAIRS, WRONG, Pair, batch_of, experienced, run
 from tests.pipeline.objectives.restated import CASES, Steps
 
 SETTINGS = [(name, given) for name, (_, _, others) in CASES.items() for given in ({}, *others)]
@@ -152,6 +152,19 @@ def test_needs_are_exactly_what_is_read(name: str) -> None:
     for column in needed:
         with pytest.raises(ValueError, match=f"needs {column}"):
             run(name, without(column))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_loss_of_what_is_no_number_is_none(name: str) -> None:
+    """An unknown score is NaN in a batch: no weight or margin turns it to a number, before any step or after some."""
+    row, objective, nan = PRESETS[name], build(name), float("nan")
+    columns = [column for need in (*row.needs, *row.token_columns) for column in COLUMNS[need] if column != "sources"]
+    for column in ("policy_chosen_logps", *columns) if "token_logps" not in row.needs else columns:
+        batch = batch_of([EASY, WRONG])
+        given = getattr(batch, column)
+        given[1] = torch.full_like(given[1], nan)
+        for state in (objective.initial_state(), experienced(objective)):
+            assert objective(batch, state).losses_B.isnan().tolist() == [False, True]
 
 
 @pytest.mark.parametrize("name", ["dpo", "ipo-mean", "hypo", "uni-dpo", "alpha-dpo", "gamma-dpo"])

@@ -99,6 +99,27 @@ def test_training_outputs_leave_it_alone_too() -> None:
             assert same(state.state_dict(), before)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "other"),
+    [
+        *((name, parameters, "dpo") for name, parameters in REMEMBERING),
+        ("dpo", {}, "gamma-dpo"),
+        ("simpo", {}, "beta-dpo"),
+        ("amapo", {}, "alpha-dpo"),
+        ("scaled-dpo", {}, "bco"),
+        ("dr-dpo", {}, "rappo"),
+        ("alpha-dpo", {"margin": "gamma"}, "alpha-dpo"),
+    ],
+    ids=str,
+)
+def test_the_state_of_another_objective_is_refused(name: str, parameters: dict[str, Any], other: str) -> None:
+    """It would be no memory at all, or one of something else, and every loss a number."""
+    objective, state = build(name, **parameters), experienced(build(other))
+    for call in (objective, objective.gaps):
+        with pytest.raises(ValueError, match=r"needs the state that it makes itself: objective\.initial_state"):
+            call(batch_of(PAIRS), state)
+
+
 def test_rows_without_memory_have_an_empty_state() -> None:
     objective = build("dpo")
     assert experienced(objective).state_dict() == {}
@@ -168,9 +189,8 @@ def test_before_the_first_step_margins_are_constant(name: str, margin: float) ->
 
 
 def test_before_the_first_step_beta_dpo_is_dpo() -> None:
-    objective = build("beta-dpo")
-    out = objective(batch_of(PAIRS), objective.initial_state())
-    assert torch.equal(out.losses_B, build("dpo")(batch_of(PAIRS), objective.initial_state()).losses_B)
+    outputs = [build(name)(batch_of(PAIRS), build(name).initial_state()) for name in ("beta-dpo", "dpo")]
+    assert torch.equal(outputs[0].losses_B, outputs[1].losses_B)
 
 
 # --- gamma-PO's queue and scalar
@@ -299,7 +319,7 @@ def test_equal_values_have_no_spread_not_even_by_rounding(value: float, size: in
     for _ in range(steps):
         moments.observe(torch.full((size,), value, dtype=torch.float64))
     assert moments.spread == 0
-    assert moments.inclusion(doubles(value, value + 1), 0.5).tolist() == [1.0, 1.0]
+    assert moments.inclusion(doubles(value, value + 1), 0.5).tolist() == [0.5, 0.5]
 
 
 def test_a_first_step_of_one_pair_moves_no_margin() -> None:
@@ -309,6 +329,15 @@ def test_a_first_step_of_one_pair_moves_no_margin() -> None:
         state = objective.initial_state()
         state.observe(doubles(0.3), doubles(0.3))
         assert objective(batch_of(MILD), state).margins_B.tolist() == [margin] * 4
+
+
+def test_a_first_step_of_one_pair_filters_none() -> None:
+    """Every pair is as likely to be kept as another, and weighs 1: beta-DPO is DPO yet."""
+    objective, dpo = build("beta-dpo"), build("dpo")
+    state = objective.initial_state()
+    state.observe(doubles(1.5), doubles(1.5))
+    expected = dpo(batch_of(MILD), dpo.initial_state())
+    torch.testing.assert_close(objective(batch_of(MILD), state).losses_B, expected.losses_B)
 
 
 def test_inclusion_by_hand() -> None:
@@ -344,7 +373,7 @@ def test_the_mean_inclusion_over_the_latest_step_is_the_share(steps: list[list[f
         moments.observe(doubles(*values))
     kept = moments.inclusion(doubles(*steps[-1]), share)
     assert bool((kept >= 0).all() and (kept <= 1).all())
-    assert float(kept.mean()) == pytest.approx(share if moments.spread else 1.0, rel=1e-9)
+    assert float(kept.mean()) == pytest.approx(share, rel=1e-9)
     if moments.spread and moments.mean is not None:  # nearer to the mean, likelier to be kept
         order = (doubles(*steps[-1]) - moments.mean).abs().argsort()
         assert bool((kept[order].diff() <= 1e-12).all())

@@ -82,6 +82,14 @@ def test_one_stream_is_what_there_was_before() -> None:
             assert torch.equal(getattr(out, name).nan_to_num(7.0), getattr(plain, name).nan_to_num(7.0))
 
 
+def test_pairs_of_nobody_knows_which_stream_are_refused() -> None:
+    """They would all be of the first, times its weight."""
+    streams = of("dpo", [0.3, 0.7])
+    for call in (lambda batch: streams.losses(batch, COUNTS), streams.gaps):
+        with pytest.raises(ValueError, match="needs streams"):
+            call(batch_of(PAIRS))
+
+
 def test_a_stream_that_a_step_lacks_leaves_its_weight() -> None:
     streams = of("dpo", [0.3, 0.5, 0.2], count=3)
     assert streams.factors([(2, 9), (4, 9), (2, 9)]) == pytest.approx([1.2, 1.0, 0.8])

@@ -139,6 +139,10 @@ def test_all_of_the_weight_is_one_stream_alone(even: tuple[Bench, Bench]) -> Non
         given = [1.0 - place, float(place)]
         both = run(one.trainer("bvpo", streams={"off": other}, schedule=SHUFFLED, weights=given, batch=4, beta=0.5))
         torch.testing.assert_close(weights(both), weights(alone), rtol=0, atol=1e-9)
+        losses = {name: [row["loss"] for row in streams_log(both) if row["stream"] == name] for name in ("data", "off")}
+        told, untold = (losses[name] for name in (("data", "off"), ("off", "data"))[place])
+        assert told == pytest.approx([row["loss"] for row in steps_log(alone)])
+        assert untold == [None] * len(told)  # its losses are nothing of the step's; 0 would be another figure
 
 
 @pytest.mark.parametrize(

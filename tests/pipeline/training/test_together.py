@@ -74,7 +74,8 @@ def sums(bench: Bench, shared: dict[str, Any]) -> Found:
 
 def learnt(bench: Bench, name: str, shared: dict[str, Any]) -> tuple[torch.Tensor, list[Row], Any]:
     two: dict[str, Any] = {"streams": {"again": bench}, "weights": [0.5, 0.5], "balance": "least-error"}
-    more = {"bvpo": two, "mixdpo": {"queue": "step", "centred": False}}.get(name, {})
+    lifted = {"undesirable_weight": 0.25}  # so that z is above 0
+    more = {"bvpo": two, "mixdpo": {"queue": "step", "centred": False}, "kto": lifted}.get(name, {})
     trainer = run(bench.trainer(name, resources=SMALL, schedule={"flip_fraction": 0.3}, **shared, **more))
     return whole(trainer), pairs_log(trainer), trainer.state.state_dict()
 
