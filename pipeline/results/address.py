@@ -8,7 +8,7 @@ What is made again stays where it is until then.
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,16 +183,20 @@ class Address:
             self._replace()
         return Artifact(self.path, artifact.manifest).verify()
 
-    def commit(self, manifest: Mapping[str, Any], row_counts: Mapping[str, int]) -> Artifact:
+    def commit(
+        self, manifest: Mapping[str, Any], row_counts: Mapping[str, int], scratch: Collection[str] = ()
+    ) -> Artifact:
         """Digest what is in the partial folder, write the manifest last, rename: from here on it is found.
 
         An earlier result, under this label or another, goes when the new one is there, and never before: where a kill
-        comes between, either is found whole. `row_counts` are the rows of its Parquet files, by name. Call it inside
-        `writing()`.
+        comes between, either is found whole. `row_counts` are the rows of its Parquet files, by name. `scratch` are
+        files and folders that are no part of the result, and that a killed run goes on from: they go once the rest is
+        digested, which takes minutes where it is large, and found. Call it inside `writing()`.
         """
         for leftover in (self.partial / MANIFEST, *self.partial.rglob(f"*{ASIDE}")):
             leftover.unlink(missing_ok=True)  # of a run killed while it wrote
-        files = [file for file in sorted(self.partial.rglob("*")) if file.is_file() and file.name != FORCED]
+        kept = (path for path in self.partial.iterdir() if path.name not in (FORCED, *scratch))
+        files = sorted(file for path in kept for file in (path, *path.rglob("*")) if file.is_file())
         outputs = {
             (name := str(file.relative_to(self.partial))): {
                 "rows": row_counts.get(name),
@@ -207,7 +211,7 @@ class Address:
         write_aside(self.partial / MANIFEST, json.dumps(full, indent=2, ensure_ascii=False) + "\n")
         if self.store:
             self._unpublished.touch()
-        self._replace()
+        self._replace(scratch)
         made = Artifact(self.path, full, self.store)
         if self.store:
             self._publish(made, self.store)
@@ -223,8 +227,10 @@ class Address:
         self.forget()
         self._unpublished.unlink(missing_ok=True)
 
-    def _replace(self) -> None:
-        """Put the partial folder, which has its manifest, in the place of what is there; then remove that."""
+    def _replace(self, scratch: Collection[str] = ()) -> None:
+        """Put the partial folder, which has its manifest, in the place of what is there; then remove that, and what
+        was scratch.
+        """
         if (self.path / MANIFEST).is_file():
             for earlier in self._beside(OLD):
                 _remove(earlier)  # of a run that was killed before it did
@@ -233,6 +239,10 @@ class Address:
             shutil.rmtree(self.path)
         self.partial.rename(self.path)
         (self.path / FORCED).unlink(missing_ok=True)
+        for name in scratch:
+            if (self.path / name).exists():
+                self.partial.mkdir(exist_ok=True)
+                (self.path / name).rename(self.partial / name)
         for other in (*self._beside(), *self._beside(OLD), *self._beside(PARTIAL)):
             if other != self.path:
                 _remove(other)

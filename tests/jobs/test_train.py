@@ -3,10 +3,15 @@
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
-from actors.training import RAY, WorkerSpec, known_checkpoints
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.training import EPOCH, JOURNAL, NOTE, PHASE, PROGRESS, RAY, TRACKED, WorkerSpec, known_checkpoints
 from actors.worker import _told, model_card
-from jobs.train import clear_unknown
+from jobs.common.stage import Work
+from jobs.train import clear_unknown, outcome
 from pipeline.settings.config import RunConfig
 from pipeline.settings.inputs import Model
 from pipeline.training.together import Together
@@ -48,3 +53,21 @@ def test_the_model_card_names_what_every_rendering_gets() -> None:
     model = Model(source="x", template_arguments={"enable_thinking": False})
     card = model_card(WorkerSpec(RunConfig(model=model), "", "", "", 1), "transformers", "Trained")
     assert '- arguments of the chat template: {"enable_thinking": false}\n' in card
+
+
+def test_checkpoints_stay_until_what_was_trained_is_committed(tmp_path: Path) -> None:
+    """Until then a kill would cost the training: a large model takes minutes to digest."""
+    between = (RAY, EPOCH, JOURNAL)
+    for name in between:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    for name in (PROGRESS, PHASE, TRACKED):
+        (tmp_path / name).touch()
+    (tmp_path / NOTE).write_text("packed")
+    (tmp_path / "held_out.json").write_text("{}")
+    pq.write_table(pa.table({"seconds": [1.0, 2.0], "tokens": [3, 4]}), tmp_path / "steps.parquet")
+    made = outcome(Work(cast(Any, None), cast(Any, None), {}, tmp_path))
+    assert all((tmp_path / name / "file").exists() for name in between)
+    there = {path.name for path in tmp_path.iterdir()}
+    assert there - set(made.scratch) == {"held_out.json", "steps.parquet"}
+    assert (made.metrics["notes"], made.metrics["steps"], made.tokens) == (["packed"], 2, 7)

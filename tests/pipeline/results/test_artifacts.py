@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
+from pipeline.results import address as results_address
 from pipeline.results.address import Address
 from pipeline.results.artifacts import Artifact, canonical, fingerprint
 from pipeline.results.files import MANIFEST, DigestMemory, file_digest
@@ -211,3 +212,35 @@ def test_a_broken_memory_is_forgotten(tmp_path: Path) -> None:
     assert DigestMemory(tmp_path).digest(file) == file_digest(file)
     (tmp_path / ".digests.json").write_text("[1]")
     assert DigestMemory(tmp_path).digest(file) == file_digest(file)
+
+
+def test_what_a_killed_run_goes_on_from_is_there_until_the_result_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digesting a large model takes minutes; a kill in the midst of it must not cost the training."""
+    place, digests = address(tmp_path), results_address.file_digests
+    seen: list[str] = []
+
+    def killed(files: Any) -> Any:
+        seen.extend(file.name for file in files)
+        raise KeyboardInterrupt
+
+    def commit() -> Artifact:
+        with place.writing() as folder:
+            (folder / "weights").write_text("w")
+            (folder / "ray" / "step-1").mkdir(parents=True, exist_ok=True)
+            (folder / "ray" / "step-1" / "shard").write_text("s")
+            (folder / "note.txt").write_text("n")
+            return place.commit({"rows": 0}, {}, scratch=("ray", "note.txt", "none"))
+
+    monkeypatch.setattr(results_address, "file_digests", killed)
+    with pytest.raises(KeyboardInterrupt):
+        commit()
+    assert seen == ["weights"] and place.find() is None
+    assert (place.partial / "ray" / "step-1" / "shard").read_text() == "s"
+    assert (place.partial / "note.txt").exists()
+    monkeypatch.setattr(results_address, "file_digests", digests)
+    made = commit()
+    assert list(made.verify().manifest["outputs"]) == ["weights"]
+    assert sorted(path.name for path in made.path.iterdir()) == [MANIFEST, "weights"]
+    assert not place.partial.exists()
