@@ -68,7 +68,6 @@ class Resampled(NamedTuple):
     prompts: int
 
 
-
 @dataclass(frozen=True)
 class Group:
     """Pairs that are taken together, and by measure the share of them that is ranked as labelled; a tie counts half."""
