@@ -1,4 +1,4 @@
-"""Intervals of 95 % for figures over prompts. What is resampled is prompts: they differ far more than samples of one."""
+"""95 % intervals of figures over prompts. What is resampled is prompts: they differ far more than samples of one."""
 
 import math
 from collections import Counter

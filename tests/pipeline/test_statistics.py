@@ -20,9 +20,7 @@ from pipeline.statistics import (
 def test_values_that_are_alike_have_the_interval_that_so_few_can_have():
     """Every resample is that value; Wilson's bound says how many others there may be: of none in 10, 27.75 %."""
     won, lost, tied = (bootstrap_mean([value] * 10) for value in (1.0, 0.0, 0.5))
-    assert (won.low, won.high) == pytest.approx((0.7225, 1.0), abs=1e-4) and wilson(1.0, 10).low == pytest.approx(
-        won.low
-    )
+    assert (won.low, won.high) == pytest.approx((0.7225, 1.0), abs=1e-4)
     assert (lost.low, lost.high) == pytest.approx((0.0, 0.2775), abs=1e-4)
     assert (tied.value, tied.low, tied.high) == pytest.approx((0.5, 0.5 - 0.2775 / 2, 0.5 + 0.2775 / 2), abs=1e-4)
     assert win_rate([1.0] * 10, [0.0] * 10).rate == won
