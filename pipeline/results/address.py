@@ -62,17 +62,22 @@ class Address:
                 self._publish(found, self.store)  # killed before all of it was there
             return found
         # What lies here is a manifest at most, and the result may have been made again elsewhere since.
-        if found:
+        names = self.store.find(self.stage, self._ending)
+        if found and found.path.name not in names:
             (found.path / MANIFEST).unlink()
-        for name in self.store.find(self.stage, self._ending):
-            self.store.fetch(f"{self.stage}/{name}/{MANIFEST}", self.path.with_name(name) / MANIFEST)
+        for name in names:
+            stored, here = f"{self.stage}/{name}/{MANIFEST}", self.path.with_name(name) / MANIFEST
+            if not here.is_file() or here.read_bytes() != self.store.read(stored):  # or else who holds it would not
+                self.store.fetch(stored, here)
         return self._find_here()
 
     def _find_here(self) -> Artifact | None:
-        for path in (*self._beside(), *self._beside(OLD)):
-            if (path / MANIFEST).is_file():
+        for ending in ("", OLD, ""):  # it may be replaced between two looks
+            for path in self._beside(ending):
                 try:
                     manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
                 except (json.JSONDecodeError, UnicodeDecodeError):
                     raise UserError(
                         f"{path / MANIFEST} is not readable JSON", f"remove {path}, then run this command again"
@@ -193,10 +198,12 @@ class Address:
         files and folders that are no part of the result, and that a killed run goes on from: they go once the rest is
         digested, which takes minutes where it is large, and found. Call it inside `writing()`.
         """
-        for leftover in (self.partial / MANIFEST, *self.partial.rglob(f"*{ASIDE}")):
-            leftover.unlink(missing_ok=True)  # of a run killed while it wrote
-        kept = (path for path in self.partial.iterdir() if path.name not in (FORCED, *scratch))
-        files = sorted(file for path in kept for file in (path, *path.rglob("*")) if file.is_file())
+        own = [path for path in self.partial.iterdir() if path.name not in (FORCED, *scratch)]
+        files = sorted(file for path in own for file in (path, *path.rglob("*")) if file.is_file())
+        leftovers = [file for file in files if file == self.partial / MANIFEST or file.suffix == ASIDE]
+        for leftover in leftovers:
+            leftover.unlink()  # of a run killed while it wrote
+            files.remove(leftover)
         outputs = {
             (name := str(file.relative_to(self.partial))): {
                 "rows": row_counts.get(name),
