@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from actors.survival import may_restart, outlive
-from jobs.common.cells import pending, run_cells, unfinished
+from jobs.common.cells import pending, require_held_out, run_cells, unfinished
 from jobs.common.check import check_all
 from jobs.common.saying import say, shown, tell
 from jobs.common.stage import Outcome, Work, door, in_use, make, reported, say_first
@@ -62,6 +62,7 @@ def run_grid(grid: Grid, folder: Path, held: ExitStack) -> None:
     UserError that names the cells that failed, once the others are done.
     """
     missing = unfinished(grid.cells, grid.study.until)
+    require_held_out(grid.cells)  # of those that jobs.run made, too
     say(f"study: {len(grid.cells)} cells, {len(grid.cells) - len(missing)} of them kept")
     if not missing:
         return

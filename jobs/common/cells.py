@@ -99,6 +99,7 @@ def make_shared(cells: Planned, until: str, held: ExitStack) -> None:
 
 
 def require_held_out(cells: Planned) -> None:
+    """Raise UserError where prepared pairs hold none to compare cells by."""
     for _, plan in cells:
         prepared = plan.steps["prepare"].address.find()
         if prepared and not prepared.manifest["metrics"]["splits"].get("dev"):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.common.cells import Ended, Planned, run_cells, unfinished
+from jobs.common.cells import Ended, Planned, require_held_out, run_cells, unfinished
 from jobs.common.saying import say
 from pipeline.errors import UserError
 from pipeline.line.plan import make_plan
@@ -145,6 +145,7 @@ class Tuner:
         last = [plan.of(until)[-1].address.path for _, plan in cells]
         alike = dict(zip(last, cells, strict=True))  # two trials may have come to the same settings
         missing, why = unfinished(list(alike.values()), until), {}
+        require_held_out(list(alike.values()))  # of those that jobs.run made, too
         say(f"sweep: {len(alike) - len(missing)} of {len(alike)} runs kept")
         if missing:
             from actors.cluster import connected

@@ -177,6 +177,7 @@ def committed(plan: Plan, until: str, points: Sequence[float], rate: float = 0.5
     """Results of a line up to a stage, as their manifests would be: the trained model's points are those given."""
     held_out = {"accuracy": rate, "gap": 1.0, "chosen_logps": -10.0, "rejected_logps": -30.0}
     metrics: dict[str, dict[str, Any]] = {
+        "prepare": {"splits": {"train": 4, "dev": 8}},
         "train": {
             "steps": 2,
             "held_out": {"pairs": 8, "before": held_out | {"chosen_logps": -12.0}, "after": held_out},
