@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"  # ends the name of a folder that is being written, or was when a run was killed
 HELD = "another process is making"  # begins what is said of a result that is being written
+NOWHERE = "cannot write"  # and of one that no file can be made for
 FORCED = ".forced"  # a file in a partial folder: it was begun by a forced run
 
 
@@ -127,7 +128,7 @@ class Address:
                 raise UserError(problem, "wait for it, then run this command again") from None
             except OSError as error:
                 remedy = "set resources.root to a folder with room that you may write"
-                raise UserError(f"cannot write {self.partial} ({error.strerror})", remedy) from None
+                raise UserError(f"{NOWHERE} {self.partial} ({error.strerror})", remedy) from None
             try:
                 yield self.partial
             finally:
