@@ -40,7 +40,7 @@ def run(work: Work) -> Outcome:
     require_room(work, base)
     trial = work.folder / "trial"
     shutil.rmtree(trial, ignore_errors=True)
-    for note in rehearse(base, config.model, config.train.lora, trial):
+    for note in rehearse(base, config.model_of(config.train.start), config.train.lora, trial):
         say(f"train: {note}")
     doing("joining pairs, reference and schedule")
     join(**joined(work), folder=work.folder / EPOCH, more=more(work))

@@ -3,11 +3,14 @@
 import json
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from actors import worker
 from actors.training import EPOCH, JOURNAL, NOTE, PHASE, PROGRESS, RAY, TRACKED, WorkerSpec, known_checkpoints
 from actors.worker import _told, model_card
 from jobs.common.stage import Work
@@ -46,6 +49,19 @@ def test_what_a_killed_run_left_unknown_is_removed(tmp_path: Path) -> None:
     clear_unknown(tmp_path)
     assert known_checkpoints(tmp_path) == {"step-10"}
     assert [path.name for path in (tmp_path / RAY).glob("step-*")] == ["step-10"]
+
+
+@pytest.mark.parametrize(("start", "named"), [(None, "base"), ({"source": "other", "revision": "r"}, "other")])
+def test_adapters_are_saved_with_the_model_that_they_were_trained_on(
+    start: Any, named: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever opens them by their adapter_config.json must put them on that."""
+    seen: list[Model] = []
+    monkeypatch.setattr(worker, "save_trained", lambda policy, base, model, folder: seen.append(model))
+    raw = {"model": {"source": "base"}, "train": {"start": start, "lora": {"merge": False}}}
+    trainer = SimpleNamespace(held_out=dict, policy=None)
+    worker.export(cast(Any, trainer), WorkerSpec(RunConfig.model_validate(raw), "", str(tmp_path), "", 1))
+    assert [each.source for each in seen] == [named]
 
 
 def test_the_model_card_names_what_every_rendering_gets() -> None:
