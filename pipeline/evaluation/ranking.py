@@ -7,7 +7,6 @@ Shapes: N pairs, M measures, C prompts, R resamples.
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,9 +147,9 @@ def _sections(found: Mapping[str, tuple[int, Resampled]]) -> tuple[list[Group], 
 
 def _mean(each: Sequence[Resampled], weights: Sequence[float]) -> Resampled:
     """The weighted mean of several, which were resampled apart."""
-    means, resampled, prompts = zip(*each, strict=True)
-    average = partial(np.average, axis=0, weights=weights)
-    return Resampled(average(means), average(resampled), sum(prompts))
+    means = np.average([one.means for one in each], axis=0, weights=weights)
+    resamples = np.average([one.resamples for one in each], axis=0, weights=weights)
+    return Resampled(means, resamples, sum(one.prompts for one in each))
 
 
 def _group(name: str, pairs: int, found: Resampled) -> Group:
