@@ -225,7 +225,8 @@ def export(trainer: Trainer, work: WorkerSpec) -> None:
     adapter/.
     """
     folder, held_out = Path(work.folder), trainer.held_out()
-    saved = save_trained(trainer.policy, Path(work.model), work.config.model, folder)
+    start = work.config.model_of(work.config.train.start)  # which adapters name as their base
+    saved = save_trained(trainer.policy, Path(work.model), start, folder)
     if saved is None:  # the first worker writes
         return
     library, what = ("transformers", "Trained") if saved == "model" else ("peft", "Low-rank adapters, trained")

@@ -32,7 +32,7 @@ def run(work: Work) -> Outcome:
     from pipeline.onpolicy.bridging import SOURCE as BRIDGED
     from pipeline.onpolicy.selected import origins, selected_pairs, within_limit
     from pipeline.prepare.parts import lacking
-    from pipeline.prepare.preparation import DROPPED, Preparation
+    from pipeline.prepare.preparation import BLOCKS, DROPPED, Preparation
     from pipeline.prepare.reader import Spec
 
     data, selected = work.config.data, list(work.inputs.values())
@@ -59,7 +59,6 @@ def run(work: Work) -> Outcome:
         doing("writing pairs")
         parts = preparation.write(copies, here.spread, [each.first for each in joined])
         written = sorted(parts, key=lambda each: each.number)
-    preparation.clear()
     counts = {name: rows for each in written for name, rows in each.rows.items()}
     ledger = ledger_of(account, sum(counts.values()))
     if joined:
@@ -73,7 +72,7 @@ def run(work: Work) -> Outcome:
         say(f"prepare: {remark}" + (f" ({count} times)" if count > 1 else ""))
     template = {"end_of_turn": reader.tokeniser.end, "template": remarks}
     facts = {"loader": source.loader, **found, **template, "lacking": lacking(written)}
-    return Outcome(counts, metrics=facts, ledger=ledger)
+    return Outcome(counts, metrics=facts, ledger=ledger, scratch=(BLOCKS,))
 
 
 @dataclass(frozen=True)

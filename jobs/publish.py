@@ -79,7 +79,8 @@ def content(plan: Plan, made: Artifact, place: Place, licence: str, base: str | 
         card = model_card(plan, made, licence, base, adapter, place.repository)
         if adapter:
             files["adapter_config.json"] = for_others(
-                made.path / folder / "adapter_config.json", hub_name(plan.config.model.source, base)
+                made.path / folder / "adapter_config.json",
+                hub_name(plan.config.model_of(plan.config.train.start).source, base),
             )
             if template := plan.config.model.chat_template:  # which the base model has not got
                 files["chat_template.jinja"] = Path(template).read_bytes()

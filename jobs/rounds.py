@@ -16,7 +16,6 @@ from jobs.common.check import check_all, recheck
 from jobs.common.saying import doing, heard, say, shown, tell
 from jobs.common.stage import Outcome, Work, door, make, places, reported, say_first, write_config
 from jobs.run import walk
-from pipeline.line.plan import readable
 from pipeline.line.rounds import MODEL, Series, plan_rounds, require_prompts
 from pipeline.line.steps import Step
 from pipeline.results.files import write_aside
@@ -91,9 +90,10 @@ def known(series: Series, number: int) -> Series:
 
 
 def run_round(series: Series, number: int, missing: Sequence[Step]) -> None:
-    """Make what is missing of a round. Its configuration stays, to run it alone."""
+    """Make what is missing of a round. Its configuration stays, to run it alone, beside those of others of its name."""
     plan, count = series.planned[number - 1], series.rounds.count
-    file = plan.steps["prepare"].address.root / "rounds" / "runs" / f"{readable(plan.config.name)}.yaml"
+    report = plan.steps["report"].address
+    file = report.root / "rounds" / "runs" / f"{report.path.name}.yaml"
     write_config(plan.config, file)
     say(f"rounds: round {number} of {count}, {len(missing)} results to make; alone: jobs.run --config {shown(file)}")
     recheck([(plan, missing)])

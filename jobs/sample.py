@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.common.earlier import Earlier, take_over
+from jobs.common.earlier import NOTE, Earlier, take_over
 from jobs.common.saying import doing, say
 from jobs.common.stage import Outcome, Work, main
 from pipeline.errors import UserError
@@ -56,7 +56,7 @@ def run(work: Work) -> Outcome:
     if work.config.sample.reference_answers:
         written |= reference_answers(prompts, answerers[0], work)
     earlier = take_over(work)
-    outcome = Outcome(written | dict(earlier.parts))
+    outcome = Outcome(written | dict(earlier.parts), scratch=(NOTE,))
     if earlier.samples < work.config.sample.n:
         doing("starting or joining Ray")
         with connected():
@@ -65,7 +65,6 @@ def run(work: Work) -> Outcome:
                 outcome.rows |= made.rows
                 prefix = "" if each.name == "model" else f"{each.name}_"
                 outcome.metrics |= {f"{prefix}{key}": value for key, value in made.metrics.items()}
-    earlier.forget()
     describe(outcome, asked, earlier, work)
     return outcome
 

@@ -11,9 +11,10 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 
 from actors.survival import may_restart, outlive
-from jobs.common.cells import pending, run_cells, unfinished
+from jobs.common.cells import pending, require_held_out, run_cells, unfinished
 from jobs.common.check import check_all
 from jobs.common.saying import say, shown, tell
 from jobs.common.stage import Outcome, Work, door, in_use, make, reported, say_first
@@ -49,21 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if (found := step.address.find())
         }
         with in_use(grid, *kept.values()) as held:
-            run_grid(grid, held)
+            run_grid(grid, page.address.path.parent / "cells" / page.address.path.name, held)
             make(grid, page)
         say(f"study: {shown(page.address.path / 'study.html')}, {time.perf_counter() - started:.1f} s")
 
 
-def run_grid(grid: Grid, held: ExitStack) -> None:
+def run_grid(grid: Grid, folder: Path, held: ExitStack) -> None:
     """Make every cell's results; what cells share is `held` until all are made.
 
-    Raises UserError that names the cells that failed, once the others are done.
+    Each is run from its file in `folder`, which no other study has: cells of several may be called alike. Raises
+    UserError that names the cells that failed, once the others are done.
     """
     missing = unfinished(grid.cells, grid.study.until)
+    require_held_out(grid.cells)  # of those that jobs.run made, too
     say(f"study: {len(grid.cells)} cells, {len(grid.cells) - len(missing)} of them kept")
     if not missing:
         return
-    folder = grid.steps["prepare"].address.root / "study" / "cells"
     ended = run_cells(missing, grid.study.until, folder, grid.config.resources.study_cells, held)
     if failed := [cell.name for (cell, _), end in zip(missing, ended, strict=True) if end.status]:
         raise UserError(

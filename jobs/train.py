@@ -40,7 +40,7 @@ def run(work: Work) -> Outcome:
     require_room(work, base)
     trial = work.folder / "trial"
     shutil.rmtree(trial, ignore_errors=True)
-    for note in rehearse(base, config.model, config.train.lora, trial):
+    for note in rehearse(base, config.model_of(config.train.start), config.train.lora, trial):
         say(f"train: {note}")
     doing("joining pairs, reference and schedule")
     join(**joined(work), folder=work.folder / EPOCH, more=more(work))
@@ -87,28 +87,24 @@ def by_workers(work: Work, base: Path) -> None:
 
 
 def outcome(work: Work) -> Outcome:
-    """What the workers left, once what is of no use beside the model and its tables is removed."""
+    """What the workers left; what is of no use beside the model and its tables stays until these are committed."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     from actors.training import EPOCH, JOURNAL, NOTE, PHASE, PROGRESS, RAY, TRACKED
 
     folder = work.folder
-    for name in (RAY, EPOCH, JOURNAL):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    how = (folder / NOTE).read_text(encoding="utf-8")
-    for name in (PROGRESS, PHASE, NOTE, TRACKED):
-        (folder / name).unlink(missing_ok=True)
     names = ("steps.parquet", "trained_pairs.parquet", "reliability.parquet", "streams.parquet")
     rows = {name: pq.read_metadata(file).num_rows for name in names if (file := folder / name).exists()}
     steps = pq.read_table(folder / "steps.parquet")
     metrics = {
-        "notes": [how],
+        "notes": [(folder / NOTE).read_text(encoding="utf-8")],
         "steps": steps.num_rows,
         "loop_seconds": pc.sum(steps["seconds"]).as_py(),
         "held_out": json.loads((folder / "held_out.json").read_text(encoding="utf-8")),
     }
-    return Outcome(rows, tokens=pc.sum(steps["tokens"]).as_py(), metrics=metrics)
+    scratch = (RAY, EPOCH, JOURNAL, PROGRESS, PHASE, NOTE, TRACKED)
+    return Outcome(rows, tokens=pc.sum(steps["tokens"]).as_py(), metrics=metrics, scratch=scratch)
 
 
 def trainer(spec: "WorkerSpec", asked: dict[str, float], workers: int) -> "TorchTrainer":

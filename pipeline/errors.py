@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+UNWRITTEN = "a result could not be written"  # begins what is said of a full disk
+
 # What torch, CUDA's libraries, vLLM and the system say where memory ran out; most of it comes as a plain RuntimeError.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|can(no|')t allocate memory|_STATUS_ALLOC_FAILED|registering memory failed", re.IGNORECASE
@@ -40,7 +42,7 @@ def no_room(error: BaseException) -> UserError | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         why = os.strerror(error.errno)
         remedy = "free some room, or set resources.root to a larger disk; finished parts are kept"
-        return UserError(f"a result could not be written: {why}", remedy)
+        return UserError(f"{UNWRITTEN}: {why}", remedy)
     return None
 
 

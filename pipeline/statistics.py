@@ -1,4 +1,4 @@
-"""Intervals for figures over prompts. What is resampled is prompts: they differ far more than samples of one prompt."""
+"""95 % intervals of figures over prompts. What is resampled is prompts: they differ far more than samples of one."""
 
 import math
 from collections import Counter
@@ -36,27 +36,39 @@ def share_of(total: int, share: float) -> Fraction:
     return total * Fraction(str(share))
 
 
-def bootstrap_mean(values: Sequence[float], resamples: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
-    """The mean of `values`, one a prompt, with its percentile bootstrap interval.
+def bootstrap_mean(
+    values: Sequence[float], resamples: int = 2000, seed: int = 0, within: tuple[float, float] = (0.0, 1.0)
+) -> Interval:
+    """The mean of `values`, one a prompt, with its percentile bootstrap interval; of values alike that of `alike`.
 
-    Where all values are alike the interval has no width, though the true figure is not known that well.
     Raises ValueError without any value.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         raise ValueError("no values: the mean over no prompts has no interval")
+    if np.ptp(array) == 0:
+        return alike(float(array[0]), array.size, within)
     rng = np.random.default_rng(seed)
     means = [array[rng.integers(array.size, size=array.size)].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(array.mean()), float(low), float(high))
 
 
-def win_rate(
-    ours: Sequence[float], theirs: Sequence[float], resamples: int = 2000, seed: int = 0, level: float = 0.95
-) -> WinRate:
+def alike(value: float, trials: int, within: tuple[float, float]) -> Interval:
+    """The interval of a mean of so many trials that all gave one value, and that might have given any `within`.
+
+    Resamples of them would all be that value, though the true mean is not known that well: by Wilson's bound as large a
+    share of trials may give something else, at either end. Of values of 0 and 1 it is Wilson's interval.
+    """
+    share = wilson(0.0, trials).high
+    low, high = min(value, within[0]), max(value, within[1])
+    return Interval(value, value - share * (value - low), value + share * (high - value))
+
+
+def win_rate(ours: Sequence[float], theirs: Sequence[float], resamples: int = 2000, seed: int = 0) -> WinRate:
     """How often `ours` scores higher than `theirs`; entry i of both is prompt i. Equal scores are a tie."""
     won = points(ours, theirs)
-    return WinRate(won.count(1.0), won.count(0.5), won.count(0.0), bootstrap_mean(won, resamples, seed, level))
+    return WinRate(won.count(1.0), won.count(0.5), won.count(0.0), bootstrap_mean(won, resamples, seed))
 
 
 def points(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
@@ -70,15 +82,25 @@ def draws(units: int, resamples: int, seed: int | Sequence[int]) -> npt.NDArray[
 
 
 def clustered_mean(
-    values: Sequence[float], clusters: Sequence[Hashable], resamples: int = 1000, seed: int = 0, level: float = 0.95
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    resamples: int = 1000,
+    seed: int = 0,
+    *,
+    within: tuple[float, float],
 ) -> Interval:
-    """The mean of `values`, with an interval by resampling the clusters they belong to, such as a prompt's turns."""
+    """The mean of `values`, with an interval by resampling the clusters they belong to, such as a prompt's turns.
+
+    Of values alike it is that of `alike`, a cluster a trial.
+    """
     array, place = np.asarray(values, dtype=np.float64), {name: i for i, name in enumerate(dict.fromkeys(clusters))}
     if array.size == 0:
         raise ValueError("no values: the mean over no clusters has no interval")
+    if np.ptp(array) == 0:
+        return alike(float(array[0]), len(place), within)
     of_value = [place[name] for name in clusters]
     counts = draws(len(place), resamples, seed)[:, of_value]
-    low, high = np.quantile(counts @ array / counts.sum(1), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(counts @ array / counts.sum(1), [0.025, 0.975])
     return Interval(float(array.mean()), float(low), float(high))
 
 
@@ -99,8 +121,9 @@ def paired(
     theirs: Mapping[Any, float],
     resamples: int = 1000,
     seed: int = 0,
+    scale: tuple[float, float] = (0.0, 1.0),
 ) -> Paired:
-    """Ours against theirs over the questions that both have. Raises ValueError where there is none.
+    """Ours against theirs, of one scale, over the questions that both have. Raises ValueError where there is none.
 
     A key is a question, or a question and its turn. A question counts once: turns that both have are averaged first, as
     those of one conversation are no independent trials, of the sign test or of the resamples.
@@ -111,7 +134,8 @@ def paired(
             turns.setdefault(key[0] if isinstance(key, tuple) else key, []).append(ours[key] - theirs[key])
     differences = [fmean(own) for own in turns.values()]
     higher, lower = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    interval = clustered_mean(differences, list(turns), resamples, seed)
+    within = scale[0] - scale[1], scale[1] - scale[0]
+    interval = clustered_mean(differences, list(turns), resamples, seed, within=within)
     return Paired(len(turns), interval, higher, len(turns) - higher - lower, lower, sign_test(higher, lower))
 
 

@@ -24,7 +24,7 @@ def hub_name(source: str, given: str | None = None) -> str | None:
 def model_card(plan: Plan, trained: Artifact, licence: str, base: str | None, adapter: bool, name: str) -> Card:
     """Of a trained model, or of adapters."""
     config, start = plan.config, plan.config.train.start
-    source = hub_name(start.source if start else config.model.source, base)
+    source = hub_name(config.model_of(start).source, base)
     lora = config.train.lora is not None
     _, parameters = resolve(config.objective.name, config.objective.parameters)
     settings = {section: getattr(config, section).model_dump(mode="json") for section in ("schedule", "train")}

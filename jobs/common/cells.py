@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -97,6 +99,7 @@ def make_shared(cells: Planned, until: str, held: ExitStack) -> None:
 
 
 def require_held_out(cells: Planned) -> None:
+    """Raise UserError where prepared pairs hold none to compare cells by."""
     for _, plan in cells:
         prepared = plan.steps["prepare"].address.find()
         if prepared and not prepared.manifest["metrics"]["splits"].get("dev"):
@@ -111,20 +114,17 @@ class Processes:
     def __init__(self, environment: dict[str, str]):
         self.environment = environment
         self.running: list[subprocess.Popen[str]] = []
+        self.lock, self.ended = threading.Lock(), False
 
     def run(self, cell: Cell, until: str, folder: Path) -> Ended:
         """Run a cell to its end. Its configuration stays in `folder`, to run it alone."""
         file = folder / f"{cell.name}.yaml"
         write_config(cell.config, file)
-        child = subprocess.Popen(
-            [sys.executable, "-m", "jobs.run", "--config", str(file), "--until", until],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        self.running.append(child)
+        with self.lock:
+            if self.ended:
+                return Ended(-signal.SIGTERM)
+            child = self._started([sys.executable, "-m", "jobs.run", "--config", str(file), "--until", until])
+            self.running.append(child)
         error = ""
         for line in child.stdout or ():
             told = re.sub(CLOCK, "", line.rstrip())
@@ -134,8 +134,22 @@ class Processes:
                 say(f"{cell.name} | {told}")
         return Ended(child.wait(), error)
 
+    def _started(self, command: Sequence[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+
     def end(self) -> None:
-        """What is running ends: nothing outlives the door that started it."""
+        """What is running ends, and no other begins; returns once it has, as a training first writes a checkpoint."""
+        with self.lock:
+            self.ended = True
         for child in self.running:
             if child.poll() is None:
                 child.terminate()
+        for child in self.running:
+            child.wait()

@@ -171,6 +171,7 @@ def judged(
     settings: Judge,
 ) -> Row:
     """The figures of a benchmark's verdicts: of each match, or of the ratings, and of one model against the other."""
+    from pipeline.evaluation.benchmarks.verdicts import SCALE
     from pipeline.evaluation.exports import verdicts as exports
     from pipeline.evaluation.judging.games import shares, summarise
     from pipeline.evaluation.judging.ratings import summarise as summarise_ratings
@@ -194,10 +195,11 @@ def judged(
         by_model[model] = {(each.question_id, each.turn): each.rating for each in own_ratings if each.rating}
         one = exports.rating_figures(exports.of_ratings(own_ratings, {model: model}, judge), *drawn)
         figures = (figures[0] + one[0], figures[1] + one[1])
+    scale = SCALE if rated else (0, 1)
     shared = by_model.get("trained", {}).keys() & by_model.get("base", {}).keys()
     return {
         "matches": found,
-        "paired": asdict(paired(by_model["trained"], by_model["base"], *drawn)) if shared else None,
+        "paired": asdict(paired(by_model["trained"], by_model["base"], *drawn, scale)) if shared else None,
         "ratings": {"models": ratings} if rated else None,
         **described(figures),
     }

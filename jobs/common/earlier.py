@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from jobs.common.saying import say
@@ -19,13 +18,13 @@ from pipeline.results.artifacts import Artifact
 from pipeline.results.files import MANIFEST, aside, write_aside
 
 NOTE = "earlier.json"  # in the unfinished folder: what was decided when the work began, which a resumed one keeps to
+_SAMPLED = ("part-model-", "part-against-")  # begin the names of the parts
 
 
 @dataclass(frozen=True)
 class Earlier:
     """The first `samples` answers to every prompt, taken from the result `name`; none where there is none."""
 
-    folder: Path
     samples: int = 0
     name: str = ""
     parts: Mapping[str, int] = field(default_factory=dict)  # rows of each part
@@ -34,16 +33,15 @@ class Earlier:
     def fact(self) -> dict[str, Any] | None:
         return {"samples": self.samples, "from": self.name} if self.samples else None
 
-    def forget(self) -> None:
-        (self.folder / NOTE).unlink(missing_ok=True)
-
 
 def take_over(work: Work) -> Earlier:
     """Copy the answers of the largest committed result that differs in what is `_aside` alone, once for a work."""
     note = work.folder / NOTE
     if note.exists():
-        known = json.loads(note.read_text(encoding="utf-8"))
-        return Earlier(work.folder, **known)
+        return Earlier(**json.loads(note.read_text(encoding="utf-8")))
+    for part in work.folder.iterdir():
+        if part.name.startswith(_SAMPLED):  # of a run that was killed before it had copied all
+            part.unlink()
     earlier = _found(work)
     write_aside(note, json.dumps({"samples": earlier.samples, "name": earlier.name, "parts": earlier.parts}))
     kept = {name: work.folder / name for name in earlier.parts}
@@ -52,16 +50,14 @@ def take_over(work: Work) -> Earlier:
 
 
 def _found(work: Work) -> Earlier:
-    none = Earlier(work.folder)
     if (work.folder / FORCED).exists():  # all of it is wanted anew
-        return none
+        return Earlier()
     n = work.config.sample.n
     alike = [each for each in _others(work) if each.manifest["identity"]["sampling"]["n"] <= n]
     for artifact in sorted(alike, key=lambda each: -int(each.manifest["identity"]["sampling"]["n"])):
         samples = artifact.manifest["identity"]["sampling"]["n"]
         outputs = artifact.manifest["outputs"]
-        sampled = ("part-model-", "part-against-")
-        parts = {name: entry["rows"] for name, entry in outputs.items() if name.startswith(sampled)}
+        parts = {name: entry["rows"] for name, entry in outputs.items() if name.startswith(_SAMPLED)}
         try:
             artifact.verify(opened=list(parts))
         except UserError as error:
@@ -71,8 +67,8 @@ def _found(work: Work) -> Earlier:
             with aside(work.folder / name) as beside:
                 shutil.copyfile(artifact.path / name, beside)
         say(f"sample: {samples} answers a prompt are there already, in {artifact.name}")
-        return Earlier(work.folder, samples, artifact.name, parts)
-    return none
+        return Earlier(samples, artifact.name, parts)
+    return Earlier()
 
 
 def _others(work: Work) -> list[Artifact]:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from pipeline.training.epoch_files import More
 
 
+SMALL_DISK = "and its disk has"  # is said of one that has no room for a training
+
+
 def joined(work: Work) -> dict[str, Any]:
     """What the epoch is joined from: the folders by role and by stream, and what is in them."""
     from pipeline.training.epoch_files import Line
@@ -63,6 +66,6 @@ def require_room(work: Work, model: Path) -> None:
     if needed > free:
         raise UserError(
             f"{folder} needs about {needed / 1e9:.1f} GB for two checkpoints, the trained model and the pairs as they "
-            f"are read, and its disk has {free / 1e9:.1f} GB free",
+            f"are read, {SMALL_DISK} {free / 1e9:.1f} GB free",
             "free some room, or set resources.root to a larger disk",
         )

@@ -104,6 +104,8 @@ def origin(result: Result, known: Mapping[str, Result]) -> str:
     config: Mapping[str, Any] = result.manifest.get("config", {})
     if result.kind == "unfinished":
         return "unfinished"
+    if result.kind == "curves":
+        return f"train {result.fingerprint[:6]}" + ("" if result.fingerprint in known else " (gone)")
     if not config:  # a .gguf model in Hugging Face format
         return f"a model {result.manifest.get('identity', {}).get('model', '')[:6]}"
     read = {"prepare": config["data"], "sample": config["sample"]["prompts"]}.get(result.stage)

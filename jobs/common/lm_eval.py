@@ -56,9 +56,10 @@ def models(plan: Plan, trained: Artifact) -> dict[str, Asked]:
     config = plan.config
     merged = (trained.path / "model").is_dir() or any(name.startswith("model/") for name in trained.manifest["outputs"])
     trained.verify(opened=("model/*", "adapter/*"))
-    base = plan.model_folder
-    if not (base / "config.json").is_file():
-        raise UserError(f"the base model is not at {base}", "python -m jobs.prepare makes it from the .gguf file")
+    base, start = plan.model_folder, plan.folder_of(plan.start)
+    for folder in (base, start):
+        if not (folder / "config.json").is_file():
+            raise UserError(f"the base model is not at {folder}", "python -m jobs.prepare makes it from the .gguf file")
     gpus = int(config.resources.gpus_per_actor) or int(config.resources.gpus_per_actor > 0)
     dtype = "float32" if config.model.dtype == "float64" else config.model.dtype
     alike = asked_alike(config.model, base, trained.path / "model" if merged else None)
@@ -66,7 +67,7 @@ def models(plan: Plan, trained: Artifact) -> dict[str, Asked]:
     if merged:
         return {"base": both(base), "trained": both(trained.path / "model")}
     rank = config.train.lora.rank if config.train.lora else 0
-    return {"base": both(base), "trained": both(base, adapter=trained.path / "adapter", rank=rank)}
+    return {"base": both(base), "trained": both(start, adapter=trained.path / "adapter", rank=rank)}
 
 
 def asked_alike(model: Model, base: Path, exported: Path | None) -> dict[str, Any]:

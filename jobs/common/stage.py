@@ -58,6 +58,7 @@ class Outcome:
     tokens: int | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     ledger: dict[str, Any] = field(default_factory=dict)
+    scratch: tuple[str, ...] = ()  # of the unfinished folder, what a killed run goes on from, and that is no result
 
 
 class Terminated(KeyboardInterrupt):
@@ -221,7 +222,7 @@ def make(plan: Plan, step: Step, force: bool = False) -> Artifact:
                 raise
             doing("committing it")
             seconds = time.perf_counter() - started
-            artifact = step.address.commit(manifest(line, own, outcome, seconds), outcome.rows)
+            artifact = step.address.commit(manifest(line, own, outcome, seconds), outcome.rows, outcome.scratch)
     rate = f", {outcome.tokens / seconds:,.0f} tokens/s" if outcome.tokens else ""
     say(f"{step.name}: done in {seconds:.1f} s, {sum(outcome.rows.values()):,} rows{rate}")
     return artifact

@@ -16,7 +16,6 @@ from pipeline.line.sweep import Run, Swept, Tuning
 if TYPE_CHECKING:
     from pipeline.report import sweep as page
     from pipeline.results.artifacts import Artifact
-    from pipeline.statistics import Interval
 
 
 def sweep_data(swept: Swept, work: Work) -> page.SweepData:
@@ -111,22 +110,21 @@ def names_of(swept: Swept, method: str) -> set[str]:
     return {swept.tuning.final(method, {}, seed).name for seed in swept.tuning.sweep.seeds}
 
 
-def estimate(swept: Swept, seeds: Sequence[Mapping[str, float]]) -> page.Estimate | None:
-    """The mean over questions and seeds of what a question counts; each question is resampled with all its seeds."""
+def estimate(
+    swept: Swept, seeds: Sequence[Mapping[str, float]], within: tuple[float, float] = (0, 1)
+) -> page.Estimate | None:
+    """The mean over questions and seeds of what a question counts, `within` two ends; each question is resampled with
+    all its seeds.
+    """
     from pipeline.report.sweep import Estimate
-    from pipeline.statistics import over_seeds
+    from pipeline.statistics import bootstrap_mean, over_seeds
 
     if not seeds or not seeds[0]:
         return None
     means = [fmean(points.values()) for points in seeds]
-    return Estimate(fmean(means), over_questions(swept, seeds), over_seeds(means))
-
-
-def over_questions(swept: Swept, seeds: Sequence[Mapping[str, float]]) -> Interval:
-    from pipeline.statistics import bootstrap_mean
-
-    judge = swept.tuning.config.judge
-    return bootstrap_mean([fmean(each[name] for each in seeds) for name in seeds[0]], judge.resamples, judge.seed)
+    judge, questions = swept.tuning.config.judge, [fmean(each[name] for each in seeds) for name in seeds[0]]
+    found = bootstrap_mean(questions, judge.resamples, judge.seed, within)
+    return Estimate(fmean(means), found, over_seeds(means))
 
 
 def beyond(swept: Swept, own: Mapping[int, Final], theirs: Mapping[int, Final]) -> page.Estimate | None:
@@ -146,7 +144,7 @@ def beyond(swept: Swept, own: Mapping[int, Final], theirs: Mapping[int, Final]) 
     differences = [
         {name: point - theirs[seed].points[name] for name, point in own[seed].points.items()} for seed in seeds
     ]
-    return estimate(swept, differences)
+    return estimate(swept, differences, within=(-1, 1))
 
 
 def moved(finals: Mapping[int, Final], side: str) -> float | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.common.saying import say
 from pipeline.errors import UserError
 from pipeline.line.steps import Plan, Step
+from pipeline.results.inventory import TRACKING
 from pipeline.settings.config import RunConfig
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def run_of(step: Step, config: RunConfig) -> "Run":
     from actors.trackers import Run
 
     address, settings = step.address, config.model_dump(mode="json", exclude={"resources"})
-    return Run(address.fingerprint, address.path.name, settings, address.root.resolve() / "tracking")
+    return Run(address.fingerprint, address.path.name, settings, address.root.resolve() / TRACKING)
 
 
 def replay(plan: Plan, name: str) -> tuple[int, str]:

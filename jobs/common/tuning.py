@@ -8,17 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.common.cells import Ended, Planned, run_cells, unfinished
+from jobs.common.cells import Ended, Planned, require_held_out, run_cells, unfinished
+from jobs.common.epoch import SMALL_DISK
 from jobs.common.saying import say
-from pipeline.errors import UserError
+from pipeline.errors import UNWRITTEN, UserError
 from pipeline.line.plan import make_plan
 from pipeline.line.proposals import Record, Trial, best
 from pipeline.line.steps import Plan
 from pipeline.line.sweep import Run, Swept, Tuning
-from pipeline.results.address import HELD
+from pipeline.results.address import HELD, NOWHERE
 from pipeline.settings.sweep import label
 
 OURS = (0, 1, 2)  # exit statuses that a line ends with by itself
+NOT_OURS = (HELD, UNWRITTEN, NOWHERE, SMALL_DISK)  # what it says then that is of others, or of the disk
 
 Key = tuple[str, int]  # a method and the number of its trial
 
@@ -32,8 +34,12 @@ def described(settings: Mapping[str, Any]) -> str:
 
 
 def says_of_itself(end: Ended) -> bool:
-    """Whether a run's end tells of its settings: it was not killed, nor is it made by another."""
-    return end.status in OURS and not end.error.startswith(HELD)
+    """Whether a run's end tells of its settings: it was not killed, another is not making it, and there was room."""
+    return end.status in OURS and not any(said in end.error for said in NOT_OURS)
+
+
+def reason(end: Ended) -> str:
+    return end.error or f"exit status {end.status}"
 
 
 @dataclass
@@ -140,11 +146,12 @@ class Tuner:
     def made(self, cells: Planned, until: str) -> list[str]:
         """Make what is missing of the cells; why each of them failed, and nothing where it did not.
 
-        Raises UserError where some were ended from outside: that says nothing about their settings.
+        Raises UserError where some ended for what says nothing about their settings.
         """
         last = [plan.of(until)[-1].address.path for _, plan in cells]
         alike = dict(zip(last, cells, strict=True))  # two trials may have come to the same settings
         missing, why = unfinished(list(alike.values()), until), {}
+        require_held_out(list(alike.values()))  # of those that jobs.run made, too
         say(f"sweep: {len(alike) - len(missing)} of {len(alike)} runs kept")
         if missing:
             from actors.cluster import connected
@@ -152,13 +159,13 @@ class Tuner:
             self.cluster.enter_context(connected())
             resources = self.tuning.config.resources
             ended = run_cells(missing, until, self.tuning.folder, resources.study_cells, self.cluster)
-            outside = [cell.name for (cell, _), end in zip(missing, ended, strict=True) if not says_of_itself(end)]
-            if outside:
-                problem = f"{len(outside)} runs were ended, or are made, by others ({', '.join(outside)})"
-                raise UserError(problem, "run the same command again, once they are done: what is finished is kept")
+            ends = [(cell.name, end) for (cell, _), end in zip(missing, ended, strict=True)]
+            if outside := [f"{name}: {reason(end)}" for name, end in ends if not says_of_itself(end)]:
+                problem = f"{len(outside)} runs were ended or are made by others, or had no room ({'; '.join(outside)})"
+                raise UserError(problem, "run the same command again, once that is over: what is finished is kept")
             for (_, plan), end in zip(missing, ended, strict=True):
                 if end.status:
-                    why[plan.of(until)[-1].address.path] = end.error or f"exit status {end.status}"
+                    why[plan.of(until)[-1].address.path] = reason(end)
         return [why.get(path, "") for path in last]
 
     def finish(self, chosen: Mapping[str, Trial]) -> Swept:

@@ -29,6 +29,8 @@ _FILES = {
     SPARSIFY: ("cfg.json", "sae.safetensors"),
     SAELENS: ("cfg.json", "sae_weights.safetensors"),
 }
+# Raise a format's number when its reader makes other features of the same files: what they were read to is made again.
+_READ_AS = {LLAMA: 2}  # 1: with a threshold that was not scaled
 _RESIDUAL = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
 _IN_PATH = re.compile(r"(?:model\.)?layers?[._](\d+)")
 # Folders and repositories of autoencoders of something else in a layer.
@@ -49,8 +51,9 @@ class Found:
         return [self.folder / name for name in _FILES[self.format]]
 
     def digest(self, memory: DigestMemory) -> str:
-        """Of the content, whatever the folder is called."""
+        """Of the content, whatever the folder is called, and of how it is read."""
         told = "".join(f"{file.name}\0{memory.digest(file)}\n" for file in self.files)
+        told += f"read as {_READ_AS[self.format]}" if self.format in _READ_AS else ""
         return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -16,6 +16,8 @@ from pipeline.statistics import Interval, clustered_mean
 PROMPT_PARTS = 4  # quartiles of the prompts' lengths
 _PART = 10  # values that a part of a length curve has at least, where there are as many
 _MOST_PARTS = 8
+Scale = tuple[float, float]
+SHARES: Scale = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,26 @@ class Longer:
 
 
 def by_category(
-    values: Sequence[Value], categories: Mapping[str, str], resamples: int = 1000, seed: int = 0
+    values: Sequence[Value], categories: Mapping[str, str], resamples: int = 1000, seed: int = 0, scale: Scale = SHARES
 ) -> list[Group]:
-    """A group a category (`categories` is by question), by name. Questions without a category are left out."""
+    """A group a category (`categories` is by question), by name. Questions without a category are left out.
+
+    Values are of one `scale`.
+    """
     found: dict[str, list[Value]] = {}
     for value in values:
         if value.question_id in categories:
             found.setdefault(categories[value.question_id], []).append(value)
-    return [_group(name, found[name], resamples, seed) for name in sorted(found)]
+    return [_group(name, found[name], resamples, seed, scale) for name in sorted(found)]
 
 
 def by_number(
-    values: Sequence[Value], numbers: Mapping[str, int], parts: int, resamples: int = 1000, seed: int = 0
+    values: Sequence[Value],
+    numbers: Mapping[str, int],
+    parts: int,
+    resamples: int = 1000,
+    seed: int = 0,
+    scale: Scale = SHARES,
 ) -> list[Group]:
     """Up to `parts` groups of about as many values each, from small numbers to large; equal numbers stay together.
 
@@ -75,7 +85,7 @@ def by_number(
         inside = [numbers[value.question_id] for value in members]
         low, high = (f"{end:,}".replace("-", "\N{MINUS SIGN}") for end in (min(inside), max(inside)))
         name = low if low == high else f"{low} to {high}"
-        groups.append(_group(name, members, resamples, seed, at=sum(inside) / len(inside)))
+        groups.append(_group(name, members, resamples, seed, scale, at=sum(inside) / len(inside)))
     return groups
 
 
@@ -89,7 +99,9 @@ def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> dict[str,
     return {question: len(ours[question]) - len(theirs[question]) for question in ours if question in theirs}
 
 
-def _group(name: str, values: Sequence[Value], resamples: int, seed: int, at: float | None = None) -> Group:
+def _group(
+    name: str, values: Sequence[Value], resamples: int, seed: int, scale: Scale, at: float | None = None
+) -> Group:
     questions = [value.question_id for value in values]
-    mean = clustered_mean([value.value for value in values], questions, resamples, seed)
+    mean = clustered_mean([value.value for value in values], questions, resamples, seed, within=scale)
     return Group(name, len(set(questions)), mean, at)

@@ -110,7 +110,9 @@ class Results:
     def is_of(self, asked: Asked) -> bool:
         """Whether it is of this model, and asked in the same words as far as that is said."""
         given, wanted = ({name: str(of[name]) for name in WORDS if name in of} for of in (self.arguments, asked.alike))
-        return self.model == str(asked.adapter or asked.model) and (not self.arguments or given == wanted)
+        opened = self.arguments.get("pretrained", str(asked.model))  # what adapters were put on
+        same = (self.model, opened) == (str(asked.adapter or asked.model), str(asked.model))
+        return same and (not self.arguments or given == wanted)
 
 
 def read(file: Path) -> Results:

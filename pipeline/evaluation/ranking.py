@@ -7,12 +7,12 @@ Shapes: N pairs, M measures, C prompts, R resamples.
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.statistics import Interval, draws
+from pipeline.statistics import Interval, alike, draws
 
 Floats = npt.NDArray[np.float64]
 
@@ -57,7 +57,14 @@ SECTIONS: Mapping[str, Mapping[str, int]] = {
     },
 }
 _AT_ONCE = 1 << 22  # numbers of a resample that are held at a time
-Resampled = tuple[Floats, Floats]  # means, [M]; means of the resamples, [R, M]
+
+
+class Resampled(NamedTuple):
+    """Of some pairs, or of several such: means by measure, [M]; those of the resamples, [R, M]; and their prompts."""
+
+    means: Floats
+    resamples: Floats
+    prompts: int
 
 
 @dataclass(frozen=True)
@@ -140,13 +147,15 @@ def _sections(found: Mapping[str, tuple[int, Resampled]]) -> tuple[list[Group], 
 
 def _mean(each: Sequence[Resampled], weights: Sequence[float]) -> Resampled:
     """The weighted mean of several, which were resampled apart."""
-    means, resampled = zip(*each, strict=True)
-    return np.average(means, axis=0, weights=weights), np.average(resampled, axis=0, weights=weights)
+    means = np.average([one.means for one in each], axis=0, weights=weights)
+    resamples = np.average([one.resamples for one in each], axis=0, weights=weights)
+    return Resampled(means, resamples, sum(one.prompts for one in each))
 
 
 def _group(name: str, pairs: int, found: Resampled) -> Group:
-    means, (low, high) = found[0], np.quantile(found[1], [0.025, 0.975], axis=0)
-    intervals = (Interval(*map(float, each)) for each in zip(means, low, high, strict=True))
+    ends = np.quantile(found.resamples, [0.025, 0.975], axis=0)
+    each = (Interval(*map(float, one)) for one in zip(found.means, *ends, strict=True))
+    intervals = (alike(one.value, found.prompts, (0, 1)) if one.low == one.high else one for one in each)
     return Group(name, pairs, dict(zip(MEASURES, intervals, strict=True)))
 
 
@@ -160,7 +169,7 @@ def _resampled(points_NM: Floats, prompts: Sequence[Hashable], resamples: int, s
     for number, start in enumerate(range(0, resamples, step)):
         counts_RC = draws(len(numbers), min(step, resamples - start), (*seed, number))
         parts.append(counts_RC @ sums_CM / (counts_RC @ sizes_C)[:, None])
-    return points_NM.mean(axis=0), np.concatenate(parts)
+    return Resampled(points_NM.mean(axis=0), np.concatenate(parts), len(numbers))
 
 
 def remarks(figures: Mapping[str, Any]) -> list[str]:

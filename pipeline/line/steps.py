@@ -22,9 +22,9 @@ STAGES = (
 OF_A_STREAM = STAGES[: STAGES.index("schedule") + 1]  # what its own line makes
 
 # Raise a stage's version when its code changes what it writes.
-VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 8, "report": 8}
+VERSIONS = {"model": 1, "prepare": 5, "reference": 1, "schedule": 3, "train": 4, "generate": 4, "judge": 9, "report": 8}
 VERSIONS |= {"sample": 2, "rate": 2, "pair": 2, "weigh": 1, "bridge": 2, "features": 2}
-VERSIONS |= {"study": 5, "rounds": 3, "sweep": 2, "rank": 1}  # pages over several runs, and what jobs.rank makes
+VERSIONS |= {"study": 5, "rounds": 3, "sweep": 2, "rank": 2}  # pages over several runs, and what jobs.rank makes
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Cell:
     @property
     def name(self) -> str:
         """A name that is good for a file and for a line of progress."""
-        return f"{readable(self.method)}-flip{self.flip_fraction:g}-seed{self.seed}"
+        return f"{readable(self.method)}-flip{self.flip_fraction:.15g}-seed{self.seed}"
 
 
 def load_study(path: str, overrides: Sequence[str] = ()) -> tuple[Study, RunConfig, list[Cell]]:

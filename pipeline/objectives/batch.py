@@ -84,12 +84,8 @@ class Output:
 
     @property
     def count(self) -> int:
-        """Pairs of either route: what `loss_sum` is divided by."""
+        """Pairs of either route: what the sum of `losses_B` is divided by."""
         return len(self.losses_B)
-
-    @property
-    def loss_sum(self) -> torch.Tensor:
-        return self.losses_B.sum()
 
     @property
     def token_count(self) -> int:

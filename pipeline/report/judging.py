@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.evaluation import breakdown
+from pipeline.evaluation.benchmarks.verdicts import SCALE
 from pipeline.evaluation.breakdown import Longer, Value
 from pipeline.evaluation.judging.games import Game, shares
 from pipeline.evaluation.profile import profile
@@ -104,8 +105,8 @@ def _rated(model: Model, figures: Row, asked: Asked, ratings: Sequence[Row], res
         model=model,
         overall=Interval(**figures["overall"]) if figures["overall"] else None,
         **{name: figures[name] for name in ("turns", "ratings", "unparsable", "missing")},
-        categories=breakdown.by_category(values, asked.categories, resamples, seed),
-        prompt_lengths=breakdown.by_number(values, asked.lengths, breakdown.PROMPT_PARTS, resamples, seed),
+        categories=breakdown.by_category(values, asked.categories, resamples, seed, SCALE),
+        prompt_lengths=breakdown.by_number(values, asked.lengths, breakdown.PROMPT_PARTS, resamples, seed, SCALE),
     )
 
 

@@ -8,7 +8,7 @@ What is made again stays where it is until then.
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"  # ends the name of a folder that is being written, or was when a run was killed
 HELD = "another process is making"  # begins what is said of a result that is being written
+NOWHERE = "cannot write"  # and of one that no file can be made for
 FORCED = ".forced"  # a file in a partial folder: it was begun by a forced run
 
 
@@ -62,17 +63,22 @@ class Address:
                 self._publish(found, self.store)  # killed before all of it was there
             return found
         # What lies here is a manifest at most, and the result may have been made again elsewhere since.
-        if found:
+        names = self.store.find(self.stage, self._ending)
+        if found and found.path.name not in names:
             (found.path / MANIFEST).unlink()
-        for name in self.store.find(self.stage, self._ending):
-            self.store.fetch(f"{self.stage}/{name}/{MANIFEST}", self.path.with_name(name) / MANIFEST)
+        for name in names:
+            stored, here = f"{self.stage}/{name}/{MANIFEST}", self.path.with_name(name) / MANIFEST
+            if not here.is_file() or here.read_bytes() != self.store.read(stored):  # or else who holds it would not
+                self.store.fetch(stored, here)
         return self._find_here()
 
     def _find_here(self) -> Artifact | None:
-        for path in (*self._beside(), *self._beside(OLD)):
-            if (path / MANIFEST).is_file():
+        for ending in ("", OLD, ""):  # it may be replaced between two looks
+            for path in self._beside(ending):
                 try:
                     manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
                 except (json.JSONDecodeError, UnicodeDecodeError):
                     raise UserError(
                         f"{path / MANIFEST} is not readable JSON", f"remove {path}, then run this command again"
@@ -122,7 +128,7 @@ class Address:
                 raise UserError(problem, "wait for it, then run this command again") from None
             except OSError as error:
                 remedy = "set resources.root to a folder with room that you may write"
-                raise UserError(f"cannot write {self.partial} ({error.strerror})", remedy) from None
+                raise UserError(f"{NOWHERE} {self.partial} ({error.strerror})", remedy) from None
             try:
                 yield self.partial
             finally:
@@ -183,16 +189,22 @@ class Address:
             self._replace()
         return Artifact(self.path, artifact.manifest).verify()
 
-    def commit(self, manifest: Mapping[str, Any], row_counts: Mapping[str, int]) -> Artifact:
+    def commit(
+        self, manifest: Mapping[str, Any], row_counts: Mapping[str, int], scratch: Collection[str] = ()
+    ) -> Artifact:
         """Digest what is in the partial folder, write the manifest last, rename: from here on it is found.
 
         An earlier result, under this label or another, goes when the new one is there, and never before: where a kill
-        comes between, either is found whole. `row_counts` are the rows of its Parquet files, by name. Call it inside
-        `writing()`.
+        comes between, either is found whole. `row_counts` are the rows of its Parquet files, by name. `scratch` are
+        files and folders that are no part of the result, and that a killed run goes on from: they go once the rest is
+        digested, which takes minutes where it is large, and found. Call it inside `writing()`.
         """
-        for leftover in (self.partial / MANIFEST, *self.partial.rglob(f"*{ASIDE}")):
-            leftover.unlink(missing_ok=True)  # of a run killed while it wrote
-        files = [file for file in sorted(self.partial.rglob("*")) if file.is_file() and file.name != FORCED]
+        own = [path for path in self.partial.iterdir() if path.name not in (FORCED, *scratch)]
+        files = sorted(file for path in own for file in (path, *path.rglob("*")) if file.is_file())
+        leftovers = [file for file in files if file == self.partial / MANIFEST or file.suffix == ASIDE]
+        for leftover in leftovers:
+            leftover.unlink()  # of a run killed while it wrote
+            files.remove(leftover)
         outputs = {
             (name := str(file.relative_to(self.partial))): {
                 "rows": row_counts.get(name),
@@ -207,7 +219,7 @@ class Address:
         write_aside(self.partial / MANIFEST, json.dumps(full, indent=2, ensure_ascii=False) + "\n")
         if self.store:
             self._unpublished.touch()
-        self._replace()
+        self._replace(scratch)
         made = Artifact(self.path, full, self.store)
         if self.store:
             self._publish(made, self.store)
@@ -223,8 +235,10 @@ class Address:
         self.forget()
         self._unpublished.unlink(missing_ok=True)
 
-    def _replace(self) -> None:
-        """Put the partial folder, which has its manifest, in the place of what is there; then remove that."""
+    def _replace(self, scratch: Collection[str] = ()) -> None:
+        """Put the partial folder, which has its manifest, in the place of what is there; then remove that, and what
+        was scratch.
+        """
         if (self.path / MANIFEST).is_file():
             for earlier in self._beside(OLD):
                 _remove(earlier)  # of a run that was killed before it did
@@ -233,6 +247,10 @@ class Address:
             shutil.rmtree(self.path)
         self.partial.rename(self.path)
         (self.path / FORCED).unlink(missing_ok=True)
+        for name in scratch:
+            if (self.path / name).exists():
+                self.partial.mkdir(exist_ok=True)
+                (self.path / name).rename(self.partial / name)
         for other in (*self._beside(), *self._beside(OLD), *self._beside(PARTIAL)):
             if other != self.path:
                 _remove(other)

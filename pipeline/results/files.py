@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,11 +45,12 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
 
 @contextlib.contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """A file to write in place of `path`: `path` is there whole or not at all, also where two write it at once.
+    """A file to write in place of `path`: `path` is there whole or not at all, also where two write it at once, be they
+    threads, or processes of two machines that have one number.
 
     Where that fails, as on a full disk, nothing of it stays.
     """
-    beside = path.with_name(f"{path.name}.{os.getpid()}{ASIDE}")
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{ASIDE}")
     try:
         yield beside
         beside.replace(path)

@@ -1,4 +1,5 @@
-"""All that lies below a ROOT, whoever made it: committed results, unfinished ones, and ones that were replaced.
+"""All that lies below a ROOT, whoever made it: committed results, unfinished ones, ones that were replaced, and the
+curves that trackers keep in files.
 
 What is removed is removed under the locks of those who write and use it, its manifest first. A folder that is not named
 as results are is never looked at, and never touched.
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     from pipeline.results.store import Store
 
 _NAME = re.compile(rf"(?P<label>.+)-(?P<fingerprint>[0-9a-f]{{12}})(?P<end>{re.escape(PARTIAL)}|{re.escape(OLD)})?")
-Kind = Literal["committed", "unfinished", "replaced"]
+Kind = Literal["committed", "unfinished", "replaced", "curves"]
+TRACKING = "tracking"  # a folder in a ROOT, where trackers that write files keep the curves of trainings
+_RUN = re.compile(r".*-(?P<fingerprint>[0-9a-f]{12})([0-9a-f]{52})?")  # a folder of TensorBoard's or W&B's
 
 
 @dataclass(frozen=True)
 class Result:
-    """One folder of results. `size` is in bytes, `written` in seconds since 1970."""
+    """One folder of results, or of a training's curves. `size` is in bytes, `written` in seconds since 1970."""
 
     stage: str
     name: str  # of its folder
@@ -51,7 +54,7 @@ class Result:
 
 def inventory(root: Path, store: "Store | None" = None) -> list[Result]:
     """Every result below `root`, and in the store that it is the mirror of, by stage and name."""
-    found = {each.address: each for each in _here(root)}
+    found = {each.address: each for each in (*_here(root), *_curves(root))}
     for each in _stored(store) if store else ():
         ours = found.get(each.address)
         found[each.address] = each if ours is None else _both(ours, each)
@@ -70,15 +73,29 @@ def _here(root: Path) -> Iterator[Result]:
         named = _NAME.fullmatch(folder.name)
         if named is None or not folder.is_dir() or folder.is_symlink():
             continue
-        facts = [file.stat() for file in folder.rglob("*") if file.is_file() and not file.is_symlink()]
-        written = max((fact.st_mtime for fact in facts), default=folder.stat().st_mtime)
-        size = sum(fact.st_size for fact in facts)
+        size, written = _facts(folder)
         manifest = _manifest(folder / MANIFEST)
         successor = named["end"] == OLD and (folder.with_suffix("") / MANIFEST).is_file()
         if kind := _kind(named["end"], manifest is not None, successor):
             yield Result(
                 folder.parent.name, folder.name, named["fingerprint"], kind, size, written, manifest or {}, folder
             )
+
+
+def _curves(root: Path) -> Iterator[Result]:
+    """What trackers have of trainings, each under the fingerprint of its training."""
+    folder = root / TRACKING
+    runs = {run: named["fingerprint"] for run in folder.glob("*/*") if (named := _RUN.fullmatch(run.name))}
+    runs |= {file.parents[1]: file.read_text("utf-8")[:12] for file in folder.glob("mlruns/*/*/tags/fingerprint")}
+    for run, fingerprint in sorted(runs.items()):
+        if run.is_dir() and not run.is_symlink():
+            yield Result(str(run.parent.relative_to(root)), run.name, fingerprint, "curves", *_facts(run), here=run)
+
+
+def _facts(folder: Path) -> tuple[int, float]:
+    """Bytes of a folder's files, and when one of them was last written to."""
+    facts = [file.stat() for file in folder.rglob("*") if file.is_file() and not file.is_symlink()]
+    return sum(fact.st_size for fact in facts), max((fact.st_mtime for fact in facts), default=folder.stat().st_mtime)
 
 
 def _kind(end: str | None, whole: bool, successor: bool = False) -> Kind | None:
@@ -139,7 +156,7 @@ def made_from(results: Iterable[Result], one: Result) -> set[str]:
 
 def remove(result: Result, root: Path, store: "Store | None" = None) -> bool:
     """Remove a result here and in the store. False, and nothing is touched, where one makes it or is in use of it."""
-    stage = root / result.stage
+    stage = root / ("train" if result.kind == "curves" else result.stage)  # whoever trains writes them
     stage.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
         try:

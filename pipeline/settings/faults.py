@@ -15,12 +15,15 @@ _WANTED = {
     "int": "a whole number",
     "float": "a number",
     "finite": "a finite number",
+    "no": "a number, or null",
     "bool": "true or false",
     "string": "text (in quotes where YAML would read a number, a date or null)",
     "tuple": "a list",
     "list": "a list",
     "dict": "names with a value each",
 }
+
+NO_NUMBER = "no_number"  # the type of a fault that a section finds of its setting `name`, before pydantic looks
 
 # What pydantic puts into the place of a fault beside keys: that it is a key, or which of several kinds was tried.
 _TAGS = ("[key]", "str", "tuple[str, ...]")
@@ -89,6 +92,8 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> UserError:
     # A name that is none is why another is missing; and of the kinds that were tried for an empty list, one was right.
     fault = next((each for each in faults if each["type"] in ("extra_forbidden", "too_short")), faults[0])
     location, kind = tuple(part for part in fault["loc"] if part not in _TAGS), fault["type"]
+    if kind == NO_NUMBER:
+        location, fault = (*location, fault["ctx"]["name"]), fault | {"input": fault["ctx"]["value"]}
     where = ".".join(map(str, location)) or "the configuration"
     tail = f" (and {more} more)" if more else ""
     if kind in ("too_short", "too_long") or (kind == "missing" and isinstance(location[-1], int)):

@@ -3,9 +3,9 @@
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from pipeline.errors import UserError
-from pipeline.settings.faults import shown
+from pipeline.settings.faults import NO_NUMBER
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 TokenId = Annotated[int, Field(ge=0)]
@@ -28,6 +28,5 @@ class Section(BaseModel):
                 if (isinstance(each, bool) and "bool" not in kinds) or (isinstance(each, str) and "_" in each)
             ]
             if numbers and odd:
-                problem = f"{cls.__name__.lower()}.{name}={shown(value)}: a number is wanted"
-                raise UserError(problem, "give a number, or null")
+                raise PydanticCustomError(NO_NUMBER, "a number is wanted", {"name": name, "value": value})
         return raw

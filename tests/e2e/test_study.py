@@ -49,7 +49,7 @@ def test_a_study_from_one_reference_to_its_page(line: Line, head: Head, tmp_path
 
     again = made("study", *settings, config=file, environment=head.environment)
     assert "study: 2 cells, 2 of them kept" in again and "study: committed already, kept" in again
-    alone = root / "study" / "cells" / "mixed-flip0.5-seed0.yaml"
+    alone = root / "study" / "cells" / page.name / "mixed-flip0.5-seed0.yaml"
     assert "0 results made" in made("run", "--until", "judge", config=str(alone))
 
 

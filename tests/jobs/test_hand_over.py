@@ -1,6 +1,7 @@
 """Both models handed to lm-evaluation-harness, and what came of it in the report; a stand-in program writes results."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -130,6 +131,21 @@ def test_both_are_asked_in_the_words_of_the_training(
     assert "would ask by the chat template in" in capsys.readouterr().err
 
 
+def test_adapters_are_put_on_the_model_that_they_were_trained_on(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    shutil.copytree(tmp_path / "model", tmp_path / "start")
+    (tmp_path / "start" / "model.safetensors").write_bytes(b"other weights")
+    more = ["train.lora={rank: 4, merge: false}", f"train.start={tmp_path / 'start'}"]
+    plan = make_plan(load(given[1], more))
+    commit(plan, plan.steps["train"], {"adapter/adapter_config.json": b"{}"})
+    handed([*given, *more], tmp_path / "out")
+    base, after = (line for line in capsys.readouterr().out.splitlines() if line.startswith("lm_eval run"))
+    assert f"pretrained={tmp_path}/model," in base and f"pretrained={tmp_path}/start," in after
+    assert f"={plan.steps['train'].address.path}/adapter" in after
+
+
 def test_results_of_another_training_are_refused(
     given: list[str], trained: Plan, installed: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +163,7 @@ def test_results_of_another_training_are_refused(
     file.write_text(json.dumps(known | {"config": args}))
     assert not read(file).is_of(Asked(tmp_path / "model", "float32", 1))
     assert read(file).is_of(Asked(tmp_path / "model", "float32", 1, Path(adapter), 4))
+    assert not read(file).is_of(Asked(tmp_path / "start", "float32", 1, Path(adapter), 4))
     assert not read(file).is_of(
         Asked(tmp_path / "model", "float32", 1, Path(adapter), 4, alike={"add_bos_token": True})
     )

@@ -133,6 +133,36 @@ def test_what_other_runs_go_on_from_stays(config: Config, tmp_path: Path, capsys
     assert f"report/{first.steps['report'].address.path.name}" not in left
 
 
+def test_curves_of_trackers_go_with_their_training(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = config(), config("other", objective={"name": "dpo", "beta": 0.2})
+    kept, gone = (make_plan(load(file)).steps["train"].address for file in (one, other))
+    commit_all(make_plan(load(one)))
+    commit_all(make_plan(load(other)))
+    tracking, files = tmp_path / "root" / "tracking", dict[str, list[Path]]()
+    for address in (kept, gone):
+        files[address.fingerprint] = [
+            tracking / "tensorboard" / address.path.name / "events.out.tfevents.1",
+            tracking / "wandb" / f"offline-run-20260101_000000-{address.fingerprint}" / "run.wandb",
+            tracking / "mlruns" / "1" / f"id-of-{address.label}-{address.fingerprint[:3]}" / "tags" / "fingerprint",
+        ]
+        for file in files[address.fingerprint]:
+            file.parent.mkdir(parents=True)
+            file.write_text(address.fingerprint)
+    others = tracking / "tensorboard" / "mine" / "events"
+    others.parent.mkdir()
+    others.touch()
+    listed = said(capsys, list_door.main, "--config", one)
+    assert f"tracking/tensorboard/{kept.path.name} " in listed and f"train {gone.fingerprint[:6]}" in listed
+    with gone.writing():  # whoever trains it anew has its curves open
+        assert "wandb/offline-run" in said(capsys, prune.main, "--config", one, "--yes")
+        assert all(file.exists() for file in files[gone.fingerprint])
+    said(capsys, prune.main, "--config", one, "--yes")
+    assert not any(file.parent.exists() for file in files[gone.fingerprint])
+    assert all(file.exists() for file in (*files[kept.fingerprint], others))
+
+
 @pytest.mark.parametrize("role", ["model", "against"])
 def test_a_trained_model_that_answers_stays(
     role: str, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]

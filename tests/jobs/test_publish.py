@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
@@ -227,6 +228,18 @@ def test_adapters_name_their_base_for_others(hub: Hub, given: list[str], tmp_pat
     metadata = yaml.safe_load(there["README.md"].decode().split("---\n")[1])
     assert (metadata["base_model"], metadata["library_name"]) == ("owner/base", "peft")
     assert not [name for name, content in there.items() if str(tmp_path).encode() in content]
+
+
+def test_adapters_name_the_model_that_they_were_trained_on(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tmp_path / "model", tmp_path / "start")
+    more = ["train.lora={rank: 4, merge: false}", f"train.start={tmp_path / 'start'}"]
+    plan = plan_of(given, *more)
+    made = commit(plan, plan.steps["train"], {"adapter/adapter_config.json": b"{}"}, metrics={"held_out": {}})
+    monkeypatch.setattr(publish, "hub_name", lambda source, base: f"owner/{Path(source).name}")
+    files = publish.content(plan, made, client.Place("me/mine", "model", public=False), "mit", None)
+    assert json.loads(cast(bytes, files["adapter_config.json"])) == {"base_model_name_or_path": "owner/start"}
 
 
 def test_adapters_bring_the_template_that_they_were_trained_in(hub: Hub, given: list[str], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pipeline.prepare.preparation import DROPPED, Preparation, prepare_here
 from pipeline.prepare.reader import Spec
 from pipeline.results import tables
 from pipeline.results.artifacts import Artifact
+from pipeline.settings.config import load
 from pipeline.settings.inputs import Data, Model
 from tests.jobs.conftest import Place
 from tests.pipeline.line.test_rounds import commit
@@ -60,6 +61,16 @@ def test_a_round_is_made_from_the_model_that_was_committed(place: Place) -> None
     trained.write_text(trained.read_text().replace('"1"', '"2"'))
     with pytest.raises(UserError, match=r"model/config\.json has other bytes than were committed"):
         rounds.known(plan_rounds(asked[1], asked[2:]), 2)
+
+
+def test_rounds_of_one_name_leave_files_of_their_own(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is said to be what runs a round alone, of which another's settings would make another."""
+    monkeypatch.setattr(rounds, "walk", lambda *_: [])
+    for beta in (0.1, 0.2):
+        asked = given(place, objective={"name": "dpo", "beta": beta})
+        rounds.run_round(plan_rounds(asked[1], asked[2:]), 1, ())
+    files = sorted(place.folder.rglob("rounds/runs/r-round1-*.yaml"))
+    assert sorted(load(str(file)).objective.parameters["beta"] for file in files) == [0.1, 0.2]
 
 
 def test_a_fault_is_told_before_anything_is_sampled(place: Place) -> None:

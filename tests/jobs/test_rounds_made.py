@@ -74,7 +74,7 @@ def sample(plan: Plan) -> None:
                     rows.append(answered(of_prompt(prompt), text, ids, **data))
         name = "part-model-00000-000.parquet"
         outcome = Outcome({name: tables.write(rows, tables.CANDIDATES, folder / name)})
-        describe(outcome, asked, Earlier(folder), Work(plan, step, {}, folder))
+        describe(outcome, asked, Earlier(), Work(plan, step, {}, folder))
         finish(plan, step, outcome)
 
 

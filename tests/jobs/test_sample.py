@@ -1,6 +1,7 @@
 """What sample does before an engine starts: which prompts are asked, what is refused, what an earlier result gives."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,18 @@ def test_a_larger_n_takes_over_what_the_largest_smaller_one_has(byte_model: Path
     assert sorted({row["sample"] for row in taken}) == [0, 1, 2]
     committed(work(byte_model, tmp_path, "sample.n=4"), 4)  # meanwhile; what was begun is gone on with
     assert take_over(given) == earlier
-    earlier.forget()
-    assert not (given.folder / NOTE).exists() and take_over(given).samples == 4
+    (given.folder / NOTE).unlink()
+    assert take_over(given).samples == 4
+
+
+def test_answers_that_were_not_all_taken_over_are_none_of_a_finished_shard(byte_model: Path, tmp_path: Path) -> None:
+    """Killed while it copied them, and then they are gone: two answers a prompt must not count as all five."""
+    committed(work(byte_model, tmp_path, "sample.n=2"), 2)
+    given = work(byte_model, tmp_path, "sample.n=5")
+    assert take_over(given).samples == 2
+    (given.folder / NOTE).unlink()  # which is written last
+    shutil.rmtree(tmp_path / "runs" / "sample")
+    assert take_over(given).samples == 0 and not (given.folder / PART).exists()
 
 
 def test_the_datas_own_answers_beside_them_are_had_without_an_engine(byte_model: Path, tmp_path: Path) -> None:
@@ -133,7 +144,8 @@ def test_the_datas_own_answers_beside_them_are_had_without_an_engine(byte_model:
     outcome = run(given)
     assert outcome.rows == {PART: 12, "part-data.parquet": 12, "dropped.parquet": 0}
     assert outcome.metrics["candidates"] == 24 and outcome.metrics["taken_over"]["samples"] == 2
-    assert sorted(file.name for file in given.folder.iterdir()) == sorted(outcome.rows)
+    assert outcome.scratch == (NOTE,)  # or a kill as it is committed would have it forget what it holds
+    assert sorted(file.name for file in given.folder.iterdir()) == sorted([NOTE, *outcome.rows])
 
 
 def test_a_smaller_or_other_result_and_a_spoilt_one_give_nothing(

@@ -1,6 +1,7 @@
 """A sweep's door before anything is spent, and how trials go on, stop, fail and are chosen."""
 
 import contextlib
+import errno
 import itertools
 import json
 import sys
@@ -15,16 +16,17 @@ import yaml
 
 from jobs import sweep
 from jobs.common.cells import Ended
+from jobs.common.epoch import SMALL_DISK
 from jobs.common.provenance import provenance
 from jobs.common.sweep_page import scales
 from jobs.common.tuning import Key, Tuner, says_of_itself
-from pipeline.errors import UserError
+from pipeline.errors import UserError, no_room
 from pipeline.line.plan import make_plan
 from pipeline.line.proposals import Record, Trial
 from pipeline.line.steps import Plan
 from pipeline.line.sweep import plan_sweep
 from pipeline.results import tables
-from pipeline.results.address import HELD
+from pipeline.results.address import HELD, Address
 from pipeline.results.locks import exclusive
 
 SWEEP: dict[str, Any] = {
@@ -96,6 +98,24 @@ def test_what_was_ended_or_is_made_by_others_says_nothing_of_the_settings() -> N
     held = f"{HELD} dpo-0123456789ab of stage train"
     ends = [Ended(2, "step 3: the loss is not finite"), Ended(1, "failed unexpectedly"), Ended(2, held), Ended(-9)]
     assert [says_of_itself(end) for end in ends] == [True, True, False, False]
+
+
+def test_a_full_disk_says_nothing_of_the_settings(given: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The trials that met it would be counted as failed for good, and others chosen."""
+    full = no_room(OSError(errno.ENOSPC, ""))
+    (tmp_path / "prepare").touch()
+    with pytest.raises(UserError) as nowhere, Address(tmp_path, "prepare", "pairs", "f" * 64).writing():
+        pass
+    small = f"root needs about 9.1 GB for two checkpoints, {SMALL_DISK} 1.0 GB free"
+    assert full is not None
+    for error in (full.problem, nowhere.value.problem, small):
+        tuning = plan_sweep(given(trials=1)[1])
+        monkeypatch.setattr("jobs.common.tuning.run_cells", lambda *_, error=error: [Ended(2, error), Ended(0)])
+        monkeypatch.setattr("actors.cluster.connected", contextlib.nullcontext)
+        record = Record(tuning.folder / "optuna.log")
+        with pytest.raises(UserError) as caught:
+            Tuner(tuning, record, contextlib.ExitStack(), retry_failed=False).tune()
+        assert f"had no room (dpo-trial0: {error})" in caught.value.problem and not record.study("dpo").trials
 
 
 def test_a_sweep_that_another_process_is_at(given: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,6 +197,7 @@ def committed(plan: Plan, until: str, points: Sequence[float], rate: float = 0.5
     """Results of a line up to a stage, as their manifests would be: the trained model's points are those given."""
     held_out = {"accuracy": rate, "gap": 1.0, "chosen_logps": -10.0, "rejected_logps": -30.0}
     metrics: dict[str, dict[str, Any]] = {
+        "prepare": {"splits": {"train": 4, "dev": 8}},
         "train": {
             "steps": 2,
             "held_out": {"pairs": 8, "before": held_out | {"chosen_logps": -12.0}, "after": held_out},

@@ -17,9 +17,17 @@ from pipeline.statistics import (
 )
 
 
-def test_values_that_are_alike_have_an_interval_without_width():
-    interval = bootstrap_mean([0.25] * 7)
-    assert (interval.value, interval.low, interval.high) == (0.25, 0.25, 0.25)
+def test_values_that_are_alike_have_the_interval_that_so_few_can_have():
+    """Every resample is that value; Wilson's bound says how many others there may be: of none in 10, 27.75 %."""
+    won, lost, tied = (bootstrap_mean([value] * 10) for value in (1.0, 0.0, 0.5))
+    assert (won.low, won.high) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    assert (lost.low, lost.high) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert (tied.value, tied.low, tied.high) == pytest.approx((0.5, 0.5 - 0.2775 / 2, 0.5 + 0.2775 / 2), abs=1e-4)
+    assert win_rate([1.0] * 10, [0.0] * 10).rate == won
+    equal = paired(dict.fromkeys(range(10), 7.0), dict.fromkeys(range(10), 7.0), scale=(1, 10)).difference
+    assert (equal.low, equal.value, equal.high) == pytest.approx((-9 * 0.2775, 0.0, 9 * 0.2775), abs=1e-3)
+    conversations = clustered_mean([10.0] * 20, [*range(10)] * 2, within=(1, 10))
+    assert (conversations.low, conversations.high) == pytest.approx((10 - 9 * 0.2775, 10.0), abs=1e-3)
 
 
 def test_the_interval_has_the_width_that_normal_theory_gives():
@@ -28,8 +36,6 @@ def test_the_interval_has_the_width_that_normal_theory_gives():
     assert interval.value == 0.5
     assert math.isclose(interval.low, 0.5 - 1.96 * 0.025, abs_tol=0.004)
     assert math.isclose(interval.high, 0.5 + 1.96 * 0.025, abs_tol=0.004)
-    narrower = bootstrap_mean(values, resamples=4000, level=0.5)
-    assert math.isclose(narrower.high, 0.5 + 0.674 * 0.025, abs_tol=0.004)
 
 
 def test_the_seed_decides_the_resamples():
@@ -102,9 +108,9 @@ def test_a_conversation_is_one_trial_of_the_sign_test() -> None:
 
 def test_clusters_are_drawn_whole():
     """Two clusters, of two equal values each: a resample is one of them, the other, or both."""
-    found = clustered_mean([0.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b"], resamples=400)
+    found = clustered_mean([0.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b"], resamples=400, within=(0, 1))
     assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
-    many = clustered_mean([0.0, 1.0] * 200, list(range(400)), resamples=400)
+    many = clustered_mean([0.0, 1.0] * 200, list(range(400)), resamples=400, within=(0, 1))
     assert many.high - many.low < 0.12
 
 

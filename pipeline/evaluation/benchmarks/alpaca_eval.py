@@ -217,7 +217,7 @@ def score(
         raise UserError(f"{model}: no verdict can be used ({left_out})", "mend the annotations, or judge again")
     won = np.array([each.preference - 1 for each in found])
     wins, losses, draws = (int(flags.sum()) for flags in (won > 0.5, won < 0.5, won == 0.5))
-    interval = bootstrap_mean((100 * won).tolist(), resamples, seed)
+    interval = bootstrap_mean((100 * won).tolist(), resamples, seed, within=(0, 100))
     notes = [f"{left_out[reason]} rows {reason} are left out" for reason in left_out]
     if len(found) < QUESTIONS:
         notes.append(f"{len(found)} of AlpacaEval's {QUESTIONS} questions: not comparable with its leaderboard")

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.evaluation.benchmarks.annotations import UNNAMED, Judged
 from pipeline.evaluation.benchmarks.scoring import Annotations
+from pipeline.evaluation.benchmarks.verdicts import SCALE
 from pipeline.results.files import file_digest
 from pipeline.statistics import kappa, paired
 
@@ -24,7 +25,7 @@ def comparisons(ours: Annotations, theirs: Annotations, resamples: int, seed: in
                 raise UserError(f"{named} have no question in common", "compare verdicts on the same questions")
             # Two runs of one name are told apart.
             names = (model, other) if model != other else (f"{model} ({ours.path})", f"{model} ({theirs.path})")
-            result = paired(points, others, resamples, seed)
+            result = paired(points, others, resamples, seed, SCALE if ours.benchmark == "mt_bench" else (0, 1))
             found.append({"model": names[0], "against": names[1], **dataclasses.asdict(result)})
     return found
 

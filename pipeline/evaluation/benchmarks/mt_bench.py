@@ -26,7 +26,7 @@ from pipeline.evaluation.benchmarks.annotations import (
     text,
 )
 from pipeline.evaluation.benchmarks.thoughts import opened, spoken
-from pipeline.evaluation.benchmarks.verdicts import rating
+from pipeline.evaluation.benchmarks.verdicts import SCALE, rating
 from pipeline.statistics import Interval, clustered_mean
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
@@ -182,7 +182,7 @@ def _score(read: Ratings, resamples: int, seed: int) -> Score:
         notes.append(f"{read.differ} stored scores are not what the judgment says")
     if read.thoughts:
         notes.append(f"{read.thoughts} stored scores were read out of the judge's thoughts: its words count")
-    if beyond := sum(not 1 <= each.value <= 10 for each in ratings):
+    if beyond := sum(not SCALE[0] <= each.value <= SCALE[1] for each in ratings):
         notes.append(f"{beyond} ratings are outside of 1 to 10, and count as in the original")
     if others := {each.question for each in ratings if each.category is None}:
         told = reprlib.repr(min(others))
@@ -191,10 +191,11 @@ def _score(read: Ratings, resamples: int, seed: int) -> Score:
         )
     elif len(ratings) < JUDGMENTS:
         notes.append(f"{len(ratings)} of {JUDGMENTS} ratings: not comparable with the leaderboard")
+    values = [each.value for each in ratings]
     return Score(
         model=read.model,
         judge=read.judge,
-        overall=clustered_mean([each.value for each in ratings], [each.question for each in ratings], resamples, seed),
+        overall=clustered_mean(values, [each.question for each in ratings], resamples, seed, within=SCALE),
         turns={turn: _mean([r for r in ratings if r.turn == turn]) for turn in sorted({r.turn for r in ratings})},
         categories={
             name: _mean(own) for name in CATEGORIES if (own := [each for each in ratings if each.category == name])

@@ -47,6 +47,9 @@ def arena_game(label: str | None, model_is_a: bool) -> tuple[float, int] | None:
     return (1 - points if model_is_a else points), times
 
 
+SCALE = (1.0, 10.0)  # of ratings
+
+
 def rating(judgment: str) -> float | None:
     """MT-Bench: the first number in double brackets, or else in single ones; the original checks no range."""
     words = spoken(judgment) or ""

@@ -177,7 +177,7 @@ def summarise(games: Sequence[Game], resamples: int, seed: int) -> Score:
     first = [points if model_first else 1 - points for points, model_first in read]
     outcomes: list[Any] = [game.outcome for game in games]
     return Score(
-        rate=bootstrap_mean(means, resamples, seed) if means else None,
+        rate=bootstrap_mean(means, resamples, seed, within=(0, 100)) if means else None,
         questions=len(means),
         games=len(games),
         read=outcomes.count("read"),

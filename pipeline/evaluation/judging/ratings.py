@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.errors import UserError
-from pipeline.evaluation.benchmarks.verdicts import rating
+from pipeline.evaluation.benchmarks.verdicts import SCALE, rating
 from pipeline.evaluation.judging.asking import Reply, Request
 from pipeline.evaluation.judging.words import Words, mark_of
 from pipeline.preferences.messages import Message
@@ -82,7 +82,7 @@ class Rated:
 def read_rating(turn: Turn, reply: Reply) -> Rated:
     """The rating in a judge's words; beyond 1 to 10 it is none."""
     value = None if reply.text is None else rating(reply.text)
-    if value is not None and not 1 <= value <= 10:
+    if value is not None and not SCALE[0] <= value <= SCALE[1]:
         value = None
     outcome: Outcome = "missing" if reply.text is None else "unparsable" if value is None else "read"
     words = reply.text or reply.why
@@ -111,9 +111,9 @@ def summarise(rated: Sequence[Rated], resamples: int, seed: int) -> ModelRating:
                 groups.setdefault(str(getattr(each, key)), []).append(value)
         return {name: sum(own) / len(own) for name, own in sorted(groups.items())}
 
-    values = [value for _, value in found]
+    values, questions = [value for _, value in found], [each.question_id for each, _ in found]
     return ModelRating(
-        overall=clustered_mean(values, [each.question_id for each, _ in found], resamples, seed) if found else None,
+        overall=clustered_mean(values, questions, resamples, seed, within=SCALE) if found else None,
         turns=means("turn"),
         categories=means("category"),
         ratings=len(found),

@@ -1,5 +1,6 @@
 """Published formats of sparse autoencoders, from small files of each: the features by hand, and what is refused."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 from pipeline.compute.autoencoders import find, read, size
 from pipeline.errors import UserError
-from pipeline.results.files import DigestMemory
+from pipeline.results.files import DigestMemory, file_digest
 
 C, M = 6, 10
 Arrays = dict[str, torch.Tensor]
@@ -85,6 +86,15 @@ def largest(pre: torch.Tensor, k: int) -> torch.Tensor:
         for place in sorted(range(M), key=lambda at: -values[at])[:k]:
             kept[row, place] = max(0.0, values[place])
     return kept
+
+
+def test_a_digest_says_how_the_files_are_read(tmp_path: Path, drawn: Arrays) -> None:
+    """Llama Scope's were read otherwise before: nothing that was made so is found. Others' are of their files alone."""
+    memory = DigestMemory(tmp_path)
+    for make, added in ((gemma, ""), (sparsify, ""), (saelens, ""), (llama, "read as 2")):
+        found = find(make(tmp_path / make.__name__, drawn))
+        told = "".join(f"{file.name}\0{file_digest(file)}\n" for file in found.files) + added
+        assert found.digest(memory) == hashlib.sha256(told.encode()).hexdigest()
 
 
 def test_gemma_scope(tmp_path: Path, drawn: Arrays) -> None:

@@ -15,9 +15,11 @@ def test_categories_by_hand() -> None:
     koala, vicuna = by_category(values, {"a": "vicuna", "b": "koala", "c": "koala", "d": "koala"})
     assert (koala.name, koala.questions, koala.mean.value, koala.at) == ("koala", 3, 0.25, None)
     assert 0 <= koala.mean.low < 0.25 < koala.mean.high <= 0.5
-    # One question is always drawn again: an interval without width, and a count that says why.
+    # One question is always drawn again: the interval is that of one trial, and a count says why.
     assert (vicuna.name, vicuna.questions) == ("vicuna", 1)
-    assert (vicuna.mean.low, vicuna.mean.value, vicuna.mean.high) == (1.0, 1.0, 1.0)
+    assert (vicuna.mean.low, vicuna.mean.value, vicuna.mean.high) == pytest.approx((0.2065, 1.0, 1.0), abs=1e-4)
+    (rated,) = by_category([Value("a", 10.0)], {"a": "vicuna"}, scale=(1, 10))
+    assert rated.mean.low == pytest.approx(1 + 9 * 0.2065, abs=1e-3)
 
 
 def test_the_turns_of_a_question_are_drawn_together() -> None:

@@ -92,6 +92,12 @@ def test_subsets_as_large_as_each_other_are_resampled_apart() -> None:
     assert (section.high - section.low) / width == pytest.approx(0.5, rel=0.15)
 
 
+def test_ranks_that_are_all_alike_are_not_known_for_certain() -> None:
+    """Ten prompts of two pairs each, all ranked as labelled: Wilson's interval of ten trials."""
+    each = rank(np.ones((20, 6)), ["math-prm"] * 20, [*range(10)] * 2).all.accuracy["log-ratio sum"]
+    assert (each.low, each.value, each.high) == pytest.approx((0.7225, 1.0, 1.0), abs=1e-4)
+
+
 def test_what_is_to_be_said() -> None:
     figures = {"own_measure": "log-ratio sum", "objective": "dpo", "dropped": {"seam": 2}, "data": "x"}
     said = remarks(figures | {"trained_on": 3, "sections": [1], "lacking": ["hep-go"]})

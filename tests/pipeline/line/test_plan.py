@@ -157,7 +157,10 @@ def test_another_objective_keeps_the_cached_reference(plan: Callable[..., Plan])
 
 
 def test_what_changes_no_pair_moves_nothing(plan: Callable[..., Plan]) -> None:
-    assert moved(plan(), plan(data={"max_dropped": 0.5})) == []
+    shares: list[dict[str, Any]] = [{"data": {"max_dropped": 0.5}}, {"data": {"max_suspect": 0.5}}]
+    shares += [{"rate": {"max_missing": 0.5}}, {"bridge": {"max_lost": 0.5}}, {"judge": {"max_missing": 0.5}}]
+    for change in shares:  # as README's table has it
+        assert moved(plan(), plan(**change)) == []
 
 
 def test_what_an_objective_can_be_told_since_is_no_part_of_what_was_made_before(plan: Callable[..., Plan]) -> None:

@@ -56,6 +56,12 @@ def test_the_grid(file: Callable[..., str]) -> None:
         assert config.objective.parameters == ({"beta": 0.2} if cell.method == "plain" else {})
 
 
+def test_shares_of_flips_that_are_near_are_different_cells(file: Callable[..., str]) -> None:
+    _, _, cells = load_study(file(flip_fractions=[0, 0.4, 0.33333331, 0.33333334], seeds=[0]))
+    names = [cell.name.partition("-")[2] for cell in cells[:4]]
+    assert names == ["flip0-seed0", "flip0.4-seed0", "flip0.33333331-seed0", "flip0.33333334-seed0"]
+
+
 def test_cells_share_pairs_reference_and_the_base_models_answers(file: Callable[..., str]) -> None:
     plans = [make_plan(cell.config) for cell in load_study(file())[2]]
     for name, different in (("prepare", 1), ("reference", 1), ("generate:base", 1), ("schedule", 8), ("train", 8)):

@@ -137,7 +137,10 @@ def test_short_trials(file: Callable[..., str]) -> None:
         ({"ranges": {**RATE, "train": {"learning_rate": [1e-5, 1e-4]}}}, "name train.learning_rate twice"),
         ({"ranges": {"train.learning_rate": {"log": [1e-6, float("inf")]}}}, "give a finite number"),
         ({"ranges": {"train.learning_rate": {"log": [float("nan"), 1]}}}, "give a finite number"),
-        ({"ranges": {"train.learning_rate": {"log": [True, 1]}}}, "a number is wanted"),
+        (
+            {"ranges": {"train.learning_rate": {"log": [True, 1]}}},
+            r"^sweep\.ranges\.train\.learning_rate\.log=\[True, 1\]: a",
+        ),
         (
             {"methods": {"g": {"objective": "gamma-dpo"}}, "ranges": {"objective.queue": {"log": [1, 2048]}}},
             "name them",

@@ -30,14 +30,14 @@ def test_gradcheck_of_the_rejected_features() -> None:
 
 def test_no_gradient_into_the_chosen_features() -> None:
     objective, (batch, (chosen, rejected)) = build("fpo", beta=0.7), with_leaves(batch_of(MILD))
-    objective(batch, objective.initial_state()).loss_sum.backward()
+    objective(batch, objective.initial_state()).losses_B.sum().backward()
     assert chosen.grad is None and rejected.grad is not None and bool((rejected.grad != 0).all(1).any())
 
 
 def test_the_slope_pulls_moved_features_of_the_rejected_side_back() -> None:
     """Down the gradient each comes nearer to what it was."""
     objective, (batch, (_, rejected)) = build("fpo"), with_leaves(batch_of(MILD))
-    objective(batch, objective.initial_state()).loss_sum.backward()
+    objective(batch, objective.initial_state()).losses_B.sum().backward()
     (was,) = batch.need("reference_rejected_features")
     assert rejected.grad is not None
     assert bool((rejected.grad.sign() == (rejected - was).detach().sign()).all())

@@ -194,7 +194,7 @@ def test_dpo_where_all_tokens_weigh_alike(name: str, given: dict[str, Any], weig
         setattr(batch, f"{side}_token_weights", [torch.full_like(each, weight) for each in weights])
     out, dpo = run(name, batch, **given), run("dpo", beta=beta)
     torch.testing.assert_close(out.losses_B, dpo.losses_B, rtol=1e-10, atol=1e-10)
-    out.loss_sum.backward()
+    out.losses_B.sum().backward()
     chosen, rejected = leaves[2 : 2 + len(PAIRS)], leaves[2 + len(PAIRS) :]
     for i, (w, r) in enumerate(zip(chosen, rejected, strict=True)):
         slope = -beta * float(dpo.weights_B[i])
@@ -206,7 +206,7 @@ def test_dpo_where_all_tokens_weigh_alike(name: str, given: dict[str, Any], weig
 def test_the_weights_of_bmc_are_bounded_and_constants_to_the_gradient() -> None:
     batch, leaves = with_grad(batch_of([EASY]))
     out = run("bmc", batch, beta=1.0, delta=5.0)
-    out.loss_sum.backward()
+    out.losses_B.sum().backward()
     chosen, changed = leaves[2], batch.chosen_token_weights
     assert chosen.grad is not None and changed is not None
     weights = chosen.grad / -out.weights_B
@@ -223,7 +223,7 @@ def test_kto_without_its_kl_is_apo_zero() -> None:
         torch.testing.assert_close(getattr(one, field), getattr(other, field), rtol=1e-14, atol=0)
     batch.step_kl += 1000  # a policy that is far from the reference: nothing is chosen enough to teach
     far, (chosen, *_) = with_grad(batch)
-    run("kto", far).loss_sum.backward()
+    run("kto", far).losses_B.sum().backward()
     assert chosen.grad is not None and not chosen.grad[:4].abs().gt(1e-30).any()
 
 

@@ -106,7 +106,7 @@ def test_margins_scales_and_weights_are_constants_to_the_gradient(name: str) -> 
     state = experienced(objective)
     batch, (chosen, *_) = with_grad(batch_of(MILD))
     out = objective(batch, state)
-    out.loss_sum.backward()
+    out.losses_B.sum().backward()
     scale = float(out.gaps_B[0] / objective.reward_gaps(batch)[0].detach())
     length_B = batch.chosen_tokens if objective.preset.reward == "mean-log-prob" else torch.ones(len(MILD))
     assert chosen.grad is not None
@@ -118,7 +118,7 @@ def test_margins_scales_and_weights_are_constants_to_the_gradient(name: str) -> 
 def test_both_sides_pull_alike_where_only_the_gap_counts(name: str) -> None:
     batch, (chosen, rejected, *_) = with_grad(batch_of([pair._replace(n_w=7, n_l=7) for pair in MILD]))
     objective = build(name)
-    objective(batch, experienced(objective)).loss_sum.backward()
+    objective(batch, experienced(objective)).losses_B.sum().backward()
     assert chosen.grad is not None and rejected.grad is not None
     assert chosen.grad.abs().max() > 0
     torch.testing.assert_close(chosen.grad, -rejected.grad, rtol=1e-12, atol=1e-15)
@@ -160,7 +160,7 @@ def test_what_a_unary_link_says_of_a_side(name: str) -> None:
     state, found = experienced(objective), []
     for batch, (chosen, rejected, *_) in map(with_grad, (base, moved)):
         out = objective(batch, state)
-        out.loss_sum.backward()
+        out.losses_B.sum().backward()
         assert chosen.grad is not None and rejected.grad is not None
         scale = 1.0 if objective.preset.scale == "one" else objective.parameters.number("beta")
         torch.testing.assert_close(out.weights_B, (rejected.grad - chosen.grad) / (2 * scale))
@@ -179,7 +179,7 @@ def test_the_guard_pulls_a_fallen_chosen_side_up() -> None:
     within = EASY._replace(lp_w=EASY.lr_w - 1e-5)
     batch, (chosen, rejected, *_) = with_grad(batch_of([fallen, risen, within]))
     out = run("dpop", batch, guard=4.0)
-    out.loss_sum.backward()
+    out.losses_B.sum().backward()
     assert chosen.grad is not None and rejected.grad is not None
     assert (-chosen.grad / rejected.grad).tolist() == pytest.approx([5.0, 1.0, 1.0])
     in_double = pytest.approx([0.3 * 4 * (0.5 - 1e-4 * 5), 0, 0], rel=1e-14)

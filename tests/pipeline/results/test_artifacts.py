@@ -14,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
+from pipeline.results import address as results_address
 from pipeline.results.address import Address
 from pipeline.results.artifacts import Artifact, canonical, fingerprint
-from pipeline.results.files import MANIFEST, DigestMemory, file_digest
+from pipeline.results.files import MANIFEST, DigestMemory, aside, file_digest
+from pipeline.results.locks import unused
+from pipeline.results.store import Store
 
 FP = "0123456789abcdef" * 4
 ROOT = Path(__file__).parents[3]
@@ -211,3 +214,94 @@ def test_a_broken_memory_is_forgotten(tmp_path: Path) -> None:
     assert DigestMemory(tmp_path).digest(file) == file_digest(file)
     (tmp_path / ".digests.json").write_text("[1]")
     assert DigestMemory(tmp_path).digest(file) == file_digest(file)
+
+
+def test_what_a_killed_run_goes_on_from_is_there_until_the_result_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digesting a large model takes minutes; a kill in the midst of it must not cost the training."""
+    place, digests = address(tmp_path), results_address.file_digests
+    seen: list[str] = []
+
+    def killed(files: Any) -> Any:
+        seen.extend(file.name for file in files)
+        raise KeyboardInterrupt
+
+    def commit() -> Artifact:
+        with place.writing() as folder:
+            (folder / "weights").write_text("w")
+            (folder / "ray" / "step-1").mkdir(parents=True, exist_ok=True)
+            (folder / "ray" / "step-1" / "shard").write_text("s")
+            (folder / "note.txt").write_text("n")
+            return place.commit({"rows": 0}, {}, scratch=("ray", "note.txt", "none"))
+
+    monkeypatch.setattr(results_address, "file_digests", killed)
+    with pytest.raises(KeyboardInterrupt):
+        commit()
+    assert seen == ["weights"] and place.find() is None
+    assert (place.partial / "ray" / "step-1" / "shard").read_text() == "s"
+    assert (place.partial / "note.txt").exists()
+    monkeypatch.setattr(results_address, "file_digests", digests)
+    made = commit()
+    assert list(made.verify().manifest["outputs"]) == ["weights"]
+    assert sorted(path.name for path in made.path.iterdir()) == [MANIFEST, "weights"]
+    assert not place.partial.exists()
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_result_is_found_while_another_process_replaces_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """At 1 the old one is put aside after it is seen; at 2 the new one comes after the first look, and the old goes."""
+    place = address(tmp_path)
+    made = committed(place)
+    old = made.path.with_name(made.path.name + ".old")
+    beside, looks = Address._beside, []
+    if at == 2:
+        made.path.rename(old)
+
+    def look(self: Address, ending: str = "") -> list[Path]:
+        looks.append(ending)
+        if at == 2 and len(looks) == 2:
+            old.rename(made.path)
+        seen = beside(self, ending)
+        if at == 1 and len(looks) == 1:
+            made.path.rename(old)
+        return seen
+
+    monkeypatch.setattr(Address, "_beside", look)
+    found = place.find()
+    assert found is not None and found.manifest == made.manifest
+
+
+def test_two_at_once_write_one_file_each_aside(tmp_path: Path) -> None:
+    """Two threads, or processes of two machines that have one number: neither writes into the other's file."""
+    file = tmp_path / "table"
+    with aside(file) as one:
+        one.write_text("one, which is longer")
+        with aside(file) as other:
+            other.write_text("other")
+        assert file.read_text() == "other"
+    assert file.read_text() == "one, which is longer" and [path.name for path in tmp_path.iterdir()] == ["table"]
+
+
+def test_what_a_run_holds_stays_held_when_it_is_looked_for_again(tmp_path: Path) -> None:
+    """Of a result in a store, whose files are not all here: jobs.prune looks at the lock of the manifest's file."""
+    store = Store((tmp_path / "store").as_uri())
+    committed(Address(tmp_path / "one", "prepare", "pairs", FP, store))
+    place = Address(tmp_path / "other", "prepare", "pairs", FP, store)
+    found = place.find()
+    assert found is not None and not found.is_here()
+    with found.held():
+        assert place.find() == found
+        with pytest.raises(BlockingIOError), unused(found.path / MANIFEST):
+            pass
+    with Address(tmp_path / "one", "prepare", "pairs", FP, store).writing(anew=True) as folder:
+        (folder / "part-00000.parquet").write_bytes(b"other")
+        anew = Address(tmp_path / "one", "prepare", "pairs", FP, store).commit({"rows": 1}, {})
+    again = place.find()
+    assert again is not None and again.manifest == anew.manifest
+    assert (again.verify().path / "part-00000.parquet").read_bytes() == b"other"
+    store.remove(again.name)
+    (again.path / "part-00000.parquet").unlink()
+    assert place.find() is None

@@ -133,6 +133,8 @@ def test_the_schedule_holds_what_the_objective_asks() -> None:
         ("pair.contrast.high=1", "add up to 1.5", "shares that add up to 1"),
         ("train.batch_size=yes", "train.batch_size=True: a number is wanted", "give a number"),
         ("train.adam_betas=[0.9, true]", "train.adam_betas=[0.9, True]: a number is wanted", "give a number"),
+        ("train.lora={rank: yes}", "train.lora.rank=True: a number is wanted", "give a number"),
+        ("sample.branch.cuts=yes", "sample.branch.cuts=True: a number is wanted", "give a number"),
         ("train.batch_size=1_000", "train.batch_size='1_000': a number is wanted", "give a number"),
         ("train.adam_betas=[0.9, 0.9_9]", "train.adam_betas=[0.9, '0.9_9']: a number is wanted", "give a number"),
         ("train.batch_size=1:30", "train.batch_size='1:30': Input should be", "give a whole number"),
