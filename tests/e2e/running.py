@@ -96,11 +96,15 @@ def stop_job(head: "Head", name: str) -> None:
 
 
 def until(
-    condition: Callable[[], object], process: "subprocess.Popen[str]", seconds: float = 300, pause: float = 0.02
+    condition: Callable[[], object],
+    process: "subprocess.Popen[str] | None" = None,
+    seconds: float = 300,
+    pause: float = 0.02,
 ) -> None:
+    """Wait for it, as long as the process that is to bring it about runs."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.communicate()[0]
+        assert process is None or process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(pause)
 
